@@ -1,0 +1,1 @@
+"""A configurable training-experiment runner: see README.md."""
