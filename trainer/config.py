@@ -1,0 +1,432 @@
+"""What can be configured: every knob's name, type, unit and range. `conf/` supplies the values.
+
+`from_dict` checks a composed configuration against these dataclasses and lists *all* problems at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import hashlib
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A user's mistake: `problems` holds one line each, saying where, what was found and what was expected."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def knob(
+    help: str,
+    unit: str = "",
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    default: Any = dataclasses.MISSING,
+) -> Any:
+    """A field with its meaning, unit and range: ge <= value <= le, gt < value < lt."""
+    return field(default=default, metadata={"help": help, "unit": unit, "ge": ge, "gt": gt, "le": le, "lt": lt})
+
+
+def rest(help: str) -> Any:
+    """A field that takes the keys no other field takes (keyword arguments of a class the user names)."""
+    return field(metadata={"help": help, "rest": True})
+
+
+class DataName(enum.Enum):
+    digits = "digits"
+    mnist = "mnist"
+    fashion_mnist = "fashion_mnist"
+    kmnist = "kmnist"
+    cifar10 = "cifar10"
+    spirals = "spirals"
+    line = "line"
+
+
+class Normalisation(enum.Enum):
+    none = "none"
+    unit = "unit"
+    standard = "standard"
+
+
+class Activation(enum.Enum):
+    relu = "relu"
+    tanh = "tanh"
+    sigmoid = "sigmoid"
+    gelu = "gelu"
+    silu = "silu"
+
+
+class Position(enum.Enum):
+    before = "before"
+    after = "after"
+
+
+class Init(enum.Enum):
+    default = "default"
+    glorot_uniform = "glorot_uniform"
+    glorot_normal = "glorot_normal"
+    he_uniform = "he_uniform"
+    he_normal = "he_normal"
+    normal = "normal"
+
+
+class Decay(enum.Enum):
+    all = "all"
+    weights = "weights"
+
+
+class ScheduleName(enum.Enum):
+    constant = "constant"
+    step = "step"
+    cosine = "cosine"
+
+
+class LossName(enum.Enum):
+    auto = "auto"
+    cross_entropy = "cross_entropy"
+    mse = "mse"
+
+
+class Device(enum.Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Monitor(enum.Enum):
+    val_loss = "val/loss"
+    val_accuracy = "val/accuracy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    name: DataName = knob("the data set")
+    root: str = knob("folder of downloaded data sets; environment variable TRAINER_DATA_ROOT")
+    train_size: int | None = knob("training examples kept, drawn stratified by class; null: all", "examples", ge=1)
+    label_noise: float = knob("share of the training labels redrawn uniformly over all classes", ge=0, le=1)
+    val_fraction: float = knob("share of the non-test examples held out for validation, stratified", ge=0, lt=1)
+    batch_size: int = knob("examples in a batch", "examples", ge=1)
+    drop_last: bool = knob("leave out the last batch of an epoch where it is smaller")
+    shuffle: bool = knob("draw a new order every epoch")
+    normalisation: Normalisation = knob("inputs as they are, to [0, 1], or to mean 0 and standard deviation 1")
+    examples: int | None = knob("size of a generated data set (spirals, line)", "examples", ge=10, default=None)
+    noise: float | None = knob(
+        "standard deviation of the noise in a generated data set (spirals, line)", ge=0, default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mlp:
+    """A multi-layer perceptron: depth hidden layers of linear, batch norm, activation, dropout; then a linear layer."""
+
+    depth: int = knob("hidden layers; 0 is a linear model", "layers", ge=0)
+    width: int | list[int] = knob("units of a hidden layer: one number, or a list with one a layer", "units", ge=1)
+    activation: Activation = knob("non-linearity of the hidden layers")
+    dropout: float = knob("probability that a hidden unit is zeroed in training", ge=0, lt=1)
+    input_dropout: float = knob("probability that an input is zeroed in training", ge=0, lt=1)
+    batchnorm: bool = knob("batch normalisation of every hidden layer")
+    batchnorm_position: Position = knob("batch norm before or after the activation")
+    init: Init = knob("distribution of the initial weights; default is PyTorch's U(-1/sqrt(fan_in), 1/sqrt(fan_in))")
+    init_scale: float = knob("factor on the initial weights", gt=0)
+    init_std: float = knob("standard deviation for init=normal", gt=0)
+    bias_init: float | None = knob("constant the biases start at; null: PyTorch's default, uniform like the weights")
+
+    @property
+    def widths(self) -> list[int]:
+        """Units of each hidden layer, input side first."""
+        return self.width if isinstance(self.width, list) else [self.width] * self.depth
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomModel:
+    """Any torch.nn.Module of the user's own."""
+
+    _target_: str = knob("dotted path of a torch.nn.Module class or function, e.g. my_models.ConvNet")
+    arguments: dict[str, Any] = rest(
+        "its keyword arguments; in_features and out_features are filled in if it takes them"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """Any class of torch.optim: the fields below are checked here, all others by the class itself."""
+
+    _target_: str = knob("a class of torch.optim")
+    lr: float = knob("learning rate", ge=0)
+    weight_decay: float = knob("weight decay (L2 penalty, or decoupled: the class decides)", ge=0)
+    decay: Decay = knob("parameters weight decay touches: all, or weights only (no biases, no batch norm)")
+    momentum: float | None = knob("momentum factor", ge=0, lt=1, default=None)
+    nesterov: bool | None = knob("Nesterov momentum", default=None)
+    dampening: float | None = knob("dampening of momentum", ge=0, le=1, default=None)
+    betas: list[float] | None = knob("decay rates of the first and second moment", ge=0, lt=1, default=None)
+    alpha: float | None = knob("decay rate of the squared gradient (RMSprop)", ge=0, lt=1, default=None)
+    eps: float | None = knob("term added to the denominator", ge=0, default=None)
+    amsgrad: bool | None = knob("the AMSGrad variant", default=None)
+    arguments: dict[str, Any] = rest("any other keyword argument of the class")
+
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments for the class: every field that has a value, `decay` and `_target_` apart."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"_target_", "decay", "arguments"}}
+        return {key: value for key, value in own.items() if value is not None} | self.arguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate over time, as a factor on optimizer.lr."""
+
+    name: ScheduleName = knob("constant, step (times gamma every step_size epochs) or cosine (to zero over the budget)")
+    warmup: float = knob("linear rise from zero before it", "epochs", ge=0)
+    step_size: float | None = knob("epochs between two drops", "epochs", gt=0, default=None)
+    gamma: float | None = knob("factor of a drop", gt=0, le=1, default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    name: LossName = knob("cross_entropy, mse (one-hot for classes), or auto: what the task wants")
+    label_smoothing: float = knob("share of the target spread evenly over the classes", ge=0, lt=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    monitor: Monitor = knob("what decides the best epoch")
+    patience: int | None = knob("epochs without improvement until the run stops; null: never", "epochs", ge=1)
+    min_delta: float = knob("smallest change that counts as an improvement", ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    every: int = knob("record every n-th step (always the first and the last of an epoch); 0: none", "steps", ge=0)
+    pictures: bool = knob("confusion matrix, most confidently wrong examples, first-layer weights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run. Units and ranges stand beside each field; `conf/` holds the values."""
+
+    seed: int = knob("source of every random number of the run", ge=0, lt=2**63)
+    epochs: int = knob("passes over the training split", "epochs", ge=1)
+    steps: int | None = knob("optimizer steps, instead of epochs", "steps", ge=1)
+    accumulate: int = knob("batches whose gradients make one step", "batches", ge=1)
+    clip_norm: float | None = knob("largest total gradient norm; a longer gradient is shortened to it", gt=0)
+    device: Device = knob("auto is cuda where there is one, else cpu")
+    threads: int | None = knob("CPU threads; null: one for small networks, else PyTorch's choice", "threads", ge=1)
+    deterministic: bool = knob("refuse operations that give other bits every time")
+    data: Data = field()
+    model: Mlp | CustomModel = field()
+    optimizer: Optimizer = field()
+    schedule: Schedule = field()
+    loss: Loss = field()
+    early_stopping: EarlyStopping = field()
+    record: Record = field()
+
+    def flat(self) -> dict[str, Any]:
+        """The configuration as dotted keys and plain values, in the order of the fields."""
+        return dict(_flatten(to_dict(self)))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The plain nested dictionary that `from_dict` would read back; fields without a value are left out."""
+    out: dict[str, Any] = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if f.metadata.get("rest"):
+            out |= value
+        elif dataclasses.is_dataclass(value):
+            out[f.name] = to_dict(value)
+        elif value is not None or f.default is dataclasses.MISSING:
+            out[f.name] = value.value if isinstance(value, enum.Enum) else value
+    return out
+
+
+def from_dict(raw: Mapping[str, Any]) -> Config:
+    """Build a checked Config from plain nested values.
+
+    Raises ConfigError with every problem found: unknown and missing keys, wrong types, values out of range, and
+    combinations that cannot work.
+    """
+    problems: list[str] = []
+    config = _build(Config, raw, "", problems)
+    if not problems:
+        problems = _contradictions(config)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def stream_seed(seed: int, purpose: str) -> int:
+    """A 64-bit seed for one of a run's random streams: split, init/<parameter>, order, dropout.
+
+    Streams are separate so that, say, one more dropout layer changes no batch order (promise 2 of the README).
+    """
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest(), "little")
+
+
+def nearest(word: str, known: typing.Iterable[str]) -> str:
+    """', did you mean <the closest known word>?' or a list of what there is."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"there is {', '.join(known)}"
+
+
+def _build(cls: type, raw: Any, path: str, problems: list[str]) -> Any:
+    """`cls` from the mapping `raw`, which stands at `path`; None, and a line in `problems`, where that fails."""
+    if not isinstance(raw, Mapping):
+        problems.append(
+            f"{path}: found {raw!r}, expected a group of keys; pick a file of conf/{path}/, e.g. {path}=NAME"
+        )
+        return None
+    before = len(problems)
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in fields(cls) if not f.metadata.get("rest")}
+    values: dict[str, Any] = {}
+    for name, f in known.items():
+        where = f"{path}.{name}" if path else name
+        if name in raw:
+            values[name] = _convert(hints[name], raw[name], where, f, problems)
+        elif f.default is dataclasses.MISSING:
+            problems.append(f"{where}: missing; give it a value, {where}=VALUE")
+    others = {str(key): value for key, value in raw.items() if key not in known}
+    takes_rest = [f.name for f in fields(cls) if f.metadata.get("rest")]
+    if takes_rest:
+        values[takes_rest[0]] = others
+    else:
+        for key in others:
+            where = f"{path}.{key}" if path else key
+            problems.append(f"{where}: no such key; {nearest(key, known)}")
+    return cls(**values) if len(problems) == before else None
+
+
+def _convert(hint: Any, value: Any, where: str, f: dataclasses.Field[Any], problems: list[str]) -> Any:
+    """`value` as the type `hint` says, within the range of field `f`."""
+    options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    groups = [option for option in options if dataclasses.is_dataclass(option)]
+    if groups:
+        chosen = groups[0]
+        if len(groups) == 2:  # a model: ours, or a class the user names
+            chosen = CustomModel if isinstance(value, Mapping) and "_target_" in value else Mlp
+        return _build(typing.cast(type, chosen), value, where, problems)
+    for option in options:
+        ok, converted = _as_type(option, value)
+        if ok:
+            numbers = converted if isinstance(converted, list) else [converted]
+            if not all(_in_range(number, f.metadata) for number in numbers):
+                problems.append(f"{where}: found {_show(value)}, expected {_expected(options, f.metadata)}")
+            return converted
+    hint_text = ""
+    enums = [option for option in options if isinstance(option, type) and issubclass(option, enum.Enum)]
+    if enums:
+        hint_text = "; " + nearest(str(value), [member.value for member in enums[0]])
+    problems.append(f"{where}: found {_show(value)}, expected {_expected(options, f.metadata)}{hint_text}")
+    return None
+
+
+def _as_type(option: Any, value: Any) -> tuple[bool, Any]:
+    """(True, converted) where `value` is of the type `option`."""
+    if option is type(None):
+        return value is None, None
+    if typing.get_origin(option) is list:
+        (item,) = typing.get_args(option)
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return False, None
+        converted = [_as_type(item, element) for element in value]
+        return all(ok for ok, _ in converted), [element for _, element in converted]
+    if issubclass(option, enum.Enum):
+        match = [member for member in option if member.value == value]
+        return bool(match), match[0] if match else None
+    if option is float and isinstance(value, int) and not isinstance(value, bool):
+        return True, float(value)
+    return type(value) is option, value
+
+
+def _in_range(value: Any, limits: Mapping[str, Any]) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return True
+    return (
+        math.isfinite(value)
+        and (limits["ge"] is None or value >= limits["ge"])
+        and (limits["gt"] is None or value > limits["gt"])
+        and (limits["le"] is None or value <= limits["le"])
+        and (limits["lt"] is None or value < limits["lt"])
+    )
+
+
+def describe_type(options: Sequence[Any]) -> str:
+    """A type in words: 'a whole number', 'one of relu, tanh', 'a number or null'."""
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+    out = []
+    for option in options:
+        if typing.get_origin(option) is list:
+            out.append("a list such as [64,32]" if typing.get_args(option) == (int,) else "a list of numbers")
+        elif issubclass(option, enum.Enum):
+            out.append(", ".join(member.value for member in option))
+        else:
+            out.append(words[option])
+    return " or ".join(out)
+
+
+def describe_range(limits: Mapping[str, Any]) -> str:
+    """A range in words: '>= 0 and < 1', or nothing."""
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    return " and ".join(f"{sign} {limits[name]:g}" for name, sign in signs.items() if limits.get(name) is not None)
+
+
+def _expected(options: Sequence[Any], limits: Mapping[str, Any]) -> str:
+    bounds = describe_range(limits)
+    unit = f" of {limits['unit']}" if limits["unit"] and bool not in options else ""
+    return f"{describe_type(options)}{unit}{' ' + bounds if bounds else ''}"
+
+
+def _contradictions(config: Config) -> list[str]:
+    """Problems that no single value shows."""
+    problems = []
+    model, schedule, optimizer = config.model, config.schedule, config.optimizer
+    if isinstance(model, Mlp) and isinstance(model.width, list) and len(model.width) != model.depth:
+        problems.append(
+            f"model.width: found {len(model.width)} widths for model.depth={model.depth} hidden layers, "
+            f"expected one a layer; try model.depth={len(model.width)}, or one number for all"
+        )
+    if schedule.name is ScheduleName.step and (schedule.step_size is None or schedule.gamma is None):
+        problems.append("schedule: step wants step_size (epochs) and gamma; try schedule=step")
+    if config.data.name is DataName.line:
+        if config.data.label_noise:
+            problems.append("data.label_noise: a regression has no labels to redraw; set it to 0 and use data.noise")
+        if config.loss.name is LossName.cross_entropy:
+            problems.append("loss.name: cross_entropy wants classes, and data=line is a regression; try loss.name=mse")
+    if config.loss.label_smoothing and (config.loss.name is LossName.mse or config.data.name is DataName.line):
+        problems.append("loss.label_smoothing: only cross-entropy can be smoothed; set it to 0")
+    if config.early_stopping.monitor is Monitor.val_accuracy and config.data.name is DataName.line:
+        problems.append("early_stopping.monitor: a regression has no accuracy; try early_stopping.monitor=val/loss")
+    if config.early_stopping.patience is not None and config.data.val_fraction == 0:
+        problems.append("early_stopping.patience: data.val_fraction=0 leaves nothing to monitor; set it to null")
+    if optimizer.betas is not None and len(optimizer.betas) != 2:
+        problems.append(f"optimizer.betas: found {len(optimizer.betas)} numbers, expected two, e.g. [0.9,0.999]")
+    return problems
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in {typing.Union, types.UnionType}
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

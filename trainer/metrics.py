@@ -1,0 +1,58 @@
+"""What is measured, as pure functions: tensors in, a tensor with a leading member axis out. Nothing here syncs.
+
+Shapes: K member, B example, C class (or O output), P parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainer.config import Loss, LossName
+
+
+def losses_KB(loss: Loss, output_KBC: Tensor, target_KB: Tensor) -> Tensor:
+    """The loss of every example. Integer targets are classes, others values (K, B, O).
+
+    Cross-entropy: -sum_c q_c log softmax(output)_c with q = (1 - s) onehot + s / C (Szegedy et al. 2016, section 7).
+    Mean squared error: the mean over outputs of (output - target)^2, the target one-hot for classes.
+    """
+    classes = not target_KB.dtype.is_floating_point
+    if loss.name is LossName.cross_entropy or (loss.name is LossName.auto and classes):
+        smoothing = loss.label_smoothing
+        return F.cross_entropy(output_KBC.transpose(1, 2), target_KB, reduction="none", label_smoothing=smoothing)
+    target = F.one_hot(target_KB, output_KBC.shape[2]).to(output_KBC.dtype) if classes else target_KB
+    return (output_KBC - target).square().mean(2)
+
+
+def correct_KB(output_KBC: Tensor, target_KB: Tensor) -> Tensor:
+    """Whether the largest output is the target's class: bool."""
+    return output_KBC.argmax(2) == target_KB
+
+
+def norms_PK(tensors: Sequence[Tensor | None], K: int) -> Tensor:
+    """The Euclidean norm of every tensor (K, ...) for every member; None has norm 0."""
+    like = next(tensor for tensor in tensors if tensor is not None)
+    return torch.stack(
+        [
+            like.new_zeros(K) if tensor is None else torch.linalg.vector_norm(tensor.flatten(1), dim=1)
+            for tensor in tensors
+        ]
+    )
+
+
+def total_norm_K(norms: Tensor) -> Tensor:
+    """The norm of all parameters' gradients as one vector, from their single norms (P, K)."""
+    return torch.linalg.vector_norm(norms, dim=0)
+
+
+def clip_factor_K(total_K: Tensor, max_norm_K: Tensor) -> Tensor:
+    """The factor that shortens a gradient to its largest norm (Pascanu et al. 2013, algorithm 1); 1 where max is inf.
+
+    max / (norm + 1e-6), at most 1, as torch.nn.utils.clip_grad_norm_ has it.
+    """
+    factor = (max_norm_K / (total_K + 1e-6)).clamp(max=1)
+    return torch.where(max_norm_K.isinf(), 1, factor)

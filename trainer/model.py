@@ -1,0 +1,404 @@
+"""Networks of K members at once: each weight is one tensor with a leading member axis.
+
+Shapes: K member, B example, I in-features, O out-features, F features of a hidden layer. A stack takes (K, B, I) and
+gives (K, B, O); its layers work on (K, F, B).
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from trainer import config as cfg
+from trainer.config import Activation, ConfigError, Init, Position, stream_seed
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    Activation.relu: nn.ReLU,
+    Activation.tanh: nn.Tanh,
+    Activation.sigmoid: nn.Sigmoid,
+    Activation.gelu: nn.GELU,
+    Activation.silu: nn.SiLU,
+}
+INITS: dict[Init, Callable[[Tensor, cfg.Mlp, torch.Generator], object]] = {
+    # U(-1/sqrt(fan_in), 1/sqrt(fan_in)): nn.Linear's default, and the "standard" one of Glorot and Bengio 2010, eq. 1
+    Init.default: lambda w, c, g: nn.init.uniform_(w, -1 / math.sqrt(w.shape[1]), 1 / math.sqrt(w.shape[1]), g),
+    # variance 2 / (fan_in + fan_out): Glorot and Bengio 2010, eq. 16
+    Init.glorot_uniform: lambda w, c, g: nn.init.xavier_uniform_(w, generator=g),
+    Init.glorot_normal: lambda w, c, g: nn.init.xavier_normal_(w, generator=g),
+    # variance 2 / fan_in: He et al. 2015, eq. 10
+    Init.he_uniform: lambda w, c, g: nn.init.kaiming_uniform_(w, nonlinearity="relu", generator=g),
+    Init.he_normal: lambda w, c, g: nn.init.kaiming_normal_(w, nonlinearity="relu", generator=g),
+    Init.normal: lambda w, c, g: nn.init.normal_(w, std=c.init_std, generator=g),
+}
+
+
+class StackedLinear(nn.Module):
+    """K linear layers: (K, I, B) -> (K, O, B). weight (K, O, I) and bias (K, O): member k's are nn.Linear's own.
+
+    One batched matrix product for all. With examples in the last axis the gradient of the weight, grad (K, O, B) times
+    x (K, B, I), comes out laid out like the weight; with (K, B, I) activations it comes transposed and wants a copy.
+    """
+
+    def __init__(self, members: int, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(members, out_features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.bias is None:
+            return torch.bmm(self.weight, x)
+        return torch.baddbmm(self.bias.unsqueeze(2), self.weight, x)
+
+
+class StackedBatchNorm(nn.Module):
+    """K batch normalisations (Ioffe and Szegedy 2015): (K, F, B) -> (K, F, B).
+
+    Channels are independent, so K of them over F features are one over K * F. State as in nn.BatchNorm1d, with a
+    leading member axis.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, members: int, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, features))
+        self.bias = nn.Parameter(torch.zeros(members, features))
+        self.register_buffer("running_mean", torch.zeros(members, features))
+        self.register_buffer("running_var", torch.ones(members, features))
+        self.register_buffer("num_batches_tracked", torch.zeros(members, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        K, features, B = x.shape
+        if self.training:
+            self.num_batches_tracked += 1
+        y = F.batch_norm(
+            x.view(1, K * features, B),
+            self.running_mean.view(-1),
+            self.running_var.view(-1),
+            self.weight.view(-1),
+            self.bias.view(-1),
+            training=self.training,
+        )
+        return y.view(K, features, B)
+
+
+class DropoutNoise:
+    """Uniform 16-bit numbers, one stream a member, drawn from the member's own seed and read by all its dropout layers.
+
+    Drawn 64 bits at a time into a buffer: a Bernoulli draw for each unit costs thirty times as much on a CPU. What a
+    member reads does not depend on who else is in the stack.
+    """
+
+    CAPACITY = 2**17  # numbers a member and refill; part of the stream's definition
+
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        self.device = device
+        self.generators = [torch.Generator(device=device).manual_seed(stream_seed(seed, "dropout")) for seed in seeds]
+        self.buffer = torch.empty(len(seeds), 0, dtype=torch.int16, device=device)
+        self.before = [generator.get_state() for generator in self.generators]  # states before the buffer was drawn
+        self.position = 0
+
+    def take(self, n: int) -> Tensor:
+        """The next n numbers of every stream: (K, n) int16, uniform on [-2^15, 2^15)."""
+        if self.position + n > self.buffer.shape[1]:
+            self._refill(max(n + -n % 4, self.CAPACITY))
+        self.position += n
+        return self.buffer[:, self.position - n : self.position]
+
+    def _refill(self, n: int) -> None:
+        words = torch.empty(len(self.generators), n // 4, dtype=torch.int64, device=self.device)
+        self.before = [generator.get_state() for generator in self.generators]
+        for row, generator in zip(words, self.generators, strict=True):
+            row.random_(-(2**63), None, generator=generator)
+        self.buffer = words.view(torch.int16)
+        self.position = 0
+
+    def select(self, members: Sequence[int]) -> None:
+        """Keep only these members, in this order."""
+        self.generators = [self.generators[k] for k in members]
+        self.before = [self.before[k] for k in members]
+        self.buffer = self.buffer[list(members)]
+
+    def member_state(self, k: int) -> dict[str, Tensor | int]:
+        """All that member k's stream needs to go on: see load_member_states."""
+        return {"generator": self.before[k], "drawn": self.buffer.shape[1], "position": self.position}
+
+    def load_member_states(self, states: Sequence[dict[str, Tensor | int]]) -> None:
+        """Put every stream back where its state was taken (all at the same position: members march in step)."""
+        for generator, state in zip(self.generators, states, strict=True):
+            assert isinstance(state["generator"], Tensor)
+            generator.set_state(state["generator"])
+        self.buffer = self.buffer[:, :0]
+        self.before = [generator.get_state() for generator in self.generators]
+        if drawn := int(states[0]["drawn"]):
+            self._refill(drawn)
+        self.position = int(states[0]["position"])
+
+
+class StackedDropout(nn.Module):
+    """K dropouts (Srivastava et al. 2014, inverted), each with its own rate: x -> x * [r >= p] / (1 - p).
+
+    p is rounded to a multiple of 2^-16, in the mask and in the scale alike, so that the expectation is exact.
+    """
+
+    threshold: Tensor
+    scale: Tensor
+
+    def __init__(self, rates: Sequence[float], noise: DropoutNoise) -> None:
+        super().__init__()
+        self.noise = noise
+        dropped = torch.tensor([min(round(rate * 2**16), 2**16 - 1) for rate in rates])
+        self.register_buffer("threshold", (dropped - 2**15).to(torch.int16).view(-1, 1, 1), persistent=False)
+        self.register_buffer("scale", (1 / (1 - dropped.double() / 2**16)).float().view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = self.noise.take(x[0].numel()).view(x.shape) >= self.threshold
+        return x * (kept * self.scale.to(x.dtype))
+
+
+class Mlp(nn.Module):
+    """K multi-layer perceptrons of one shape: (K, B, I) -> (K, B, O).
+
+    Parameter names are those of the plain model that `plain` builds: layers.<i> is the i-th linear layer, whatever
+    else stands between, layers.norm<i> the batch norm after it.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[cfg.Mlp],
+        seeds: Sequence[int],
+        in_features: int,
+        out_features: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Raises AssertionError where the members' shapes differ."""
+        super().__init__()
+        first = configs[0]
+        assert all(shape_key(c) == shape_key(first) for c in configs), "members of a stack have one shape"
+        members = len(configs)
+        self.noise = DropoutNoise(seeds, torch.device(device))
+        self.layers = nn.Sequential(
+            _layers(
+                first,
+                in_features,
+                out_features,
+                lambda i, o, bias: StackedLinear(members, i, o, bias),
+                lambda features: StackedBatchNorm(members, features),
+                lambda key: StackedDropout([getattr(c, key) for c in configs], self.noise),
+                has_dropout={key: any(getattr(c, key) for c in configs) for key in ("dropout", "input_dropout")},
+            )
+        )
+        parameters = dict(self.named_parameters())
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                if ".norm" in name:
+                    continue  # one and zero, as built
+                fan_in = parameters[name.replace("bias", "weight")].shape[2]
+                for member, c, seed in zip(parameter, configs, seeds, strict=True):
+                    _initialise(member, fan_in, c, torch.Generator().manual_seed(stream_seed(seed, f"init/{name}")))
+        self.to(device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(K, B, I) -> (K, B, O), both as views: inside, examples are the last axis."""
+        return self.layers(x.transpose(1, 2)).transpose(1, 2)
+
+    def stacked_parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter by its plain name; the leading axis is the member."""
+        return dict(self.named_parameters())
+
+    def member_state(self, k: int) -> dict[str, Tensor]:
+        """Member k's parameters and buffers, as the state dict of its plain model (copies, on the CPU)."""
+        return {name: value[k].detach().to("cpu", copy=True) for name, value in self.state_dict().items()}
+
+    def load_member_state(self, k: int, state: dict[str, Tensor]) -> None:
+        """Put a state that member_state gave back into member k."""
+        for name, value in self.state_dict().items():
+            value[k].copy_(state[name])
+
+    def predictor(self, state: dict[str, Tensor], config: cfg.Config, sizes: tuple[int, int]) -> nn.Module:
+        """A member's plain model in evaluation mode with the weights of `state`: (B, I) -> (B, O)."""
+        assert isinstance(config.model, cfg.Mlp)
+        network = plain(config.model, *sizes)
+        network.load_state_dict(state)
+        return network.to(self.noise.device, next(iter(state.values())).dtype).eval()
+
+    def select(self, members: Sequence[int]) -> None:
+        """Keep only these members, in this order."""
+        index = torch.tensor(list(members), device=self.noise.device)
+        for module in self.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = nn.Parameter(parameter.detach()[index])
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = None if buffer is None else buffer[index]
+        self.noise.select(members)
+
+
+class Solo(nn.Module):
+    """A stack of one: any module of the user's own, (1, B, I) -> (1, B, O).
+
+    Its parameters get the leading member axis, its buffers stay as they are; its forward sees a batch of examples in
+    their own shape, (B, *shape).
+    """
+
+    def __init__(self, module: nn.Module, shape: tuple[int, ...], device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.shape = shape
+        self.module = module.to(device)
+        for part in module.modules():
+            for name, parameter in part._parameters.items():
+                if parameter is not None:
+                    part._parameters[name] = nn.Parameter(parameter.detach()[None], parameter.requires_grad)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parameters = {name: value[0] for name, value in self.module.named_parameters()}
+        y = functional_call(self.module, parameters, (x[0].view(-1, *self.shape),))
+        if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != x.shape[1]:
+            found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            expected = f"a tensor ({x.shape[1]}, outputs): a row an example"
+            raise ConfigError([f"model._target_: its output is {found}, expected {expected}"])
+        return y[None]
+
+    def stacked_parameters(self) -> dict[str, nn.Parameter]:
+        """Every trainable parameter by the module's own name for it."""
+        return {name: value for name, value in self.module.named_parameters() if value.requires_grad}
+
+    def member_state(self, k: int) -> dict[str, Tensor]:
+        """The module's own state dict (copies, on the CPU)."""
+        parameters = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
+        state = self.module.state_dict()
+        return {n: (v[k] if n in parameters else v).detach().to("cpu", copy=True) for n, v in state.items()}
+
+    def load_member_state(self, k: int, state: dict[str, Tensor]) -> None:
+        """Put a state that member_state gave back into the module."""
+        parameters = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
+        for name, value in self.module.state_dict().items():
+            (value[k] if name in parameters else value).copy_(state[name])
+
+    def predictor(self, state: dict[str, Tensor], config: cfg.Config, sizes: tuple[int, int]) -> nn.Module:
+        """The module itself in evaluation mode with the weights of `state`: (B, I) -> (B, O). It keeps them."""
+        self.load_member_state(0, state)
+        return _Unstacked(self).eval()
+
+    def select(self, members: Sequence[int]) -> None:
+        """A stack of one keeps its member."""
+        assert list(members) == [0]
+
+
+class _Unstacked(nn.Module):
+    """A stack of one without its member axis: (B, I) -> (B, O)."""
+
+    def __init__(self, solo: Solo) -> None:
+        super().__init__()
+        self.solo = solo
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.solo(x[None])[0]
+
+
+def shape_key(config: cfg.Mlp) -> tuple[object, ...]:
+    """What two members must share to train in one stack."""
+    return tuple(config.widths), config.activation, config.batchnorm, config.batchnorm and config.batchnorm_position
+
+
+def plain(config: cfg.Mlp, in_features: int, out_features: int) -> nn.Sequential:
+    """The same network for one member out of torch.nn's own layers; it loads what Mlp.member_state gives."""
+    rates = {"dropout": config.dropout, "input_dropout": config.input_dropout}
+    layers = _layers(
+        config,
+        in_features,
+        out_features,
+        lambda i, o, bias: nn.Linear(i, o, bias),
+        nn.BatchNorm1d,
+        lambda key: nn.Dropout(rates[key]),
+        has_dropout={key: rate > 0 for key, rate in rates.items()},
+    )
+    return nn.Sequential(OrderedDict(layers=nn.Sequential(layers)))
+
+
+def custom(config: cfg.CustomModel, in_features: int, out_features: int, shape: tuple[int, ...], seed: int) -> Solo:
+    """The user's own module, built and initialised under the run's init stream.
+
+    Raises ConfigError where the class cannot be found or built.
+    """
+    path, _, name = config._target_.rpartition(".")
+    try:
+        target = getattr(importlib.import_module(path), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            [f"model._target_: cannot find {config._target_} ({error}); expected module.Class, importable from here"]
+        ) from error
+    arguments = dict(config.arguments)
+    known = inspect.signature(target).parameters
+    arguments |= {
+        key: value
+        for key, value in {"in_features": in_features, "out_features": out_features}.items()
+        if key in known and key not in arguments
+    }
+    torch.manual_seed(stream_seed(seed, "init"))
+    try:
+        module = target(**arguments)
+    except Exception as error:
+        raise ConfigError([f"model: {config._target_}(**{arguments}) fails: {error}"]) from error
+    if not isinstance(module, nn.Module):
+        raise ConfigError(
+            [f"model._target_: {config._target_} gives {type(module).__name__}, expected torch.nn.Module"]
+        )
+    torch.manual_seed(stream_seed(seed, "dropout"))
+    return Solo(module, shape)
+
+
+def _layers(
+    config: cfg.Mlp,
+    in_features: int,
+    out_features: int,
+    linear: Callable[[int, int, bool], nn.Module],
+    norm: Callable[[int], nn.Module],
+    dropout: Callable[[str], nn.Module],
+    has_dropout: dict[str, bool],
+) -> OrderedDict[str, nn.Module]:
+    """The layers of an MLP by name, in order, out of the parts given.
+
+    A linear layer that feeds batch norm has no bias: the norm subtracts it again, its gradient is zero but for
+    rounding, and Adam would amplify that.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if has_dropout["input_dropout"]:
+        layers["drop_in"] = dropout("input_dropout")
+    features = in_features
+    norm_first = config.batchnorm and config.batchnorm_position is Position.before
+    for i, width in enumerate(config.widths):
+        layers[str(i)] = linear(features, width, not norm_first)
+        if norm_first:
+            layers[f"norm{i}"] = norm(width)
+        layers[f"act{i}"] = ACTIVATIONS[config.activation]()
+        if config.batchnorm and not norm_first:
+            layers[f"norm{i}"] = norm(width)
+        if has_dropout["dropout"]:
+            layers[f"drop{i}"] = dropout("dropout")
+        features = width
+    layers[str(config.depth)] = linear(features, out_features, True)
+    return layers
+
+
+def _initialise(member: Tensor, fan_in: int, config: cfg.Mlp, generator: torch.Generator) -> None:
+    """Fill one member's weight (O, I) or bias (O,)."""
+    if member.ndim == 2:
+        INITS[config.init](member, config, generator)
+        member.mul_(config.init_scale)
+    elif config.bias_init is not None:
+        member.fill_(config.bias_init)
+    else:
+        nn.init.uniform_(member, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator)

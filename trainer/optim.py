@@ -1,0 +1,219 @@
+"""Real torch.optim classes over the members of a stack, and learning-rate schedules as pure functions of the step.
+
+A stacked parameter is (K, ...). Consecutive members with equal optimizer and schedule share one leaf, the slice
+parameter[a:b]; each such span is a param group of its own, so members with different hyperparameters, or different
+optimizer classes, train in one stack.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer import config as cfg
+from trainer.config import ConfigError, Decay, Schedule, ScheduleName, nearest
+
+# The update of a weight depends on that weight's gradient alone: a slice of members is as good as one.
+ELEMENTWISE = {
+    "SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "ASGD", "Rprop",
+}  # fmt: skip
+
+# torch.optim marks this method so that its first call imports all of torch.compile: two seconds, for nothing here.
+_add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+if not hasattr(_add_param_group, "__dynamo_disable"):
+    _add_param_group.__dynamo_disable = _add_param_group  # type: ignore[attr-defined]
+
+LrSchedule = Callable[[int], float]  # optimizer step, from 0 -> factor on the learning rate
+
+
+def lr_schedule(schedule: Schedule, steps_per_epoch: int, total_steps: int) -> LrSchedule:
+    """The learning-rate factor of every step, from 0 to total_steps - 1.
+
+    warm-up: (t + 1) / W for the first W steps. cosine: (1 + cos(pi (t - W) / (T - W))) / 2 (Loshchilov and Hutter
+    2017, eq. 5, without restarts). step: gamma^floor(t / step_size), counted from the start of training.
+    """
+    warmup_steps = round(schedule.warmup * steps_per_epoch)
+
+    def factor(t: int) -> float:
+        if t < warmup_steps:
+            return (t + 1) / warmup_steps
+        if schedule.name is ScheduleName.cosine:
+            return (1 + math.cos(math.pi * (t - warmup_steps) / max(1, total_steps - warmup_steps))) / 2
+        if schedule.name is ScheduleName.step:
+            assert schedule.step_size is not None
+            assert schedule.gamma is not None
+            return schedule.gamma ** math.floor(t / round(schedule.step_size * steps_per_epoch))
+        return 1.0
+
+    return factor
+
+
+@dataclass
+class Span:
+    """Consecutive members [start, stop) with one optimizer and schedule: their leaves, and their param groups."""
+
+    start: int
+    stop: int
+    config: cfg.Optimizer
+    schedule: LrSchedule
+    leaves: list[Tensor]  # one a parameter: parameter[start:stop], or parameter[start] for a class not elementwise
+    groups: list[dict[str, Any]]
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def elementwise(self) -> bool:
+        return _class_name(self.config) in ELEMENTWISE
+
+
+class MemberOptimizers:
+    """An optimizer for every member of a stack, in as few torch.optim param groups as their configs allow."""
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        configs: Sequence[cfg.Optimizer],
+        schedules: Sequence[tuple[Schedule, LrSchedule]],
+    ) -> None:
+        """`parameters`: name -> (K, ...). Raises ConfigError for a class or an argument that torch.optim refuses."""
+        self.parameters = dict(parameters)
+        self.configs = list(configs)
+        self.schedules = list(schedules)
+        self.spans: list[Span] = []
+        optimizers: dict[type, torch.optim.Optimizer] = {}
+        start = 0
+        for stop in range(1, len(configs) + 1):
+            same = stop < len(configs) and configs[stop] == configs[start] and schedules[stop][0] == schedules[start][0]
+            if same and _class_name(configs[start]) in ELEMENTWISE:
+                continue
+            self.spans.append(self._span(start, stop, optimizers))
+            start = stop
+        self._steps = [(optimizer, inspect.unwrap(type(optimizer).step)) for optimizer in optimizers.values()]
+
+    def _span(self, start: int, stop: int, optimizers: dict[type, torch.optim.Optimizer]) -> Span:
+        config = self.configs[start]
+        cls, keywords = _resolve(config, next(iter(self.parameters.values())).device)
+        leaves = []
+        for parameter in self.parameters.values():
+            if _class_name(config) not in ELEMENTWISE:
+                leaves.append(parameter.detach()[start])
+            elif stop - start == len(parameter):
+                leaves.append(parameter)
+            else:
+                leaves.append(parameter.detach()[start:stop])
+        decayed, spared = leaves, []
+        if config.decay is Decay.weights:
+            is_weight = [parameter.ndim > 2 for parameter in self.parameters.values()]
+            decayed = [leaf for leaf, weight in zip(leaves, is_weight, strict=True) if weight]
+            spared = [leaf for leaf, weight in zip(leaves, is_weight, strict=True) if not weight]
+        wanted = [{"params": decayed, **keywords}]
+        if spared:
+            wanted.append({"params": spared, **keywords, "weight_decay": 0.0})
+        try:
+            optimizer = cls(wanted, **keywords)  # always once: the constructor checks the arguments
+            if cls in optimizers:
+                for group in wanted:
+                    optimizers[cls].add_param_group(group)
+                optimizer = optimizers[cls]
+            else:
+                optimizers[cls] = optimizer
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ConfigError([f"optimizer: torch.optim.{cls.__name__} refuses its arguments: {error}"]) from error
+        groups = optimizer.param_groups[-len(wanted) :]
+        return Span(start, stop, config, self.schedules[start][1], leaves, groups, optimizer)
+
+    def learning_rates(self, step: int) -> list[float]:
+        """Every member's learning rate at a step, counted from 0."""
+        return [span.config.lr * span.schedule(step) for span in self.spans for _ in range(span.start, span.stop)]
+
+    @torch.no_grad()
+    def step(self, step: int, gradients: Sequence[Tensor | None]) -> None:
+        """Update every parameter in place. gradients: one a parameter, (K, ...); None: no gradient, no update."""
+        for span in self.spans:
+            lr = span.config.lr * span.schedule(step)
+            for group in span.groups:
+                group["lr"] = lr
+            for leaf, gradient in zip(span.leaves, gradients, strict=True):
+                if gradient is None or leaf.shape == gradient.shape:
+                    leaf.grad = gradient
+                else:
+                    leaf.grad = gradient[span.start : span.stop] if span.elementwise else gradient[span.start]
+        for optimizer, bare_step in self._steps:
+            bare_step(optimizer)  # what .step() calls inside its hooks for profilers and torch.compile
+
+    def member_state(self, k: int) -> dict[str, dict[str, Any]]:
+        """Member k's optimizer state by parameter name, as if it had trained alone (copies, on the CPU)."""
+        span = next(span for span in self.spans if span.start <= k < span.stop)
+        out: dict[str, dict[str, Any]] = {}
+        for name, leaf in zip(self.parameters, span.leaves, strict=True):
+            state = span.optimizer.state.get(leaf, {})
+            out[name] = {key: _of_member(span, leaf, value, k) for key, value in state.items()}
+        return out
+
+    def load_member_states(self, states: Sequence[dict[str, dict[str, Any]]]) -> None:
+        """Give every member, in order, the state that member_state took from it."""
+        for span in self.spans:
+            for name, leaf in zip(self.parameters, span.leaves, strict=True):
+                members = [states[k][name] for k in range(span.start, span.stop)]
+                span.optimizer.state[leaf] = {
+                    key: _join(span, leaf, [member[key] for member in members]) for key in members[0]
+                }
+
+    def select(self, parameters: Mapping[str, Tensor], members: Sequence[int]) -> MemberOptimizers:
+        """The optimizers of these members, state included, over `parameters` that hold only them."""
+        chosen = MemberOptimizers(parameters, [self.configs[k] for k in members], [self.schedules[k] for k in members])
+        chosen.load_member_states([self.member_state(k) for k in members])
+        return chosen
+
+
+def _of_member(span: Span, leaf: Tensor, value: Any, k: int) -> Any:
+    """Member k's part of an entry of the optimizer state of a leaf; with the leading axis where it has one."""
+    if not isinstance(value, Tensor):
+        return value
+    per_weight = span.elementwise and value.shape == leaf.shape
+    return (value[k - span.start : k - span.start + 1] if per_weight else value).to("cpu", copy=True)
+
+
+def _join(span: Span, leaf: Tensor, values: list[Any]) -> Any:
+    """The entry of the optimizer state of a leaf out of its members' parts."""
+    first = values[0]
+    if not isinstance(first, Tensor):
+        return first
+    per_weight = span.elementwise and first.shape[1:] == leaf.shape[1:] and first.ndim == leaf.ndim
+    if per_weight:
+        return torch.cat(values).to(leaf.device)
+    return first.to(leaf.device if first.ndim else first.device, copy=True)  # counters of steps stay on the CPU
+
+
+def _class_name(config: cfg.Optimizer) -> str:
+    return config._target_.rpartition(".")[2]
+
+
+def _resolve(config: cfg.Optimizer, device: torch.device) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """The torch.optim class of a config, and its arguments; the fused kernel where there is one."""
+    module, _, name = config._target_.rpartition(".")
+    cls = getattr(torch.optim, name, None) if module == "torch.optim" else None
+    known = [n for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, torch.optim.Optimizer)]
+    if cls is None or name not in known or name == "Optimizer":
+        raise ConfigError([f"optimizer._target_: no class {config._target_}; {nearest(name, known)}"])
+    if name in {"LBFGS", "SparseAdam"}:
+        why = "calls the loss several times a step" if name == "LBFGS" else "wants sparse gradients"
+        raise ConfigError([f"optimizer._target_: {name} {why}, which this loop does not do; try optimizer=adam"])
+    parameters = set(inspect.signature(cls).parameters) - {"params"}
+    keywords = config.keywords()
+    problems = [
+        f"optimizer.{key}: {name} has no such argument; {nearest(key, parameters)}"
+        for key, value in keywords.items()
+        if key not in parameters and not (key == "weight_decay" and value == 0)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    keywords = {key: tuple(v) if isinstance(v, list) else v for key, v in keywords.items() if key in parameters}
+    if "fused" in parameters and not {"fused", "foreach", "differentiable"} & set(keywords) and device.type != "mps":
+        keywords["fused"] = True
+    return cls, keywords

@@ -1,0 +1,343 @@
+"""The training loop: a stack of K members, one forward pass, one backward pass, one update a step for all of them.
+
+Shapes: K member, N example of a split, B example of a batch, I in-feature, C class (or output), P parameter,
+M measured quantity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trainer import data as datasets
+from trainer import metrics, model
+from trainer.config import Config, CustomModel, Mlp, Monitor
+from trainer.data import Dataset, Split
+from trainer.optim import MemberOptimizers, lr_schedule
+
+EVALUATION_FLOATS = 2**22  # size of an evaluation batch, inputs of all members together
+
+
+@dataclass
+class Best:
+    """The best epoch so far by the monitored value: its number, metrics and weights."""
+
+    epoch: int
+    value: float
+    row: dict[str, float]
+    state: dict[str, Tensor]
+
+
+@dataclass
+class Member:
+    """A run while it trains: its configuration, its own data and streams, and what it has come to."""
+
+    config: Config
+    index: int  # its place among the runs handed to the stack
+    split: Split
+    order: datasets.EpochOrder
+    init_hashes: dict[str, str]
+    order_hash: str = ""
+    rows: list[dict[str, float]] = field(default_factory=list)  # one an epoch: epoch, step and every per-epoch scalar
+    best: Best | None = None
+    waited: int = 0  # epochs since the monitored value last improved
+
+    def observe(self, row: dict[str, float], snapshot: Callable[[], dict[str, Tensor]]) -> str | None:
+        """Take in an epoch's metrics; the reason to stop, if there is one.
+
+        Without a validation split the last epoch is the best. A run whose weights are no longer finite never recovers.
+        """
+        self.rows.append(row)
+        stopping = self.config.early_stopping
+        value = row.get(stopping.monitor.value)
+        if value is None:
+            self.best = Best(int(row["epoch"]), math.nan, row, snapshot())
+        else:
+            loss = value if stopping.monitor is Monitor.val_loss else -value
+            if self.best is None or not loss >= self.best.value - stopping.min_delta:
+                if math.isfinite(loss) or self.best is None:
+                    self.best = Best(int(row["epoch"]), loss if math.isfinite(loss) else math.inf, row, snapshot())
+                self.waited = 0
+            else:
+                self.waited += 1
+        if not all(math.isfinite(v) for tag, v in row.items() if tag.startswith("weight_norm/")):
+            return "diverged"
+        if stopping.patience is not None and self.waited >= stopping.patience:
+            return "early_stopping"
+        return None
+
+
+class Observer(Protocol):
+    """What the loop tells: it takes what a step or an epoch returns, and never reaches inside."""
+
+    def wants(self, step: int, *, first: bool, last: bool) -> bool:
+        """Whether to measure this step (counted from 1); last: of its epoch."""
+        ...
+
+    def step(self, step: int, measured_MK: Tensor, learning_rates: list[float]) -> None: ...
+
+    def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None: ...
+
+    def leave(self, stack: Stack, leaving: dict[int, str]) -> None:
+        """Members (by place in the stack) whose training ends, each with the reason."""
+        ...
+
+
+class Stack:
+    """K runs that train together: one model, one set of optimizers, one data set; each member its own streams.
+
+    All members share tensor shapes, loss, batch size, number of training examples and a budget in steps, if any.
+    """
+
+    def __init__(self, configs: Sequence[Config], dataset: Dataset, indices: Sequence[int] | None = None) -> None:
+        """Raises ConfigError where a split, a model or an optimizer cannot be made from its configuration."""
+        first = configs[0]
+        self.dataset = dataset
+        self.loss = first.loss
+        self.classes = dataset.classes
+        self.device = dataset.x.device
+        splits = [datasets.split(dataset, c.data, c.seed) for c in configs]
+        seeds = [c.seed for c in configs]
+        n = len(splits[0].train)
+        self.batch_size = min(first.data.batch_size, n)
+        self.batches = datasets.batch_slices(n, first.data.batch_size, first.data.drop_last)
+        if isinstance(first.model, CustomModel):
+            assert len(configs) == 1, "a module of the user's own trains alone"
+            sizes = (dataset.in_features, dataset.out_features)
+            self.model: model.Mlp | model.Solo = model.custom(first.model, *sizes, dataset.shape, first.seed)
+            self.model.to(self.device, dataset.x.dtype)
+        else:
+            mlps = [c.model for c in configs if isinstance(c.model, Mlp)]
+            self.model = model.Mlp(mlps, seeds, dataset.in_features, dataset.out_features, self.device)
+            self.model.to(dataset.x.dtype)
+        self.accumulate = first.accumulate
+        self.steps_per_epoch = math.ceil(len(self.batches) / self.accumulate)
+        schedules = [(c.schedule, lr_schedule(c.schedule, self.steps_per_epoch, self.total_steps(c))) for c in configs]
+        self.optimizers = MemberOptimizers(self.model.stacked_parameters(), [c.optimizer for c in configs], schedules)
+        self.members = [
+            Member(c, i, s, datasets.EpochOrder(n, c.seed, c.data.shuffle), init_hashes(self.model.member_state(k)))
+            for k, (i, c, s) in enumerate(zip(indices or range(len(configs)), configs, splits, strict=True))
+        ]
+        self.epoch = 0  # finished epochs
+        self.step = 0  # finished optimizer steps
+        self.measuring_s = 0.0
+        self.evaluating_s = 0.0
+        self._index()
+
+    def total_steps(self, config: Config) -> int:
+        """A run's budget in optimizer steps."""
+        return config.steps if config.steps is not None else config.epochs * self.steps_per_epoch
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """name -> (K, ...)"""
+        return self.model.stacked_parameters()
+
+    @property
+    def step_tags(self) -> list[str]:
+        """What a measured step holds, in order (M,)."""
+        clips = any(m.config.clip_norm is not None for m in self.members)
+        return [
+            "train/loss",
+            *(["train/accuracy"] if self.classes else []),
+            "grad_norm/total",
+            *(["grad_norm/clipped_total"] if clips else []),
+            *(f"grad_norm/{name}" for name in self.parameters),
+        ]
+
+    def _index(self) -> None:
+        """Stack what the members hold: rows and targets of their splits on the device, and clipping norms."""
+        self.train_KN = torch.stack([m.split.train for m in self.members]).to(self.device)
+        self.val_KN = torch.stack([m.split.val for m in self.members]).to(self.device)
+        self.train_y_KN = torch.stack([m.split.train_y for m in self.members]).to(self.device)
+        limits = [m.config.clip_norm for m in self.members]
+        self.max_norm_K = None
+        if any(limit is not None for limit in limits):
+            self.max_norm_K = torch.tensor([math.inf if v is None else v for v in limits], device=self.device)
+
+    def select(self, keep: Sequence[int]) -> None:
+        """Keep only these members (by place), in this order; the others' tensors are freed."""
+        self.members = [self.members[k] for k in keep]
+        if self.members:
+            self.model.select(keep)
+            self.optimizers = self.optimizers.select(self.parameters, keep)
+            self._index()
+
+    def next_order(self) -> tuple[Tensor, Tensor]:
+        """This epoch's data set rows and targets of every member, in its own new order: (K, N) each."""
+        orders = [member.order.next() for member in self.members]
+        for member, order in zip(self.members, orders, strict=True):
+            member.order_hash = member.order_hash or hashlib.blake2b(order.numpy().data, digest_size=8).hexdigest()
+        order_KN = torch.stack(orders).to(self.device)
+        targets = self.train_y_KN
+        order = order_KN if targets.ndim == 2 else order_KN[:, :, None].expand(-1, -1, targets.shape[2])
+        return self.train_KN.gather(1, order_KN), targets.gather(1, order)
+
+    def gather(self, rows_KB: Tensor) -> Tensor:
+        """The examples in these rows of the data set: (K, B, I)."""
+        return self.dataset.x.index_select(0, rows_KB.reshape(-1)).view(*rows_KB.shape, -1)
+
+
+def train(stack: Stack, observer: Observer, stop: Callable[[], bool] = lambda: False) -> None:
+    """Train every member to its end: budget, early stopping, or divergence. `stop` is asked after every step."""
+    while stack.members:
+        rows_KN, target_KN = stack.next_order()
+        before: dict[str, Tensor] = {}
+        for last, batches in _steps(stack):
+            if stop():
+                observer.leave(stack, dict.fromkeys(range(len(stack.members)), "interrupt"))
+                return
+            before = _copy(stack.parameters) if last else {}
+            measured = train_step(
+                stack, rows_KN, target_KN, batches, observer.wants(stack.step + 1, first=stack.step == 0, last=last)
+            )
+            if measured is not None:
+                observer.step(stack.step, measured, stack.optimizers.learning_rates(stack.step - 1))
+        stack.epoch += 1
+        rows = evaluate_epoch(stack, before)
+        ended = {}
+        for k, (member, row) in enumerate(zip(stack.members, rows, strict=True)):
+            reason = member.observe(row, lambda k=k: stack.model.member_state(k))
+            if stack.step >= stack.total_steps(member.config):
+                reason = reason or "budget"
+            if reason:
+                ended[k] = reason
+        observer.epoch(stack, rows)
+        if ended:
+            observer.leave(stack, ended)
+            stack.select([k for k in range(len(stack.members)) if k not in ended])
+
+
+def train_step(
+    stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequence[slice], measure: bool
+) -> Tensor | None:
+    """One optimizer step of every member on the given batches of its order; measured (M, K), if asked for.
+
+    The gradient is that of the mean loss over all examples of the step, in however many batches they come.
+    """
+    parameters = list(stack.parameters.values())
+    examples = sum(batch.stop - batch.start for batch in batches)
+    gradients: Sequence[Tensor | None] = []
+    losses, correct = [], []
+    for batch in batches:
+        output_KBC = stack.model(stack.gather(rows_KN[:, batch]))
+        loss_KB = metrics.losses_KB(stack.loss, output_KBC, target_KN[:, batch])
+        part = torch.autograd.grad(loss_KB.sum() / examples, parameters, allow_unused=True)
+        gradients = part if not gradients else [_add(a, b) for a, b in zip(gradients, part, strict=True)]
+        if measure:
+            losses.append(loss_KB.detach())
+            if stack.classes:
+                correct.append(metrics.correct_KB(output_KBC.detach(), target_KN[:, batch]))
+    began = time.perf_counter()
+    measured = []
+    factor_K = None
+    if measure or stack.max_norm_K is not None:
+        norms_PK = metrics.norms_PK(gradients, len(stack.members))
+        total_K = metrics.total_norm_K(norms_PK)
+        if stack.max_norm_K is not None:
+            factor_K = metrics.clip_factor_K(total_K, stack.max_norm_K)
+            gradients = [g if g is None else g * factor_K.view(-1, *[1] * (g.ndim - 1)) for g in gradients]
+        if measure:
+            measured = [torch.cat(losses, 1).mean(1)]
+            if stack.classes:
+                measured.append(torch.cat(correct, 1).to(total_K.dtype).mean(1))
+            measured += [total_K] if factor_K is None else [total_K, total_K * factor_K]
+            measured = [torch.cat([torch.stack(measured), norms_PK])]
+    stack.measuring_s += time.perf_counter() - began
+    stack.optimizers.step(stack.step, gradients)
+    stack.step += 1
+    return measured[0] if measured else None
+
+
+def evaluate_epoch(stack: Stack, before: dict[str, Tensor]) -> list[dict[str, float]]:
+    """Every member's row of metrics after an epoch, both splits in evaluation mode.
+
+    update_ratio: |w_after - w_before| / |w_before| of the epoch's last step; `before` holds the weights before it.
+    """
+    began = time.perf_counter()
+    named: dict[str, Tensor] = {}
+    targets = stack.train_y_KN
+    loss, accuracy = evaluate(stack, stack.train_KN, targets)
+    named["eval/train_loss"] = loss
+    if accuracy is not None:
+        named["eval/train_accuracy"] = accuracy
+    if stack.val_KN.shape[1]:
+        loss, accuracy = evaluate(stack, stack.val_KN, stack.dataset.y[stack.val_KN])
+        named["val/loss"] = loss
+        if accuracy is not None:
+            named["val/accuracy"] = accuracy
+    K = len(stack.members)
+    after = [p.detach() for p in stack.parameters.values()]
+    weight_PK = metrics.norms_PK(after, K)
+    named |= {f"weight_norm/{name}": norm for name, norm in zip(stack.parameters, weight_PK, strict=True)}
+    change_PK = metrics.norms_PK([a - b for a, b in zip(after, before.values(), strict=True)], K)
+    ratio_PK = change_PK / metrics.norms_PK(list(before.values()), K)
+    named |= {f"update_ratio/{name}": ratio for name, ratio in zip(stack.parameters, ratio_PK, strict=True)}
+    host = torch.stack([value.double() for value in named.values()], 1).tolist()
+    rates = stack.optimizers.learning_rates(stack.step - 1)
+    stack.evaluating_s += time.perf_counter() - began
+    return [
+        {"epoch": stack.epoch, "step": stack.step, **dict(zip(named, values, strict=True)), "lr": lr}
+        for values, lr in zip(host, rates, strict=True)
+    ]
+
+
+@torch.no_grad()
+def evaluate(stack: Stack, rows_KN: Tensor, target_KN: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Mean loss (K,) and accuracy (K,; None for a regression) over rows of the data set, in evaluation mode."""
+    K, n = rows_KN.shape
+    size = max(1, EVALUATION_FLOATS // (K * stack.dataset.in_features))
+    stack.model.eval()
+    loss = torch.zeros(K, dtype=torch.float64, device=stack.device)
+    correct = torch.zeros(K, dtype=torch.float64, device=stack.device)
+    for start in range(0, n, size):
+        output = stack.model(stack.gather(rows_KN[:, start : start + size]))
+        target = target_KN[:, start : start + size]
+        loss += metrics.losses_KB(stack.loss, output, target).sum(1)
+        if stack.classes:
+            correct += metrics.correct_KB(output, target).sum(1)
+    stack.model.train()
+    return loss / n, correct / n if stack.classes else None
+
+
+@torch.no_grad()
+def evaluate_test(stack: Stack, k: int, state: dict[str, Tensor]) -> tuple[dict[str, float], Tensor]:
+    """Loss and accuracy of a member's state on the test split, by its plain model; and the outputs (N, C)."""
+    sizes = (stack.dataset.in_features, stack.dataset.out_features)
+    predictor = stack.model.predictor(state, stack.members[k].config, sizes)
+    outputs = torch.cat([predictor(x) for x in stack.dataset.test_x.split(8192)])[None]
+    target = stack.dataset.test_y[None]
+    result = {"loss": metrics.losses_KB(stack.loss, outputs, target).double().mean().item()}
+    if stack.classes:
+        result["accuracy"] = metrics.correct_KB(outputs, target).double().mean().item()
+    return result, outputs[0]
+
+
+def init_hashes(state: dict[str, Tensor]) -> dict[str, str]:
+    """A hash of each tensor's bytes: equal hashes, equal initial weights."""
+    return {name: hashlib.blake2b(value.numpy().tobytes(), digest_size=8).hexdigest() for name, value in state.items()}
+
+
+def _steps(stack: Stack) -> Iterator[tuple[bool, list[slice]]]:
+    """The batches of each step of an epoch, and whether it is the epoch's last (or the budget's)."""
+    limits = [m.config.steps for m in stack.members if m.config.steps is not None]
+    for start in range(0, len(stack.batches), stack.accumulate):
+        done = bool(limits) and stack.step + 1 >= min(limits)
+        yield done or start + stack.accumulate >= len(stack.batches), stack.batches[start : start + stack.accumulate]
+        if done:
+            return
+
+
+def _copy(tensors: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
