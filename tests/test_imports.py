@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "trainer"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
-KNOWS_HYDRA = {"app", "stack", "diagnose"}
+KNOWS_HYDRA = {"app", "launcher", "diagnose"}
 NUMERICS = {"data", "model", "optim", "metrics"}
 EVALUATION = {"overfit", "compare", "health", "evaluate", "report", "events", "curves"}
 

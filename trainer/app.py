@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,31 +16,46 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer import config as cfg
-from trainer import diagnose
+from trainer import diagnose, launcher, signals
 from trainer.config import Config, ConfigError
 
-_CHECKOUT = Path(__file__).parents[1] / "conf"
-CONF = _CHECKOUT if _CHECKOUT.is_dir() else Path(__file__).parent / "conf"  # beside us, or inside an installed wheel
-exit_code = 0  # of the task: Hydra hands nothing back
+if TYPE_CHECKING:
+    from trainer.stack import Job
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command line; the exit code: 0, 2 for a user's mistake, 128 + signal number where a signal ended it."""
+    """Run a command line; the exit code: 0, 1 where a run of a sweep failed, 2 for a user's mistake, 128 + signal."""
+    sys.argv[1:] = arguments  # what hydra.main reads
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise, so that we say it in our words
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic=true wants on a GPU
     sys.path.insert(0, os.getcwd())  # for model._target_ of the user's own, also from the console script
     if {"--help", "-h"} & set(arguments):
-        print(diagnose.help_text(CONF, arguments))
+        print(diagnose.help_text(arguments))
         return 0
+    launcher.register()
+    code = 0
     try:
         main()
-    except ConfigError as error:
-        return report(error.problems)
-    except (HydraException, OmegaConfBaseException) as error:
-        return report(diagnose.problems(CONF, arguments, error))
-    except OSError as error:
-        return report([_os_problem(error)])
-    return exit_code
+    except signals.Ended as ended:
+        code = ended.exit_code
+    except Exception as error:
+        if not launcher.finished:  # else it is that of a sweep's job, and the table says so
+            problems = _problems(error, arguments)
+            if problems is None:
+                raise
+            return report(problems)
+    return _close_sweep(launcher.finished, code) if launcher.finished else code
+
+
+def _problems(error: Exception, arguments: list[str]) -> list[str] | None:
+    """What the user can do something about; None for an error that is ours."""
+    if isinstance(error, ConfigError):
+        return error.problems
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return diagnose.problems(arguments, error)
+    if isinstance(error, OSError):
+        return [_os_problem(error)]
+    return None
 
 
 def report(problems: list[str]) -> int:
@@ -53,23 +66,16 @@ def report(problems: list[str]) -> int:
     return 2
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def main(composed: DictConfig) -> float | None:
+@hydra.main(version_base="1.3", config_path=str(diagnose.CONF), config_name="config")
+def main(composed: DictConfig) -> float:
     """Train one run in the directory Hydra made; its best monitored value, for sweepers that optimise."""
-    global exit_code
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
-        with _signals() as ended_by:
-            value, summary = train_run(check(composed), directory, lambda: bool(ended_by))
-            if summary["status"] == "interrupted":
-                exit_code = 128 + ended_by[0]
-            return value
-    except ConfigError as error:
-        exit_code = report(error.problems)
-    except OSError as error:
-        exit_code = report([_os_problem(error)])
-    _remove_if_bare(directory)
-    return None
+        with signals.caught() as ended_by:
+            return train_one(check(composed), directory, lambda: bool(ended_by))
+    except (ConfigError, OSError):
+        _remove_if_bare(directory)
+        raise
 
 
 def check(composed: DictConfig) -> Config:
@@ -77,51 +83,32 @@ def check(composed: DictConfig) -> Config:
     return cfg.from_dict(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
 
 
-def train_run(config: Config, directory: Path, stop: Callable[[], bool]) -> tuple[float, dict[str, Any]]:
-    """Train one run into a directory; its best monitored value and its summary. Raises ConfigError and OSError."""
+def train_one(config: Config, directory: Path, stop: Callable[[], bool]) -> float:
+    """Train one run into a directory; its best monitored value. Raises what its training raised."""
     if (directory / "metrics.csv").exists():
         raise ConfigError([f"{directory}: already holds a run; choose another directory, hydra.run.dir=DIR"])
-    from trainer import (
-        terminal,  # torch comes with these: --help and --cfg start without it
-        work,
-    )
-    from trainer.record import Recorder
-    from trainer.train import Stack, train
+    from trainer import stack, terminal  # torch comes with these: --help and --cfg start without it
 
-    device = work.set_up(config)
-    stack = Stack([config], work.load(config, device))
-    work.set_threads(stack)
-    display = terminal.Display(stack)
-    recorder = Recorder(stack, [directory], display)
-    member = stack.members[0]
-
-    def poll() -> bool:
-        display.tick(stack)
-        return stop()
-
-    with display:
-        train(stack, recorder, poll)
-    summary = recorder.summaries[0]
-    assert summary is not None
-    display.summary(summary, directory)
-    return (member.best.value if member.best else float("nan")), summary
+    job = stack.Job(0, directory, config=config)
+    with terminal.Display() as display:
+        stack.train_jobs([job], 1, display, stop)
+    if job.error is not None:
+        raise job.error
+    return job.objective
 
 
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Catch the first Ctrl-C or SIGTERM as an entry of the list; the second ends the process at once."""
-    caught: list[int] = []
+def _close_sweep(jobs: list[Job], code: int) -> int:
+    """Print the table of a sweep and write sweep.csv and sweep.json; 1 where a run failed, 2 where all were refused."""
+    from trainer import sweep
 
-    def first(number: int, frame: object) -> None:
-        caught.append(number)
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-
-    before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    failed = [job for job in jobs if job.status == "failed"]
+    if failed and len(failed) == len(jobs) and all(isinstance(job.error, ConfigError) for job in failed):
+        problems = dict.fromkeys(line for job in failed for line in cast(ConfigError, job.error).problems)
+        for job in failed:
+            _remove_if_bare(job.directory)
+        return report(list(problems))
+    sweep.close(jobs)
+    return code or (1 if failed else 0)
 
 
 def _os_problem(error: OSError) -> str:
@@ -131,5 +118,5 @@ def _os_problem(error: OSError) -> str:
 
 def _remove_if_bare(directory: Path) -> None:
     """Remove a run directory that holds nothing but what Hydra wrote before the run was refused."""
-    if directory.is_dir() and {path.name for path in directory.iterdir()} <= {".hydra"}:
+    if directory.is_dir() and {path.name for path in directory.iterdir()} <= {".hydra", "summary.json"}:
         shutil.rmtree(directory)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import enum
+import functools
 import hashlib
 import math
 import types
@@ -289,7 +290,7 @@ def _build(cls: type, raw: Any, path: str, problems: list[str]) -> Any:
         )
         return None
     before = len(problems)
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(cls)
     known = {f.name: f for f in fields(cls) if not f.metadata.get("rest")}
     values: dict[str, Any] = {}
     for name, f in known.items():
@@ -307,6 +308,9 @@ def _build(cls: type, raw: Any, path: str, problems: list[str]) -> Any:
             where = f"{path}.{key}" if path else key
             problems.append(f"{where}: no such key; {nearest(key, known)}")
     return cls(**values) if len(problems) == before else None
+
+
+_type_hints = functools.cache(typing.get_type_hints)
 
 
 def _convert(hint: Any, value: Any, where: str, f: dataclasses.Field[Any], problems: list[str]) -> Any:

@@ -20,13 +20,15 @@ from omegaconf.errors import OmegaConfBaseException
 from trainer import config as cfg
 from trainer.config import ConfigError, nearest
 
-HIDDEN_GROUPS = {"sizes"}
+_CHECKOUT = Path(__file__).parents[1] / "conf"
+CONF = _CHECKOUT if _CHECKOUT.is_dir() else Path(__file__).parent / "conf"  # beside us, or inside an installed wheel
+HIDDEN_GROUPS = {"sizes", "hydra"}
 
 
-def problems(conf: Path, arguments: Sequence[str], error: Exception) -> list[str]:
+def problems(arguments: Sequence[str], error: Exception) -> list[str]:
     """What is wrong with the overrides of a command line that Hydra refused with `error`: a line for each."""
     found: list[str] = []
-    groups = {path.name: {file.stem for file in path.glob("*.yaml")} for path in conf.iterdir() if path.is_dir()}
+    groups = {path.name: {file.stem for file in path.glob("*.yaml")} for path in CONF.iterdir() if path.is_dir()}
     choices, values = [], []
     for text in (argument for argument in arguments if not argument.startswith("-")):
         try:
@@ -42,7 +44,7 @@ def problems(conf: Path, arguments: Sequence[str], error: Exception) -> list[str
                 choices.append(f"{key}={_choices(override)[0]}")
         elif not key.startswith("hydra"):
             values.append((text, override))
-    tree = _compose(conf, choices)
+    tree = _compose(choices)
     good = []
     for text, override in values:
         problem = _key_problem(override, tree, groups)
@@ -51,7 +53,7 @@ def problems(conf: Path, arguments: Sequence[str], error: Exception) -> list[str
         elif not override.is_sweep_override() and not override.is_delete():
             good.append(text)
     try:
-        cfg.from_dict(_compose(conf, [*choices, *good]))
+        cfg.from_dict(_compose([*choices, *good]))
     except ConfigError as more:
         found += [line for line in more.problems if line.split(":")[0] not in {f.split(":")[0] for f in found}]
     except (HydraException, OmegaConfBaseException) as last:
@@ -59,10 +61,10 @@ def problems(conf: Path, arguments: Sequence[str], error: Exception) -> list[str
     return found or [_one_line(error)]
 
 
-def help_text(conf: Path, arguments: Sequence[str]) -> str:
+def help_text(arguments: Sequence[str]) -> str:
     """Every group and every knob with its value, unit and range."""
     overrides = [argument for argument in arguments if not argument.startswith("-")]
-    values = _compose(conf, overrides)
+    values = _compose(overrides)
     lines = [
         "python -m trainer [KEY=VALUE ...]        train one run; outputs/runs/<date>/<time>",
         "python -m trainer -m [KEY=A,B,C ...]     a sweep: every combination; outputs/sweeps/<date>/<time>",
@@ -70,7 +72,7 @@ def help_text(conf: Path, arguments: Sequence[str]) -> str:
         "",
         "Choices (conf/<group>/<option>.yaml; --help optimizer=sgd shows that option's keys):",
     ]
-    for path in sorted(path for path in conf.iterdir() if path.is_dir() and path.name not in HIDDEN_GROUPS):
+    for path in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in HIDDEN_GROUPS):
         lines.append(f"  {path.name + '=':<14}{', '.join(sorted(file.stem for file in path.glob('*.yaml')))}")
     lines += ["", "Keys, with the values of this command line:"]
     lines += _knobs(cfg.Config, values, "")
@@ -125,10 +127,14 @@ def _choices(override: Override) -> list[str]:
     return [str(value) for value in values]
 
 
-def _compose(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def _compose(overrides: Sequence[str]) -> dict[str, Any]:
+    before = GlobalHydra.instance().hydra  # a sweep may be under way
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        composed = compose("config", overrides=list(overrides))
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("config", overrides=list(overrides))
+    finally:
+        GlobalHydra.instance().hydra = before
     return typing.cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True, throw_on_missing=False))
 
 

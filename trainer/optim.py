@@ -65,10 +65,7 @@ class Span:
     leaves: list[Tensor]  # one a parameter: parameter[start:stop], or parameter[start] for a class not elementwise
     groups: list[dict[str, Any]]
     optimizer: torch.optim.Optimizer
-
-    @property
-    def elementwise(self) -> bool:
-        return _class_name(self.config) in ELEMENTWISE
+    elementwise: bool
 
 
 class MemberOptimizers:
@@ -98,9 +95,10 @@ class MemberOptimizers:
     def _span(self, start: int, stop: int, optimizers: dict[type, torch.optim.Optimizer]) -> Span:
         config = self.configs[start]
         cls, keywords = _resolve(config, next(iter(self.parameters.values())).device)
+        elementwise = _class_name(config) in ELEMENTWISE
         leaves = []
         for parameter in self.parameters.values():
-            if _class_name(config) not in ELEMENTWISE:
+            if not elementwise:
                 leaves.append(parameter.detach()[start])
             elif stop - start == len(parameter):
                 leaves.append(parameter)
@@ -125,11 +123,14 @@ class MemberOptimizers:
         except (ValueError, TypeError, RuntimeError) as error:
             raise ConfigError([f"optimizer: torch.optim.{cls.__name__} refuses its arguments: {error}"]) from error
         groups = optimizer.param_groups[-len(wanted) :]
-        return Span(start, stop, config, self.schedules[start][1], leaves, groups, optimizer)
+        return Span(start, stop, config, self.schedules[start][1], leaves, groups, optimizer, elementwise)
 
     def learning_rates(self, step: int) -> list[float]:
         """Every member's learning rate at a step, counted from 0."""
-        return [span.config.lr * span.schedule(step) for span in self.spans for _ in range(span.start, span.stop)]
+        rates: list[float] = []
+        for span in self.spans:
+            rates += [span.config.lr * span.schedule(step)] * (span.stop - span.start)
+        return rates
 
     @torch.no_grad()
     def step(self, step: int, gradients: Sequence[Tensor | None]) -> None:

@@ -72,8 +72,15 @@ def first_layer(weights: np.ndarray, shape: tuple[int, ...], most: int = 64) -> 
         planes, scale = np.nan_to_num(planes, nan=0.0, posinf=0.0, neginf=0.0), 1.0
     z = (planes / scale)[..., None]
     colours = np.where(z > 0, _towards(BAD, z), _towards(GOOD, -z)).astype(np.uint8)
-    tiles = [Image.fromarray(tile).resize((56, 56), Image.Resampling.NEAREST) for tile in colours]
-    return _grid(tiles, None, columns=min(8, len(tiles)))
+    height, width = shape[1:]
+    zoom, gap, columns = max(1, 56 // max(height, width)), 8, min(8, len(colours))
+    rows = -(-len(colours) // columns)
+    cell_height, cell_width = height * zoom + gap, width * zoom + gap
+    sheet = np.full((rows * cell_height + gap, columns * cell_width + gap, 3), 255, np.uint8)
+    for i, tile in enumerate(colours.repeat(zoom, 1).repeat(zoom, 2)):
+        y, x = i // columns * cell_height + gap, i % columns * cell_width + gap
+        sheet[y : y + height * zoom, x : x + width * zoom] = tile
+    return _encode(Image.fromarray(sheet))
 
 
 def _towards(colour: tuple[int, int, int], depth: np.ndarray) -> np.ndarray:

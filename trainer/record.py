@@ -73,6 +73,12 @@ class RunFiles:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
         self.lines.append(f"{stamp} {line}")
 
+    def discard(self) -> None:
+        """Remove what this run wrote."""
+        names = ["metrics.csv", "trainer.log", "summary.json", "checkpoints/best.pt", "checkpoints/last.pt"]
+        for path in (self.events.path, *(self.directory / name for name in names)):
+            path.unlink(missing_ok=True)
+
     def flush(self) -> None:
         """Append everything said so far to the files."""
         self.events.flush()
@@ -100,6 +106,7 @@ class Recorder:
             for directory, member in zip(directories, stack.members, strict=True)
         ]
         self.summaries: list[dict[str, Any] | None] = [None] * len(self.runs)
+        self.objectives = [math.nan] * len(self.runs)  # best monitored value of each, lower is better
         self.began = self.flushed = time.perf_counter()
         self.seconds = 0.0  # spent on writing
         self._clear()
@@ -164,6 +171,12 @@ class Recorder:
             run.flush()
             files.write(run.directory / "summary.json", files.to_json(summary))
             self.summaries[member.index] = summary
+            self.objectives[member.index] = member.best.value if member.best else math.nan
+
+    def discard(self) -> None:
+        """Remove what was written, so that the runs can start again."""
+        for run in self.runs:
+            run.discard()
 
     def _test(self, stack: Stack, k: int, run: RunFiles) -> dict[str, dict[str, float]]:
         """Read the test split, once: best and last weights; draw what the best weights do."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,32 +15,22 @@ from rich.text import Text
 from trainer.record import epoch_line
 from trainer.train import Stack
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from trainer.stack import Job
+
 PLAIN_LINE_S = 1.0
+PLAIN_SWEEP_LINE_S = 5.0
 TICK_S = 0.1
 
 
 class Display:
-    """Shows one stack's training: on a terminal a bar, else a line an epoch, at most one a second."""
+    """Shows one run's training: on a terminal a bar, else a line an epoch, at most one a second."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self) -> None:
         self.console = Console()
-        self.total = max(stack.total_steps(member.config) for member in stack.members)
-        self.epochs = -(-self.total // stack.steps_per_epoch)
-        self.began = self.said = self.ticked = time.perf_counter()
-        self.progress = None
-        if self.console.is_terminal:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self.progress = Progress(
-                TextColumn("step"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}"),
-                TimeRemainingColumn(),
-                console=self.console,
-                transient=True,
-            )
-            self.task = self.progress.add_task("", total=self.total)
+        self.progress = _bar(self.console, "step") if self.console.is_terminal else None
 
     def __enter__(self) -> Display:
         if self.progress:
@@ -49,6 +40,13 @@ class Display:
     def __exit__(self, *error: object) -> None:
         if self.progress:
             self.progress.stop()
+
+    def start(self, stack: Stack) -> None:
+        """Training begins."""
+        self.total = stack.total_steps(stack.members[0].config)
+        self.began = self.said = self.ticked = time.perf_counter()
+        if self.progress:
+            self.task = self.progress.add_task("", total=self.total)
 
     def tick(self, stack: Stack) -> None:
         """Called every step: move the bar ten times a second."""
@@ -60,13 +58,20 @@ class Display:
     def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
         """Called every epoch."""
         now = time.perf_counter()
-        speed = stack.step / (now - self.began)
-        line = f"{epoch_line(rows[0])}  {speed:,.0f} steps/s".replace("epoch ", f"epoch {'':<{0}}", 1)
+        line = f"{epoch_line(rows[0])}  {stack.step / (now - self.began):,.0f} steps/s"
         if self.progress:
             self.progress.update(self.task, completed=stack.step, description=line)
-        elif stack.epoch in {1, self.epochs} or now - self.said > PLAIN_LINE_S:
+        elif stack.epoch == 1 or stack.step >= self.total or now - self.said > PLAIN_LINE_S:
             print(line, flush=True)
             self.said = now
+
+    def done(self, jobs: Sequence[Job]) -> None:
+        """The end of a run: numbers, verdict, where the time went, where to look further."""
+        if self.progress:
+            self.progress.stop()
+        for job in jobs:
+            if job.summary and job.status != "failed":
+                self.summary(job.summary, job.directory)
 
     def summary(self, summary: dict[str, Any], directory: Path) -> None:
         """The end of a run: numbers, verdict, where the time went, where to look further."""
@@ -77,6 +82,77 @@ class Display:
 
 
 VERDICT_STYLES = {"healthy": "green", "overfit": "yellow", "underfit": "yellow", "diverged": "red", "too_short": "dim"}
+
+
+class SweepDisplay:
+    """One line for a whole sweep: runs done, steps a second over all members, time left, best so far."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.console = Console()
+        self.progress = _bar(self.console, "run") if self.console.is_terminal else None
+        self.began = self.said = self.ticked = time.perf_counter()
+        self.steps = 0  # of all members
+        self.sizes: dict[Stack, int] = {}
+        self.shares: dict[Stack, float] = {}  # how far each stack in training has come
+        self.best: tuple[float, str] = (float("inf"), "")
+
+    def __enter__(self) -> SweepDisplay:
+        if self.progress:
+            self.progress.start()
+            self.task = self.progress.add_task("", total=len(self.jobs))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.progress:
+            self.progress.stop()
+
+    def start(self, stack: Stack) -> None:
+        """A stack begins; several may train at once."""
+        self.sizes[stack] = len(stack.members)
+        self.shares[stack] = 0.0
+
+    def tick(self, stack: Stack) -> None:
+        """Called every step of a stack."""
+        self.steps += len(stack.members)
+        now = time.perf_counter()
+        if now - self.ticked > TICK_S:
+            self.ticked = now
+            self.shares[stack] = stack.step / stack.total_steps(stack.members[0].config)
+            ended = sum(job.status != "waiting" for job in self.jobs)
+            self._say(ended + sum(self.shares[s] * self.sizes[s] for s in list(self.shares)), now)
+
+    def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
+        """Called every epoch of a stack."""
+        for member, row in zip(stack.members, rows, strict=True):
+            value = row.get(member.config.early_stopping.monitor.value, row["eval/train_loss"])
+            is_loss = member.config.early_stopping.monitor.value == "val/loss"
+            if (value if is_loss else -value) < self.best[0]:
+                name = member.config.early_stopping.monitor.value.replace("/", " ")
+                self.best = (value if is_loss else -value, f"best {name} {value:.4f}")
+
+    def done(self, jobs: Sequence[Job]) -> None:
+        """A stack's jobs have ended."""
+        self.shares = {stack: share for stack, share in self.shares.items() if stack.members}
+        self._say(float(sum(job.status != "waiting" for job in self.jobs)), time.perf_counter())
+
+    def _say(self, runs: float, now: float) -> None:
+        runs = min(runs, len(self.jobs))
+        speed = self.steps / (now - self.began)
+        line = f"{self.best[1]}  {speed:,.0f} steps/s"
+        if self.progress:
+            self.progress.update(self.task, completed=runs, description=line)
+        elif runs == len(self.jobs) or now - self.said > PLAIN_SWEEP_LINE_S:
+            left = (now - self.began) * (len(self.jobs) / max(runs, 1e-9) - 1)
+            print(f"{runs:.0f} of {len(self.jobs)} runs  {line}  {left:.0f} s left", flush=True)
+            self.said = now
+
+
+def _bar(console: Console, unit: str) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn(unit), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
 
 def _table(summary: dict[str, Any]) -> Table:

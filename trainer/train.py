@@ -120,7 +120,8 @@ class Stack:
         self.accumulate = first.accumulate
         self.steps_per_epoch = math.ceil(len(self.batches) / self.accumulate)
         schedules = [(c.schedule, lr_schedule(c.schedule, self.steps_per_epoch, self.total_steps(c))) for c in configs]
-        self.optimizers = MemberOptimizers(self.model.stacked_parameters(), [c.optimizer for c in configs], schedules)
+        self.parameters: dict[str, nn.Parameter] = self.model.stacked_parameters()  # name -> (K, ...)
+        self.optimizers = MemberOptimizers(self.parameters, [c.optimizer for c in configs], schedules)
         self.members = [
             Member(c, i, s, datasets.EpochOrder(n, c.seed, c.data.shuffle), init_hashes(self.model.member_state(k)))
             for k, (i, c, s) in enumerate(zip(indices or range(len(configs)), configs, splits, strict=True))
@@ -134,11 +135,6 @@ class Stack:
     def total_steps(self, config: Config) -> int:
         """A run's budget in optimizer steps."""
         return config.steps if config.steps is not None else config.epochs * self.steps_per_epoch
-
-    @property
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """name -> (K, ...)"""
-        return self.model.stacked_parameters()
 
     @property
     def step_tags(self) -> list[str]:
@@ -167,6 +163,7 @@ class Stack:
         self.members = [self.members[k] for k in keep]
         if self.members:
             self.model.select(keep)
+            self.parameters = self.model.stacked_parameters()
             self.optimizers = self.optimizers.select(self.parameters, keep)
             self._index()
 
