@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,29 +29,41 @@ _add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 if not hasattr(_add_param_group, "__dynamo_disable"):
     _add_param_group.__dynamo_disable = _add_param_group  # type: ignore[attr-defined]
 
-LrSchedule = Callable[[int], float]  # optimizer step, from 0 -> factor on the learning rate
+
+@dataclass(frozen=True)
+class LrSchedule:
+    """The learning-rate factor of every step t, from 0. Equal ones give equal factors."""
+
+    schedule: Schedule
+    warmup_steps: int
+    drop_steps: int  # between two drops; 1 where there are none
+    total_steps: int  # of the cosine; 0 where the budget does not matter
+
+    def __call__(self, t: int) -> float:
+        if t < self.warmup_steps:
+            return (t + 1) / self.warmup_steps
+        if self.schedule.name is ScheduleName.cosine:
+            rest = max(1, self.total_steps - self.warmup_steps)
+            return (1 + math.cos(math.pi * (t - self.warmup_steps) / rest)) / 2
+        if self.schedule.name is ScheduleName.step:
+            assert self.schedule.gamma is not None
+            return self.schedule.gamma ** (t // self.drop_steps)
+        return 1.0
 
 
 def lr_schedule(schedule: Schedule, steps_per_epoch: int, total_steps: int) -> LrSchedule:
     """The learning-rate factor of every step, from 0 to total_steps - 1.
 
     warm-up: (t + 1) / W for the first W steps. cosine: (1 + cos(pi (t - W) / (T - W))) / 2 (Loshchilov and Hutter
-    2017, eq. 5, without restarts). step: gamma^floor(t / step_size), counted from the start of training.
+    2017, eq. 5, without restarts). step: gamma^floor(t / step_size), counted from the start of training; a step_size
+    is at least one optimizer step.
     """
-    warmup_steps = round(schedule.warmup * steps_per_epoch)
-
-    def factor(t: int) -> float:
-        if t < warmup_steps:
-            return (t + 1) / warmup_steps
-        if schedule.name is ScheduleName.cosine:
-            return (1 + math.cos(math.pi * (t - warmup_steps) / max(1, total_steps - warmup_steps))) / 2
-        if schedule.name is ScheduleName.step:
-            assert schedule.step_size is not None
-            assert schedule.gamma is not None
-            return schedule.gamma ** math.floor(t / round(schedule.step_size * steps_per_epoch))
-        return 1.0
-
-    return factor
+    return LrSchedule(
+        schedule,
+        warmup_steps=round(schedule.warmup * steps_per_epoch),
+        drop_steps=max(1, round(schedule.step_size * steps_per_epoch)) if schedule.step_size is not None else 1,
+        total_steps=total_steps if schedule.name is ScheduleName.cosine else 0,
+    )
 
 
 @dataclass
@@ -75,7 +87,7 @@ class MemberOptimizers:
         self,
         parameters: Mapping[str, Tensor],
         configs: Sequence[cfg.Optimizer],
-        schedules: Sequence[tuple[Schedule, LrSchedule]],
+        schedules: Sequence[LrSchedule],
     ) -> None:
         """`parameters`: name -> (K, ...). Raises ConfigError for a class or an argument that torch.optim refuses."""
         self.parameters = dict(parameters)
@@ -85,7 +97,7 @@ class MemberOptimizers:
         optimizers: dict[type, torch.optim.Optimizer] = {}
         start = 0
         for stop in range(1, len(configs) + 1):
-            same = stop < len(configs) and configs[stop] == configs[start] and schedules[stop][0] == schedules[start][0]
+            same = stop < len(configs) and configs[stop] == configs[start] and schedules[stop] == schedules[start]
             if same and _class_name(configs[start]) in ELEMENTWISE:
                 continue
             self.spans.append(self._span(start, stop, optimizers))
@@ -113,17 +125,16 @@ class MemberOptimizers:
         if spared:
             wanted.append({"params": spared, **keywords, "weight_decay": 0.0})
         try:
-            optimizer = cls(wanted, **keywords)  # always once: the constructor checks the arguments
-            if cls in optimizers:
-                for group in wanted:
-                    optimizers[cls].add_param_group(group)
-                optimizer = optimizers[cls]
-            else:
-                optimizers[cls] = optimizer
+            optimizer = cls(wanted, **keywords)  # always: it checks the arguments and completes the groups
         except (ValueError, TypeError, RuntimeError) as error:
             raise ConfigError([f"optimizer: torch.optim.{cls.__name__} refuses its arguments: {error}"]) from error
-        groups = optimizer.param_groups[-len(wanted) :]
-        return Span(start, stop, config, self.schedules[start][1], leaves, groups, optimizer, elementwise)
+        groups = optimizer.param_groups
+        if cls in optimizers:  # one optimizer a class: it takes over the complete groups, and state that is there
+            for group in groups:
+                optimizers[cls].add_param_group(group)
+            optimizers[cls].state.update(optimizer.state)
+        optimizer = optimizers.setdefault(cls, optimizer)
+        return Span(start, stop, config, self.schedules[start], leaves, groups, optimizer, elementwise)
 
     def learning_rates(self, step: int) -> list[float]:
         """Every member's learning rate at a step, counted from 0."""
@@ -140,10 +151,11 @@ class MemberOptimizers:
             for group in span.groups:
                 group["lr"] = lr
             for leaf, gradient in zip(span.leaves, gradients, strict=True):
-                if gradient is None or leaf.shape == gradient.shape:
-                    leaf.grad = gradient
-                else:
-                    leaf.grad = gradient[span.start : span.stop] if span.elementwise else gradient[span.start]
+                part = gradient
+                if gradient is not None and leaf.shape != gradient.shape:
+                    part = gradient[span.start : span.stop] if span.elementwise else gradient[span.start]
+                # the fused kernels read a gradient in the order of memory, whatever its strides
+                leaf.grad = part if part is None else part.contiguous()
         for optimizer, bare_step in self._steps:
             bare_step(optimizer)  # what .step() calls inside its hooks for profilers and torch.compile
 
@@ -162,7 +174,7 @@ class MemberOptimizers:
             for name, leaf in zip(self.parameters, span.leaves, strict=True):
                 members = [states[k][name] for k in range(span.start, span.stop)]
                 span.optimizer.state[leaf] = {
-                    key: _join(span, leaf, [member[key] for member in members]) for key in members[0]
+                    key: _join(span, leaf, key, [member[key] for member in members]) for key in members[0]
                 }
 
     def select(self, parameters: Mapping[str, Tensor], members: Sequence[int]) -> MemberOptimizers:
@@ -180,15 +192,16 @@ def _of_member(span: Span, leaf: Tensor, value: Any, k: int) -> Any:
     return (value[k - span.start : k - span.start + 1] if per_weight else value).to("cpu", copy=True)
 
 
-def _join(span: Span, leaf: Tensor, values: list[Any]) -> Any:
-    """The entry of the optimizer state of a leaf out of its members' parts."""
+def _join(span: Span, leaf: Tensor, key: str, values: list[Any]) -> Any:
+    """The entry `key` of the optimizer state of a leaf out of its members' parts, where torch.optim would put it."""
     first = values[0]
     if not isinstance(first, Tensor):
         return first
     per_weight = span.elementwise and first.shape[1:] == leaf.shape[1:] and first.ndim == leaf.ndim
     if per_weight:
         return torch.cat(values).to(leaf.device)
-    return first.to(leaf.device if first.ndim else first.device, copy=True)  # counters of steps stay on the CPU
+    on_cpu = key == "step" and not (span.groups[0].get("fused") or span.groups[0].get("capturable"))
+    return first.to("cpu" if on_cpu else leaf.device, copy=True)
 
 
 def _class_name(config: cfg.Optimizer) -> str:
@@ -199,8 +212,9 @@ def _resolve(config: cfg.Optimizer, device: torch.device) -> tuple[type[torch.op
     """The torch.optim class of a config, and its arguments; the fused kernel where there is one."""
     module, _, name = config._target_.rpartition(".")
     cls = getattr(torch.optim, name, None) if module == "torch.optim" else None
-    known = [n for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, torch.optim.Optimizer)]
-    if cls is None or name not in known or name == "Optimizer":
+    base = torch.optim.Optimizer
+    known = [n for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, base) and c is not base]
+    if cls is None or name not in known:
         raise ConfigError([f"optimizer._target_: no class {config._target_}; {nearest(name, known)}"])
     if name in {"LBFGS", "SparseAdam"}:
         why = "calls the loss several times a step" if name == "LBFGS" else "wants sparse gradients"

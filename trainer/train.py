@@ -119,7 +119,7 @@ class Stack:
             self.model.to(dataset.x.dtype)
         self.accumulate = first.accumulate
         self.steps_per_epoch = math.ceil(len(self.batches) / self.accumulate)
-        schedules = [(c.schedule, lr_schedule(c.schedule, self.steps_per_epoch, self.total_steps(c))) for c in configs]
+        schedules = [lr_schedule(c.schedule, self.steps_per_epoch, self.total_steps(c)) for c in configs]
         self.parameters: dict[str, nn.Parameter] = self.model.stacked_parameters()  # name -> (K, ...)
         self.optimizers = MemberOptimizers(self.parameters, [c.optimizer for c in configs], schedules)
         self.members = [
