@@ -42,9 +42,9 @@ def save(stack: Stack, k: int, directory: Path) -> None:
 def streams(stack: Stack, k: int) -> dict[str, Any]:
     """Where member k's random streams stand; the global one serves modules of the user's own."""
     out: dict[str, Any] = {"order": stack.members[k].order.generator.get_state(), "global": torch.get_rng_state()}
-    noise = getattr(stack.model, "noise", None)
-    if noise is not None:
-        out["dropout"] = noise.member_state(k)
+    noises = getattr(stack.model, "noises", None)
+    if noises is not None:
+        out["dropout"] = {key: noise.member_state(k) for key, noise in noises.items()}
         del out["global"]
     return out
 

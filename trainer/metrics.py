@@ -38,7 +38,7 @@ def norms_PK(tensors: Sequence[Tensor | None], K: int) -> Tensor:
     like = next(tensor for tensor in tensors if tensor is not None)
     return torch.stack(
         [
-            like.new_zeros(K) if tensor is None else torch.linalg.vector_norm(tensor.flatten(1), dim=1)
+            like.new_zeros(K) if tensor is None else torch.linalg.vector_norm(tensor.reshape(K, -1), dim=1)
             for tensor in tensors
         ]
     )

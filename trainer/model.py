@@ -93,17 +93,18 @@ class StackedBatchNorm(nn.Module):
 
 
 class DropoutNoise:
-    """Uniform 16-bit numbers, one stream a member, drawn from the member's own seed and read by all its dropout layers.
+    """Uniform 16-bit numbers, one stream a member, drawn from the member's own seed, for all layers of one purpose.
 
-    Drawn 64 bits at a time into a buffer: a Bernoulli draw for each unit costs thirty times as much on a CPU. What a
-    member reads does not depend on who else is in the stack.
+    Input and hidden layers have a stream each: a member without the one then reads the same numbers for the other,
+    whether its neighbours have both or not. Drawn 64 bits at a time into a buffer: a Bernoulli draw for each unit
+    costs thirty times as much on a CPU. What a member reads does not depend on who else is in the stack.
     """
 
     CAPACITY = 2**17  # numbers a member and refill; part of the stream's definition
 
-    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+    def __init__(self, seeds: Sequence[int], device: torch.device, purpose: str = "dropout") -> None:
         self.device = device
-        self.generators = [torch.Generator(device=device).manual_seed(stream_seed(seed, "dropout")) for seed in seeds]
+        self.generators = [torch.Generator(device=device).manual_seed(stream_seed(seed, purpose)) for seed in seeds]
         self.buffer = torch.empty(len(seeds), 0, dtype=torch.int16, device=device)
         self.before = [generator.get_state() for generator in self.generators]  # states before the buffer was drawn
         self.position = 0
@@ -188,7 +189,8 @@ class Mlp(nn.Module):
         first = configs[0]
         assert all(shape_key(c) == shape_key(first) for c in configs), "members of a stack have one shape"
         members = len(configs)
-        self.noise = DropoutNoise(seeds, torch.device(device))
+        keys = ("dropout", "input_dropout")
+        self.noises = {key: DropoutNoise(seeds, torch.device(device), key) for key in keys}
         self.layers = nn.Sequential(
             _layers(
                 first,
@@ -196,8 +198,8 @@ class Mlp(nn.Module):
                 out_features,
                 lambda i, o, bias: StackedLinear(members, i, o, bias),
                 lambda features: StackedBatchNorm(members, features),
-                lambda key: StackedDropout([getattr(c, key) for c in configs], self.noise),
-                has_dropout={key: any(getattr(c, key) for c in configs) for key in ("dropout", "input_dropout")},
+                lambda key: StackedDropout([getattr(c, key) for c in configs], self.noises[key]),
+                has_dropout={key: any(getattr(c, key) for c in configs) for key in keys},
             )
         )
         parameters = dict(self.named_parameters())
@@ -232,18 +234,20 @@ class Mlp(nn.Module):
         assert isinstance(config.model, cfg.Mlp)
         network = plain(config.model, *sizes)
         network.load_state_dict(state)
-        return network.to(self.noise.device, next(iter(state.values())).dtype).eval()
+        first = next(self.parameters())
+        return network.to(first.device, first.dtype).eval()
 
     def select(self, members: Sequence[int]) -> None:
         """Keep only these members, in this order."""
-        index = torch.tensor(list(members), device=self.noise.device)
+        index = torch.tensor(list(members), device=next(self.parameters()).device)
         for module in self.modules():
             for name, parameter in module._parameters.items():
                 if parameter is not None:
                     module._parameters[name] = nn.Parameter(parameter.detach()[index])
             for name, buffer in module._buffers.items():
                 module._buffers[name] = None if buffer is None else buffer[index]
-        self.noise.select(members)
+        for noise in self.noises.values():
+            noise.select(members)
 
 
 class Solo(nn.Module):
@@ -257,10 +261,14 @@ class Solo(nn.Module):
         super().__init__()
         self.shape = shape
         self.module = module.to(device)
+        stacked: dict[nn.Parameter, nn.Parameter] = {}  # one for one: parameters that are tied stay tied
         for part in module.modules():
             for name, parameter in part._parameters.items():
                 if parameter is not None:
-                    part._parameters[name] = nn.Parameter(parameter.detach()[None], parameter.requires_grad)
+                    if parameter not in stacked:
+                        value = parameter.detach()[None].contiguous()
+                        stacked[parameter] = nn.Parameter(value, parameter.requires_grad)
+                    part._parameters[name] = stacked[parameter]
 
     def forward(self, x: Tensor) -> Tensor:
         parameters = {name: value[0] for name, value in self.module.named_parameters()}
@@ -341,7 +349,10 @@ def custom(config: cfg.CustomModel, in_features: int, out_features: int, shape: 
             [f"model._target_: cannot find {config._target_} ({error}); expected module.Class, importable from here"]
         ) from error
     arguments = dict(config.arguments)
-    known = inspect.signature(target).parameters
+    try:
+        known = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # not callable, or written in C
+        known = {}
     arguments |= {
         key: value
         for key, value in {"in_features": in_features, "out_features": out_features}.items()
@@ -356,6 +367,8 @@ def custom(config: cfg.CustomModel, in_features: int, out_features: int, shape: 
         raise ConfigError(
             [f"model._target_: {config._target_} gives {type(module).__name__}, expected torch.nn.Module"]
         )
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ConfigError([f"model._target_: {config._target_} has no parameter to train"])
     torch.manual_seed(stream_seed(seed, "dropout"))
     return Solo(module, shape)
 
