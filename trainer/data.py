@@ -106,8 +106,8 @@ def assemble(
             )
     shape = x.shape[1:]
     digest = _hash(x, y, test_x, test_y)
-    rows = torch.from_numpy(x).reshape(len(x), -1).to(dtype)
-    test_rows = torch.from_numpy(test_x).reshape(len(test_x), -1).to(dtype)
+    rows = torch.from_numpy(x).reshape(len(x), -1).to(dtype, copy=True)
+    test_rows = torch.from_numpy(test_x).reshape(len(test_x), -1).to(dtype, copy=True)
     shift, scale = _normalisation(data.normalisation, rows, shape)
     for tensor in (rows, test_rows):
         tensor.sub_(shift).div_(scale)
@@ -139,7 +139,8 @@ def split(dataset: Dataset, data: cfg.Data, seed: int) -> Split:
     generator = torch.Generator().manual_seed(stream_seed(seed, "split"))
     labels = dataset.y.cpu()
     order = stratified_order(labels, generator) if dataset.classes else torch.randperm(len(labels), generator=generator)
-    n_val = math.ceil(data.val_fraction * len(order))
+    # rounded up, at least one; but 0.07 of 100, which is 7.000000000000001, is 7
+    n_val = max(math.ceil(data.val_fraction * len(order) - 1e-9), int(data.val_fraction > 0))
     val, train = order[:n_val], order[n_val:]
     if len(train) == 0:
         raise ConfigError([f"data.val_fraction: {data.val_fraction} leaves no training examples of {len(order)}"])
@@ -168,8 +169,9 @@ def split(dataset: Dataset, data: cfg.Data, seed: int) -> Split:
 
 
 def stratified_order(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """A random order of the rows in which every prefix holds each class in proportion, to within one example.
+    """A random order of the rows in which every prefix holds each class in proportion.
 
+    Cut at quantile q, it holds q times the size of each class, to within one example.
     Each row is given the quantile (its random rank within its class + u) / class size, with one u in [0, 1) a class;
     the rows sorted by quantile are the order. labels (N,) int64 -> (N,) int64.
     """
@@ -270,7 +272,7 @@ def _torchvision(name: DataName, root: Path) -> tuple[np.ndarray, ...]:
     dataset = getattr(torchvision.datasets, class_name)
     files = root / folder
     put = f"put its files ({example}, ...) into {files}, or say where they are: data.root=DIR or TRAINER_DATA_ROOT=DIR"
-    if not files.exists():
+    if not any(files.glob(f"{example}*")):
         try:
             dataset(root, download=True)
         except Exception as error:
