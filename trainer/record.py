@@ -145,9 +145,12 @@ class Recorder:
             host_SMK = torch.stack(self.measured).cpu().numpy()
             steps, times = np.array(self.steps), np.array(self.times)
             rates_SK = np.array(self.rates)
+            tags = [*self.tags, "lr"]
             for k, member in enumerate(stack.members):
                 values = np.concatenate([host_SMK[:, :, k], rates_SK[:, k : k + 1]], axis=1)
-                self.runs[member.index].events.scalars([*self.tags, "lr"], steps, values, times)
+                clips = member.config.clip_norm is not None  # a run alone has no clipped norm where it does not clip
+                own = [m for m, tag in enumerate(tags) if clips or tag != "grad_norm/clipped_total"]
+                self.runs[member.index].events.scalars([tags[m] for m in own], steps, values[:, own], times)
             self._clear()
         for member in stack.members:
             self.runs[member.index].flush()

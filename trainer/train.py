@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from trainer import data as datasets
 from trainer import metrics, model
-from trainer.config import Config, CustomModel, Mlp, Monitor
+from trainer.config import Config, ConfigError, CustomModel, Mlp, Monitor
 from trainer.data import Dataset, Split
 from trainer.optim import MemberOptimizers, lr_schedule
 
@@ -61,9 +61,8 @@ class Member:
             self.best = Best(int(row["epoch"]), math.nan, row, snapshot())
         else:
             loss = value if stopping.monitor is Monitor.val_loss else -value
-            if self.best is None or not loss >= self.best.value - stopping.min_delta:
-                if math.isfinite(loss) or self.best is None:
-                    self.best = Best(int(row["epoch"]), loss if math.isfinite(loss) else math.inf, row, snapshot())
+            if self.best is None or loss < self.best.value - stopping.min_delta:  # NaN is no improvement
+                self.best = Best(int(row["epoch"]), loss if math.isfinite(loss) else math.inf, row, snapshot())
                 self.waited = 0
             else:
                 self.waited += 1
@@ -117,6 +116,14 @@ class Stack:
             mlps = [c.model for c in configs if isinstance(c.model, Mlp)]
             self.model = model.Mlp(mlps, seeds, dataset.in_features, dataset.out_features, self.device)
             self.model.to(dataset.x.dtype)
+        smallest = min(batch.stop - batch.start for batch in self.batches)
+        if smallest == 1 and isinstance(first.model, Mlp) and first.model.batchnorm:
+            raise ConfigError(
+                [
+                    f"data.batch_size: {first.data.batch_size} leaves a batch of one of {n} training examples, which has "
+                    "no variance for model.batchnorm; try data.drop_last=true or another batch size"
+                ]
+            )
         self.accumulate = first.accumulate
         self.steps_per_epoch = math.ceil(len(self.batches) / self.accumulate)
         schedules = [lr_schedule(c.schedule, self.steps_per_epoch, self.total_steps(c)) for c in configs]
@@ -128,6 +135,7 @@ class Stack:
         ]
         self.epoch = 0  # finished epochs
         self.step = 0  # finished optimizer steps
+        self.clips = any(c.clip_norm is not None for c in configs)  # and so it stays, whoever leaves
         self.measuring_s = 0.0
         self.evaluating_s = 0.0
         self._index()
@@ -139,12 +147,11 @@ class Stack:
     @property
     def step_tags(self) -> list[str]:
         """What a measured step holds, in order (M,)."""
-        clips = any(m.config.clip_norm is not None for m in self.members)
         return [
             "train/loss",
             *(["train/accuracy"] if self.classes else []),
             "grad_norm/total",
-            *(["grad_norm/clipped_total"] if clips else []),
+            *(["grad_norm/clipped_total"] if self.clips else []),
             *(f"grad_norm/{name}" for name in self.parameters),
         ]
 
@@ -153,10 +160,10 @@ class Stack:
         self.train_KN = torch.stack([m.split.train for m in self.members]).to(self.device)
         self.val_KN = torch.stack([m.split.val for m in self.members]).to(self.device)
         self.train_y_KN = torch.stack([m.split.train_y for m in self.members]).to(self.device)
-        limits = [m.config.clip_norm for m in self.members]
         self.max_norm_K = None
-        if any(limit is not None for limit in limits):
-            self.max_norm_K = torch.tensor([math.inf if v is None else v for v in limits], device=self.device)
+        if self.clips:
+            limits = [math.inf if m.config.clip_norm is None else m.config.clip_norm for m in self.members]
+            self.max_norm_K = torch.tensor(limits, dtype=self.dataset.x.dtype, device=self.device)
 
     def select(self, keep: Sequence[int]) -> None:
         """Keep only these members (by place), in this order; the others' tensors are freed."""
