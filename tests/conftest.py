@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: a second thread costs more than it brings
@@ -11,12 +12,14 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from trainer import config as cfg
 from trainer import data
 from trainer.app import CONF
 from trainer.config import Config
 from trainer.data import Dataset
+from trainer.train import Stack, train
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +65,55 @@ def make_optimizer(name: str, **values: Any) -> cfg.Optimizer:
 def small_data(task: str = "digits", dtype: torch.dtype = torch.float64) -> Dataset:
     """The default data set of a task, normalised; float64, so that only mistakes are larger than rounding."""
     return data.load(make_config(f"data={task}").data, dtype=dtype)
+
+
+class Log:
+    """An observer that keeps everything of every member, by its place in the stack at the start."""
+
+    def __init__(self, stack: Stack, every: int) -> None:
+        members = range(len(stack.members))
+        self.every = every
+        self.tags = stack.step_tags
+        self.steps: list[list[dict[str, float]]] = [[] for _ in members]  # measured, with "step" and "lr"
+        self.rows: list[list[dict[str, float]]] = [[] for _ in members]
+        self.reasons = [""] * len(members)
+        self.states: list[dict[str, Tensor]] = [{} for _ in members]
+        self.best: list[int | None] = [None for _ in members]
+        self.pending: list[tuple[int, Tensor, list[float]]] = []
+
+    def wants(self, step: int, *, first: bool, last: bool) -> bool:
+        return self.every > 0 and (first or last or step % self.every == 0)
+
+    def step(self, step: int, measured_MK: Tensor, learning_rates: list[float]) -> None:
+        self.pending.append((step, measured_MK, learning_rates))
+
+    def _flush(self, stack: Stack) -> None:
+        for step, measured_MK, rates in self.pending:
+            assert measured_MK.shape == (len(self.tags), len(stack.members))
+            for values, rate, member in zip(measured_MK.t().tolist(), rates, stack.members, strict=True):
+                named = {"step": step, "lr": rate, **dict(zip(self.tags, values, strict=True))}
+                self.steps[member.index].append(named)
+        self.pending.clear()
+
+    def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
+        self._flush(stack)
+        for member, row in zip(stack.members, rows, strict=True):
+            self.rows[member.index].append(row)
+
+    def leave(self, stack: Stack, leaving: dict[int, str]) -> None:
+        self._flush(stack)
+        for k, reason in leaving.items():
+            index = stack.members[k].index
+            best = stack.members[k].best
+            assert not self.reasons[index], "left twice"
+            self.reasons[index], self.states[index] = reason, stack.model.member_state(k)
+            self.best[index] = best.epoch if best else None
+
+
+def run(configs: Sequence[Config], dataset: Dataset, every: int = 1, stop: Callable[[], bool] = lambda: False) -> Log:
+    """Train a stack to its end in memory."""
+    stack = Stack(configs, dataset)
+    log = Log(stack, every)
+    train(stack, log, stop)
+    assert all(log.reasons)
+    return log

@@ -120,8 +120,8 @@ class Stack:
         if smallest == 1 and isinstance(first.model, Mlp) and first.model.batchnorm:
             raise ConfigError(
                 [
-                    f"data.batch_size: {first.data.batch_size} leaves a batch of one of {n} training examples, which has "
-                    "no variance for model.batchnorm; try data.drop_last=true or another batch size"
+                    f"data.batch_size: {first.data.batch_size} leaves a batch of one of {n} training examples, which "
+                    "has no variance for model.batchnorm; try data.drop_last=true or another batch size"
                 ]
             )
         self.accumulate = first.accumulate
