@@ -4,9 +4,14 @@ import sys
 
 
 def main() -> None:
-    from trainer import app
+    try:
+        from trainer import app
 
-    sys.exit(app.run(sys.argv[1:]))
+        code = app.run(sys.argv[1:])
+    except KeyboardInterrupt:  # before training began, or a second time: nothing to save, or no patience to save it
+        print("trainer: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

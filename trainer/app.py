@@ -6,18 +6,18 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from trainer import config as cfg
 from trainer import diagnose, launcher, signals
 from trainer.config import Config, ConfigError
+from trainer.diagnose import CONF
 
 if TYPE_CHECKING:
     from trainer.stack import Job
@@ -25,56 +25,66 @@ if TYPE_CHECKING:
 
 def run(arguments: list[str]) -> int:
     """Run a command line; the exit code: 0, 1 where a run of a sweep failed, 2 for a user's mistake, 128 + signal."""
-    sys.argv[1:] = arguments  # what hydra.main reads
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise, so that we say it in our words
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic=true wants on a GPU
     sys.path.insert(0, os.getcwd())  # for model._target_ of the user's own, also from the console script
-    if {"--help", "-h"} & set(arguments):
-        print(diagnose.help_text(arguments))
-        return 0
     launcher.register()
+    overrides: list[str] = []
+    if not {"--shell-completion", "-sc"} & set(arguments):
+        flags, overrides = diagnose.split(arguments)
+        if problems := diagnose.flag_problems(flags):
+            return report(problems)
+        arguments = [*overrides, *flags]  # Hydra wants them apart
+    sys.argv[1:] = arguments
     code = 0
     try:
+        if {"--help", "-h"} & set(arguments):
+            print(diagnose.help_text(CONF, overrides))
+            return 0
+        if not {"--cfg", "-c", "--info", "-i"} & set(arguments):
+            _refuse_taken(diagnose.run_directory(arguments))
         main()
     except signals.Ended as ended:
         code = ended.exit_code
     except Exception as error:
         if not launcher.finished:  # else it is that of a sweep's job, and the table says so
-            problems = _problems(error, arguments)
-            if problems is None:
-                raise
-            return report(problems)
+            return _report_error(error, overrides)
     return _close_sweep(launcher.finished, code) if launcher.finished else code
 
 
-def _problems(error: Exception, arguments: list[str]) -> list[str] | None:
-    """What the user can do something about; None for an error that is ours."""
+def _report_error(error: Exception, overrides: list[str]) -> int:
+    """Say what the user can do about an error; raises it where it is ours."""
     if isinstance(error, ConfigError):
-        return error.problems
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return diagnose.problems(arguments, error)
-    if isinstance(error, OSError):
-        return [_os_problem(error)]
-    return None
+        problems = error.problems
+    elif diagnose.is_hydras(error):
+        problems = diagnose.problems(CONF, overrides, error)
+    elif isinstance(error, OSError):
+        problems = [_os_problem(error)]
+    else:
+        raise error
+    return report(problems, left_in=getattr(error, "left_in", None))
 
 
-def report(problems: list[str]) -> int:
-    """Print every problem to stderr; exit code 2."""
+def report(problems: list[str], left_in: Path | None = None) -> int:
+    """Print every problem to stderr; exit code 2. left_in: the directory of a run that had begun."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    lines = [f"trainer: {count}; nothing was run (python -m trainer --help lists every key)", *problems]
+    said = f"the run stopped; what it had recorded is in {left_in}" if left_in else "nothing was run"
+    lines = [f"trainer: {count}; {said} (python -m trainer --help lists every key)", *problems]
     print("\n  ".join(lines), file=sys.stderr)
     return 2
 
 
-@hydra.main(version_base="1.3", config_path=str(diagnose.CONF), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(composed: DictConfig) -> float:
     """Train one run in the directory Hydra made; its best monitored value, for sweepers that optimise."""
     directory = Path(HydraConfig.get().runtime.output_dir)
+    fresh = _is_bare(directory)
     try:
         with signals.caught() as ended_by:
             return train_one(check(composed), directory, lambda: bool(ended_by))
-    except (ConfigError, OSError):
+    except (ConfigError, OSError) as error:
         _remove_if_bare(directory)
+        error.left_in = directory if fresh and directory.exists() else None  # type: ignore[union-attr]
         raise
 
 
@@ -85,8 +95,7 @@ def check(composed: DictConfig) -> Config:
 
 def train_one(config: Config, directory: Path, stop: Callable[[], bool]) -> float:
     """Train one run into a directory; its best monitored value. Raises what its training raised."""
-    if (directory / "metrics.csv").exists():
-        raise ConfigError([f"{directory}: already holds a run; choose another directory, hydra.run.dir=DIR"])
+    _refuse_taken(directory)
     from trainer import stack, terminal  # torch comes with these: --help and --cfg start without it
 
     job = stack.Job(0, directory, config=config)
@@ -111,12 +120,30 @@ def _close_sweep(jobs: list[Job], code: int) -> int:
     return code or (1 if failed else 0)
 
 
+def _refuse_taken(directory: Path | None) -> None:
+    """Raises ConfigError where a directory holds a run. Asked before Hydra too, which would write over its .hydra."""
+    if directory is not None and (directory / "metrics.csv").exists():
+        raise ConfigError([f"{directory}: already holds a run; choose another directory, hydra.run.dir=DIR"])
+
+
 def _os_problem(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}; make room or choose another folder with hydra.run.dir=DIR"
+    where = error.filename
+    said = f"{where}: {error.strerror or error}" if where else f"{error.strerror or error}"
+    return f"{said}; make room or choose another folder with hydra.run.dir=DIR"
+
+
+def _is_bare(directory: Path) -> bool:
+    """Whether a directory holds nothing but what Hydra writes before a run begins."""
+    return directory.is_dir() and {path.name for path in directory.iterdir()} <= {".hydra", "summary.json"}
 
 
 def _remove_if_bare(directory: Path) -> None:
-    """Remove a run directory that holds nothing but what Hydra wrote before the run was refused."""
-    if directory.is_dir() and {path.name for path in directory.iterdir()} <= {".hydra", "summary.json"}:
-        shutil.rmtree(directory)
+    """Remove the directory of a run that was refused, and the folders of outputs/ that are empty without it."""
+    if not _is_bare(directory):
+        return
+    shutil.rmtree(directory)
+    outputs = Path.cwd() / "outputs"
+    with suppress(OSError):  # not empty
+        for folder in directory.parents:
+            if outputs in (folder, *folder.parents):
+                folder.rmdir()

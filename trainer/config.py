@@ -55,6 +55,9 @@ class DataName(enum.Enum):
     line = "line"
 
 
+GENERATED = {DataName.spirals, DataName.line}
+
+
 class Normalisation(enum.Enum):
     none = "none"
     unit = "unit"
@@ -282,12 +285,14 @@ def nearest(word: str, known: typing.Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"there is {', '.join(known)}"
 
 
+MISSING = "???"  # how a YAML file says that a value must be given
+
+
 def _build(cls: type, raw: Any, path: str, problems: list[str]) -> Any:
     """`cls` from the mapping `raw`, which stands at `path`; None, and a line in `problems`, where that fails."""
     if not isinstance(raw, Mapping):
-        problems.append(
-            f"{path}: found {raw!r}, expected a group of keys; pick a file of conf/{path}/, e.g. {path}=NAME"
-        )
+        example = next(f.name for f in fields(cls))
+        problems.append(f"{path}: found {_show(raw)}, expected a group of keys, set one by one: {path}.{example}=VALUE")
         return None
     before = len(problems)
     hints = _type_hints(cls)
@@ -295,10 +300,10 @@ def _build(cls: type, raw: Any, path: str, problems: list[str]) -> Any:
     values: dict[str, Any] = {}
     for name, f in known.items():
         where = f"{path}.{name}" if path else name
-        if name in raw:
+        if name in raw and raw[name] != MISSING:
             values[name] = _convert(hints[name], raw[name], where, f, problems)
         elif f.default is dataclasses.MISSING:
-            problems.append(f"{where}: missing; give it a value, {where}=VALUE")
+            problems.append(f"{where}: missing; give it a value, {where}=VALUE ({f.metadata['help']})")
     others = {str(key): value for key, value in raw.items() if key not in known}
     takes_rest = [f.name for f in fields(cls) if f.metadata.get("rest")]
     if takes_rest:
@@ -321,19 +326,29 @@ def _convert(hint: Any, value: Any, where: str, f: dataclasses.Field[Any], probl
         chosen = groups[0]
         if len(groups) == 2:  # a model: ours, or a class the user names
             chosen = CustomModel if isinstance(value, Mapping) and "_target_" in value else Mlp
+            if chosen is CustomModel and {"depth", "width", "activation"} <= set(value):
+                problems.append(
+                    f"{where}._target_: stands beside the keys of {where}=mlp; choose {where}=custom as well, "
+                    f"{where}=custom {where}._target_={value['_target_']}"
+                )
+                return None
         return _build(typing.cast(type, chosen), value, where, problems)
     for option in options:
         ok, converted = _as_type(option, value)
         if ok:
             numbers = converted if isinstance(converted, list) else [converted]
             if not all(_in_range(number, f.metadata) for number in numbers):
-                problems.append(f"{where}: found {_show(value)}, expected {_expected(options, f.metadata)}")
+                finite = all(math.isfinite(number) for number in numbers)
+                what = expected(options, f.metadata) + ("" if finite else "; it must be finite")
+                problems.append(f"{where}: found {_show(value)}, expected {what}")
             return converted
     hint_text = ""
-    enums = [option for option in options if isinstance(option, type) and issubclass(option, enum.Enum)]
-    if enums:
-        hint_text = "; " + nearest(str(value), [member.value for member in enums[0]])
-    problems.append(f"{where}: found {_show(value)}, expected {_expected(options, f.metadata)}{hint_text}")
+    names = [member.value for o in options if isinstance(o, type) and issubclass(o, enum.Enum) for member in o]
+    if close := difflib.get_close_matches(str(value), names, n=1, cutoff=0.5):
+        hint_text = f"; did you mean {close[0]}?"
+    elif int in options and isinstance(value, float) and value.is_integer():
+        hint_text = f"; write {int(value)}"
+    problems.append(f"{where}: found {_show(value)}, expected {expected(options, f.metadata)}{hint_text}")
     return None
 
 
@@ -375,7 +390,7 @@ def describe_type(options: Sequence[Any]) -> str:
         if typing.get_origin(option) is list:
             out.append("a list such as [64,32]" if typing.get_args(option) == (int,) else "a list of numbers")
         elif issubclass(option, enum.Enum):
-            out.append(", ".join(member.value for member in option))
+            out.append("one of " + ", ".join(member.value for member in option))
         else:
             out.append(words[option])
     return " or ".join(out)
@@ -384,13 +399,18 @@ def describe_type(options: Sequence[Any]) -> str:
 def describe_range(limits: Mapping[str, Any]) -> str:
     """A range in words: '>= 0 and < 1', or nothing."""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    return " and ".join(f"{sign} {limits[name]:g}" for name, sign in signs.items() if limits.get(name) is not None)
+    powers = {2**63: "2^63"}
+    bounds = ((sign, limits[name]) for name, sign in signs.items() if limits.get(name) is not None)
+    return " and ".join(f"{sign} {powers.get(bound) or f'{bound:g}'}" for sign, bound in bounds)
 
 
-def _expected(options: Sequence[Any], limits: Mapping[str, Any]) -> str:
+def expected(options: Sequence[Any], limits: Mapping[str, Any]) -> str:
+    """Type, unit and range in words: 'a whole number of examples >= 1, or null'."""
     bounds = describe_range(limits)
-    unit = f" of {limits['unit']}" if limits["unit"] and bool not in options else ""
-    return f"{describe_type(options)}{unit}{' ' + bounds if bounds else ''}"
+    kinds = describe_type([option for option in options if option is not type(None)])
+    unit = f" of {limits['unit']}" if limits["unit"] else ""
+    null = ", or null" if type(None) in options else ""
+    return f"{kinds}{unit}{' ' + bounds if bounds else ''}{null}"
 
 
 def _contradictions(config: Config) -> list[str]:
@@ -404,6 +424,13 @@ def _contradictions(config: Config) -> list[str]:
         )
     if schedule.name is ScheduleName.step and (schedule.step_size is None or schedule.gamma is None):
         problems.append("schedule: step wants step_size (epochs) and gamma; try schedule=step")
+    if schedule.name is not ScheduleName.step and (schedule.step_size is not None or schedule.gamma is not None):
+        problems.append(f"schedule: {schedule.name.value} has no step_size and gamma; choose schedule=step")
+    if config.data.name not in GENERATED and (config.data.examples is not None or config.data.noise is not None):
+        problems.append(
+            f"data: examples and noise are for {' and '.join(sorted(name.value for name in GENERATED))}, which are "
+            f"generated; {config.data.name.value} is as it is, see data.train_size and data.label_noise"
+        )
     if config.data.name is DataName.line:
         if config.data.label_noise:
             problems.append("data.label_noise: a regression has no labels to redraw; set it to 0 and use data.noise")
@@ -414,7 +441,10 @@ def _contradictions(config: Config) -> list[str]:
     if config.early_stopping.monitor is Monitor.val_accuracy and config.data.name is DataName.line:
         problems.append("early_stopping.monitor: a regression has no accuracy; try early_stopping.monitor=val/loss")
     if config.early_stopping.patience is not None and config.data.val_fraction == 0:
-        problems.append("early_stopping.patience: data.val_fraction=0 leaves nothing to monitor; set it to null")
+        problems.append(
+            "early_stopping.patience: data.val_fraction=0 leaves nothing to monitor; "
+            "try early_stopping.patience=null, or data.val_fraction=0.1"
+        )
     if optimizer.betas is not None and len(optimizer.betas) != 2:
         problems.append(f"optimizer.betas: found {len(optimizer.betas)} numbers, expected two, e.g. [0.9,0.999]")
     return problems
@@ -425,7 +455,12 @@ def _is_union(hint: Any) -> bool:
 
 
 def _show(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    """A value as it would be typed."""
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_show(item) for item in value) + "]"
+    if value is None or value == "":
+        return "null" if value is None else "nothing"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> typing.Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ Shapes: N example, I in-feature, O output (regression).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from dataclasses import dataclass
@@ -273,11 +274,16 @@ def _torchvision(name: DataName, root: Path) -> tuple[np.ndarray, ...]:
     files = root / folder
     put = f"put its files ({example}, ...) into {files}, or say where they are: data.root=DIR or TRAINER_DATA_ROOT=DIR"
     if not any(files.glob(f"{example}*")):
+        missing = [folder for folder in (files, *files.parents) if not folder.exists()]
         try:
             dataset(root, download=True)
         except Exception as error:
+            with contextlib.suppress(OSError):  # leave no empty folders behind
+                for folder in missing:
+                    folder.rmdir()
+            why = " ".join(str(error).split())
             raise ConfigError(
-                [f"data.root: no {class_name} in {root}, and it cannot be downloaded ({error}); {put}"]
+                [f"data.root: no {class_name} in {root}, and it cannot be downloaded ({why}); {put}"]
             ) from error
     try:
         parts: list[Any] = [dataset(root, train=train, download=False) for train in (True, False)]

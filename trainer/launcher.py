@@ -100,7 +100,7 @@ class StackLauncher(Launcher):
             job.fail(error)
             return job, None
         except (HydraException, OmegaConfBaseException) as error:
-            job.fail(ConfigError(diagnose.problems(overrides, error)))
+            job.fail(ConfigError(diagnose.problems(diagnose.CONF, overrides, error)))
             return job, None
         job.directory = Path(parts.directory)
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -257,9 +258,17 @@ class Solo(nn.Module):
     their own shape, (B, *shape).
     """
 
-    def __init__(self, module: nn.Module, shape: tuple[int, ...], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        shape: tuple[int, ...],
+        device: torch.device | str = "cpu",
+        out_features: int | None = None,
+    ) -> None:
+        """out_features: what the module must give for each example; None: anything."""
         super().__init__()
         self.shape = shape
+        self.out_features = out_features
         self.module = module.to(device)
         stacked: dict[nn.Parameter, nn.Parameter] = {}  # one for one: parameters that are tied stay tied
         for part in module.modules():
@@ -272,11 +281,23 @@ class Solo(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parameters = {name: value[0] for name, value in self.module.named_parameters()}
-        y = functional_call(self.module, parameters, (x[0].view(-1, *self.shape),))
-        if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != x.shape[1]:
+        examples = x[0].view(-1, *self.shape)
+        try:
+            y = functional_call(self.module, parameters, (examples,))
+        except Exception as error:
+            name, hint = type(self.module).__name__, ""
+            if "more than 1 value per channel" in str(error):
+                hint = "; batch norm wants two examples a batch, try data.drop_last=true or another data.batch_size"
+            raise ConfigError(
+                [f"model._target_: {name} fails on inputs of shape {tuple(examples.shape)}: {_told(error)}{hint}"]
+            ) from error
+        outputs = y.shape[-1] if self.out_features is None and isinstance(y, Tensor) else self.out_features
+        if not isinstance(y, Tensor) or y.shape != (x.shape[1], outputs):
             found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            expected = f"a tensor ({x.shape[1]}, outputs): a row an example"
-            raise ConfigError([f"model._target_: its output is {found}, expected {expected}"])
+            what = f"a tensor ({x.shape[1]}, {outputs or 'outputs'}): a row an example, a column a class or output"
+            raise ConfigError(
+                [f"model._target_: the output of {type(self.module).__name__} is {found}, expected {what}"]
+            )
         return y[None]
 
     def stacked_parameters(self) -> dict[str, nn.Parameter]:
@@ -342,12 +363,14 @@ def custom(config: cfg.CustomModel, in_features: int, out_features: int, shape: 
     Raises ConfigError where the class cannot be found or built.
     """
     path, _, name = config._target_.rpartition(".")
+    expected = "expected module.Class, importable from this folder"
+    if not path:
+        raise ConfigError([f"model._target_: found {name}, {expected}, e.g. my_models.{name.capitalize()}"])
     try:
         target = getattr(importlib.import_module(path), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            [f"model._target_: cannot find {config._target_} ({error}); expected module.Class, importable from here"]
-        ) from error
+        known = inspect.signature(target).parameters
+    except Exception as error:
+        raise ConfigError([f"model._target_: cannot import {config._target_}: {_told(error)}; {expected}"]) from error
     arguments = dict(config.arguments)
     try:
         known = inspect.signature(target).parameters
@@ -362,15 +385,27 @@ def custom(config: cfg.CustomModel, in_features: int, out_features: int, shape: 
     try:
         module = target(**arguments)
     except Exception as error:
-        raise ConfigError([f"model: {config._target_}(**{arguments}) fails: {error}"]) from error
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise ConfigError([f"model: {config._target_}({given}) fails: {_told(error)}"]) from error
     if not isinstance(module, nn.Module):
         raise ConfigError(
             [f"model._target_: {config._target_} gives {type(module).__name__}, expected torch.nn.Module"]
         )
     if not any(parameter.requires_grad for parameter in module.parameters()):
-        raise ConfigError([f"model._target_: {config._target_} has no parameter to train"])
+        raise ConfigError([f"model._target_: {config._target_} has no parameters to train"])
     torch.manual_seed(stream_seed(seed, "dropout"))
-    return Solo(module, shape)
+    return Solo(module, shape, out_features=out_features)
+
+
+def _told(error: Exception) -> str:
+    """An error of the user's own code in one line, with the place in that code where there is one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [
+        f for f in frames if f.filename != __file__ and "site-packages" not in f.filename and f.filename[0] != "<"
+    ]
+    theirs = [f for f in theirs if "importlib" not in f.filename]
+    place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
 
 def _layers(

@@ -212,10 +212,10 @@ def _resolve(config: cfg.Optimizer, device: torch.device) -> tuple[type[torch.op
     """The torch.optim class of a config, and its arguments; the fused kernel where there is one."""
     module, _, name = config._target_.rpartition(".")
     cls = getattr(torch.optim, name, None) if module == "torch.optim" else None
-    base = torch.optim.Optimizer
-    known = [n for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, base) and c is not base]
-    if cls is None or name not in known:
-        raise ConfigError([f"optimizer._target_: no class {config._target_}; {nearest(name, known)}"])
+    known = [n for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, torch.optim.Optimizer)]
+    if cls is None or name not in known or name == "Optimizer":
+        usable = [n for n in known if n not in {"Optimizer", "LBFGS", "SparseAdam"}]
+        raise ConfigError([f"optimizer._target_: no class {config._target_}; in torch.optim, {nearest(name, usable)}"])
     if name in {"LBFGS", "SparseAdam"}:
         why = "calls the loss several times a step" if name == "LBFGS" else "wants sparse gradients"
         raise ConfigError([f"optimizer._target_: {name} {why}, which this loop does not do; try optimizer=adam"])

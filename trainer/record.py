@@ -80,13 +80,13 @@ class RunFiles:
             path.unlink(missing_ok=True)
 
     def flush(self) -> None:
-        """Append everything said so far to the files."""
-        self.events.flush()
+        """Append everything said so far to the files: the small ones first, should the disk be full."""
         for name, lines in (("metrics.csv", self.csv), ("trainer.log", self.lines)):
             if lines:
                 with open(self.directory / name, "a", encoding="utf-8") as file:
                     file.write("\n".join(lines) + "\n")
                 lines.clear()
+        self.events.flush()
 
 
 class Recorder:

@@ -159,13 +159,13 @@ def _train_stack(jobs: list[Job], workers: int, display: Display, stop: Callable
 
         train(stack, recorder, poll)
     except Exception as error:
-        if recorder is not None:
-            recorder.discard()
-        if len(jobs) == 1:
+        if len(jobs) == 1:  # what it had recorded stays
             jobs[0].fail(error)
             display.done(jobs)
             return
-        del recorder
+        if recorder is not None:
+            recorder.discard()
+            del recorder
         for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
             _train_stack(half, workers, display, stop)
         return

@@ -107,6 +107,7 @@ class Stack:
         n = len(splits[0].train)
         self.batch_size = min(first.data.batch_size, n)
         self.batches = datasets.batch_slices(n, first.data.batch_size, first.data.drop_last)
+        _check_batch_norm(first, n, self.batches)
         if isinstance(first.model, CustomModel):
             assert len(configs) == 1, "a module of the user's own trains alone"
             sizes = (dataset.in_features, dataset.out_features)
@@ -322,6 +323,20 @@ def evaluate_test(stack: Stack, k: int, state: dict[str, Tensor]) -> tuple[dict[
     if stack.classes:
         result["accuracy"] = metrics.correct_KB(outputs, target).double().mean().item()
     return result, outputs[0]
+
+
+def _check_batch_norm(config: Config, n: int, batches: Sequence[slice]) -> None:
+    """Batch norm has no statistics of a single example. Raises ConfigError where a batch holds just one."""
+    network = config.model
+    if isinstance(network, Mlp) and network.batchnorm and network.depth and any(b.stop - b.start == 1 for b in batches):
+        size = config.data.batch_size
+        hint = "try data.drop_last=true, or another data.batch_size" if 1 < size < n else "try more examples a batch"
+        raise ConfigError(
+            [
+                f"data.batch_size: {n} training examples in batches of {size} leave a batch of one example, which "
+                f"model.batchnorm=true cannot normalise; {hint}"
+            ]
+        )
 
 
 def init_hashes(state: dict[str, Tensor]) -> dict[str, str]:
