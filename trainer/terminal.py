@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PLAIN_LINE_S = 1.0
 PLAIN_SWEEP_LINE_S = 5.0
 TICK_S = 0.1
+BAR_TEXT_WIDTH = 75  # characters beside the bar
 
 
 class Display:
@@ -30,7 +31,7 @@ class Display:
 
     def __init__(self) -> None:
         self.console = Console()
-        self.progress = _bar(self.console, "step") if self.console.is_terminal else None
+        self.progress = _bar(self.console) if self.console.is_terminal else None
 
     def __enter__(self) -> Display:
         if self.progress:
@@ -44,6 +45,7 @@ class Display:
     def start(self, stack: Stack) -> None:
         """Training begins."""
         self.total = stack.total_steps(stack.members[0].config)
+        self.epochs = -(-self.total // stack.steps_per_epoch)
         self.began = self.said = self.ticked = time.perf_counter()
         if self.progress:
             self.task = self.progress.add_task("", total=self.total)
@@ -58,11 +60,13 @@ class Display:
     def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
         """Called every epoch."""
         now = time.perf_counter()
-        line = f"{epoch_line(rows[0])}  {stack.step / (now - self.began):,.0f} steps/s"
+        speed = stack.step / (now - self.began)
         if self.progress:
-            self.progress.update(self.task, completed=stack.step, description=line)
-        elif stack.epoch == 1 or stack.step >= self.total or now - self.said > PLAIN_LINE_S:
-            print(line, flush=True)
+            text = f"{stack.epoch}/{self.epochs}  {_short_line(rows[0])}  {speed:,.0f} steps/s"
+            self.progress.update(self.task, completed=stack.step, description=text)
+        elif stack.epoch in {1, self.epochs} or now - self.said > PLAIN_LINE_S:
+            said = epoch_line(rows[0]).replace(f"epoch {stack.epoch}", f"epoch {stack.epoch}/{self.epochs}", 1)
+            print(f"{said}  {speed:,.0f} steps/s", flush=True)
             self.said = now
 
     def done(self, jobs: Sequence[Job]) -> None:
@@ -75,7 +79,8 @@ class Display:
 
     def summary(self, summary: dict[str, Any], directory: Path) -> None:
         """The end of a run: numbers, verdict, where the time went, where to look further."""
-        self.console.print(_table(summary))
+        if summary["final"]:
+            self.console.print(_table(summary))
         for line in _closing_lines(summary, directory):
             self.console.print(line, soft_wrap=True, highlight=False)
         sys.stdout.flush()
@@ -90,7 +95,7 @@ class SweepDisplay:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
         self.console = Console()
-        self.progress = _bar(self.console, "run") if self.console.is_terminal else None
+        self.progress = _bar(self.console) if self.console.is_terminal else None
         self.began = self.said = self.ticked = time.perf_counter()
         self.steps = 0  # of all members
         self.sizes: dict[Stack, int] = {}
@@ -141,47 +146,67 @@ class SweepDisplay:
         speed = self.steps / (now - self.began)
         line = f"{self.best[1]}  {speed:,.0f} steps/s"
         if self.progress:
-            self.progress.update(self.task, completed=runs, description=line)
+            self.progress.update(self.task, completed=runs, description=f"{runs:.0f}/{len(self.jobs)} runs  {line}")
         elif runs == len(self.jobs) or now - self.said > PLAIN_SWEEP_LINE_S:
             left = (now - self.began) * (len(self.jobs) / max(runs, 1e-9) - 1)
             print(f"{runs:.0f} of {len(self.jobs)} runs  {line}  {left:.0f} s left", flush=True)
             self.said = now
 
 
-def _bar(console: Console, unit: str) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _bar(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn(unit), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+    return Progress(
+        BarColumn(bar_width=max(5, min(40, console.width - BAR_TEXT_WIDTH))),
+        TextColumn("{task.description}", markup=False),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+    )
 
 
 def _table(summary: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for title in ("loss", "accuracy"):
-        table.add_column(title, justify="right")
+    """Train, val and test by the best and the last weights."""
     best, last, test = summary["best"], summary["final"], summary["test"]
-    for name, row, prefix in (("train", best, "eval/train_"), ("val", best, "val/"), ("test", test.get("best"), "")):
-        _add_row(table, f"{name}, best epoch", row, prefix)
-    for name, row, prefix in (("train", last, "eval/train_"), ("val", last, "val/"), ("test", test.get("last"), "")):
-        _add_row(table, f"{name}, last epoch", row, prefix)
+    names = ["loss", "accuracy"] if "eval/train_accuracy" in last else ["loss"]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for weights in (f"best (epoch {best['epoch']})", f"last (epoch {last['epoch']})"):
+        for i, name in enumerate(names):
+            table.add_column(f"{weights}\n{name}" if i == 0 else f"\n{name}", justify="right")
+    rows = [("train", best, last, "eval/train_"), ("val", best, last, "val/")]
+    for name, *columns, prefix in [*rows, ("test", test.get("best", {}), test.get("last", {}), "")]:
+        if f"{prefix}loss" in columns[0]:
+            table.add_row(name, *(number(values, prefix + n) for values in columns for n in names))
     return table
 
 
-def _add_row(table: Table, name: str, row: dict[str, float] | None, prefix: str) -> None:
-    if row and f"{prefix}loss" in row:
-        accuracy = row.get(f"{prefix}accuracy")
-        table.add_row(name, f"{row[f'{prefix}loss']:.4f}", "" if accuracy is None else f"{accuracy:.2%}")
+def number(values: dict[str, float], key: str) -> str:
+    """A loss to four decimals, an accuracy in percent, what is large in powers of ten."""
+    value = values[key]
+    if key.endswith("accuracy"):
+        return f"{value:.2%}"
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.3e}"
+
+
+def _short_line(row: dict[str, float]) -> str:
+    """An epoch beside the bar."""
+    parts = [f"loss {number(row, 'eval/train_loss')} train"]
+    if "val/loss" in row:
+        parts.append(f"{number(row, 'val/loss')} val")
+    accuracy = "val/accuracy" if "val/accuracy" in row else "eval/train_accuracy"
+    if accuracy in row:
+        parts.append(f"{number(row, accuracy)} right")
+    return "  ".join(parts)
 
 
 def _closing_lines(summary: dict[str, Any], directory: Path) -> list[Text | str]:
     cost, verdict, best, last = summary["cost"], summary["verdict"], summary["best"], summary["final"]
     lines: list[Text | str] = []
     if best and "val/loss" in best:
-        gap = last["val/loss"] - last["eval/train_loss"]
-        lines.append(
-            f"best epoch {best['epoch']} of {summary['epochs']}; gap at the end {gap:.4f} (val loss - train loss)"
-        )
+        gap = number({"loss": last["val/loss"] - last["eval/train_loss"]}, "loss")
+        lines.append(f"gap at the end {gap} (val loss - train loss)")
     name = verdict["verdict"]
     lines.append(Text.assemble((name.replace("_", " "), VERDICT_STYLES[name]), f": {verdict['sentence']}"))
     if summary["stopped_by"] != "budget":
