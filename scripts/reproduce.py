@@ -1,0 +1,160 @@
+"""Published results against this runner, by configuration alone: published, measured (mean, spread, n), in the band?
+
+python scripts/reproduce.py --list
+python scripts/reproduce.py --only glorot --seeds 3
+Runs land in outputs/reproduce/<row>/<seed>; a run that is complete there is read, not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainer.events import read_scalars
+
+Measure = Callable[[Path], float]  # a run's directory -> the number to compare
+
+
+@dataclass(frozen=True)
+class Row:
+    """One published number and the command that should reproduce it; low and high: the band for the measured mean."""
+
+    name: str
+    overrides: tuple[str, ...]
+    measure: Measure
+    published: str
+    low: float
+    high: float
+
+
+def test_accuracy(directory: Path) -> float:
+    """On the last weights."""
+    return float(json.loads((directory / "summary.json").read_text())["test"]["last"]["accuracy"])
+
+
+def bias_gradient_norms(directory: Path) -> np.ndarray:
+    """Root mean square over the steps of each layer's bias gradient, input side first: (layers,)."""
+    (path,) = directory.glob("events.out.tfevents.*")
+    scalars, _ = read_scalars(path)
+    layers = sorted(int(tag.split(".")[1]) for tag in scalars if tag.startswith("grad_norm/") and tag.endswith(".bias"))
+    return np.array([np.sqrt(np.square(scalars[f"grad_norm/layers.{i}.bias"].values).mean()) for i in layers])
+
+
+def ratio_between_layers(directory: Path) -> float:
+    """Geometric mean ratio of neighbouring hidden layers, away from the first one and from the output."""
+    hidden = bias_gradient_norms(directory)[1:-1]
+    return float((hidden[0] / hidden[-1]) ** (1 / (len(hidden) - 1)))
+
+
+def bottom_to_top_log2(directory: Path) -> float:
+    """log2 of the lowest hidden layer's gradient over the highest's."""
+    hidden = bias_gradient_norms(directory)[:-1]
+    return float(np.log2(hidden[0] / hidden[-1]))
+
+
+def first_step_at(accuracy: float) -> Measure:
+    """The step after which the validation accuracy first is at least this."""
+
+    def measure(directory: Path) -> float:
+        with open(directory / "metrics.csv", newline="") as file:
+            steps = [float(row["step"]) for row in csv.DictReader(file) if float(row["val/accuracy"]) >= accuracy]
+        return steps[0] if steps else math.inf
+
+    return measure
+
+
+GARBIN = {  # (lr, momentum): test accuracies after 5 epochs, standard, dropout, batch norm
+    ("0.01", "0"): ((0.9283, 0.9271, 0.9254), (0.9283, 0.9292), (0.9671,)),
+    ("0.01", "0.95"): ((0.9789, 0.9765, 0.9779), (0.9772, 0.9762), (0.9811,)),
+    ("0.1", "0"): ((0.9686, 0.9729, 0.9706), (0.9713, 0.9702), (0.9802,)),
+    ("0.1", "0.95"): ((0.9791, 0.9794, 0.9720), (0.9314, 0.9387), (0.9794,)),
+}
+GARBIN_BAND = 0.005
+GLOROT = [
+    ("tanh", "default", 1 / math.sqrt(3)),
+    ("relu", "default", 1 / math.sqrt(6)),
+    ("relu", "he_normal", 1.0),
+    ("sigmoid", "default", 0.25 / math.sqrt(3)),
+    ("sigmoid", "glorot_uniform", 0.25),
+]
+GLOROT_BAND = 0.05
+
+
+def rows() -> list[Row]:
+    """All published numbers, the cheapest first."""
+    out = [
+        Row(
+            f"glorot_2010/{activation}-{init}",
+            ("experiment=glorot_2010", f"model.activation={activation}", f"model.init={init}"),
+            ratio_between_layers,
+            f"{theory:.3f} (theory)",
+            theory * (1 - GLOROT_BAND),
+            theory * (1 + GLOROT_BAND),
+        )
+        for activation, init, theory in GLOROT
+    ]
+    for init, theory in (("glorot_uniform", -14.5), ("he_normal", 0.0)):
+        overrides = ("experiment=he_2015", f"model.init={init}")
+        out.append(Row(f"he_2015/{init}", overrides, bottom_to_top_log2, f"2^{theory:g}", theory - 1.5, theory + 1.5))
+    for (lr, momentum), values in GARBIN.items():
+        for network, published in zip(("standard", "dropout", "batchnorm"), values, strict=True):
+            mean = statistics.fmean(published)
+            falls_behind = network == "dropout" and (lr, momentum) == ("0.1", "0.95")
+            low, high = (0.0, 0.965) if falls_behind else (mean - GARBIN_BAND, mean + GARBIN_BAND)
+            name = f"garbin/{network}-lr{lr}-momentum{momentum}"
+            overrides = (f"experiment=garbin_{network}", f"optimizer.lr={lr}", f"optimizer.momentum={momentum}")
+            out.append(Row(name, overrides, test_accuracy, f"{mean:.4f} (n {len(published)})", low, high))
+    out.append(Row("keras_mnist_mlp", ("experiment=keras_mnist_mlp",), test_accuracy, "0.9840", 0.979, 0.989))
+    for batchnorm in ("true", "false"):
+        overrides = ("experiment=ioffe_2015", f"model.batchnorm={batchnorm}")
+        low, high = (0, 5_000) if batchnorm == "true" else (5_001, math.inf)
+        label = "far earlier" if batchnorm == "true" else "later"
+        name = f"ioffe_2015/steps-to-95%-batchnorm-{batchnorm}"
+        out.append(Row(name, overrides, first_step_at(0.95), label, low, high))
+    return out
+
+
+def run(row: Row, seed: int, folder: Path) -> Path:
+    """Train a row with one seed, unless that is done already; its directory. Raises CalledProcessError."""
+    directory = folder / row.name / str(seed)
+    if not (directory / "summary.json").exists():
+        command = [sys.executable, "-m", "trainer", *row.overrides, f"seed={seed}", f"hydra.run.dir={directory}"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return directory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="NAME", help="rows whose name contains this")
+    parser.add_argument("--seeds", type=int, default=3, help="runs a row (default: 3)")
+    parser.add_argument("--out", type=Path, default=Path("outputs/reproduce"), help="where the runs go")
+    parser.add_argument("--list", action="store_true", help="print the rows and their commands, run nothing")
+    arguments = parser.parse_args()
+    chosen = [row for row in rows() if arguments.only in row.name]
+    if not chosen:
+        parser.error(f"--only {arguments.only}: no such row; --list shows them")
+    if arguments.list:
+        for row in chosen:
+            print(f"{row.name:<42} python -m trainer {' '.join(row.overrides)}")
+        return
+    print(f"{'':<42} {'published':>16} {'measured':>10} {'spread':>8} {'n':>3}  in the band")
+    for row in chosen:
+        values = [row.measure(run(row, seed, arguments.out)) for seed in range(arguments.seeds)]
+        mean = statistics.fmean(values)
+        spread = f"{statistics.stdev(values):.4f}" if len(values) > 1 else ""
+        inside = "yes" if row.low <= mean <= row.high else f"NO ({row.low:.4g} to {row.high:.4g})"
+        print(f"{row.name:<42} {row.published:>16} {mean:>10.4f} {spread:>8} {len(values):>3}  {inside}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
