@@ -58,7 +58,7 @@ def wrong(images: np.ndarray, target: np.ndarray, probabilities: np.ndarray, mos
     if len(index) == 0:
         return None
     captions = [f"{target[i]} seen as {predicted[i]}\n{confidence[i]:.0%}" for i in index]
-    return _grid([_picture(images[i], 80) for i in index], captions, columns=min(8, len(index)))
+    return _grid([_picture(images[i], 80) for i in index], captions, columns=8 if len(index) > 4 else 4)
 
 
 def first_layer(weights: np.ndarray, shape: tuple[int, ...], most: int = 64) -> Png:

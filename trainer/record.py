@@ -274,10 +274,15 @@ def environment() -> dict[str, Any]:
     return {"versions": {"python": platform.python_version(), **versions}, "git_commit": commit}
 
 
+NO_HYPERPARAMETERS = {"data.root", "device", "threads", "deterministic", "record.every", "record.pictures"}
+
+
 def _hparams(config: Config) -> dict[str, str | float | bool]:
+    """What TensorBoard's HParams table shows: the configuration without what should not change a result."""
     return {
         key: value if isinstance(value, str | bool | int | float) else "null" if value is None else str(value)
         for key, value in config.flat().items()
+        if key not in NO_HYPERPARAMETERS
     }
 
 
