@@ -4,6 +4,7 @@ import copy
 import functools
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: a second thread costs more than it brings
@@ -19,6 +20,7 @@ from trainer import data
 from trainer.app import CONF
 from trainer.config import Config
 from trainer.data import Dataset
+from trainer.record import Recorder
 from trainer.train import Stack, train
 
 
@@ -117,3 +119,20 @@ def run(configs: Sequence[Config], dataset: Dataset, every: int = 1, stop: Calla
     train(stack, log, stop)
     assert all(log.reasons)
     return log
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
+        pass
+
+
+def record(
+    configs: Sequence[Config], directory: Path, dataset: Dataset | None = None, stop: Callable[[], bool] = lambda: False
+) -> list[Path]:
+    """Train a stack and record it; the run directories, <directory>/<number>. In 32 bits, as users do."""
+    stack = Stack(configs, dataset or small_data("digits", torch.float32))
+    runs = [directory / str(k) for k in range(len(configs))]
+    train(stack, Recorder(stack, runs, Silent()), stop)
+    return runs
