@@ -135,7 +135,9 @@ def run(row: Row, seed: int, folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="NAME", help="the row of this name, or all whose names contain it")
+    parser.add_argument(
+        "--only", default="", metavar="NAME", help="the row of this name, or all whose names contain it"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="runs a row (default: 3)")
     parser.add_argument("--out", type=Path, default=Path("outputs/reproduce"), help="where the runs go")
     parser.add_argument("--list", action="store_true", help="print the rows and their commands, run nothing")

@@ -359,7 +359,7 @@ def test_a_module_of_ones_own_trains_as_it_would_without_us() -> None:
     torch.manual_seed(0)
     own = Net(4).double()
     torch.manual_seed(0)
-    solo = Solo(Net(4).double(), (1, 4, 4))
+    solo = Solo(Net(4).double(), (1, 4, 4), 4)
     names = list(solo.stacked_parameters())
     assert names == [name for name, p in own.named_parameters() if p.requires_grad]
     adam = torch.optim.Adam(own.parameters(), lr=0.01)
@@ -387,7 +387,7 @@ def test_a_module_of_ones_own_trains_as_it_would_without_us() -> None:
 def test_a_module_of_ones_own_predicts_from_a_state() -> None:
     torch.manual_seed(0)
     module = Net(4).double()
-    solo = Solo(module, (1, 4, 4))
+    solo = Solo(module, (1, 4, 4), 4)
     x = torch.randn(6, 16, dtype=torch.float64)
     solo(x[None])
     state = solo.member_state(0)
@@ -416,22 +416,22 @@ def test_custom_fills_in_sizes_and_starts_from_its_seed() -> None:
         (
             "nowhere.Net",
             {},
-            "model._target_: cannot find nowhere.Net (No module named 'nowhere'); "
-            "expected module.Class, importable from here",
+            "model._target_: cannot import nowhere.Net: ModuleNotFoundError: No module named 'nowhere'; "
+            "expected module.Class, importable from this folder",
         ),
         (
             "Net",
             {},
-            "model._target_: cannot find Net (Empty module name); expected module.Class, importable from here",
+            "model._target_: found Net, expected module.Class, importable from this folder, e.g. my_models.Net",
         ),
         ("builtins.dict", {"a": 1}, "model._target_: builtins.dict gives dict, expected torch.nn.Module"),
         ("builtins.int", {}, "model._target_: builtins.int gives int, expected torch.nn.Module"),
-        ("torch.nn.Identity", {}, "model._target_: torch.nn.Identity has no parameter to train"),
+        ("torch.nn.Identity", {}, "model._target_: torch.nn.Identity has no parameters to train"),
         (
             "test_model.Net",
             {"width": 3},
-            "model: test_model.Net(**{'width': 3, 'out_features': 4}) fails: "
-            "Net.__init__() got an unexpected keyword argument 'width'",
+            "model: test_model.Net(width=3, out_features=4) fails: "
+            "TypeError: Net.__init__() got an unexpected keyword argument 'width'",
         ),
     ],
 )
@@ -443,8 +443,11 @@ def test_custom_refusals(target: str, arguments: dict[str, Any], message: str) -
 
 def test_an_output_of_the_wrong_shape_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
-        Solo(Wrong(), (2,))(torch.zeros(1, 5, 2))
-    assert str(caught.value) == "model._target_: its output is (), expected a tensor (5, outputs): a row an example"
+        Solo(Wrong(), (2,), 3)(torch.zeros(1, 5, 2))
+    assert str(caught.value) == (
+        "model._target_: the output of Wrong is (), expected a tensor (5, 3): a row an example, "
+        "a column a class or output"
+    )
 
 
 def test_members_of_other_shapes_do_not_share_a_stack() -> None:

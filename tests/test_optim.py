@@ -324,8 +324,8 @@ def test_every_schedule_gives_a_factor_in_0_to_1(
             {},
             "optimizer._target_: SparseAdam wants sparse gradients, which this loop does not do; try optimizer=adam",
         ),
-        ("Adan", {}, "optimizer._target_: no class torch.optim.Adan; did you mean Adam?"),
-        ("RAdamm", {}, "optimizer._target_: no class torch.optim.RAdamm; did you mean RAdam?"),
+        ("Adan", {}, "optimizer._target_: no class torch.optim.Adan; in torch.optim, did you mean Adam?"),
+        ("RAdamm", {}, "optimizer._target_: no class torch.optim.RAdamm; in torch.optim, did you mean RAdam?"),
         ("SGD", {"momentun": 0.9}, "optimizer.momentun: SGD has no such argument; did you mean momentum?"),
         (
             "SGD",

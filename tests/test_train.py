@@ -336,9 +336,12 @@ def test_batch_norm_of_a_single_example_is_refused(train_size: int, batch: int) 
     values = {"data.train_size": train_size, "data.batch_size": batch, "model.batchnorm": True}
     with pytest.raises(ConfigError) as caught:
         Stack([spirals(**values)], small_data("spirals"))
+    hint = (
+        "try data.drop_last=true, or another data.batch_size" if 1 < batch < train_size else "try more examples a batch"
+    )
     assert str(caught.value) == (
-        f"data.batch_size: {batch} leaves a batch of one of {train_size} training examples, which has no variance for "
-        "model.batchnorm; try data.drop_last=true or another batch size"
+        f"data.batch_size: {train_size} training examples in batches of {batch} leave a batch of one example, which "
+        f"model.batchnorm=true cannot normalise; {hint}"
     )
     without = run([spirals(epochs=1, **(values | {"model.batchnorm": False}))], small_data("spirals"))
     assert without.reasons == ["budget"]

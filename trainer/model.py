@@ -262,10 +262,10 @@ class Solo(nn.Module):
         self,
         module: nn.Module,
         shape: tuple[int, ...],
+        out_features: int,
         device: torch.device | str = "cpu",
-        out_features: int | None = None,
     ) -> None:
-        """out_features: what the module must give for each example; None: anything."""
+        """out_features: what the module must give for each example."""
         super().__init__()
         self.shape = shape
         self.out_features = out_features
@@ -291,10 +291,9 @@ class Solo(nn.Module):
             raise ConfigError(
                 [f"model._target_: {name} fails on inputs of shape {tuple(examples.shape)}: {_told(error)}{hint}"]
             ) from error
-        outputs = y.shape[-1] if self.out_features is None and isinstance(y, Tensor) else self.out_features
-        if not isinstance(y, Tensor) or y.shape != (x.shape[1], outputs):
+        if not isinstance(y, Tensor) or y.shape != (x.shape[1], self.out_features):
             found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            what = f"a tensor ({x.shape[1]}, {outputs or 'outputs'}): a row an example, a column a class or output"
+            what = f"a tensor ({x.shape[1]}, {self.out_features}): a row an example, a column a class or output"
             raise ConfigError(
                 [f"model._target_: the output of {type(self.module).__name__} is {found}, expected {what}"]
             )
@@ -368,7 +367,6 @@ def custom(config: cfg.CustomModel, in_features: int, out_features: int, shape: 
         raise ConfigError([f"model._target_: found {name}, {expected}, e.g. my_models.{name.capitalize()}"])
     try:
         target = getattr(importlib.import_module(path), name)
-        known = inspect.signature(target).parameters
     except Exception as error:
         raise ConfigError([f"model._target_: cannot import {config._target_}: {_told(error)}; {expected}"]) from error
     arguments = dict(config.arguments)
@@ -394,7 +392,7 @@ def custom(config: cfg.CustomModel, in_features: int, out_features: int, shape: 
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise ConfigError([f"model._target_: {config._target_} has no parameters to train"])
     torch.manual_seed(stream_seed(seed, "dropout"))
-    return Solo(module, shape, out_features=out_features)
+    return Solo(module, shape, out_features)
 
 
 def _told(error: Exception) -> str:

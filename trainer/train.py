@@ -117,14 +117,6 @@ class Stack:
             mlps = [c.model for c in configs if isinstance(c.model, Mlp)]
             self.model = model.Mlp(mlps, seeds, dataset.in_features, dataset.out_features, self.device)
             self.model.to(dataset.x.dtype)
-        smallest = min(batch.stop - batch.start for batch in self.batches)
-        if smallest == 1 and isinstance(first.model, Mlp) and first.model.batchnorm:
-            raise ConfigError(
-                [
-                    f"data.batch_size: {first.data.batch_size} leaves a batch of one of {n} training examples, which "
-                    "has no variance for model.batchnorm; try data.drop_last=true or another batch size"
-                ]
-            )
         self.accumulate = first.accumulate
         self.steps_per_epoch = math.ceil(len(self.batches) / self.accumulate)
         schedules = [lr_schedule(c.schedule, self.steps_per_epoch, self.total_steps(c)) for c in configs]
