@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -86,6 +86,11 @@ def main(composed: DictConfig) -> float:
         _remove_if_bare(directory)
         error.left_in = directory if fresh and directory.exists() else None  # type: ignore[union-attr]
         raise
+
+
+def configure(overrides: Sequence[str]) -> Config:
+    """The checked configuration of a command line, for scripts and notebooks. Raises what a bad override raises."""
+    return cfg.from_dict(diagnose.compose_config(CONF, overrides))
 
 
 def check(composed: DictConfig) -> Config:

@@ -101,7 +101,7 @@ def problems(conf: Path, overrides: Sequence[str], error: Exception) -> list[str
                 choices.append(f"{key}={_choices(override)[0]}")
         elif not key.startswith("hydra"):
             values.append((text, override))
-    tree = _compose(conf, choices)
+    tree = compose_config(conf, choices)
     good = []
     for text, override in values:
         problem = _key_problem(conf, override, tree, groups)
@@ -110,7 +110,7 @@ def problems(conf: Path, overrides: Sequence[str], error: Exception) -> list[str
         elif not override.is_sweep_override() and not override.is_delete():
             good.append(text)
     try:
-        cfg.from_dict(_compose(conf, [*choices, *good]))
+        cfg.from_dict(compose_config(conf, [*choices, *good]))
     except ConfigError as more:
         found += [line for line in more.problems if line.split(":")[0] not in {f.split(":")[0] for f in found}]
     except (HydraException, OmegaConfBaseException) as last:
@@ -129,7 +129,7 @@ def help_text(conf: Path, overrides: Sequence[str], width: int | None = None) ->
     width: of a line in characters; the terminal's by default, between 80 and 120.
     """
     try:
-        values = _compose(conf, overrides)
+        values = compose_config(conf, overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(problems(conf, overrides, error)) from error
     width = width or min(120, max(80, shutil.get_terminal_size((100, 24)).columns))
@@ -248,7 +248,8 @@ def _choices(override: Override) -> list[str]:
     return ["null" if value is None else str(value) for value in values]
 
 
-def _compose(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def compose_config(conf: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """What Hydra composes from a folder of configurations and overrides, as plain values."""
     before = GlobalHydra.instance().hydra  # a sweep may be under way
     GlobalHydra.instance().clear()
     try:

@@ -1,0 +1,373 @@
+"""Every performance figure of this project: ratios to a peer measured in turn with it, n pairs, median and spread.
+
+python -m scripts.benchmark single [--n 5]      one run (MNIST from TRAINER_DATA_ROOT; skipped where it is absent)
+python -m scripts.benchmark sweep [--n 3]       the 90-run sweep against hand-written loops and other runners
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scripts.peers import loops
+from trainer import app, data, stack, train, work
+from trainer.config import Config, ConfigError
+from trainer.events import EventWriter
+from trainer.record import Recorder
+
+PYTHON = sys.executable
+SWEEP = ["optimizer=sgd,adam,adamw", "model.dropout=0,0.25,0.5", "model.batchnorm=false,true", "seed=range(5)"]
+
+
+class Silent:
+    """A display that says nothing."""
+
+    def start(self, stack: train.Stack) -> None:
+        """Nothing."""
+
+    tick = start
+
+    def epoch(self, stack: train.Stack, rows: list[dict[str, float]]) -> None:
+        """Nothing."""
+
+    def done(self, jobs: Sequence[stack.Job]) -> None:
+        """Nothing."""
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def pairs(a: Callable[[], float], b: Callable[[], float], n: int) -> list[float]:
+    """n ratios a / b, the two measured in turn after one warm-up each."""
+    for warm_up in (a, b):
+        warm_up()
+    return [a() / b() for _ in range(n)]
+
+
+def say(what: str, ratios: Sequence[float], limit: str) -> None:
+    """One line of the table."""
+    median = statistics.median(ratios)
+    print(f"{what:<78} {median:8.3f}  [{min(ratios):.3f}, {max(ratios):.3f}]  n={len(ratios)}  {limit}", flush=True)
+
+
+def command(*arguments: str, folder: str) -> float:
+    """Wall time of a command run in `folder`, which must succeed."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    call = [PYTHON, *arguments]
+    return seconds(lambda: subprocess.run(call, cwd=folder, env=environment, check=True, capture_output=True))
+
+
+class UntilTested(Recorder):
+    """A recorder that stops the clock once training is over and everything measured is written: before the test."""
+
+    def leave(self, stack: train.Stack, leaving: dict[int, str]) -> None:
+        """Flush; no test, no checkpoints."""
+        self.flush(stack)
+        self.ended = time.perf_counter()
+
+
+def train_seconds(configs: Sequence[Config], dataset: data.Dataset, record: bool = True) -> tuple[float, float]:
+    """(seconds of training and recording, seconds of evaluation) of a stack from its first step to its last."""
+    if not record:
+        configs = [dataclasses.replace(c, record=dataclasses.replace(c.record, every=0)) for c in configs]
+    with tempfile.TemporaryDirectory() as folder:
+        made = train.Stack(configs, dataset)
+        work.set_threads(made, 1)
+        recorder = UntilTested(made, [Path(folder) / str(k) for k in range(len(configs))], Silent())
+        began = time.perf_counter()
+        train.train(made, recorder)
+        return recorder.ended - began - made.evaluating_s, made.evaluating_s
+
+
+def single(n: int) -> None:
+    """One run against a hand-written loop, and the cost of a command."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch_s = lambda: command("-c", "import torch", folder=folder)  # noqa: E731
+        say(
+            "python -m trainer (30 epochs of digits) / import torch",
+            pairs(lambda: command("-m", "trainer", folder=folder), torch_s, n),
+            "at most 3",
+        )
+        say(
+            "python -m trainer --cfg job / import torch",
+            pairs(lambda: command("-m", "trainer", "--cfg", "job", folder=folder), torch_s, n),
+            "at most 0.6",
+        )
+        say(
+            "recording a scalar / SummaryWriter.add_scalar",
+            pairs(lambda: _ours_scalar(folder), lambda: _add_scalar(folder), n),
+            "at most 1/30 = 0.033",
+        )
+    accuracies = [_test_accuracy([f"seed={seed}"]) for seed in range(5)]
+    spread = f"{statistics.fmean(accuracies):.4f} +- {statistics.stdev(accuracies):.4f}"
+    print(f"digits, defaults: test accuracy {spread}, n=5; at least 0.97")
+    overrides = ["data=mnist", "model.depth=1", "epochs=1", "record.pictures=false"]
+    config = app.configure(overrides)
+    try:
+        dataset = data.load(config.data)
+    except ConfigError as error:
+        print(f"MNIST figures skipped: {error}")
+        return
+    split = data.split(dataset, config.data, 0)
+    x, y = dataset.x[split.train], dataset.y[split.train]
+    made = train.Stack([config], dataset)
+    work.set_threads(made, 1)
+    print(
+        f"MNIST 784-256-10, batch 64, Adam, {len(x)} examples, {torch.get_num_threads()} threads, times of one epoch:"
+    )
+    model = loops.network([784, 256, 10])
+    optimizer = torch.optim.Adam(model.parameters())
+    peer = lambda: seconds(lambda: loops.epoch(model, optimizer, x, y, 64))  # noqa: E731
+    say(
+        "  all recorded / hand-written loop, nothing recorded",
+        pairs(lambda: train_seconds([config], dataset)[0], peer, n),
+        "at most 0.9",
+    )
+    say(
+        "  all recorded and both splits evaluated / hand-written, no evaluation",
+        pairs(lambda: sum(train_seconds([config], dataset)), peer, n),
+        "",
+    )
+    say(
+        "  recording on / off",
+        pairs(
+            lambda: train_seconds([config], dataset)[0], lambda: train_seconds([config], dataset, record=False)[0], n
+        ),
+        "at most 1.10",
+    )
+    ours, theirs = (_peak_mb(which) for which in ("ours", "peer"))
+    print(
+        f"  peak memory: ours {ours:.0f} MB, hand-written {theirs:.0f} MB, difference {ours - theirs:.0f}; at most 200"
+    )
+    print(f"data=mnist, 10 epochs: test accuracy {_test_accuracy(['data=mnist']):.4f}, n=1; at least 0.98")
+
+
+def sweep(n: int) -> None:
+    """The 90-run sweep against peers, and how the cost grows with the size of a stack."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = app.configure([])
+        dataset = data.load(config.data)
+        split = data.split(dataset, config.data, 0)
+        x, y = dataset.x[split.train], dataset.y[split.train]
+        splits = {"train": (x, y), "val": (dataset.x[split.val], dataset.y[split.val])}
+        torch.save(splits, f"{folder}/digits.pt")
+        grid = list(itertools.product(("sgd", "adam", "adamw"), (0.0, 0.25, 0.5), (False, True), range(5)))
+        overrides = ["-m", "trainer", "-m", *SWEEP]
+
+        def sequential() -> float:
+            torch.set_num_threads(1)
+            return seconds(lambda: [_peer_run(*setting[:3], x, y) for setting in grid])
+
+        def ours() -> float:
+            return _train_jobs([app.configure(_overrides(*setting)) for setting in grid], folder)
+
+        say("(a) hand-written sequential loops / our training, 90 runs", pairs(sequential, ours, n), "at least 6")
+        whole = lambda: command(*overrides, folder=folder)  # noqa: E731
+        textbook = [
+            "-m",
+            "scripts.peers.textbook",
+            "-m",
+            *(o.replace("model.", "") for o in SWEEP),
+            f"data={folder}/digits.pt",
+        ]
+        say(
+            "(b) textbook loop under Hydra's basic launcher / ours, whole command",
+            pairs(lambda: command(*textbook, folder=folder), whole, n),
+            "at least 15",
+        )
+        _optional(
+            "(c) the same under the joblib launcher / ours",
+            "hydra_plugins.hydra_joblib_launcher",
+            lambda: command(*textbook, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", folder=folder),
+            whole,
+            n,
+            "",
+        )
+        _optional(
+            "(d) Lightning, 9 of the runs, times 10 / ours",
+            "lightning",
+            lambda: (
+                10 * command("-m", "scripts.peers.lightning_runs", f"{folder}/digits.pt", folder, "9", folder=folder)
+            ),
+            whole,
+            n,
+            "at least 50",
+        )
+        _growth(config, dataset)
+        _thousand(folder, n)
+        _mnist_stack(n)
+
+
+def _optional(what: str, module: str, peer: Callable[[], float], ours: Callable[[], float], n: int, limit: str) -> None:
+    try:
+        __import__(module)
+    except ImportError:
+        print(f"{what}: not measured, {module.split('.')[-1]} is not installed")
+        return
+    say(what, pairs(peer, ours, n), limit)
+
+
+def _growth(config: Config, dataset: data.Dataset) -> None:
+    """Time a member and step over the stack's size, all recorded, and the share of the matrix-multiply peak."""
+    torch.set_num_threads(1)
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    peak = max(2 * 1024**3 / seconds(lambda: a @ b) for _ in range(20))
+    print(
+        f"one thread, matrix-multiply peak {peak / 1e9:.0f} GFLOP/s; AdamW, 64-64-64-10, batch 64, every norm recorded:"
+    )
+    adamw = app.configure(["optimizer=adamw"])
+    sizes = [dataset.in_features, *config.model.widths, dataset.out_features]  # type: ignore[union-attr]
+    weights = sum(p * q for p, q in itertools.pairwise(sizes))
+    flops = 64 * (6 * weights - 2 * sizes[0] * sizes[1])  # forward 2, backward 4 a weight, none for the inputs
+    for K in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
+        made = train.Stack([dataclasses.replace(adamw, seed=k) for k in range(K)], dataset)
+        torch.set_num_threads(1)
+        rows, target = made.next_order()
+        step = lambda: train.train_step(made, rows, target, [slice(0, 64)], True)  # noqa: B023, E731
+        step()
+        repeats = max(5, 256 // K)
+        times = [seconds(lambda: [step() for _ in range(repeats)]) / repeats / K for _ in range(5)]  # noqa: B023
+        best, middle = min(times), statistics.median(times)
+        spread = f"[{best * 1e6:.1f}, {max(times) * 1e6:.1f}]"
+        share = f"{flops / middle / peak:5.1%} of peak"
+        print(f"  K={K:<4} {middle * 1e6:7.1f} us a member and step {spread}  {share}", flush=True)
+
+
+def _thousand(folder: str, n: int) -> None:
+    """1,000 runs in one sweep against 100: time a run."""
+    run = lambda count: command("-m", "trainer", "-m", f"seed=range({count})", "epochs=10", folder=folder) / count  # noqa: E731
+    say(
+        "1,000 runs in one sweep / 100, time a run, 10 epochs",
+        pairs(lambda: run(1000), lambda: run(100), max(1, n // 3)),
+        "0.8 to 1.2",
+    )
+
+
+def _mnist_stack(n: int) -> None:
+    """15 runs of MNIST 784-256-10 against the hand-written loop, one epoch each, training time."""
+    configs = [
+        app.configure(["data=mnist", "model.depth=1", "epochs=1", "data.val_fraction=0", f"seed={seed}"])
+        for seed in range(15)
+    ]
+    try:
+        dataset = data.load(configs[0].data)
+    except ConfigError as error:
+        print(f"MNIST figures skipped: {error}")
+        return
+
+    def sequential() -> float:
+        torch.set_num_threads(2)
+        model = loops.network([784, 256, 10])
+        optimizer = torch.optim.Adam(model.parameters())
+        return 15 * seconds(lambda: loops.epoch(model, optimizer, dataset.x, dataset.y, 64))
+
+    say(
+        "MNIST 784-256-10: hand-written loop / 15 runs of ours, training time",
+        pairs(sequential, lambda: train_seconds(configs, dataset)[0], n),
+        "at least 1.3",
+    )
+
+
+def _train_jobs(configs: Sequence[Config], folder: str) -> float:
+    """Our training of all runs, evaluation and records included; pictures are not."""
+    with tempfile.TemporaryDirectory(dir=folder) as runs:
+        plain = [dataclasses.replace(c, record=dataclasses.replace(c.record, pictures=False)) for c in configs]
+        jobs = [stack.Job(k, Path(runs) / str(k), config=c) for k, c in enumerate(plain)]
+        return seconds(lambda: stack.train_jobs(jobs, 128, Silent(), lambda: False))
+
+
+def _overrides(name: str, dropout: float, batchnorm: bool, seed: int) -> list[str]:
+    return [f"optimizer={name}", f"model.dropout={dropout}", f"model.batchnorm={batchnorm}", f"seed={seed}"]
+
+
+def _peer_run(name: str, dropout: float, batchnorm: bool, x: torch.Tensor, y: torch.Tensor) -> None:
+    model = loops.network([64, 64, 64, 10], dropout, batchnorm)
+    optimizer = loops.optimizer(name, model)
+    for _ in range(30):
+        loops.epoch(model, optimizer, x, y, 64)
+
+
+def _test_accuracy(overrides: list[str]) -> float:
+    config = app.configure(overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        job = stack.Job(0, Path(folder), config=config)
+        stack.train_jobs([job], 1, Silent(), lambda: False)
+        assert job.summary is not None
+        return job.summary["test"]["best"]["accuracy"]
+
+
+def _ours_scalar(folder: str, tags: int = 12, steps: int = 1000) -> float:
+    """Seconds a scalar through the event writer, a chunk of steps at a time, flushed to disk."""
+    values = np.random.default_rng(0).normal(size=(steps, tags))
+    writer = EventWriter(folder)
+    names, numbers, times = [f"grad_norm/layers.{i}.weight" for i in range(tags)], np.arange(steps), np.full(steps, 1e9)
+
+    def write() -> None:
+        writer.scalars(names, numbers, values, times)
+        writer.flush()
+
+    return seconds(write) / (tags * steps)
+
+
+def _add_scalar(folder: str, tags: int = 12, steps: int = 100) -> float:
+    """Seconds a scalar through torch's SummaryWriter, flushed to disk."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(folder)
+
+    def write() -> None:
+        for step in range(steps):
+            for i in range(tags):
+                writer.add_scalar(f"grad_norm/layers.{i}.weight", 0.5 * step, step)
+        writer.flush()
+
+    taken = seconds(write) / (tags * steps)
+    writer.close()
+    return taken
+
+
+def _peak_mb(which: str) -> float:
+    """Peak memory of one epoch of MNIST in a fresh process: ours, command and all, or the hand-written loop."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours = "import sys; from trainer import app; app.run(['data=mnist', 'model.depth=1', 'epochs=1'])"
+        peer = (
+            "import os, torch, torchvision; from scripts.peers import loops; "
+            "d = torchvision.datasets.MNIST(os.environ['TRAINER_DATA_ROOT']); "
+            "x = d.data.view(-1, 784).float().div_(255).sub_(0.13).div_(0.31); "
+            "m = loops.network([784, 256, 10]); loops.epoch(m, torch.optim.Adam(m.parameters()), x, d.targets, 64)"
+        )
+        usage = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        script = f"{ours if which == 'ours' else peer}; {usage}"
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        done = subprocess.run(
+            [PYTHON, "-c", script], cwd=folder, env=environment, check=True, capture_output=True, text=True
+        )
+        return int(done.stdout.split()[-1]) / 1024
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["single", "sweep"])
+    parser.add_argument("--n", type=int, default=5)
+    chosen = parser.parse_args()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    print(f"{platform.machine()}, {cores} cores, python {platform.python_version()}, torch {torch.__version__}")
+    print(f"{'ratio':<78} {'median':>8}  [min, max]")
+    {"single": single, "sweep": sweep}[chosen.what](chosen.n)

@@ -1,0 +1,73 @@
+"""The same runs in PyTorch Lightning with TensorBoardLogger and the gradient norms of every step, one after another.
+
+python -m scripts.peers.lightning_runs DATA.pt FOLDER RUNS   (needs pip install lightning)
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sys
+import warnings
+
+import lightning  # pyright: ignore[reportMissingImports]
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger  # pyright: ignore[reportMissingImports]
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from scripts.peers import loops
+
+
+class Module(lightning.LightningModule):
+    """The MLP, its loss, accuracy and gradient norms."""
+
+    def __init__(self, name: str, dropout: float, batchnorm: bool) -> None:
+        super().__init__()
+        self.name, self.model = name, loops.network([64, 64, 64, 10], dropout, batchnorm)
+
+    def training_step(self, batch, index):
+        """Loss and accuracy of the batch, logged every step."""
+        x, y = batch
+        output = self.model(x)
+        loss = F.cross_entropy(output, y)
+        self.log("train/loss", loss, on_step=True)
+        self.log("train/accuracy", (output.argmax(1) == y).float().mean(), on_step=True)
+        return loss
+
+    def validation_step(self, batch, index):
+        """Loss and accuracy of the validation split."""
+        x, y = batch
+        output = self.model(x)
+        self.log("val/loss", F.cross_entropy(output, y))
+        self.log("val/accuracy", (output.argmax(1) == y).float().mean())
+
+    def on_before_optimizer_step(self, optimizer):
+        """The norm of each parameter's gradient, and the total."""
+        self.log_dict(lightning.pytorch.utilities.grad_norm(self, norm_type=2))
+
+    def configure_optimizers(self):
+        """PyTorch's defaults."""
+        return loops.optimizer(self.name, self)
+
+
+def main(data: str, folder: str, runs: int) -> None:
+    """Train the first `runs` of the 90 configurations, evenly spread."""
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    splits = torch.load(data, weights_only=True)
+    grid = list(itertools.product(("sgd", "adam", "adamw"), (0.0, 0.25, 0.5), (False, True), range(5)))
+    for number in range(runs):
+        name, dropout, batchnorm, seed = grid[number * len(grid) // runs]
+        lightning.seed_everything(seed, verbose=False)
+        trainer = lightning.Trainer(
+            max_epochs=30, log_every_n_steps=1, accelerator="cpu", enable_progress_bar=False,
+            enable_checkpointing=False, enable_model_summary=False, logger=TensorBoardLogger(folder, name=str(number)),
+        )  # fmt: skip
+        train = DataLoader(TensorDataset(*splits["train"]), batch_size=64, shuffle=True)
+        trainer.fit(Module(name, dropout, batchnorm), train, DataLoader(TensorDataset(*splits["val"]), batch_size=1024))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
