@@ -209,6 +209,19 @@ def test_noise_state_round_trip(taken: list[int]) -> None:
         assert torch.equal(noise.take(n), other.take(n))
 
 
+def test_noise_of_selected_members_goes_on_past_the_buffer_and_is_saved() -> None:
+    full, chosen = DropoutNoise([1, 2, 3], CPU), DropoutNoise([1, 2, 3], CPU)
+    full.take(100)
+    chosen.take(100)
+    chosen.select([2, 0])
+    again = DropoutNoise([8, 9], CPU)
+    again.load_member_states([chosen.member_state(0), chosen.member_state(1)])
+    for n in (50, 2**17, 9):
+        want = full.take(n)[[2, 0]]
+        assert torch.equal(chosen.take(n), want)
+        assert torch.equal(again.take(n), want)
+
+
 # ------------------------------------------------------------------ init
 
 FAN_IN, FAN_OUT = 300, 200
@@ -273,6 +286,12 @@ def test_same_seed_same_weights_wherever_name_and_shape_match(change: dict[str, 
         assert torch.equal(base[name], other[name]), name
     different_seed = Mlp([mlp(**change)], [8], 7, 3).member_state(0)
     assert not torch.equal(different_seed["layers.0.weight"], base["layers.0.weight"])
+
+
+def test_no_two_parameters_start_from_the_same_numbers() -> None:
+    state = Mlp([mlp(depth=3, width=8)], [7], 8, 8).member_state(0)
+    starts = [tuple((value / value.abs().max()).flatten()[:8].tolist()) for value in state.values()]
+    assert len(set(starts)) == len(starts) == 8
 
 
 def test_init_does_not_depend_on_the_stack_or_the_global_generator() -> None:
@@ -346,12 +365,13 @@ class Net(nn.Module):
 
 
 class Wrong(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, reduce: Any) -> None:
         super().__init__()
         self.layer = nn.Linear(2, 2)
+        self.reduce = reduce
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x).sum()
+    def forward(self, x: Tensor) -> Any:
+        return self.reduce(self.layer(x))
 
 
 def test_a_module_of_ones_own_trains_as_it_would_without_us() -> None:
@@ -426,6 +446,7 @@ def test_custom_fills_in_sizes_and_starts_from_its_seed() -> None:
         ),
         ("builtins.dict", {"a": 1}, "model._target_: builtins.dict gives dict, expected torch.nn.Module"),
         ("builtins.int", {}, "model._target_: builtins.int gives int, expected torch.nn.Module"),
+        ("math.pi", {}, "model: math.pi() fails: TypeError: 'float' object is not callable"),
         ("torch.nn.Identity", {}, "model._target_: torch.nn.Identity has no parameters to train"),
         (
             "test_model.Net",
@@ -441,11 +462,22 @@ def test_custom_refusals(target: str, arguments: dict[str, Any], message: str) -
     assert str(caught.value) == message
 
 
-def test_an_output_of_the_wrong_shape_is_named() -> None:
+@pytest.mark.parametrize(
+    ("reduce", "found"),
+    [
+        (lambda y: y.sum(), "()"),
+        (lambda y: y.sum(1), "(5,)"),
+        (lambda y: y[:3], "(3, 2)"),
+        (lambda y: y[:, :1], "(5, 1)"),
+        (lambda y: y[None], "(1, 5, 2)"),
+        (lambda y: (y, y), "tuple"),
+    ],
+)
+def test_an_output_of_the_wrong_shape_is_named(reduce: Any, found: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Solo(Wrong(), (2,), 3)(torch.zeros(1, 5, 2))
+        Solo(Wrong(reduce), (2,), 2)(torch.zeros(1, 5, 2))
     assert str(caught.value) == (
-        "model._target_: the output of Wrong is (), expected a tensor (5, 3): a row an example, "
+        f"model._target_: the output of Wrong is {found}, expected a tensor (5, 2): a row an example, "
         "a column a class or output"
     )
 

@@ -13,6 +13,7 @@ import torch
 from conftest import make_config, record, run, small_data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
+from torch import nn
 
 from trainer.config import Config
 from trainer.data import Dataset
@@ -265,6 +266,34 @@ def test_regression_and_no_validation_split(tmp_path: Path) -> None:
     assert not [tag for tag in found if "accuracy" in tag or tag.startswith("val/")]
     assert {"test/loss", "test/last_loss", "eval/train_loss"} <= set(found)
     assert summary(directory)["best"] == summary(directory)["final"] == rows(directory)[-1]
+
+
+class Own(nn.Sequential):
+    """A module of the user's own, with running statistics and a random part."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        parts = [nn.Flatten(), nn.Linear(in_features, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.4)]
+        super().__init__(*parts, nn.Linear(16, out_features))
+
+
+def test_a_module_of_ones_own_leaves_the_same_complete_directory_twice(tmp_path: Path) -> None:
+    config = make_config("model=custom", epochs=3, **{"model._target_": "test_record.Own", "data.train_size": 200})
+    runs = []
+    for name in ("first", "second"):
+        torch.manual_seed(len(runs))
+        runs.append(record([config], tmp_path / name)[0])
+    for file in ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt"):
+        assert (runs[0] / file).read_bytes() == (runs[1] / file).read_bytes(), file
+    assert all((runs[0] / file).is_file() for file in FILES)
+    assert {"grad_norm/1.weight", "weight_norm/2.bias", "test/accuracy"} <= set(scalars(runs[0]))
+    # the recorded test accuracy is that of the best weights, loaded into the module without us
+    data, network = small_data("digits", torch.float32), Own(64, 10)
+    for name in ("best", "last"):
+        network.load_state_dict(weights(runs[0], name)["model"])
+        with torch.no_grad():
+            predicted = network.eval()(data.test_x.view(-1, *data.shape)).argmax(1)
+        accuracy = (predicted == data.test_y).double().mean().item()
+        assert summary(runs[0])["test"][name]["accuracy"] == accuracy
 
 
 @pytest.fixture

@@ -67,14 +67,14 @@ def assert_like_alone(configs: list[Config]) -> Log:
     return together
 
 
-@pytest.mark.parametrize("batchnorm", BATCHNORM)
+@pytest.mark.parametrize("batchnorm", BATCHNORM[:2])  # the third: in the property tests
 def test_every_member_of_a_mixed_stack_is_the_run_alone_over_200_steps(batchnorm: dict[str, Any]) -> None:
     log = assert_like_alone([spirals(*choices, **({"epochs": 40} | values | batchnorm)) for choices, values in MIXED])
     assert len(log.steps[0]) == 200
     assert set(log.reasons) == {"budget", "early_stopping", "diverged"}  # members left at several times
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     order=st.lists(st.sampled_from(MIXED), min_size=2, max_size=5),
     batchnorm=st.sampled_from(BATCHNORM),
@@ -331,17 +331,21 @@ def test_early_stopping_on_a_planted_curve(
 # ------------------------------------------------------------------ refusals
 
 
-@pytest.mark.parametrize(("train_size", "batch"), [(33, 32), (10, 1), (1, 8)])
-def test_batch_norm_of_a_single_example_is_refused(train_size: int, batch: int) -> None:
-    values = {"data.train_size": train_size, "data.batch_size": batch, "model.batchnorm": True}
+@pytest.mark.parametrize(
+    ("train_size", "batch", "hint"),
+    [
+        (33, 32, "try data.drop_last=true, or another data.batch_size"),
+        (10, 1, "try more examples a batch"),
+        (1, 8, "try more examples a batch"),
+    ],
+)
+def test_batch_norm_of_a_single_example_is_refused(train_size: int, batch: int, hint: str) -> None:
+    values = {"data.train_size": train_size, "data.batch_size": batch, "model.batchnorm": True, "epochs": 1}
     with pytest.raises(ConfigError) as caught:
         Stack([spirals(**values)], small_data("spirals"))
-    hint = (
-        "try data.drop_last=true, or another data.batch_size" if 1 < batch < train_size else "try more examples a batch"
-    )
     assert str(caught.value) == (
         f"data.batch_size: {train_size} training examples in batches of {batch} leave a batch of one example, which "
         f"model.batchnorm=true cannot normalise; {hint}"
     )
-    without = run([spirals(epochs=1, **(values | {"model.batchnorm": False}))], small_data("spirals"))
-    assert without.reasons == ["budget"]
+    for harmless in ({"model.batchnorm": False}, {"model.depth": 0}):
+        assert run([spirals(**(values | harmless))], small_data("spirals")).reasons == ["budget"]
