@@ -59,7 +59,10 @@ def _report_error(error: Exception, overrides: list[str]) -> int:
     elif diagnose.is_hydras(error):
         problems = diagnose.problems(CONF, overrides, error)
     elif isinstance(error, OSError):
-        problems = [_os_problem(error)]
+        directory = getattr(error, "left_in", None) or diagnose.run_directory(overrides)
+        problems = [_os_problem(error, directory)]
+        if directory is not None:
+            _remove_if_bare(directory.absolute())
     else:
         raise error
     return report(problems, left_in=getattr(error, "left_in", None))
@@ -131,8 +134,8 @@ def _refuse_taken(directory: Path | None) -> None:
         raise ConfigError([f"{directory}: already holds a run; choose another directory, hydra.run.dir=DIR"])
 
 
-def _os_problem(error: OSError) -> str:
-    where = error.filename
+def _os_problem(error: OSError, directory: Path | None) -> str:
+    where = error.filename or directory
     said = f"{where}: {error.strerror or error}" if where else f"{error.strerror or error}"
     return f"{said}; make room or choose another folder with hydra.run.dir=DIR"
 

@@ -110,7 +110,7 @@ def problems(conf: Path, overrides: Sequence[str], error: Exception) -> list[str
         elif not override.is_sweep_override() and not override.is_delete():
             good.append(text)
     try:
-        cfg.from_dict(compose_config(conf, [*choices, *good]))
+        cfg.from_dict(compose_config(conf, [*choices, *good]) if good else tree)
     except ConfigError as more:
         found += [line for line in more.problems if line.split(":")[0] not in {f.split(":")[0] for f in found}]
     except (HydraException, OmegaConfBaseException) as last:
@@ -138,7 +138,7 @@ def help_text(conf: Path, overrides: Sequence[str], width: int | None = None) ->
         "python -m trainer -m [KEY=A,B,C ...]     a sweep: every combination, in outputs/sweeps/<date>/<time>",
         "python -m trainer --cfg job [...]        show the configuration, train nothing",
         "",
-        "Choices (conf/<group>/<option>.yaml; --help optimizer=sgd shows that option's keys):",
+        "Choices, files of conf/ (--help optimizer=sgd shows that option's keys):",
         "",
     ]
     for path in sorted(path for path in conf.iterdir() if path.is_dir() and path.name not in HIDDEN_GROUPS):

@@ -172,7 +172,7 @@ def _table(summary: dict[str, Any]) -> Table:
     names = ["loss", "accuracy"] if "eval/train_accuracy" in last else ["loss"]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
-    for weights in (f"best (epoch {best['epoch']})", f"last (epoch {last['epoch']})"):
+    for weights in (f"best (epoch {best['epoch']:.0f})", f"last (epoch {last['epoch']:.0f})"):
         for i, name in enumerate(names):
             table.add_column(f"{weights}\n{name}" if i == 0 else f"\n{name}", justify="right")
     rows = [("train", best, last, "eval/train_"), ("val", best, last, "val/")]

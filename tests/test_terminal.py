@@ -1,0 +1,139 @@
+"""What a person sees: a bar on a terminal, plain lines elsewhere, a table at the end."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from trainer import terminal
+from trainer.terminal import Display
+
+ROW = {
+    "epoch": 3.0,
+    "step": 30.0,
+    "eval/train_loss": 0.25,
+    "eval/train_accuracy": 0.9,
+    "val/loss": 0.5,
+    "val/accuracy": 0.8,
+    "lr": 0.1,
+}
+SUMMARY: dict[str, Any] = {
+    "status": "completed",
+    "stopped_by": "budget",
+    "epochs": 4,
+    "final": {**ROW, "epoch": 4, "eval/train_loss": 0.125, "val/loss": 0.75},
+    "best": ROW,
+    "test": {"best": {"loss": 0.5, "accuracy": 0.75}, "last": {"loss": 0.625, "accuracy": 0.7}},
+    "verdict": {"verdict": "overfit", "sentence": "validation loss rises"},
+    "cost": {"seconds": 2.0, "steps_per_second": 1234.5, "training_s": 1.5, "evaluation_s": 0.3, "recording_s": 0.2},
+}
+
+
+class FakeStack:
+    """As much of a stack as a display looks at: 4 epochs of 10 steps."""
+
+    steps_per_epoch = 10
+
+    def __init__(self) -> None:
+        self.members = [self]
+        self.config = None
+        self.step = 0
+        self.epoch = 0
+
+    def total_steps(self, config: object) -> int:
+        return 40
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, *, tty: bool, width: int = 100) -> tuple[Display, io.StringIO]:
+    """A display whose console writes into a string."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=tty, width=width, color_system=None)
+    monkeypatch.setattr(terminal, "Console", lambda: console)
+    return Display(), out
+
+
+def play(display: Display) -> None:
+    """Four epochs."""
+    stack = FakeStack()
+    with display:
+        display.start(stack)  # type: ignore[arg-type]
+        for epoch in range(1, 5):
+            for _ in range(10):
+                stack.step += 1
+                display.tick(stack)  # type: ignore[arg-type]
+            stack.epoch = epoch
+            display.epoch(stack, [{**ROW, "epoch": epoch}])  # type: ignore[arg-type]
+
+
+def test_without_a_terminal_plain_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first and the last epoch always, between them one a second; no control characters."""
+    display, out = shown(monkeypatch, tty=False)
+    play(display)
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.sub(r"[\d,]+ steps/s", "N steps/s", line) for line in lines] == [
+        "epoch 1/4  train loss 0.2500  val loss 0.5000  val accuracy 80.00%  N steps/s",
+        "epoch 4/4  train loss 0.2500  val loss 0.5000  val accuracy 80.00%  N steps/s",
+    ]
+    assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_on_a_terminal_a_bar_that_fits_and_goes(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    display, out = shown(monkeypatch, tty=True, width=width)
+    play(display)
+    frames = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).replace("\n", "\r").split("\r")
+    last = [frame for frame in frames if frame.strip()][-1]
+    assert re.search(r"━ 4/4  loss 0.2500 train  0.5000 val  80.00% right  [\d,]+ steps/s .*left$", last.rstrip())
+    assert all(len(frame) <= width for frame in frames)
+    assert "…" not in last
+    assert out.getvalue().endswith("\x1b[1A\x1b[2K"), "the bar is wiped at the end"
+
+
+def summary_text(monkeypatch: pytest.MonkeyPatch, summary: dict[str, Any], directory: Path) -> list[str]:
+    display, out = shown(monkeypatch, tty=False)
+    display.summary(summary, directory)
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_the_end_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert summary_text(monkeypatch, SUMMARY, tmp_path / "outputs/run") == [
+        "       best (epoch 3)            last (epoch 4)",
+        "                 loss  accuracy            loss  accuracy",
+        "train          0.2500    90.00%          0.1250    90.00%",
+        "val            0.5000    80.00%          0.7500    80.00%",
+        "test           0.5000    75.00%          0.6250    70.00%",
+        "gap at the end 0.6250 (val loss - train loss)",
+        "overfit: validation loss rises",
+        "2.00 s at 1,234 steps/s: training 75%, evaluation 15%, recording 10%",
+        "curves    tensorboard --logdir outputs/run",
+        "numbers   outputs/run/summary.json, metrics.csv, checkpoints/",
+    ]
+
+
+def test_a_regression_without_validation_that_blew_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    row = {"epoch": 2, "eval/train_loss": float("nan"), "lr": 0.1}
+    best = {"epoch": 1, "eval/train_loss": 5.9376e8, "lr": 0.1}
+    test = {"best": {"loss": 1e30}, "last": {"loss": float("inf")}}
+    verdict = {"verdict": "diverged", "sentence": "not finite"}
+    summary = {**SUMMARY, "final": row, "best": best, "test": test, "verdict": verdict, "stopped_by": "diverged"}
+    assert summary_text(monkeypatch, summary, tmp_path)[:6] == [
+        "       best (epoch 1)  last (epoch 2)",
+        "                 loss            loss",
+        "train       5.938e+08             nan",
+        "test        1.000e+30             inf",
+        "diverged: not finite",
+        "ended by diverged after epoch 4",
+    ]
+
+
+def test_interrupted_before_the_first_epoch_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    verdict = {"verdict": "too_short", "sentence": "0 epochs"}
+    nothing = {"final": {}, "best": {}, "test": {}, "verdict": verdict, "stopped_by": "interrupt", "epochs": 0}
+    assert summary_text(monkeypatch, {**SUMMARY, **nothing}, tmp_path)[:2] == [
+        "too short: 0 epochs",
+        "ended by interrupt after epoch 0",
+    ]
