@@ -15,7 +15,7 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from trainer import app, data, terminal
+from trainer import app, data, stack, terminal
 from trainer.events import EventWriter
 
 ROOT = Path(__file__).parents[1]
@@ -71,7 +71,7 @@ BAD = {
     "=3": "=3: cannot be read as KEY=VALUE (no key); --help lists every key",
     "epochs=1,2": "epochs=1,2: several values make a sweep, which takes the flag -m; a list is written [1,2]",
     "hydra/launcher=foo": "In 'hydra/config': Could not find 'hydra/launcher/foo' Available options in "
-    "'hydra/launcher': basic",
+    "'hydra/launcher': basic stack",
     "--multirn": "--multirn: no such flag; did you mean --multirun?",
     "--cfg job optimizer=adamm epochs=2": "optimizer=adamm: no such option; did you mean adam?",
     "--help optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
@@ -317,11 +317,17 @@ def test_data_that_is_missing_or_damaged(cli: Cli, tmp_path: Path, monkeypatch: 
     assert (code, err.count("\n")) == (2, 2)
 
 
+def digits(monkeypatch: pytest.MonkeyPatch, *arrays: np.ndarray) -> None:
+    """Let data=digits be these arrays, also where it has been read before."""
+    monkeypatch.setattr(data, "_digits", lambda config: arrays)
+    monkeypatch.setattr(stack, "_cached_dataset", stack._cached_dataset.__wrapped__)
+
+
 def test_numbers_that_are_not_finite_in_the_data(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.zeros((20, 3))
     x[4, 1] = np.nan
     y = np.arange(20) % 2
-    monkeypatch.setattr(data, "_digits", lambda config: (x, y, x[:5] * 0, y[:5]))
+    digits(monkeypatch, x, y, x[:5] * 0, y[:5])
     code, _, err = cli()
     assert err == (
         f"trainer: 1 problem; {HEAD}\n  data: 1 values of the inputs of digits are not finite, the first at (4, 1); "
@@ -333,7 +339,7 @@ def test_numbers_that_are_not_finite_in_the_data(cli: Cli, monkeypatch: pytest.M
 def test_one_class_only(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).normal(size=(40, 3))
     y = np.zeros(40, int)
-    monkeypatch.setattr(data, "_digits", lambda config: (x, y, x[:5], y[:5]))
+    digits(monkeypatch, x, y, x[:5], y[:5])
     assert cli("epochs=2 hydra.run.dir=run")[0] == 0
     assert json.loads(Path("run/summary.json").read_text())["test"]["best"]["accuracy"] == 1.0
 

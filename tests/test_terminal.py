@@ -60,6 +60,7 @@ def play(display: Display) -> None:
     stack = FakeStack()
     with display:
         display.start(stack)  # type: ignore[arg-type]
+        display.began -= 1.0  # or it would be millions of steps a second
         for epoch in range(1, 5):
             for _ in range(10):
                 stack.step += 1

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from trainer.stack import Job
 
 
+_refused: list[Exception] = []  # why the run of this command line was refused
+
+
 def run(arguments: list[str]) -> int:
     """Run a command line; the exit code: 0, 1 where a run of a sweep failed, 2 for a user's mistake, 128 + signal."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise, so that we say it in our words
@@ -44,6 +47,8 @@ def run(arguments: list[str]) -> int:
         if not {"--cfg", "-c", "--info", "-i"} & set(arguments):
             _refuse_taken(diagnose.run_directory(arguments))
         main()
+        if _refused:
+            return _report_error(_refused.pop(), overrides)
     except signals.Ended as ended:
         code = ended.exit_code
     except Exception as error:
@@ -88,7 +93,8 @@ def main(composed: DictConfig) -> float:
     except (ConfigError, OSError) as error:
         _remove_if_bare(directory)
         error.left_in = directory if fresh and directory.exists() else None  # type: ignore[union-attr]
-        raise
+        _refused.append(error)  # not raised: Hydra would say a line of its own first
+        return float("nan")
 
 
 def configure(overrides: Sequence[str]) -> Config:
