@@ -3,7 +3,9 @@
 import copy
 import functools
 import os
-from collections.abc import Callable, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: a second thread 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from trainer import app, data
 from trainer import config as cfg
-from trainer import data
 from trainer.app import CONF
 from trainer.config import Config
 from trainer.data import Dataset
@@ -136,3 +139,28 @@ def record(
     runs = [directory / str(k) for k in range(len(configs))]
     train(stack, Recorder(stack, runs, Silent()), stop)
     return runs
+
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    """Run a command line of `trainer` in this process, in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    threads = torch.get_num_threads()
+
+    def run(line: str = "") -> tuple[int, str, str]:
+        GlobalHydra.instance().clear()
+        arguments = shlex.split(line)
+        monkeypatch.setattr(sys, "argv", ["trainer", *arguments])
+        capsys.readouterr()
+        code = app.run(arguments)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    yield run
+    torch.set_num_threads(threads)
+    GlobalHydra.instance().clear()
+    sys.modules.pop("my_models", None)

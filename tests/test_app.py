@@ -7,42 +7,18 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
+from conftest import Cli
 
-from trainer import app, data, stack, terminal
+from trainer import data, stack, terminal
 from trainer.events import EventWriter
 
 ROOT = Path(__file__).parents[1]
 HEAD = "nothing was run (python -m trainer --help lists every key)"
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
-    """Run a command line of `trainer` in this process, in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    threads = torch.get_num_threads()
-
-    def run(line: str = "") -> tuple[int, str, str]:
-        GlobalHydra.instance().clear()
-        arguments = shlex.split(line)
-        monkeypatch.setattr(sys, "argv", ["trainer", *arguments])
-        capsys.readouterr()
-        code = app.run(arguments)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    yield run
-    torch.set_num_threads(threads)
-    GlobalHydra.instance().clear()
-    sys.modules.pop("my_models", None)
 
 
 def left_behind(folder: Path) -> list[str]:

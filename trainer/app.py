@@ -32,6 +32,7 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic=true wants on a GPU
     sys.path.insert(0, os.getcwd())  # for model._target_ of the user's own, also from the console script
     launcher.register()
+    launcher.finished.clear()
     overrides: list[str] = []
     if not {"--shell-completion", "-sc"} & set(arguments):
         flags, overrides = diagnose.split(arguments)
@@ -52,7 +53,7 @@ def run(arguments: list[str]) -> int:
     except signals.Ended as ended:
         code = ended.exit_code
     except Exception as error:
-        if not launcher.finished:  # else it is that of a sweep's job, and the table says so
+        if not any(job.error is error for job in launcher.finished):  # else the sweep's table says it
             return _report_error(error, overrides)
     return _close_sweep(launcher.finished, code) if launcher.finished else code
 

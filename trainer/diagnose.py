@@ -73,7 +73,11 @@ def is_hydras(error: BaseException) -> bool:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return True
     frames = list(traceback.walk_tb(error.__traceback__))
-    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").startswith(("hydra.", "omegaconf."))
+    return (
+        isinstance(error, ValueError)
+        and bool(frames)
+        and frames[-1][0].f_globals.get("__name__", "").startswith(("hydra.", "omegaconf."))
+    )
 
 
 def problems(conf: Path, overrides: Sequence[str], error: Exception) -> list[str]:

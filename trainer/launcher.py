@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import re
 import sys
 import types
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 MODULE = "hydra_plugins.trainer_launcher"  # Hydra takes plugins from this namespace alone
 NUMBER_MARKER = 987654321
+TASK_MARKER = "__TASK__"
 finished: list[Job] = []  # every job this process launched, for the table at the end
 
 
@@ -132,6 +134,7 @@ class Composed:
 
     number: int
     directory: str
+    dirname: str  # the overrides in one word, hydra.job.override_dirname
     overrides: list[str]
     raw: dict[str, Any]  # the task's configuration, interpolations as they are
     resolved: dict[str, Any]
@@ -149,8 +152,12 @@ class Composed:
     def whole(self) -> DictConfig:
         """The job's whole configuration with its hydra node, as callbacks expect it."""
         out = copy.deepcopy(self.base)
-        for key, value in {**self.raw, "hydra": yaml.safe_load(self.hydra_yaml)["hydra"]}.items():
+        for key, value in self.raw.items():
             out[key] = value
+        out.hydra.job.num = out.hydra.job.id = self.number
+        out.hydra.job.override_dirname = self.dirname
+        out.hydra.overrides.task = self.overrides
+        out.hydra.runtime.output_dir = str(Path(self.directory).absolute())
         return out
 
 
@@ -182,10 +189,10 @@ class Composer:
             ("__ID__", str(number)),
             ("__DIRNAME__", dirname),
             ("__OUTPUT_DIR__", str(Path(directory).absolute())),
-            ("- __TASK__", task),
+            (TASK_MARKER, task),
         ):
             hydra_yaml = hydra_yaml.replace(marker, json.dumps(value))
-        return Composed(number, directory, task, raw, _resolve(raw), hydra_yaml, base)
+        return Composed(number, directory, dirname, task, raw, _resolve(raw), hydra_yaml, base)
 
     def _sets_a_value(self, override: Override) -> bool:
         """Whether an override does nothing but give an existing key a plain value."""
@@ -208,9 +215,10 @@ class Composer:
                 del hydra[key]
             hydra.hydra.job.num, hydra.hydra.job.id = NUMBER_MARKER, "__ID__"
             hydra.hydra.job.override_dirname = "__DIRNAME__"
-            hydra.hydra.overrides.task = ["__TASK__"]
+            hydra.hydra.overrides.task = [TASK_MARKER]
             hydra.hydra.runtime.output_dir = "__OUTPUT_DIR__"
-            self.bases[overrides] = whole, {str(k): v for k, v in task.items()}, OmegaConf.to_yaml(hydra)
+            text = re.sub(rf"\n *- {TASK_MARKER}", f" {TASK_MARKER}", OmegaConf.to_yaml(hydra))  # a list in a line
+            self.bases[overrides] = whole, {str(k): v for k, v in task.items()}, text
         return self.bases[overrides]
 
     def _directory(self, base: DictConfig, number: int, dirname: str) -> str:
