@@ -99,7 +99,7 @@ def table(jobs: Sequence[Job]) -> Table:
     ranked = sorted(groups.items(), key=lambda item: _rank(item[1], measures))
     for values, members in ranked[:MOST_ROWS]:
         cells = [_mean_and_spread([_measure(job, name) for job in members], name) for name in measures]
-        out.add_row(*values, str(len(members)), *cells, _verdicts(members))
+        out.add_row(*map(_short, values), str(len(members)), *cells, _verdicts(members))
     if len(ranked) > MOST_ROWS:
         out.caption = f"the best {MOST_ROWS} of {len(ranked)} rows; sweep.csv has all"
     return out
@@ -120,6 +120,14 @@ def _measure(job: Job, name: str) -> float | None:
     for key in MEASURES[name]:
         value = value.get(key) if isinstance(value, dict) else None
     return None if value is None else float(value)
+
+
+def _short(value: str) -> str:
+    """A drawn number in four digits; anything else as it was typed."""
+    try:
+        return f"{float(value):.4g}" if len(value) > len("0.00001") else value
+    except ValueError:
+        return value
 
 
 def _rank(jobs: Sequence[Job], measures: Sequence[str]) -> float:
