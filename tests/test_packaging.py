@@ -16,8 +16,9 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text()
 
 
 def test_every_folder_of_conf_is_in_the_package() -> None:
-    for folder in ("", *(f".{path.name}" for path in (ROOT / "conf").iterdir() if path.is_dir())):
-        assert f'"trainer.conf{folder}",' in PYPROJECT
+    conf = ROOT / "conf"
+    for folder in {path.parent.relative_to(conf) for path in conf.rglob("*.yaml")}:
+        assert f'"{".".join(("trainer.conf", *folder.parts))}",' in PYPROJECT
 
 
 @pytest.mark.slow
