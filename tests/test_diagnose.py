@@ -58,6 +58,12 @@ def test_whose_error_it_is() -> None:
     with pytest.raises(ValueError, match="ours") as error:
         raise ValueError("ours")
     assert not diagnose.is_hydras(error.value)
+    for raised, expected in ((ValueError("null"), True), (OSError(28, "full"), False)):
+        inside: dict[str, typing.Any] = {"__name__": "hydra.core.utils"}
+        exec("def fail(error):\n    raise error", inside)
+        with pytest.raises(type(raised)) as hydras:
+            inside["fail"](raised)
+        assert diagnose.is_hydras(hydras.value) == expected
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])

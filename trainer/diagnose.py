@@ -72,6 +72,8 @@ def is_hydras(error: BaseException) -> bool:
     """Whether Hydra or OmegaConf raised it, not our own code."""
     if isinstance(error, HydraException | OmegaConfBaseException):
         return True
+    if isinstance(error, OSError):  # a full disk is nobody's mistake
+        return False
     frames = list(traceback.walk_tb(error.__traceback__))
     return (
         isinstance(error, ValueError)
