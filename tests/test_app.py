@@ -167,8 +167,8 @@ BAD_MODELS = {
     "my_models.Godo": "model._target_: cannot import my_models.Godo: AttributeError: module 'my_models' has no "
     "attribute 'Godo'; expected module.Class, importable from this folder",
     "my_models.Raises": "model: my_models.Raises() fails: RuntimeError: no luck (TMP/my_models.py, line 13)",
-    "my_models.Good +model.hiden=3": "model: my_models.Good(hiden=3, in_features=64, out_features=10) fails: "
-    "TypeError: Good.__init__() got an unexpected keyword argument 'hiden'",
+    "my_models.Good +model.zoom=3": "model: my_models.Good(zoom=3, in_features=64, out_features=10) fails: "
+    "TypeError: Good.__init__() got an unexpected keyword argument 'zoom'",
     "my_models.RaisesLater": "model._target_: RaisesLater fails on inputs of shape (64, 1, 8, 8): RuntimeError: no "
     "luck (TMP/my_models.py, line 16)",
     "my_models.Narrow": f"model._target_: the output of Narrow is (64, 7), {NEEDS}",
@@ -342,6 +342,7 @@ def test_interrupted_cleanly(number: int, expected: int, cli: Cli, monkeypatch: 
         assert torch.load(f"run/checkpoints/{name}.pt", weights_only=True)["epoch"] in {1, 2, 3}
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_middle_of_a_real_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "trainer", "epochs=100000", "hydra.run.dir=run"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True)
