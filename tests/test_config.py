@@ -62,7 +62,7 @@ def test_every_experiment_opens_with_its_command() -> None:
 
 def test_every_data_set_with_every_model_size() -> None:
     assert from_dict(composed("data=line")).flat()["model.depth"] == 0
-    assert from_dict(composed("data=mnist")).flat()["model.width"] == 256
+    assert from_dict(composed("data=kmnist")).flat()["model.width"] == 256
     assert from_dict(composed("data=mnist", "model.width=32")).flat()["model.width"] == 32
     assert "model.depth" not in composed("data=line", "model=custom", "model._target_=a.B")["model"]
 
@@ -197,3 +197,10 @@ def test_streams_are_separate_and_stay_what_they_are() -> None:
 def test_nearest() -> None:
     assert nearest("optimiser", ["optimizer", "data"]) == "did you mean optimizer?"
     assert nearest("zzz", ["b", "a"]) == "there is a, b"
+
+
+def test_no_experiment_takes_dropout_from_the_default_network() -> None:
+    for path in (CONF / "experiment").glob("*.yaml"):
+        assert from_dict(composed(f"experiment={path.stem}")).flat()["model.dropout"] == (
+            {"garbin_dropout": 0.5, "keras_mnist_mlp": 0.2}.get(path.stem, 0.0)
+        )
