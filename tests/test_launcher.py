@@ -107,11 +107,18 @@ def test_a_bad_run_fails_alone_with_its_reason(
 
 def test_a_sweep_of_one_and_one_in_the_same_folder(cli: Cli, tmp_path: Path) -> None:
     assert cli(f"-m {HERE} {TINY}")[0] == 0
-    before = (tmp_path / "here" / "0" / "metrics.csv").read_bytes()
+    files = [path for path in (tmp_path / "here" / "0").rglob("*") if path.is_file()]
+    before = [path.read_bytes() for path in files]
     code, _, err = cli(f"-m {HERE} {TINY} seed=5")
     assert code == 2
     assert "already holds a run" in err
-    assert (tmp_path / "here" / "0" / "metrics.csv").read_bytes() == before
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_another_launcher_learns_that_a_job_failed(cli: Cli) -> None:
+    code, _, err = cli(f"-m {HERE} hydra/launcher=basic hydra/sweeper=basic {TINY} model.dropout=0,1.5")
+    assert code == 2
+    assert "model.dropout: found 1.5, expected a number >= 0 and < 1" in err
 
 
 class Spy(Callback):

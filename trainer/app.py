@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trainer import config as cfg
@@ -93,6 +94,8 @@ def main(composed: DictConfig) -> float:
             return train_one(check(composed), directory, lambda: bool(ended_by))
     except (ConfigError, OSError) as error:
         _remove_if_bare(directory)
+        if HydraConfig.get().mode is RunMode.MULTIRUN:  # a job of another launcher than ours, which wants to know
+            raise
         error.left_in = directory if fresh and directory.exists() else None  # type: ignore[union-attr]
         _refused.append(error)  # not raised: Hydra would say a line of its own first
         return float("nan")

@@ -104,10 +104,11 @@ class StackLauncher(Launcher):
         except (HydraException, OmegaConfBaseException) as error:
             job.fail(ConfigError(diagnose.problems(diagnose.CONF, overrides, error)))
             return job, None
-        job.directory = Path(parts.directory)
+        directory = Path(parts.directory)
         try:
-            if (job.directory / "metrics.csv").exists():
-                raise ConfigError([f"{job.directory}: already holds a run; choose another hydra.sweep.dir"])
+            if (directory / "metrics.csv").exists():
+                raise ConfigError([f"{directory}: already holds a run; choose another hydra.sweep.dir"])
+            job.directory = directory  # from here on it is the job's own to write to
             job.config = cfg.from_dict(parts.resolved)
             parts.write()
         except (ConfigError, OSError) as error:
