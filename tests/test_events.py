@@ -4,6 +4,7 @@ import math
 import struct
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 from google.protobuf import struct_pb2
@@ -15,7 +16,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from trainer import events
+from trainer import wire
 from trainer.events import EventWriter, read_scalars
 
 TAGS = ["train/loss", "grad_norm/layers.0.weight", "ü" * 70]  # the last is longer than one varint byte can say
@@ -39,7 +40,7 @@ def value_event(wall_time: float, step: int, **value) -> bytes:
 
 
 def write_payloads(path: Path, payloads: list[bytes]) -> Path:
-    path.write_bytes(b"".join(events._record(payload) for payload in payloads))
+    path.write_bytes(b"".join(wire.record(payload) for payload in payloads))
     return path
 
 
@@ -66,10 +67,17 @@ def test_scalars_are_protobufs_bytes(tmp_path: Path) -> None:
 @given(st.integers(0, 2**63 - 1) | st.integers(-(2**63), -1))
 def test_varints_of_steps(step: int) -> None:
     encoded = event_pb2.Event(step=step).SerializeToString()
-    assert events._message((2, step)) == encoded
-    assert events._varint_widths(np.array([step]))[0] == max(len(encoded) - 1, 0)
+    assert wire.message((2, step)) == encoded
+    assert wire.varint_widths(np.array([step]))[0] == max(len(encoded) - 1, 0)
     if step:
-        assert events._read_varint(encoded, 1, len(encoded)) == (step % 2**64, len(encoded))
+        assert wire.read_varint(encoded, 1, len(encoded)) == (step % 2**64, len(encoded))
+
+
+@given(st.integers(1, 99), st.integers(1, 60), st.integers(0, 60), st.integers(0, 2**32 - 1))
+def test_checksums_of_many_rows(count: int, length: int, alike: int, seed: int) -> None:
+    rows = np.random.default_rng(seed).integers(0, 256, (count, length), np.uint8)
+    rows[:, :alike] = rows[0, :alike]
+    assert wire.crcs(rows).tolist() == [google_crc32c.value(row.tobytes()) for row in rows]
 
 
 def test_image_text_layout_and_hparams_are_protobufs_bytes(tmp_path: Path) -> None:

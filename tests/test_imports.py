@@ -9,7 +9,24 @@ PACKAGE = Path(__file__).parents[1] / "trainer"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 KNOWS_HYDRA = {"app", "launcher", "diagnose"}
 NUMERICS = {"data", "model", "optim", "metrics"}
-EVALUATION = {"overfit", "compare", "health", "evaluate", "report", "events", "curves"}
+EVALUATION = {
+    "overfit",
+    "compare",
+    "health",
+    "evaluate",
+    "report",
+    "events",
+    "curves",
+    "stats",
+    "groups",
+    "fairness",
+    "tidy",
+    "foreign",
+    "tags",
+    "flatyaml",
+    "tables",
+    "wire",
+}
 
 
 def imports_of(module: str) -> set[str]:
