@@ -7,34 +7,34 @@ minimum, which later epochs cannot change, and quantiles of its course after it.
 can only strengthen the verdict (monotonicity).
 """
 
-import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Curve = Sequence[float] | Floats
+from trainer.tidy import Curve, Floats, align, in_order, without_repeats
+
+__all__ = ["Verdict", "align", "judge"]
+
 Evidence = dict[str, float | int | None]
 
 MIN_EPOCHS = 5  # fewer different epochs are not judged
 # Shares of what was learned:
-RISE = 0.10  # a lasting rise of the validation loss above its minimum: overfitting on its own
-GAP = 0.33  # a gap that opened since validation stopped improving: overfitting on its own
+RISE = 0.12  # a lasting rise of the validation loss above its minimum: overfitting on its own
+GAP = 0.28  # a gap that opened since validation stopped improving: overfitting on its own
 STALL = 0.05  # validation no longer improves from where it is this close to its minimum
 LOST = 0.5  # training loss that was learned and lost again: diverged
-STILL_FALLING = 0.10  # fall of both losses from the third quarter of the run to the last: underfit
+STILL_FALLING = 0.05  # fall of both losses from the fifth sixth of the run to the last: underfit
 # Shares of the run:
-STALL_TIME = 1 / 3  # what must lie behind the stall before the gap counts
+LATE = 1 / 3  # the last part, whose gap counts
 TAILS = (0.1, 0.2, 1 / 3, 0.5)  # tails whose median is held against the minimum, once the noise is known
 LONG_TAILS = (1 / 3, 0.5)  # tails whose low quantile is held against the minimum, noise known or not
 LOW_QUANTILE = 0.15
-# Counts:
-NOISE_EPOCHS = 8  # epochs up to the minimum that it takes to know the noise of the validation curve
-FIRST_EPOCH = 10.0  # the first epoch counts for at most this many times the range of all others
+# Counts and factors:
+PROGRESS = 3.0  # what validation still gains in the last part is taken off the gap so many times
+NOISE_EPOCHS = 10  # epochs up to the minimum that it takes to know the noise of the validation curve
+FIRST_EPOCH = 3.0  # the first epoch counts for at most this many times the range of all others
 NOTHING_LEARNED = 3.0  # a fall of the training loss within this many of its own noise
 
 
@@ -86,59 +86,11 @@ def judge(
         for row in (train_accuracy, val_accuracy)
     ]
     has_val = len(val) > 0
-    table = _in_order(np.stack([x, train, val if has_val else train, *accuracies]))
+    table = in_order(np.stack([x, train, val if has_val else train, *accuracies]))
     if (diverged := _non_finite_from(table, has_val)) is not None:
         return diverged
-    table = _without_repeats(table[:, np.isfinite(table[1]) & (table[2] > -np.inf)])  # nan > -inf is False
+    table = without_repeats(table[:, np.isfinite(table[1]) & (table[2] > -np.inf)])  # nan > -inf is False
     return _judge_tidy(table, has_val)
-
-
-def align(train_x: Curve, train_y: Curve, val_x: Curve, val_y: Curve) -> tuple[Floats, Floats, Floats]:
-    """x, training and validation loss at the validation curve's x, from curves that have x of their own.
-
-    The training loss at a validation point is the mean of what was logged since the validation point before (a loss of
-    every step next to one of every epoch), or, where nothing was, interpolated between its neighbours. Values that are
-    not finite enter such a mean, so that a run gone to nan stays visible. Training before the first validation point is
-    looked at as far back as the distance to the second. Empty where either curve is.
-    """
-    (tx, ty), (vx, vy) = _sorted(train_x, train_y), _sorted(val_x, val_y)
-    if len(tx) == 0 or len(vx) == 0:
-        return np.empty(0), np.empty(0), np.empty(0)
-    if len(tx) < len(vx):  # the rarer curve gives the points, else interpolation would invent training losses
-        x, val, train = align(vx, vy, tx, ty)
-        return x, train, val
-    step = vx[1] - vx[0] if len(vx) > 1 else np.inf
-    edges = np.concatenate([[vx[0] - step], vx])
-    ends = np.searchsorted(tx, edges, side="right")
-    counts = np.diff(ends)
-    sums = np.array([ty[start:end].sum() for start, end in itertools.pairwise(ends.tolist())])
-    train = np.where(counts > 0, sums / np.maximum(counts, 1), np.interp(vx, tx, ty))
-    return vx, train, vy
-
-
-def _sorted(x: Curve, y: Curve) -> tuple[Floats, Floats]:
-    """Both as arrays in order of x, the last value of a repeated x kept, points without an x dropped."""
-    table = _in_order(np.stack([np.asarray(x, np.float64).ravel(), np.asarray(y, np.float64).ravel()]))
-    return table[0], table[1]
-
-
-def _in_order(table: Floats) -> Floats:
-    """Columns in order of their first row; of equal first rows the last column, and none whose first row is nan."""
-    table = table[:, ~np.isnan(table[0])]
-    if np.all(np.diff(table[0]) > 0):
-        return table
-    table = table[:, np.argsort(table[0], kind="stable")]
-    return table[:, np.append(np.diff(table[0]) > 0, True)[: table.shape[1]]]
-
-
-def _without_repeats(table: Floats) -> Floats:
-    """Columns with the common factor of repeated epochs taken out: a a b b c c c c becomes a b c c."""
-    n = table.shape[1]
-    if n < 2:
-        return table
-    starts = np.flatnonzero(np.append(True, np.any(np.diff(table[1:3], axis=1) != 0, axis=0)))
-    factor = int(np.gcd.reduce(np.diff(np.append(starts, n))))
-    return table if factor in (1, n) else table[:, ::factor]
 
 
 def _non_finite_from(table: Floats, has_val: bool) -> Verdict | None:
@@ -177,9 +129,9 @@ def _judge_tidy(table: Floats, has_val: bool) -> Verdict:
         label = _train_label(evidence) or "too_short"
         return Verdict(label, None, None, _sentence(label, None, None, evidence), evidence)
     best = int(np.argmin(val))
-    evidence |= _val_evidence(train, val, best, evidence)
+    evidence |= _val_evidence(train, val, best)
     label = _train_label(evidence) or _label(evidence)
-    onset = _onset(train, val, best, evidence) if label == "overfit" else None
+    onset = _onset(val, evidence) if label == "overfit" else None
     if onset is not None:
         evidence["epochs_since_onset"] = n - 1 - onset
     evidence |= _accuracy_evidence(val_accuracy, best)
@@ -195,7 +147,7 @@ def _noise(curve: Floats) -> float:
     """
     if len(curve) < 3:
         return 0.0
-    return float(np.median(np.abs(np.diff(curve, 2)))) / (0.6745 * math.sqrt(6))
+    return _quantile(np.abs(np.diff(curve, 2)), 0.5) / (0.6745 * math.sqrt(6))
 
 
 def _quantile(values: Floats, q: float) -> float:
@@ -204,71 +156,102 @@ def _quantile(values: Floats, q: float) -> float:
     return float(np.partition(values, rank)[rank])
 
 
-def _fall(curve: Floats, end: int) -> float:
-    """How far a curve fell from its start to its minimum up to index `end`, a lone high first value cut down."""
-    fall = float(curve[0] - curve[: end + 1].min())
-    rest = curve[1 : end + 1]
-    spread = float(rest.max() - rest.min()) if len(rest) > 1 else 0.0
-    return min(fall, FIRST_EPOCH * spread) if spread > 0 else fall
+def _fall(curve: Floats) -> tuple[float, bool]:
+    """How far a curve fell from its start to its minimum, and whether the first epoch had to be cut down for it."""
+    fall = float(curve[0] - curve.min())
+    rest = float(np.ptp(curve[1:])) if len(curve) > 2 else 0.0
+    return (FIRST_EPOCH * rest, True) if 0 < FIRST_EPOCH * rest < fall else (fall, False)
 
 
 def _train_evidence(train: Floats) -> Evidence:
     """What the training loss did, from it alone."""
-    n = len(train)
-    end = float(np.median(train[-max(3, n // 10) :]))
     return {
         "train_start": float(train[0]),
-        "train_min": float(train.min()),
-        "train_end": end,
+        "train_low": _quantile(train, 0.05),
+        "train_end": _quantile(train[-max(3, len(train) // 10) :], 0.5),
         "train_noise": _noise(train),
-        "train_learned": _fall(train, n - 1),
     }
 
 
-def _val_evidence(train: Floats, val: Floats, best: int, of_train: Evidence) -> Evidence:
+def _val_evidence(train: Floats, val: Floats, best: int) -> Evidence:
     """What the validation loss did, and what the training loss did meanwhile; `best` is the index of the minimum."""
     n = len(val)
     before = val[: best + 1][np.isfinite(val[: best + 1])]
     noise = _noise_before(before)
-    luck = noise * math.sqrt(2 * math.log(max(best + 1, 2)))  # how far the lowest of so many lies below the curve
-    learned = max(_fall(before, len(before) - 1), float(of_train["train_learned"] or 0.0))
-    stall = int(np.argmax(val <= val[best] + STALL * learned + luck))
-    width = max(1, n // 20)
-    train_best = float(np.median(train[max(0, best - width) : best + width + 1]))
-    train_stall = float(np.median(train[max(0, stall - width) : stall + width + 1]))
-    rises = [-math.inf]
-    for share in TAILS:
-        k = max(3, round(share * n))
+    low = _level_before(before, noise, max(1, min(n // 20, len(before) // 4)))
+    learned, tall = _fall(train)
+    learned = max(learned, min(_fall(before)[0], 2 * learned))
+    start_gap = max(0.0, float(val[0] - train[0]))
+    if tall and best >= 1:
+        start_gap = max(start_gap, float(val[1] - train[1]))
+    stall = int(np.argmax(val <= low + STALL * learned))
+    near_best = slice(max(0, best - n // 20), best + n // 20 + 1)
+    train_best = _quantile(train[near_best], 0.5)
+    rises = [0.0]
+    for part in TAILS:
+        k = max(3, round(part * n))
         if n - k <= best:
             continue
-        tail = val[n - k :]
-        train_rise = max(0.0, float(np.median(train[n - k :])) - train_best)
+        train_rise = max(0.0, _quantile(train[-k:], 0.5) - train_best)
         if best + 1 >= NOISE_EPOCHS:
-            rises.append(_quantile(tail, 0.5) - val[best] - luck - 2.5 * noise / math.sqrt(k) - train_rise)
-        if share in LONG_TAILS:
-            rises.append(_quantile(tail, LOW_QUANTILE) - val[best] - train_rise)
-    k = max(3, round(n * STALL_TIME))
-    end, train_end = _quantile(val[-k:], 0.5), float(np.median(train[-k:]))
-    opened = end - train_end - max(0.0, float(val[best]) + luck - train_stall) if stall <= n - k else -math.inf
-    rise = max(max(rises), 0.0)
-    share_of = learned if learned > 0 else math.nan
-    quarters = np.array_split(np.stack([train, val]), 4, axis=1)
-    falling = float(np.min(quarters[2].mean(1) - quarters[3].mean(1))) if n >= 8 else -math.inf
+            rises.append(_quantile(val[-k:], 0.5) - low - 2.5 * noise / math.sqrt(k) - train_rise)
+        if part in LONG_TAILS:
+            rises.append(_quantile(val[-k:], LOW_QUANTILE) - low - train_rise)
+    k = max(3, round(n * LATE))
+    late, train_late = _quantile(val[-k:], 0.5), _quantile(train[-k:], 0.5)
+    progress = max(0.0, float(val[: max(1, n - k + 1)].min()) - low)
+    gap = max(0.0, late - train_late - start_gap - PROGRESS * progress)
+    end, train_end = float(val[-max(1, n // 10) :].mean()), float(train[-max(1, n // 10) :].mean())
+    finite = np.where(np.isfinite(val), val, val[np.isfinite(val)].max())
+
+    def share(loss: float) -> float | None:
+        return loss / learned if learned > 0 else None  # nothing learned: the training loss decides
+
     return {
         "best_index": best,
         "stall_index": stall,
         "best_val_loss": float(val[best]),
         "final_val_loss": end,
+        "final_train_loss": train_end,
+        "late_val_loss": late,
+        "late_train_loss": train_late,
         "learned": learned,
-        "noise": _noise(val[np.isfinite(val)]),
+        "noise": _noise(finite),
         "noise_before_best": noise,
-        "rise": float(rise),
-        "rise_share": float(rise / share_of),
+        "rise": end - float(val[best]),
+        "rise_share": share(max(rises)),
         "gap": end - train_end,
-        "gap_opened_share": opened / share_of,
-        "train_fall_since_best": train_best - train_end,
-        "still_falling_share": falling / share_of,
+        "late_progress_share": share(progress),
+        "gap_share": share(gap),
+        "score": share(max(rises) / RISE + gap / GAP),
+        "train_fall_since_best": train_best - train_late,
+        "still_falling_share": share(_still_falling(train, finite)),
     }
+
+
+def _still_falling(train: Floats, val: Floats) -> float:
+    """Fall of the mean from the fifth sixth of the run to the last, beyond its noise: the smaller of both losses."""
+    falls = []
+    for curve in (train, val):
+        parts = np.array_split(curve, min(6, len(curve)))
+        falls.append(float(parts[-2].mean() - parts[-1].mean()) - 2 * _noise(curve) * math.sqrt(12 / len(curve)))
+    return min(falls)
+
+
+def _level_before(val: Floats, noise: float, widest: int) -> float:
+    """The level that a falling loss came down to: its lowest mean over some epochs in a row.
+
+    Each mean has added to it what the luck of being the lowest of so many takes off it: sqrt(2 log m) standard errors
+    for m stretches (twice that for single epochs, among which heavy-tailed noise has outliers). Of all lengths up to
+    `widest`, in steps of a factor 3, the lowest result counts: a long stretch averages noise, a short one fits into a
+    narrow minimum.
+    """
+    sums = np.cumsum(np.append(0.0, val))
+    level = float(val.min()) + 2 * noise * math.sqrt(2 * math.log(max(len(val), 1)))
+    for width in (3**power for power in range(1, 20) if 3**power <= widest):
+        lowest = float((sums[width:] - sums[:-width]).min()) / width
+        level = min(level, lowest + noise * math.sqrt(2 * math.log(len(val) / width) / width))
+    return level
 
 
 def _noise_before(val: Floats) -> float:
@@ -288,35 +271,38 @@ def _noise_before(val: Floats) -> float:
 
 def _train_label(evidence: Evidence) -> str | None:
     """The verdicts that the training loss alone decides."""
-    start, end, low, noise, learned = (
-        float(evidence[f"train_{key}"] or 0.0) for key in ("start", "end", "min", "noise", "learned")
-    )
-    if end - low > LOST * learned and end - low > 6 * noise:
+    start, end, low, noise = (float(evidence[f"train_{key}"] or 0.0) for key in ("start", "end", "low", "noise"))
+    if end - low > max(LOST * (start - low), 6 * noise):
         return "diverged"
-    if start - end <= NOTHING_LEARNED * noise:
-        return "underfit"
-    return None
+    return "underfit" if start - end <= NOTHING_LEARNED * noise else None
 
 
 def _label(evidence: Evidence) -> str:
     """Overfit, underfit or healthy, from the shares."""
-    rise, gap, falling = (float(evidence[f"{key}_share"] or 0.0) for key in ("rise", "gap_opened", "still_falling"))
-    if rise >= RISE or gap >= GAP:
+    if float(evidence["score"] or 0.0) >= 1:
         return "overfit"
-    return "underfit" if falling >= STILL_FALLING else "healthy"
+    return "underfit" if float(evidence["still_falling_share"] or 0.0) >= STILL_FALLING else "healthy"
 
 
-def _onset(train: Floats, val: Floats, best: int, evidence: Evidence) -> int:
-    """Index where overfitting set in: the minimum if the loss rose, else where it stopped improving."""
-    return best if float(evidence["rise_share"] or 0.0) >= RISE else int(evidence["stall_index"] or 0)
+def _onset(val: Floats, evidence: Evidence) -> int:
+    """Index where overfitting set in: where the loss left its minimum for good, or where it stopped improving."""
+    if float(evidence["rise_share"] or 0.0) < RISE / 3:
+        return int(evidence["stall_index"] or 0)
+    n = len(val)
+    width = max(1, n // 20)
+    padded = np.pad(np.minimum(val, np.max(val[np.isfinite(val)])), (width // 2, width - 1 - width // 2), mode="edge")
+    smooth = np.convolve(padded, np.full(width, 1 / width), "valid")
+    low = float(smooth.min())
+    return int(np.flatnonzero(smooth <= low + 0.05 * max(0.0, float(evidence["late_val_loss"] or 0.0) - low))[-1])
 
 
 def _accuracy_evidence(val_accuracy: Floats, best: int) -> Evidence:
     """What the validation accuracy did while the loss rose; nothing where there is no accuracy."""
-    if not np.isfinite(val_accuracy[best]):
-        return {}
     tail = val_accuracy[-max(3, len(val_accuracy) // 10) :]
-    return {"accuracy_at_best": float(val_accuracy[best]), "accuracy_end": float(np.nanmedian(tail))}
+    tail = tail[np.isfinite(tail)]
+    if len(tail) == 0 or not np.isfinite(val_accuracy[best]):
+        return {}
+    return {"accuracy_at_best": float(val_accuracy[best]), "accuracy_end": float(np.median(tail))}
 
 
 def _sentence(label: str, best: float | None, onset: float | None, evidence: Evidence) -> str:
@@ -325,34 +311,33 @@ def _sentence(label: str, best: float | None, onset: float | None, evidence: Evi
     if label == "too_short":
         return f"no validation loss: whether the {e['epochs']:g} epochs overfit cannot be seen"
     if label == "diverged":
-        return f"training loss has come back up from {e['train_min']:.4g} to {e['train_end']:.4g} and stays there"
+        return f"training loss has come back up from {e['train_low']:.4g} to {e['train_end']:.4g} and stays there"
     if label == "underfit" and e["train_start"] - e["train_end"] <= NOTHING_LEARNED * e["train_noise"]:
         return f"nothing was learned: training loss went from {e['train_start']:.4g} to {e['train_end']:.4g}"
     if label == "underfit":
         return (
-            f"both losses are still falling: the last quarter of the run brought another "
+            f"both losses are still falling: the last sixth of the run brought another "
             f"{e['still_falling_share']:.0%} of what was learned; train longer or faster"
         )
-    rise = e["final_val_loss"] - e["best_val_loss"]
-    level = f"validation loss {e['final_val_loss']:.4g} after a minimum of {e['best_val_loss']:.4g} at epoch {best:g}"
     if label == "healthy":
-        return f"{level}: no lasting rise, and a gap of {e['gap']:.3g} to the training loss"
-    meanwhile = "kept falling" if e["train_fall_since_best"] > 0 else "did not rise as much"
-    if e["rise_share"] >= RISE:
+        return (
+            f"validation loss fell to {e['best_val_loss']:.4g} at epoch {best:g} and shows no lasting rise; "
+            f"it ends {abs(e['gap']):.3g} {'above' if e['gap'] > 0 else 'below'} the training loss"
+        )
+    rise = e["rise"]
+    if e["rise_share"] >= RISE / 3:
         percent = f" ({rise / e['best_val_loss']:+.0%})" if e["best_val_loss"] > 0 else ""
-        noise = f"{rise / e['noise']:.0f} times its own noise" if e["noise"] > 0 else "without noise"
-        text = (
-            f"validation loss has risen by {rise:.3g}{percent} above its minimum at epoch {best:g}, {noise} and "
-            f"{rise / e['learned']:.0%} of what was learned, while training loss {meanwhile}"
-        )
+        noise = f"{rise / e['noise']:.0f} times its own noise and " if 0 < rise < 100 * e["noise"] else ""
+        text = f"validation loss has risen by {rise:.3g}{percent} above its minimum at epoch {best:g}, {noise}"
+        text += f"{rise / e['learned']:.0%} of what was learned,"
     else:
-        text = (
-            f"validation loss has stopped improving since epoch {onset:g} while training loss {meanwhile}: the gap has "
-            f"grown by {e['gap_opened_share']:.0%} of what was learned, to {e['gap']:.3g}"
-        )
+        text = f"validation loss has not improved since epoch {onset:g}"
+    text += f" while training loss {'kept falling' if e['train_fall_since_best'] > 0 else 'did not rise as much'}"
+    if e["gap_share"] > 0:
+        text += f"; the gap has opened by {e['gap_share']:.0%} of what was learned"
     if e.get("accuracy_end", -math.inf) > e.get("accuracy_at_best", math.inf):
         text += (
             f"; validation accuracy still improved, from {e['accuracy_at_best']:.2%} to {e['accuracy_end']:.2%}: "
-            "the loss rises because the wrong answers grow more confident"
+            "the loss can rise so where wrong answers grow more confident"
         )
     return text
