@@ -1,0 +1,216 @@
+"""The command: what it prints, writes and returns, and what it says about bad input."""
+
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_runs
+import numpy as np
+import pytest
+
+from trainer.evaluate import VERDICTS, evaluate, main
+from trainer.tables import print_tables
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_runs.sweep(tmp_path_factory.mktemp("sweeps") / "s", seeds=3, events=False)
+
+
+def strict(text: str) -> dict:
+    """JSON without NaN and Infinity, which are no JSON."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_a_sweep(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(sweep), "--json", str(tmp_path / "e.json"), "--html", str(tmp_path / "r.html")]) == 0
+    printed = capsys.readouterr()
+    assert "54 runs" in printed.out
+    assert "report: file://" in printed.out
+    found = strict((tmp_path / "e.json").read_text())
+    assert len(found["runs"]) == 54
+    assert {"path", "name", "verdict", "best_epoch", "evidence", "health", "config"} <= set(found["runs"][0])
+    assert len(found["groups"]) == 18
+    effect = found["effects"][0]
+    assert (effect["knob"], effect["measure"], effect["claimed"]) == ("model.dropout", "gap", True)
+    assert {run["verdict"] for run in found["runs"] if run["config"]["model.dropout"] == 0.0} == {"overfit"}
+    assert {run["verdict"] for run in found["runs"] if run["config"]["model.dropout"] == 0.5} == {"healthy"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.json", "r.html"]
+
+
+def test_json_on_standard_output_is_alone_there(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(sweep), "--json", "-"]) == 0
+    printed = capsys.readouterr()
+    assert len(strict(printed.out)["runs"]) == 54
+    assert "54 runs" in printed.err
+
+
+def test_a_single_run_is_told_in_a_sentence(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(sweep / "0")]) == 0
+    printed = capsys.readouterr().out
+    assert "0: validation loss" in printed
+    assert "use all runs" not in printed
+
+
+def test_a_narrow_terminal_gets_fewer_columns(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "76")
+    monkeypatch.setenv("TERM", "dumb")
+    screen = Terminal()
+    print_tables(evaluate([sweep])[0], screen)
+    header = screen.getvalue().splitlines()[0]
+    assert "…" not in header
+    assert "gap" in header
+    assert "last val" not in header
+
+
+def test_fail_on(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(sweep), "--fail-on", "overfit"]) == 1
+    assert main([str(sweep), "--fail-on", "diverged", "--fail-on", "underfit"]) == 0
+    assert main([str(sweep / "17"), "--fail-on", "overfit"]) == 0
+
+
+def test_the_order_of_paths_changes_nothing(sweep: Path) -> None:
+    def without_paths(paths):
+        found, _ = evaluate(paths)
+        return {key: value for key, value in found.items() if key not in ("paths", "runs")}, sorted(
+            (run["path"], run["verdict"]) for run in found["runs"]
+        )
+
+    parts = sorted(sweep.iterdir())
+    assert without_paths(parts) == without_paths(parts[::-1])
+
+
+def test_unusual_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One epoch; NaN and infinity in the middle; all NaN; constant; negative: each is judged; the JSON is strict."""
+    train, val = fake_runs.curves(30, 0.0, 0)
+    holes = val.copy()
+    holes[10:12] = math.nan, math.inf
+    odd = {
+        "one": (train[:1], val[:1], {"too_short"}),
+        "holes": (train, holes, {"healthy"}),
+        "nan": (np.full(30, math.nan), np.full(30, math.nan), {"diverged"}),
+        "constant": (np.ones(30), np.ones(30), {"underfit", "healthy"}),
+        "negative": (train - 9, val - 9, {"healthy"}),
+    }
+    for seed, (name, (a, b, _)) in enumerate(odd.items()):
+        fake_runs.our_run(tmp_path / name, {"seed": seed, "lr": 0.1}, a, b, events=False)
+    assert main([str(tmp_path), "--json", str(tmp_path / "e.json"), "--html", str(tmp_path / "r.html")]) == 0
+    found = strict((tmp_path / "e.json").read_text())
+    for run in found["runs"]:
+        assert run["verdict"] in odd[run["name"]][2], run["name"]
+
+
+def test_a_damaged_summary(tmp_path: Path) -> None:
+    train, val = fake_runs.curves(30, 0.5, 0)
+    for i, text in enumerate(
+        ["{", "[]", '{"test": "x", "provenance": [], "epochs": "y"}', '{"test": {"best": {"loss": "?"}}}']
+    ):
+        folder = fake_runs.our_run(tmp_path / str(i), {"seed": 0}, train, val, events=False)
+        (folder / "summary.json").write_text(text)
+    found, _ = evaluate([tmp_path])
+    assert [run["verdict"] for run in found["runs"]] == ["overfit"] * 4
+
+
+def test_without_validation_split_nothing_is_called_overfit(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(
+        "epoch,step,eval/train_loss\n" + "".join(f"{i},{i},{1 / i}\n" for i in range(1, 30))
+    )
+    found, _ = evaluate([tmp_path])
+    assert found["runs"][0]["verdict"] in ("too_short", "underfit")
+
+
+def test_names_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train, val = fake_runs.curves(30, 0.5, 0)
+    fake_runs.foreign_run(tmp_path / "[red]x[/red]\x1b[2J\n", ("train_loss", "val_loss"), train, val)
+    assert main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "[red]x[/red]?[2J" in printed
+    assert "\x1b[2J" not in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], ["nowhere: no such file or folder"]),
+        (["."], ["found nothing", "expected folders with metrics.csv"]),
+        ([".", "--json", "no/e.json"], ["no/e.json: there is no folder no", "mkdir -p no"]),
+        ([".", "--html", "."], [".: is a folder; give the file's name"]),
+        (["nowhere", "neither"], ["nowhere: no such", "neither: no such"]),
+    ],
+)
+def test_bad_input_is_one_message_and_code_2(
+    arguments: list[str], said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    for part in said:
+        assert part in printed.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["x", "--fail-on", "sad"], ["x", "--nonsense"]])
+def test_bad_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+
+
+def test_the_command_starts_without_torch(sweep: Path) -> None:
+    program = (
+        "import sys; from trainer.evaluate import main; code = main(sys.argv[1:]); "
+        "heavy = {'torch', 'tensorflow', 'tensorboard', 'scipy.stats', 'hydra', 'omegaconf'} & set(sys.modules); "
+        "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", program, str(sweep)], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_verdicts_are_those_of_the_judge() -> None:
+    assert set(VERDICTS) == {"overfit", "healthy", "underfit", "diverged", "too_short"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [10, 10_000])
+def test_few_and_many_runs(runs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(runs):
+        train, val = fake_runs.curves(10, 0.5 * (i % 2), i, speed=1.0)
+        fake_runs.our_run(tmp_path / str(i), {"seed": i // 2, "wide": bool(i % 2)}, train, val, events=False)
+    assert main([str(tmp_path), "--html", str(tmp_path / "r.html")]) == 0
+    assert f"{runs} runs" in capsys.readouterr().out
+    assert (tmp_path / "r.html").stat().st_size < 30e6
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damaged_files_of_every_kind(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bytes changed, lost, repeated and put in: never a traceback, and what is written stays strict."""
+    rng = np.random.default_rng(seed)
+    train, val = fake_runs.curves(12, 0.5, seed, speed=2.0)
+    for i in range(2):
+        fake_runs.our_run(tmp_path / "in" / str(i), {"seed": i, "model": {"depth": i}}, train, val)
+    fake_runs.foreign_run(tmp_path / "in" / "loop", ("train_loss", "val_loss"), train, val)
+    lines = [f"{i},{a},{b}\n" for i, (a, b) in enumerate(zip(train, val, strict=True))]
+    (tmp_path / "in" / "keras.csv").write_text("epoch,loss,val_loss\n" + "".join(lines))
+    for path in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        for _ in range(rng.integers(0, 4)):
+            at, upto = sorted(rng.integers(0, len(data) + 1, 2))
+            middles = [b"", bytes([rng.integers(256)]), data[at:upto] * 2, b"\0", b'"', b"nan", b"{", b"9" * 400]
+            data = data[:at] + middles[rng.integers(len(middles))] + data[min(upto, at + rng.integers(60)) :]
+        path.write_bytes(data)
+    code = main([str(tmp_path / "in"), "--json", str(tmp_path / "e.json"), "--html", str(tmp_path / "r.html")])
+    assert code in (0, 2)
+    if code == 0:
+        strict((tmp_path / "e.json").read_text())

@@ -1,0 +1,405 @@
+"use strict";
+// The page: what the data says, laid out. State (sorting, filter, theme) stands in the address after '#', to be shared.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const {runs, knobs, verdicts} = data;
+const $ = (id) => document.getElementById(id);
+const state = {sort: "", descending: false, verdicts: new Set(), text: "", theme: "", colour: "verdict", curve: "val_loss", log: false, start: false, allGroups: false, measure: "gap", gradient: 0, open: new Set()};
+const MOST_LINES = 400;
+const DASHES = ["", "10 6", "3 4", "12 4 3 4"]; // so that of two means on top of each other both are seen
+const MEASURES = {gap: "gap (validation − training loss)", best_val_loss: "best validation loss", final_val_loss: "last validation loss", best_val_accuracy: "best validation accuracy", test_loss: "test loss", test_accuracy: "test accuracy"};
+const CURVES = {val_loss: "validation loss", train_loss: "training loss", gap: "gap: validation − training loss", val_accuracy: "validation accuracy", train_accuracy: "training accuracy"};
+
+for (const run of runs) {
+  run.x = data.grids[run.x];
+  if (run.val_loss) run.gap = run.val_loss.map((value, i) => (value === null || run.train_loss[i] === null ? null : value - run.train_loss[i]));
+}
+const brief = (knob) => data.brief[knob] || knob;
+const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+const colourOf = (verdict) => `var(--${verdict})`;
+const seen = (run) => (!state.verdicts.size || state.verdicts.has(run.verdict)) && matches(run, state.text);
+const wide = (element) => Math.max(element.clientWidth, 280);
+
+function matches(run, text) {
+  const hay = [run.name, run.verdict, run.status, ...knobs.map((knob, i) => `${brief(knob)}=${run.knobs[i]}`)].join(" ").toLowerCase();
+  return text.toLowerCase().split(/\s+/).every((word) => hay.includes(word));
+}
+
+function readHash() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  state.sort = (given.get("sort") || "").replace(/^-/, "");
+  state.descending = (given.get("sort") || "").startsWith("-");
+  state.verdicts = new Set((given.get("verdict") || "").split(",").filter((name) => verdicts.includes(name)));
+  state.text = given.get("filter") || "";
+  state.theme = given.get("theme") || "";
+  state.colour = knobs.includes(given.get("colour")) ? given.get("colour") : "verdict";
+  state.curve = given.get("curve") in CURVES ? given.get("curve") : "val_loss";
+  state.open = new Set((given.get("open") || "").split(",").map((index) => runs[index]).filter(Boolean));
+}
+
+function writeHash() {
+  const said = new URLSearchParams();
+  if (state.sort) said.set("sort", (state.descending ? "-" : "") + state.sort);
+  if (state.verdicts.size) said.set("verdict", [...state.verdicts].join(","));
+  if (state.text) said.set("filter", state.text);
+  if (state.theme) said.set("theme", state.theme);
+  if (state.colour !== "verdict") said.set("colour", state.colour);
+  if (state.curve !== "val_loss") said.set("curve", state.curve);
+  if (state.open.size) said.set("open", [...state.open].map((run) => run.index).join(","));
+  history.replaceState(null, "", `#${said}`);
+}
+
+function applyTheme() {
+  const dark = state.theme ? state.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+}
+
+function select(label, options, value, change) {
+  const menu = make("select", {onchange: (event) => change(event.target.value)},
+    Object.entries(options).map(([name, text]) => make("option", {value: name, ...(name === value ? {selected: ""} : {})}, text)));
+  return make("label", {}, label, menu);
+}
+
+// ------------------------------------------------------------------ head
+
+function head() {
+  $("title").textContent = data.title;
+  $("summary").textContent = [plural(runs.length, "run"), plural(data.groups.length, "group"), ...(knobs.length ? [`knobs: ${knobs.map(brief).join(", ")}`] : [])].join(" · ");
+  const counts = verdicts.map((verdict) => [verdict, runs.filter((run) => run.verdict === verdict).length]).filter(([, count]) => count);
+  $("verdicts").className = state.verdicts.size ? "some" : "";
+  $("verdicts").replaceChildren(...counts.map(([verdict, count]) => make("button", {
+    type: "button", style: `flex: ${count} 0 auto; background: ${colourOf(verdict)}`, "aria-pressed": String(state.verdicts.has(verdict)),
+    title: `show only runs judged ${verdict}`,
+    onclick: () => { state.verdicts.has(verdict) ? state.verdicts.delete(verdict) : state.verdicts.add(verdict); update(); },
+  }, `${count} ${verdict.replace("_", " ")}`)));
+  const advice = data.recommendation;
+  $("recommendation").replaceChildren(...(advice ? [make("strong", {}, "Recommendation. "), advice] : []));
+  $("warnings").replaceChildren(...data.warnings.map((text) => make("li", {}, text)));
+}
+
+function contents() {
+  const links = [...document.querySelectorAll("main > section")].filter((section) => !section.hidden);
+  $("contents").replaceChildren(...links.map((section) => make("a", {
+    href: `#${section.id}`,
+    onclick: (event) => { event.preventDefault(); section.scrollIntoView(); },
+  }, section.querySelector("h2").textContent)));
+}
+
+// ------------------------------------------------------------------ curves
+
+/** A curve after its first fifth: a steep start would press all that follows flat. */
+const settled = (values) => values.slice(Math.min(Math.ceil(values.length / 5), values.length - 1));
+
+function spread(list, most) {
+  if (list.length <= most) return list;
+  return Array.from({length: most}, (_, i) => list[Math.floor((i * list.length) / most)]);
+}
+
+function markRun(axes, run, name, size) {
+  const place = run.verdict === "overfit" ? run.onset : run.verdict === "diverged" ? lastFinite(run, name) : run.best_epoch;
+  if (place === null || place === undefined || !run[name]) return;
+  const y = valueAt(run.x, run[name], place);
+  if (Number.isFinite(axes.Y(y))) axes.plot.append(marker(run.verdict, axes.X(place), Math.max(axes.Y(y), axes.top), colourOf(run.verdict), size));
+}
+
+function lastFinite(run, name) {
+  for (let i = run.x.length - 1; i >= 0; i--) if (run[name] && run[name][i] !== null) return run.x[i];
+  return null;
+}
+
+function curvesSection() {
+  const available = Object.fromEntries(Object.entries(CURVES).filter(([name]) => runs.some((run) => run[name])));
+  if (!(state.curve in available)) state.curve = Object.keys(available)[0];
+  const usable = knobs.filter((knob, i) => new Set(runs.map((run) => String(run.knobs[i]))).size <= 8);
+  const redraw = (key) => (value) => { state[key] = value; writeHash(); curvesSection(); };
+  $("curves-controls").replaceChildren(
+    select("show", available, state.curve, redraw("curve")),
+    select("colour by", {verdict: "verdict", ...Object.fromEntries(usable.map((knob) => [knob, brief(knob)]))}, state.colour, redraw("colour")),
+    make("label", {}, make("input", {type: "checkbox", ...(state.log ? {checked: ""} : {}), onchange: (event) => redraw("log")(event.target.checked)}), "log scale"),
+    make("label", {}, make("input", {type: "checkbox", ...(state.start ? {checked: ""} : {}), onchange: (event) => redraw("start")(event.target.checked)}), "whole range"));
+  const there = runs.filter((run) => seen(run) && run[state.curve]);
+  const lines = spread(there, MOST_LINES);
+  const xs = lines.flatMap((run) => [run.x[0], run.x[run.x.length - 1]]);
+  const log = state.log && lines.some((run) => run[state.curve].some((value) => value > 0));
+  const axes = frame({width: wide($("curves-chart")), height: 380, x: [Math.min(...xs, xs.length ? Infinity : 0), Math.max(...xs, xs.length ? -Infinity : 1)],
+    y: range(lines.flatMap((run) => (state.start ? run[state.curve] : settled(run[state.curve]))), log), logY: log, xLabel: data.x_label, yLabel: CURVES[state.curve], label: `${CURVES[state.curve]} of ${plural(lines.length, "run")}`});
+  const k = knobs.indexOf(state.colour), byKnob = k >= 0;
+  const levels = byKnob ? [...new Map(runs.map((run) => [String(run.knobs[k]), run.knobs[k]])).values()].sort(natural) : [];
+  const colours = levelColours(levels), colour = (run) => (byKnob ? colours[levels.indexOf(run.knobs[k])] : colourOf(run.verdict));
+  const dash = (i) => (levels.every((level) => typeof level === "number") ? "" : DASHES[i % DASHES.length]);
+  const faint = byKnob ? 0.16 : lines.length > 150 ? 0.22 : lines.length > 40 ? 0.38 : 0.75;
+  for (const run of lines) axes.plot.append(draw("path", {class: "line", d: path(axes, run.x, run[state.curve]), stroke: colour(run), "stroke-width": 1.2, opacity: faint}));
+  levels.forEach((level, i) => {
+    const members = there.filter((run) => run.knobs[k] === level);
+    if (!members.length) return;
+    const mean = average(members.map((run) => ({x: run.x, y: run[state.curve]})), data.t975);
+    axes.plot.append(draw("path", {d: band(axes, mean.x, mean.low, mean.high), fill: colours[i], opacity: 0.18}),
+      draw("path", {class: "line", d: path(axes, mean.x, mean.mean), stroke: colours[i], "stroke-width": 2.6, "stroke-dasharray": dash(i)}));
+  });
+  if (!byKnob || lines.length <= 40) for (const run of lines) markRun(axes, run, state.curve, lines.length > 60 ? 3.6 : 4.6);
+  const hover = draw("g", {});
+  axes.plot.append(hover);
+  axes.svg.addEventListener("mousemove", (event) => nearest(event, axes, lines, hover));
+  axes.svg.addEventListener("mouseleave", () => { hover.replaceChildren(); $("curves-readout").textContent = ""; });
+  axes.svg.addEventListener("click", () => { if (hover.run) focusRun(hover.run); });
+  $("curves-chart").replaceChildren(axes.svg);
+  const used = verdicts.filter((verdict) => lines.some((run) => run.verdict === verdict));
+  const signs = {overfit: "overfit, from its onset", diverged: "diverged, last finite value", underfit: "underfit, at its best epoch", healthy: "healthy, at its best epoch", too_short: "too short to judge"};
+  $("curves-legend").replaceChildren(...(byKnob
+    ? levels.map((level, i) => key(colours[i], `${brief(state.colour)}=${show(level)}`, dash(i)))
+    : used.map((verdict) => key(colourOf(verdict), signs[verdict], "", verdict))));
+  const drawn = lines.length < there.length ? `${lines.length} of ${there.length} runs drawn, evenly chosen. ` : "";
+  $("curves-note").textContent = drawn + (byKnob
+    ? "Thick: the mean over all runs at that level, with its pointwise 95 % t interval; thin: each run."
+    : "One line a run. Point at a line to read it, click to open it in the table.");
+}
+
+function nearest(event, axes, lines, hover) {
+  const box = axes.svg.getBoundingClientRect(), scale = axes.width / box.width;
+  const px = (event.clientX - box.left) * scale, py = (event.clientY - box.top) * scale;
+  let best = null, least = 30;
+  for (const run of lines) {
+    const [x0, x1] = [axes.X(run.x[0]), axes.X(run.x[run.x.length - 1])];
+    if (px < x0 - 5 || px > x1 + 5) continue;
+    const x = run.x[0] + ((Math.min(Math.max(px, x0), x1) - x0) / (x1 - x0 || 1)) * (run.x[run.x.length - 1] - run.x[0]);
+    const away = Math.abs(axes.Y(valueAt(run.x, run[state.curve], x)) - py);
+    if (away < least) [best, least] = [run, away];
+  }
+  hover.run = best;
+  hover.replaceChildren(...(best ? [draw("path", {class: "line", d: path(axes, best.x, best[state.curve]), stroke: "var(--ink)", "stroke-width": 2.2})] : []));
+  $("curves-readout").replaceChildren(...(best ? [make("strong", {}, best.name), ` ${describe(best)} — `, chip(best.verdict), `: ${best.sentence}`] : []));
+}
+
+const describe = (run) => knobs.map((knob, i) => `${brief(knob)}=${show(run.knobs[i])}`).join(" ");
+const chip = (verdict) => make("span", {class: "chip", style: `--chip: ${colourOf(verdict)}`}, verdict.replace("_", " "));
+
+// ------------------------------------------------------------------ groups
+
+function groupsSection() {
+  const shown = data.groups.map((group) => ({...group, members: group.runs.map((i) => runs[i]).filter(seen)})).filter((group) => group.members.length);
+  const many = 12, some = state.allGroups ? shown : shown.slice(0, many);
+  $("groups-note").textContent = data.groups.length < runs.length
+    ? "Runs that differ in the seed alone. Mean over seeds with its pointwise 95 % t interval, each seed thin; largest gap first."
+    : "Each run on its own, largest gap first.";
+  $("groups-legend").replaceChildren(key("var(--val)", "validation loss"), key("var(--train)", "training loss", "5 3"));
+  const finite = some.flatMap((group) => group.members.flatMap((run) => [...settled(run.val_loss || []), ...settled(run.train_loss)]));
+  const y = range(finite, false);
+  $("groups-charts").replaceChildren(...some.map((group) => groupFigure(group, y)));
+  $("groups-more").hidden = shown.length <= many;
+  $("groups-more").textContent = state.allGroups ? `Show the first ${many}` : `Show all ${shown.length} groups`;
+  $("groups-more").onclick = () => { state.allGroups = !state.allGroups; groupsSection(); };
+}
+
+function groupFigure(group, y) {
+  const xs = group.members.flatMap((run) => [run.x[0], run.x[run.x.length - 1]]);
+  const axes = frame({width: 270, height: 165, x: [Math.min(...xs), Math.max(...xs)], y, left: 34, label: `losses of ${group.name}`});
+  for (const [name, colour, dash] of [["train_loss", "var(--train)", "5 3"], ["val_loss", "var(--val)", ""]]) {
+    const lines = group.members.filter((run) => run[name]);
+    if (!lines.length) continue;
+    if (lines.length > 1) for (const run of spread(lines, 20)) axes.plot.append(draw("path", {class: "line", d: path(axes, run.x, run[name]), stroke: colour, opacity: 0.35, "stroke-width": 0.8}));
+    const mean = average(lines.map((run) => ({x: run.x, y: run[name]})), data.t975);
+    axes.plot.append(draw("path", {d: band(axes, mean.x, mean.low, mean.high), fill: colour, opacity: 0.2}),
+      draw("path", {class: "line", d: path(axes, mean.x, mean.mean), stroke: colour, "stroke-width": 2, "stroke-dasharray": dash}));
+  }
+  for (const run of spread(group.members, 20)) markRun(axes, run, "val_loss", 4);
+  const gap = group.gap && group.gap.mean !== null ? `, gap ${show(group.gap.mean)}${group.gap.low === null ? "" : ` [${show(group.gap.low)}, ${show(group.gap.high)}]`}` : "";
+  const counts = Object.entries(group.verdicts).map(([verdict, count]) => `${count} ${verdict.replace("_", " ")}`).join(", ");
+  return make("figure", {}, make("figcaption", {}, group.name, make("small", {}, counts + gap)), axes.svg);
+}
+
+// ------------------------------------------------------------------ knobs and effects
+
+function natural(a, b) {
+  return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, {numeric: true});
+}
+
+function measureMenu(id, redraw) {
+  const available = [...new Set(data.effects.map((effect) => effect.measure))];
+  if (!available.includes(state.measure)) state.measure = available[0];
+  $(id).replaceChildren(...(available.length > 1
+    ? [select("measure", Object.fromEntries(available.map((name) => [name, MEASURES[name] || name])), state.measure, (value) => { state.measure = value; redraw(); })]
+    : []));
+}
+
+function knobsSection() {
+  $("knobs").hidden = !data.effects.length;
+  if (!data.effects.length) return;
+  measureMenu("knobs-controls", () => { knobsSection(); effectsSection(); });
+  $("knobs-note").textContent = "Each dot is a run; the bar is the mean at that level, averaged over the other knobs, with its 95 % t interval over seeds.";
+  const effects = data.effects.filter((effect) => effect.measure === state.measure);
+  const means = effects.flatMap((effect) => effect.levels.flatMap((level) => [level.mean, level.low, level.high]));
+  const y = range([...runs.map((run) => run.measures[state.measure]), ...means], false);
+  $("knobs-charts").replaceChildren(...effects.map((effect) => knobFigure(effect, y)));
+}
+
+function knobFigure(effect, y) {
+  const levels = effect.levels.map((level) => level.value), colours = levelColours(levels);
+  const axes = frame({width: 270, height: 205, x: [-0.5, levels.length - 0.5], y, left: 40, label: `${state.measure} by ${effect.knob}`,
+    xTicks: levels.map((level, i) => [i, show(level).slice(0, Math.max(4, Math.floor(38 / levels.length)))])});
+  const members = spread(runs.filter(seen), 1000);
+  members.forEach((run, i) => {
+    const value = run.measures[state.measure], at = levels.findIndex((level) => String(level) === String(run.levels[effect.knob]));
+    if (typeof value !== "number" || at < 0) return;
+    const jitter = ((i * 0.618034) % 1 - 0.5) * 0.5;
+    axes.plot.append(draw("circle", {cx: axes.X(at + jitter), cy: axes.Y(value), r: members.length > 200 ? 1.6 : 2.4, fill: colours[at], opacity: members.length > 200 ? 0.3 : 0.45}));
+  });
+  effect.levels.forEach((level, i) => {
+    if (level.mean === null) return;
+    if (level.low !== null) axes.plot.append(draw("line", {x1: axes.X(i), x2: axes.X(i), y1: axes.Y(level.low), y2: axes.Y(level.high), stroke: "var(--ink)", "stroke-width": 2}));
+    axes.plot.append(draw("line", {x1: axes.X(i - 0.28), x2: axes.X(i + 0.28), y1: axes.Y(level.mean), y2: axes.Y(level.mean), stroke: "var(--ink)", "stroke-width": 2.5}));
+  });
+  return make("figure", {}, make("figcaption", {}, make("strong", {}, brief(effect.knob)), make("small", {}, effect.sentence || "")), axes.svg);
+}
+
+function effectsSection() {
+  const rows = data.effects.filter((effect) => effect.measure === state.measure)
+    .flatMap((effect) => effect.contrasts.map((contrast) => ({...contrast, knob: effect.knob})))
+    .filter((row) => row.difference !== null).slice(0, 40);
+  $("effects").hidden = !data.effects.length;
+  if (!data.effects.length) return;
+  measureMenu("effects-controls", () => { knobsSection(); effectsSection(); });
+  $("effects-note").textContent = `Differences in ${MEASURES[state.measure] || state.measure} at equal values of the other knobs, paired by seed, with 95 % t intervals. ` +
+    "Filled: holds up after correction for all the comparisons made (Holm). Hollow: it may be chance.";
+  const width = wide($("effects-chart")), textWidth = Math.min(260, width * 0.34), noteWidth = width > 760 ? 310 : 0, height = 26;
+  const ends = rows.flatMap((row) => [row.low, row.high, row.difference, 0]).filter(Number.isFinite);
+  const pad = 0.06 * (Math.max(...ends, 0) - Math.min(...ends, 0)) || 1;
+  const x = [Math.min(...ends, 0) - pad, Math.max(...ends, 0) + pad];
+  const X = (value) => textWidth + ((value - x[0]) / (x[1] - x[0])) * (width - textWidth - noteWidth - 16);
+  const svg = draw("svg", {viewBox: `0 0 ${width} ${rows.length * height + 30}`, role: "img", "aria-label": "differences with intervals"});
+  for (const tick of ticks(...x, 6)) {
+    svg.append(draw("line", {class: tick === 0 ? "zero" : "rule", x1: X(tick), x2: X(tick), y1: 0, y2: rows.length * height}),
+      draw("text", {x: X(tick), y: rows.length * height + 18, "text-anchor": "middle"}, show(tick)));
+  }
+  rows.forEach((row, i) => {
+    const y = i * height + height / 2, colour = row.claimed ? "var(--accent)" : "var(--muted)";
+    const label = `${brief(row.knob)}: ${show(row.a)} − ${show(row.b)}`, most = Math.floor(textWidth / 6.6);
+    svg.append(draw("text", {class: "ink", x: 0, y: y + 4}, label.length > most ? `${label.slice(0, most - 1)}…` : label, draw("title", {}, label)));
+    if (row.low !== null) svg.append(draw("line", {x1: X(row.low), x2: X(row.high), y1: y, y2: y, stroke: colour, "stroke-width": 2}));
+    svg.append(draw("circle", {cx: X(row.difference), cy: y, r: 4.5, fill: row.claimed ? colour : "var(--card)", stroke: colour, "stroke-width": 2}));
+    const p = row.p_adjusted === null || row.p_adjusted === undefined ? "" : row.p_adjusted < 0.001 ? "p < 0.001" : `p = ${show(row.p_adjusted)}`;
+    const answer = row.answer === "not enough seeds" && row.seeds_needed ? `not enough seeds: ${row.seeds_needed} would settle it` : row.answer;
+    if (noteWidth) svg.append(draw("text", {x: width - noteWidth, y: y + 4}, [p, answer].filter(Boolean).join(", ")));
+  });
+  $("effects-chart").replaceChildren(rows.length ? svg : make("p", {class: "muted"}, "No two levels can be compared at equal values of the other knobs."));
+  $("interactions").replaceChildren(...data.interactions.filter((item) => item.measure === state.measure && item.claimed).map((item) => make("li", {}, item.sentence)));
+}
+
+// ------------------------------------------------------------------ gradients
+
+function gradientsSection() {
+  $("gradients").hidden = !data.gradients.length;
+  if (!data.gradients.length) return;
+  const chosen = data.gradients[state.gradient];
+  $("gradients-note").textContent = "Euclidean norm of each parameter's gradient before clipping, means over stretches of steps; " +
+    (data.gradients.length > 1 ? "one run of each of the groups with the most and the least gap." : "log scale.");
+  $("gradients-controls").replaceChildren(select("run", Object.fromEntries(data.gradients.map((item, i) => [i, `${runs[item.run].name} ${describe(runs[item.run])} (${runs[item.run].verdict})`])),
+    String(state.gradient), (value) => { state.gradient = Number(value); gradientsSection(); }));
+  const layers = Object.keys(chosen.norms), isBias = (name) => name.endsWith("bias");
+  const homes = [...new Set(layers.map((name) => name.replace(/\.[^.]*$/, "")))], ramp = levelColours(homes.map((_, i) => i));
+  const colours = layers.map((name) => ramp[homes.indexOf(name.replace(/\.[^.]*$/, ""))]);
+  const every = layers.flatMap((name) => chosen.norms[name]);
+  const axes = frame({width: wide($("gradients-chart")), height: 300, x: [chosen.steps[0], chosen.steps[chosen.steps.length - 1]], y: range(every, true), logY: true,
+    xLabel: "step", yLabel: "gradient norm", label: "gradient norms by layer"});
+  layers.forEach((name, i) => axes.plot.append(draw("path", {class: "line", d: path(axes, chosen.steps, chosen.norms[name]), stroke: colours[i], "stroke-width": 1.8,
+    "stroke-dasharray": isBias(name) ? "3 3" : ""}, draw("title", {}, name))));
+  $("gradients-chart").replaceChildren(axes.svg);
+  $("gradients-legend").replaceChildren(...layers.map((name, i) => key(colours[i], name, isBias(name) ? "3 3" : "")));
+}
+
+// ------------------------------------------------------------------ table
+
+const COLUMNS = [
+  {id: "name", title: "run", value: (run) => run.name},
+  ...knobs.map((knob, i) => ({id: knob, title: brief(knob), value: (run) => run.knobs[i]})),
+  {id: "verdict", title: "verdict", value: (run) => run.verdict},
+  {id: "best_epoch", title: "best", number: true, value: (run) => run.best_epoch},
+  {id: "onset", title: "onset", number: true, value: (run) => run.onset},
+  ...Object.entries({gap: "gap", best_val_loss: "best val loss", final_val_loss: "last val loss", best_val_accuracy: "best val acc.", test_loss: "test loss", test_accuracy: "test acc."})
+    .filter(([id]) => runs.some((run) => run.measures[id] !== undefined))
+    .map(([id, title]) => ({id, title, number: true, value: (run) => run.measures[id]})),
+];
+if (runs.some((run) => run.status && run.status !== "completed")) COLUMNS.push({id: "status", title: "status", value: (run) => run.status || ""});
+
+function order(a, b) {
+  const column = COLUMNS.find((one) => one.id === state.sort);
+  if (!column) return 0;
+  const [x, y] = [column.value(a), column.value(b)];
+  const missing = (value) => value === null || value === undefined || value === "";
+  if (missing(x) || missing(y)) return Number(missing(x)) - Number(missing(y));
+  return (state.descending ? -1 : 1) * natural(x, y);
+}
+
+function tableSection() {
+  if (!$("runs-controls").children.length) {
+    $("runs-controls").append(make("input", {id: "filter", type: "search", placeholder: "filter: words such as adam dropout=0.5 overfit", value: state.text, "aria-label": "filter",
+      oninput: (event) => { state.text = event.target.value; update(); }}));
+  }
+  $("table").tHead.replaceChildren(make("tr", {}, COLUMNS.map((column) => make("th", {
+    class: column.number ? "number" : null, scope: "col", "aria-sort": state.sort !== column.id ? null : state.descending ? "descending" : "ascending"},
+    make("button", {type: "button", onclick: () => { state.descending = state.sort === column.id && !state.descending; state.sort = column.id; update(); }}, column.title)))));
+  const shown = runs.filter(seen).sort(order), most = 1000;
+  $("table").tBodies[0].replaceChildren(...shown.slice(0, most).flatMap((run) => state.open.has(run) ? [row(run), details(run)] : [row(run)]));
+  $("table-note").textContent = `${shown.length} of ${plural(runs.length, "run")}${shown.length > most ? `, the first ${most} listed: sort or filter to see others` : ""}. Click a run for its evidence, its command and its files.`;
+}
+
+function row(run) {
+  const cells = COLUMNS.map((column) => {
+    if (column.id === "name") return make("td", {class: "name"}, run.link ? make("a", {href: run.link, title: run.path, onclick: (event) => event.stopPropagation()}, run.name) : run.name);
+    if (column.id === "verdict") return make("td", {}, chip(run.verdict));
+    return make("td", {class: column.number ? "number" : null}, show(column.value(run)));
+  });
+  return make("tr", {class: "run", "data-run": run.index, onclick: () => { state.open.has(run) ? state.open.delete(run) : state.open.add(run); writeHash(); tableSection(); }}, cells);
+}
+
+function details(run) {
+  const evidence = Object.entries(run.evidence).map(([name, value]) => make("div", {}, make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, show(value))));
+  const links = run.files.map(([text, link]) => make("a", {href: link}, text));
+  const config = {...data.common, ...run.config};
+  return make("tr", {class: "details"}, make("td", {colspan: COLUMNS.length},
+    make("p", {}, chip(run.verdict), `: ${run.sentence}.`),
+    [...run.health, ...run.notes].map((text) => make("p", {class: "muted"}, text)),
+    run.command ? make("pre", {}, run.command) : null,
+    links.length ? make("p", {}, links) : null,
+    make("details", {}, make("summary", {}, "every number behind the verdict"), make("dl", {}, evidence)),
+    Object.keys(config).length ? make("details", {}, make("summary", {}, "configuration"), make("pre", {}, Object.keys(config).sort().map((name) => `${name}: ${show(config[name])}`).join("\n"))) : null));
+}
+
+function focusRun(run) {
+  state.open.add(run);
+  writeHash();
+  tableSection();
+  const found = document.querySelector(`tr[data-run="${run.index}"]`);
+  if (found) found.scrollIntoView({block: "center"});
+}
+
+// ------------------------------------------------------------------ all of it
+
+function commands() {
+  $("commands-list").replaceChildren(...data.commands.map(([text, command]) => make("div", {}, make("p", {class: "muted"}, text), make("pre", {}, command))),
+    ...(data.problems.length ? [make("p", {class: "muted"}, "Files that could not be used:"), make("pre", {}, data.problems.join("\n"))] : []));
+}
+
+function update() {
+  writeHash();
+  drawAll();
+}
+
+function drawAll() {
+  applyTheme();
+  head();
+  curvesSection();
+  groupsSection();
+  knobsSection();
+  effectsSection();
+  gradientsSection();
+  tableSection();
+}
+
+readHash();
+drawAll();
+commands();
+contents();
+$("theme").addEventListener("click", () => { state.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark"; update(); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+let pause = 0;
+addEventListener("resize", () => { clearTimeout(pause); pause = setTimeout(drawAll, 150); });

@@ -1,0 +1,137 @@
+"""Which of a run's tags are its training and its validation loss, whatever the tool that wrote them called them. Pure.
+
+Lightning says train_loss_epoch and val_loss, Keras epoch_loss in two folders, a loop of one's own Loss/train and
+Loss/test. A name is read as words: its role (train, val), what it measures (loss, accuracy) and the rest, and a pair
+has the same rest on both sides.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+_TRAIN = {"train", "training", "trn", "tr"}
+_VAL = {"val": 0, "valid": 0, "validation": 0, "validate": 0, "dev": 0, "holdout": 0, "heldout": 0}
+_VAL |= {"eval": 1, "evaluation": 1, "test": 2, "testing": 2, "tst": 2}  # rank: a test split is the last resort
+_LOSS = {"loss": 0, "losses": 0, "nll": 1, "ce": 1, "xent": 1, "crossentropy": 1, "bce": 1, "cost": 1, "objective": 1}
+_LOSS |= {"mse": 2, "rmse": 2, "mae": 2, "error": 3, "err": 3, "perplexity": 4, "ppl": 4}
+_ACCURACY = {"accuracy": 0, "acc": 0, "top1": 1, "acc1": 1}
+_DETAIL = {"epoch": 0, "epochs": 0, "step": 2, "steps": 2, "batch": 2, "iter": 2, "iteration": 2}  # rank: epochs first
+_FILLER = {"avg", "average", "mean", "running", "smoothed", "metric", "metrics", "scalar", "scalars", "log", "logs"}
+_ROLES = _TRAIN | set(_VAL)
+_GLUED = re.compile(rf"^({'|'.join(sorted(_ROLES, key=len, reverse=True))})({'|'.join([*_LOSS, *_ACCURACY])})$")
+
+
+class Tags(NamedTuple):
+    """The tags of one run's curves."""
+
+    train_loss: str
+    val_loss: str
+    train_accuracy: str | None
+    val_accuracy: str | None
+
+
+class _Name(NamedTuple):
+    role: str | None  # "train" or "val"
+    role_rank: int
+    rest: frozenset[str]
+    detail: int
+    explicit: bool  # says more than one role, as eval/train_loss: the training loss, measured in evaluation mode
+
+
+@lru_cache(maxsize=4096)
+def words(name: str) -> tuple[str, ...]:
+    """`trainLoss/Epoch` -> train, loss, epoch."""
+    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
+    found = []
+    for word in re.findall(r"[a-z]+[0-9]*|[0-9]+", spaced.lower()):
+        glued = _GLUED.match(word)
+        found += glued.groups() if glued else [word]
+    return tuple(found)
+
+
+def role(name: str) -> str | None:
+    """'train', 'val' or None: the last word that names a role, so that train/val_loss is a validation loss."""
+    named = [word for word in words(name) if word in _ROLES]
+    if not named:
+        return None
+    return "train" if named[-1] in _TRAIN else "val"
+
+
+def subject(name: str) -> str:
+    """A folder's name without roles and measures: `adam_train` and `adam_val` belong together, as do `loss_*`."""
+    known = _ROLES | set(_LOSS) | set(_ACCURACY) | set(_DETAIL) | _FILLER
+    return "_".join(word for word in words(name) if word not in known)
+
+
+def guess(points: Mapping[str, int], train: str | None = None, val: str | None = None) -> Tags | None:
+    """The most likely tags among those with so many `points` each; None where there is no pair of losses.
+
+    `train` and `val` are the tags of the losses where the user names them; a tag in a sub-folder counts too.
+    """
+    loss = _pair(points, _LOSS, train, val)
+    if loss is None:
+        return None
+    accuracy = _pair(points, _ACCURACY, None, None) or (None, None)
+    return Tags(*loss, *accuracy)
+
+
+def _pair(
+    points: Mapping[str, int], measures: Mapping[str, int], train: str | None, val: str | None
+) -> tuple[str, str] | None:
+    sides: dict[str, list[tuple[str, _Name, int]]] = {"train": [], "val": []}
+    named = train is not None or val is not None
+    for name in sorted(points):
+        read = _read(name)
+        ranks = _ranks(name, measures)
+        for side, given in (("train", train), ("val", val)):
+            if given is not None:
+                folder = name.removesuffix(given)
+                if name == given or (name != folder and folder.endswith("/") and role(folder) in (None, side)):
+                    sides[side].append((name, read, 0))
+            elif ranks and (read.role or "train") == side:
+                sides[side].append((name, read, min(ranks)))
+
+    def cost(train: tuple[str, _Name, int], val: tuple[str, _Name, int]) -> tuple[object, ...]:
+        (name, a, measure), (val_name, b, val_measure) = train, val
+        return (
+            points[name] < 2 or points[val_name] < 2,  # a summary at the end is no curve
+            a.rest != b.rest,
+            max(measure, val_measure),
+            b.role_rank,
+            len(a.rest | b.rest),
+            a.role is None,  # Keras's CSV: loss and val_loss
+            not a.explicit,
+            a.detail + b.detail,
+            name,
+            val_name,
+        )
+
+    pairs = [
+        (cost(train, val), train[0], val[0])
+        for train in sides["train"]
+        for val in sides["val"]
+        if train[0] != val[0] and (train[1].role or named or train[1].rest == val[1].rest)
+    ]
+    return min(pairs)[1:] if pairs else None
+
+
+def _ranks(name: str, measures: Mapping[str, int]) -> list[int]:
+    """How sure it is that a name means the measure, lower is surer; empty where it does not."""
+    said = words(name)
+    ranks = [measures[word] for word in said if word in measures]
+    if measures is _LOSS and not ranks:
+        ranks = [1 for word in said if word.endswith("loss")]  # logloss
+        if said and all(word in _ROLES or word in _DETAIL for word in said):
+            ranks.append(9)  # tags called just train and val
+    return ranks
+
+
+def _read(name: str) -> _Name:
+    said = words(name)
+    roles = [word for word in said if word in _ROLES]
+    rank = _VAL.get(roles[-1], 0) if roles else 0
+    rest = frozenset(word for word in said if word not in _ROLES | set(_DETAIL) | _FILLER)
+    detail = max((_DETAIL[word] for word in said if word in _DETAIL), default=1)
+    explicit = len({word in _TRAIN for word in roles}) == 2
+    return _Name(role(name), rank, rest, detail, explicit)
