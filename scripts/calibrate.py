@@ -1,0 +1,286 @@
+"""Measure verdicts and statistics against known truth, and print the tables of docs/overfitting.md and comparing.md.
+
+    python scripts/calibrate.py                 # everything, about ten minutes on two cores
+    python scripts/calibrate.py synthetic real  # confusion matrices, false alarms, onsets
+    python scripts/calibrate.py null power      # false claims where nothing differs; power against the textbook test
+
+The real runs are made by `python -m trainer` in --out, and reused where they are there already.
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from histories import NOISES, Floats, Rng, history
+from scipy import stats
+
+from trainer.compare import ALPHA, Comparison, Run, compare
+from trainer.overfit import Verdict, judge
+from trainer.stats import share_interval
+
+ROOT = Path(__file__).parents[1]
+VERDICTS = ("overfit", "healthy", "underfit", "diverged", "too_short")
+NO_VERDICT = Verdict("healthy", None, None, "", {})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A judged history: its truth, where it comes from, and how far off its onset is (in run lengths; nan if none)."""
+
+    label: str
+    kind: str
+    noise: float
+    verdict: Verdict
+    onset_error: float
+
+    @property
+    def score(self) -> float:
+        """What overfitting was decided on: 1 is the threshold."""
+        return float(self.verdict.evidence.get("score") or 0.0)
+
+
+# Real runs: true by construction, 8 seeds each. What overfits has memorised: far fewer examples than weights, or wrong
+# labels, and epochs enough to fit them all. What is healthy has all 1,437 examples and right labels.
+REAL = [
+    ("overfit", "data.train_size=20,40 model.width=256 epochs=150"),
+    ("overfit", "data.train_size=40 optimizer=sgd optimizer.momentum=0.9 optimizer.lr=0.05 epochs=150"),
+    ("overfit", "data.train_size=300 data.label_noise=0.5,1 model.width=256 epochs=150"),
+    ("overfit", "data.train_size=300 data.label_noise=0.5 model.width=256 model.batchnorm=true epochs=100"),
+    (
+        "overfit",
+        "data.label_noise=0.4 model.width=256 epochs=100 optimizer=sgd optimizer.momentum=0.9 optimizer.lr=0.05",
+    ),
+    ("overfit", "data.label_noise=0.4 model.width=512 epochs=60 optimizer=adamw optimizer.lr=0.003"),
+    ("healthy", "model.width=32,128 epochs=30"),
+    ("healthy", "model.dropout=0.2,0.5 epochs=40"),
+    ("healthy", "model.batchnorm=true model.dropout=0,0.3 epochs=20"),
+    ("healthy", "optimizer=sgd optimizer.momentum=0,0.9 optimizer.lr=0.05 epochs=40"),
+    ("healthy", "optimizer=adamw optimizer.weight_decay=0.1 model.depth=1,3 epochs=30"),
+    ("healthy", "schedule=cosine,step epochs=40"),
+    ("healthy", "data.label_noise=0.1 model.dropout=0.5 epochs=40"),
+    ("underfit", "optimizer.lr=3e-5 epochs=6,15"),
+    ("underfit", "optimizer=sgd optimizer.lr=0.003 epochs=20"),
+    ("diverged", "optimizer=sgd optimizer.lr=1e6 epochs=10"),
+]
+SEEDS = 8
+
+
+def synthetic(count: int) -> None:
+    """Judge `count` synthetic histories."""
+    rng = np.random.default_rng(1)
+    cases = []
+    for _ in range(count):
+        made = history(rng)
+        verdict = judge(made.train, made.val)
+        error = np.nan
+        if made.onset is not None and verdict.onset is not None:
+            error = abs(verdict.onset - 1 - made.onset) / len(made.train)
+        cases.append(Case(made.label, made.kind, made.noise, verdict, error))
+    print(f"\n## Synthetic histories ({count:,})\n")
+    _report(cases)
+    print("\n| noise (share of learned) | missed | false alarms |\n| --- | --- | --- |")
+    for noise in NOISES:
+        some = [case for case in cases if case.noise == noise]
+        print(f"| {noise} | {_missed(some)} | {_alarms(some)} |")
+
+
+def real(out: Path) -> None:
+    """Train what is not there yet, and judge it."""
+    cases = []
+    for index, (label, overrides) in enumerate(REAL):
+        directory = out / f"{index:02d}-{label}"
+        if not (directory / "done").exists():
+            command = [sys.executable, "-m", "trainer", "-m", *overrides.split(), f"seed=range({SEEDS})"]
+            command += ["record.pictures=false", f"hydra.sweep.dir={directory.resolve()}"]
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+            (directory / "done").touch()
+        cases += [_judge_run(label, overrides, path) for path in sorted(directory.glob("*/metrics.csv"))]
+    print(f"\n## Real runs ({len(cases)}, digits, {SEEDS} seeds each)\n")
+    _report(cases)
+
+
+def _judge_run(label: str, kind: str, path: Path) -> Case:
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    train, val = ([float(row[tag]) for row in rows] for tag in ("eval/train_loss", "val/loss"))
+    return Case(label, kind, np.nan, judge(train, val), np.nan)
+
+
+def _report(cases: list[Case]) -> None:
+    """Confusion matrix, scores, each kind, and onset errors."""
+    counts = Counter((case.label, case.verdict.verdict) for case in cases)
+    print("| truth \\ verdict | " + " | ".join(VERDICTS) + " |\n|" + " --- |" * (len(VERDICTS) + 1))
+    for label in VERDICTS[:4]:
+        print(f"| {label} | " + " | ".join(str(counts[label, verdict]) for verdict in VERDICTS) + " |")
+    found = sum(case.verdict.verdict == "overfit" for case in cases)
+    true = sum(case.label == "overfit" for case in cases)
+    both = counts["overfit", "overfit"]
+    print(
+        f"\nClass overfit: precision {both / found:.3f}, recall {both / true:.3f}, F1 {2 * both / (found + true):.3f}."
+    )
+    print(f"False alarms on healthy runs: {_alarms(cases)}. Missed: {_missed(cases)}.")
+    errors = np.array([case.onset_error for case in cases if not np.isnan(case.onset_error)])
+    if len(errors):
+        print(f"Onset within 10 % of the run's length: {np.mean(errors <= 0.1):.1%} of {len(errors):,}; ", end="")
+        print(f"median error {np.median(errors):.1%}, 95th percentile {np.quantile(errors, 0.95):.1%}.")
+    print("\n| truth | how it was made | runs | verdicts | scores |\n| --- | --- | --- | --- | --- |")
+    for label, kind in dict.fromkeys((case.label, case.kind) for case in sorted(cases, key=lambda case: case.label)):
+        some = [case for case in cases if (case.label, case.kind) == (label, kind)]
+        verdicts = ", ".join(
+            f"{n} {verdict}" for verdict, n in Counter(case.verdict.verdict for case in some).most_common()
+        )
+        scores = np.sort([case.score for case in some])
+        between = f"{scores[0]:.2f} to {scores[-1]:.2f}, median {np.median(scores):.2f}"
+        print(f"| {label} | `{kind}` | {len(some)} | {verdicts} | {between} |")
+
+
+def _missed(cases: list[Case]) -> str:
+    overfit = [case for case in cases if case.label == "overfit"]
+    return _share(sum(case.verdict.verdict != "overfit" for case in overfit), len(overfit))
+
+
+def _alarms(cases: list[Case]) -> str:
+    healthy = [case for case in cases if case.label == "healthy"]
+    return _share(sum(case.verdict.verdict == "overfit" for case in healthy), len(healthy))
+
+
+def _share(hits: int, of: int) -> str:
+    """A share with its 95 % interval."""
+    if of == 0:
+        return "none"
+    low, high = share_interval(hits, of)
+    return f"{hits / of:.1%} ({hits} of {of:,}; {low:.1%} to {high:.1%})"
+
+
+def sweep(levels: Iterable[dict[str, object]], seeds: int, draw: Callable[[], Floats], rho: float = 0.5) -> list[Run]:
+    """Runs of a simulated sweep; `draw` gives two values of variance 1, `rho` is what the groups of a seed share."""
+    groups = list(levels)
+    shared = [draw() for _ in range(seeds)]
+    runs = []
+    for number, group in enumerate(groups):
+        for seed in range(seeds):
+            gap, other = np.sqrt(rho) * shared[seed] + np.sqrt(1 - rho) * draw()
+            score = 0.7 * gap + np.sqrt(1 - 0.7**2) * other  # the validation loss is part of the gap
+            name = f"{number}-{seed}"
+            measures = {"gap": float(gap), "best_val_loss": float(score), "test_accuracy": float(np.round(score, 1))}
+            runs.append(Run(name, name, {"seed": seed, **group}, NO_VERDICT, measures))
+    return runs
+
+
+def claims(found: Comparison) -> bool:
+    """Whether anything at all is said to differ: a knob, an interaction, two groups, or a group worse than the best."""
+    tests = [
+        *found.differences,
+        *found.interactions,
+        *(test for effect in found.effects for test in effect["contrasts"]),
+    ]
+    return any(test["claimed"] for test in tests) or len(found.recommendation["ties"]) < len(found.groups) - 1
+
+
+DESIGNS: dict[str, tuple[list[dict[str, object]], int]] = {
+    "2 names, 5 seeds": ([{"name": i} for i in range(2)], 5),
+    "6 names, 3 seeds": ([{"name": str(i)} for i in range(6)], 3),
+    "grid 3 x 2 x 3, 5 seeds (90 runs)": (
+        [
+            {"optimizer": o, "dropout": d, "depth": n}
+            for o in ("sgd", "adam", "adamw")
+            for d in (0, 0.5)
+            for n in (1, 2, 3)
+        ],
+        5,
+    ),
+    "grid 4 x 4, 2 seeds": ([{"lr": i, "width": j} for i in range(4) for j in range(4)], 2),
+}
+
+
+def null(count: int) -> None:
+    """False claims on sweeps where nothing differs."""
+    print(f"\n## Sweeps where nothing differs ({count:,} each)\n")
+    print("| design | normal | skewed | heavy-tailed |\n| --- | --- | --- | --- |")
+    rng = np.random.default_rng(2)
+    draws: list[Callable[[], Floats]] = [
+        lambda: rng.normal(size=2),
+        lambda: rng.lognormal(size=2),
+        lambda: rng.standard_t(3, size=2),
+    ]
+    for design, (levels, seeds) in DESIGNS.items():
+        hits = [sum(claims(compare(sweep(levels, seeds, draw))) for _ in range(count)) for draw in draws]
+        print(f"| {design} | " + " | ".join(_share(n, count) for n in hits) + " |")
+
+
+def power(count: int) -> None:
+    """How often a difference of the gap is found, against scipy's paired t test with Holm's correction."""
+    rng = np.random.default_rng(3)
+    effects = (0.5, 1.0, 1.5, 2.0, 3.0)
+    for groups in (2, 4):
+        print(f"\n## Power, {groups} groups: compare, textbook (ratio), {count:,} sweeps a cell\n")
+        print(
+            "| effect (sd of the seeds) | " + " | ".join(f"{n} seeds" for n in (3, 5, 10, 20)) + " |\n|" + " --- |" * 5
+        )
+        for effect in effects:
+            cells = [_power(rng, groups, seeds, effect, count) for seeds in (3, 5, 10, 20)]
+            print(f"| {effect} | " + " | ".join(cells) + " |")
+
+
+def _power(rng: Rng, groups: int, seeds: int, effect: float, count: int) -> str:
+    """One cell: the last group's gap is `effect` standard deviations higher; power is averaged over its pairs."""
+    ours, textbook = 0, 0
+    for _ in range(count):
+        runs = sweep([{"name": i} for i in range(groups)], seeds, lambda: rng.normal(size=2))
+        for run in runs[-seeds:]:
+            run.measures["gap"] += effect
+            run.measures.pop("test_accuracy")
+        for run in runs[:-seeds]:
+            run.measures.pop("test_accuracy")
+        found = compare(runs).differences
+        true = [test for test in found if test["measure"] == "gap" and f"name={groups - 1}" in (test["a"], test["b"])]
+        ours += sum(test["claimed"] for test in true)
+        textbook += _textbook(runs, groups, seeds)
+    pairs = count * (groups - 1)
+    ratio = f"{ours / textbook:.2f}" if textbook else "-"
+    return f"{ours / pairs:.2f}, {textbook / pairs:.2f} ({ratio})"
+
+
+def _textbook(runs: list[Run], groups: int, seeds: int) -> int:
+    """True differences found by scipy's paired t test of every pair and both measures, with Holm's correction."""
+    i, j = np.triu_indices(groups, 1)
+    p, true = [], []
+    for measure in ("gap", "best_val_loss"):
+        y = np.array([run.measures[measure] for run in runs]).reshape(groups, seeds)
+        p += stats.ttest_rel(y[i], y[j], axis=1).pvalue.tolist()
+        true += [measure == "gap" and last == groups - 1 for last in j]
+    hits = 0
+    for rank, test in enumerate(np.argsort(p)):
+        if p[test] > ALPHA / (len(p) - rank):
+            break
+        hits += true[test]
+    return hits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["synthetic", "real", "null", "power"])
+    parser.add_argument("--histories", type=int, default=5000, help="synthetic histories (default %(default)s)")
+    parser.add_argument("--sweeps", type=int, default=1000, help="simulated sweeps a cell (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "calibration", help="where real runs are kept")
+    args = parser.parse_args()
+    parts: dict[str, Callable[[], None]] = {
+        "synthetic": lambda: synthetic(args.histories),
+        "real": lambda: real(args.out),
+        "null": lambda: null(4 * args.sweeps),  # a share of 5 % is known to 0.3 % only then
+        "power": lambda: power(args.sweeps),
+    }
+    if unknown := set(args.parts) - set(parts):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; choose from {', '.join(parts)}")
+    for part in args.parts:
+        parts[part]()
+
+
+if __name__ == "__main__":
+    main()

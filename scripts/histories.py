@@ -1,0 +1,225 @@
+"""Synthetic training histories of known truth, for `calibrate.py`.
+
+A clean history is drawn first, in units of what is learned: the training loss falls from 1 to 0. The truth is read off
+the clean curves; only then noise, scale and offset are added. What lies between clear cases is drawn again: a rise of 3
+to 15 % or a gap of 20 to 45 % of what was learned is called either way by reasonable people.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Rng = np.random.Generator
+Clean = tuple[Floats, Floats]  # training and validation loss
+
+LABELS = {"healthy": 0.45, "overfit": 0.4, "underfit": 0.1, "diverged": 0.05}
+NOISES = (0.0, 0.003, 0.01, 0.02, 0.04, 0.08)  # standard deviation of the validation loss, in units of what is learned
+
+
+@dataclass(frozen=True)
+class History:
+    """One history with its truth; `onset` is an index, None where nothing overfits."""
+
+    label: str
+    kind: str
+    noise: float
+    train: Floats
+    val: Floats
+    onset: int | None
+
+
+def history(rng: Rng, label: str | None = None) -> History:
+    """Draw a history: 10 to 2,000 epochs, scale 1e-3 to 1e3, six levels of noise."""
+    label = label or str(rng.choice(list(LABELS), p=list(LABELS.values())))
+    while True:
+        n = round(10 ** rng.uniform(1, np.log10(2000)))
+        kind = str(rng.choice(list(KINDS[label])))
+        train, val = KINDS[label][kind](np.arange(n) / n, rng)
+        if _clear(label, train, val):
+            break
+    onset = None
+    if label == "overfit":
+        onset = n - 1 - int(np.argmin(val[::-1]))  # the last minimum: from there on, it only rises
+        if kind == "stall":
+            onset = int(np.argmin(val))
+    noise = float(rng.choice(NOISES))
+    shape = str(rng.choice(["white", "heavy", "correlated"], p=[0.6, 0.2, 0.2]))
+    val = val + noise * _noise(n, shape, rng)
+    train = train + noise * rng.uniform(0.1, 1) * _noise(n, shape, rng)
+    scale, offset = 10 ** rng.uniform(-3, 3), rng.uniform(-0.2, 1)
+    return History(label, kind, noise, scale * (train + offset), scale * (val + offset), onset)
+
+
+def _clear(label: str, train: Floats, val: Floats) -> bool:
+    """Whether the clean curves leave no doubt about healthy or overfit; the other labels hold by construction."""
+    if label not in ("healthy", "overfit"):
+        return True
+    end = max(1, len(val) // 10)
+    rise = float(val[-end:].mean() - val.min())
+    gap = float((val - train)[-end:].mean() - max(0.0, val[0] - train[0]))
+    return (rise <= 0.03 and gap <= 0.2) if label == "healthy" else (rise >= 0.15 or gap >= 0.45)
+
+
+def _noise(n: int, shape: str, rng: Rng) -> Floats:
+    """Unit noise: white, heavy-tailed (t, 3 degrees of freedom), or correlated from epoch to epoch (AR(1), 0.6)."""
+    if shape == "heavy":
+        return rng.standard_t(3, n) / np.sqrt(3)
+    white = rng.normal(size=n)
+    if shape == "correlated":
+        for i in range(1, n):
+            white[i] = 0.6 * white[i - 1] + 0.8 * white[i]
+    return white
+
+
+def _fall(u: Floats, rng: Rng) -> Floats:
+    """A fall from 1 to 0 over u in [0, 1): exponential, power law, after a plateau, or with learning-rate drops."""
+    shape = rng.choice(["exponential", "power", "plateau", "drops"], p=[0.4, 0.25, 0.15, 0.2])
+    if shape == "exponential":
+        f = np.exp(-rng.uniform(6, 25) * u)
+    elif shape == "power":
+        f = 1 / (1 + rng.uniform(20, 200) * u)
+    elif shape == "plateau":
+        f = 1 / (1 + np.exp((u - rng.uniform(0.1, 0.3)) * rng.uniform(30, 60)))
+    else:
+        first, second = rng.uniform(0.25, 0.45), rng.uniform(0.5, 0.65)
+        steps = rng.uniform(0.1, 0.3) * (u < first) + rng.uniform(0.02, 0.1) * (u < second)
+        f = (1 - steps[0]) * np.exp(-rng.uniform(10, 25) * u) + steps
+    return (f - f[-1]) / (f[0] - f[-1])
+
+
+def _generalise(train: Floats, rng: Rng, most: float = 0.18) -> Floats:
+    """A validation loss that follows the training loss but for a part of what was learned."""
+    return 1 - (1 - rng.uniform(0, most)) * (1 - train)
+
+
+def _converged(u: Floats, rng: Rng) -> Clean:
+    train = _fall(u, rng)
+    return train, _generalise(train, rng)
+
+
+def _below(u: Floats, rng: Rng) -> Clean:
+    """Dropout or augmentation: the validation loss is below the training loss."""
+    train = _fall(u, rng)
+    return train, _generalise(train, rng) - rng.uniform(0.05, 0.3) * np.minimum(1, 10 * u)
+
+
+def _shifted(u: Floats, rng: Rng) -> Clean:
+    """Another distribution in validation: a gap from the first epoch on that does not grow."""
+    train = _fall(u, rng)
+    return train, _generalise(train, rng) + rng.uniform(0.2, 0.6)
+
+
+def _recovered(u: Floats, rng: Rng) -> Clean:
+    """Double descent: a hump in the middle, and a new minimum at the end."""
+    train = _fall(u, rng)
+    centre, width = rng.uniform(0.3, 0.5), rng.uniform(0.05, 0.1)
+    hump = rng.uniform(0.1, 0.8) * np.exp(-0.5 * ((u - centre) / width) ** 2)
+    return train, _generalise(train, rng) + hump - 0.1 * np.clip((u - centre) / (0.85 - centre), 0, 1)
+
+
+def _grokked(u: Floats, rng: Rng) -> Clean:
+    """Training is learned early, validation late and suddenly."""
+    late = 1 / (1 + np.exp((u - rng.uniform(0.4, 0.7)) * 50))
+    return np.exp(-rng.uniform(15, 30) * u), 1 - rng.uniform(0.85, 1) * (1 - late)
+
+
+def _fast(u: Floats, rng: Rng) -> Clean:
+    """Nearly everything is learned in the first epoch."""
+    train = rng.uniform(0.05, 0.2) * _fall(u, rng)
+    train[0] = 1
+    return train, _generalise(train, rng, 0.05)
+
+
+def _slight(u: Floats, rng: Rng) -> Clean:
+    """A rise that nobody would call overfitting."""
+    train, val = _converged(u, rng)
+    return train, val + rng.uniform(0.005, 0.03) * _ramp(u, rng.uniform(0.2, 0.6))
+
+
+def _ramp(u: Floats, start: float) -> Floats:
+    return np.clip((u - start) / (u[-1] - start), 0, 1)
+
+
+def _rising(u: Floats, rng: Rng) -> Clean:
+    train, val = _converged(u, rng)
+    return train, val + 10 ** rng.uniform(-0.8, 0.5) * _ramp(u, rng.uniform(0.05, 0.7)) ** rng.uniform(0.7, 1.3)
+
+
+def _saturating(u: Floats, rng: Rng) -> Clean:
+    train, val = _converged(u, rng)
+    return train, val + 10 ** rng.uniform(-0.8, 0.3) * (1 - np.exp(-4 * _ramp(u, rng.uniform(0.05, 0.6))))
+
+
+def _first_best(u: Floats, rng: Rng) -> Clean:
+    rise = rng.uniform(0.15, 2)
+    return _fall(u, rng), 1 + rise * (u if rng.random() < 0.5 else 1 - np.exp(-4 * u))
+
+
+def _after_drop(u: Floats, rng: Rng) -> Clean:
+    """Robust overfitting (Rice et al. 2020): a learning-rate drop brings the minimum and starts the rise."""
+    start, height = rng.uniform(0.3, 0.7), rng.uniform(0.1, 0.4)
+    before = height * (u < start)
+    train = (1 - height) * np.exp(-rng.uniform(10, 25) * u) + before
+    return train, _generalise(train, rng) + rng.uniform(0.15, 1) * _ramp(u, start)
+
+
+def _stall(u: Floats, rng: Rng) -> Clean:
+    """Validation stops improving while the training loss goes on to fall by half of all it learns, or more."""
+    train = np.exp(-rng.uniform(2, 4) * u)
+    train = (train - train[-1]) / (1 - train[-1])
+    return train, np.maximum(train, train[int(rng.uniform(0.1, 0.3) * len(u))])
+
+
+def _tall(u: Floats, rng: Rng) -> Clean:
+    """Overfitting in the shadow of a first epoch many times as high as all others."""
+    train, val = _converged(u, rng)
+    first = rng.uniform(2, 20) * (u == 0)
+    return train + first, val + 10 ** rng.uniform(-0.4, 0.5) * _ramp(u, rng.uniform(0.05, 0.7)) + first
+
+
+def _slow(u: Floats, rng: Rng) -> Clean:
+    train = np.exp(-rng.uniform(0.2, 1.5) * u)
+    train = (train - train[-1]) / (1 - train[-1])
+    return train, train * rng.uniform(0.85, 1) + rng.uniform(0, 0.05)
+
+
+def _nothing(u: Floats, rng: Rng) -> Clean:
+    return np.zeros_like(u), np.full_like(u, rng.uniform(0, 0.3))
+
+
+def _not_a_number(u: Floats, rng: Rng) -> Clean:
+    train, val = _converged(u, rng)
+    gone = u >= rng.uniform(0.3, 0.8)
+    return np.where(gone, np.nan, train), np.where(gone, np.nan, val)
+
+
+def _exploding(u: Floats, rng: Rng) -> Clean:
+    train, val = _converged(u, rng)
+    burst = rng.uniform(1.5, 20) * _ramp(u, rng.uniform(0.3, 0.8))
+    return train + burst, val + burst
+
+
+KINDS: dict[str, dict[str, Callable[[Floats, Rng], Clean]]] = {
+    "healthy": {
+        "converged": _converged,
+        "below": _below,
+        "shifted": _shifted,
+        "recovered": _recovered,
+        "grokked": _grokked,
+        "fast": _fast,
+        "slight": _slight,
+    },
+    "overfit": {
+        "rising": _rising,
+        "saturating": _saturating,
+        "first_best": _first_best,
+        "after_drop": _after_drop,
+        "stall": _stall,
+        "tall": _tall,
+    },
+    "underfit": {"slow": _slow, "nothing": _nothing},
+    "diverged": {"not_a_number": _not_a_number, "exploding": _exploding},
+}
