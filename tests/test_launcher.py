@@ -11,7 +11,7 @@ from conftest import Cli
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.experimental.callback import Callback
 
-from trainer import sweep
+from trainer import evaluate, sweep
 from trainer.stack import Job
 
 TINY = "epochs=1 data.train_size=64 model.width=4 record.pictures=false"
@@ -70,6 +70,18 @@ def test_a_sweep_ends_with_its_table_and_files(cli: Cli, tmp_path: Path) -> None
         assert run["verdict"] == summary["verdict"]["verdict"]
     with open(tmp_path / "here" / "sweep.csv") as file:
         assert [row["test loss"] for row in csv.DictReader(file)] == [str(run["test loss"]) for run in runs]
+
+
+def test_a_sweep_is_judged_as_its_runs_were(cli: Cli, tmp_path: Path) -> None:
+    """Every run once, with the verdict it had at its end; a knob that changes labels is no other split."""
+    assert cli(f"-m {HERE} {TINY.replace('epochs=1', 'epochs=6')} data.label_noise=0,0.5 seed=1,2")[0] == 0
+    assert evaluate.main(["here", "--json", "found.json"]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found["runs"]) == 4
+    for run in found["runs"]:
+        summary = json.loads((Path(run["path"]) / "summary.json").read_text())
+        assert (run["verdict"], run["best_epoch"]) == (summary["verdict"]["verdict"], summary["verdict"]["best_epoch"])
+    assert not any("split" in warning for warning in found["warnings"])
 
 
 FAILING = {

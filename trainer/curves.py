@@ -105,7 +105,7 @@ def _read_folder(search: _Search, folder: Path, folders: list[str], files: list[
         _add(search, series, path, "events", notes)
     if len(search.runs) == found:
         for name in sorted(files):
-            if name.endswith(".csv"):
+            if name.endswith(".csv") and not (name == "sweep.csv" and "sweep.json" in files):  # a row a run: no curve
                 _add(search, foreign.read_csv(folder / name), folder / name, "csv", [])
     if len(search.runs) > found:
         return

@@ -66,8 +66,8 @@ class Split:
 
     @property
     def hash(self) -> str:
-        """Hash of which examples train and validate, and with which training labels."""
-        return _hash(self.train, self.val, self.train_y)
+        """Hash of which examples train and which validate; label noise leaves it as it is."""
+        return _hash(self.train, self.val)
 
 
 def load(data: cfg.Data, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Dataset:
