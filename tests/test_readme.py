@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from trainer import app
+from trainer import app, evaluate
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,7 +29,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def call(line: str, monkeypatch: pytest.MonkeyPatch) -> int:
     """A command line of README in this process."""
-    arguments = shlex.split(line)[3:]
+    module, *arguments = shlex.split(line)[2:]
+    if module == "trainer.evaluate":
+        return evaluate.main(arguments)
     GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", ["trainer", *arguments])
     return app.run(arguments)

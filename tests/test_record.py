@@ -18,7 +18,8 @@ from torch import nn
 from trainer.config import Config
 from trainer.data import Dataset
 from trainer.events import Scalars, read_scalars
-from trainer.record import NO_HYPERPARAMETERS, judge
+from trainer.record import NO_HYPERPARAMETERS
+from trainer.train import judge
 
 FILES = ["checkpoints/best.pt", "checkpoints/last.pt", "metrics.csv", "summary.json", "trainer.log"]
 NAMES = [f"layers.{i}.{part}" for i in range(3) for part in ("weight", "bias")]
@@ -109,7 +110,7 @@ def test_the_summary_agrees_with_the_curves(default: Path) -> None:
     assert found["parameters"] == 64 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
     assert found["final"] == table[-1]
     assert found["best"] == min(table, key=lambda row: row["val/loss"])
-    assert found["verdict"] == json.loads(json.dumps(judge(table)))
+    assert found["verdict"] == json.loads(json.dumps(judge(table).to_json()))
     for name, prefix in (("best", "test/"), ("last", "test/last_")):
         for key in ("loss", "accuracy"):
             recorded = scalars(default)[prefix + key].values[0]

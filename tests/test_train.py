@@ -18,7 +18,7 @@ from torch import nn
 from trainer import model
 from trainer.config import Config, ConfigError
 from trainer.data import EpochOrder, split
-from trainer.train import Stack
+from trainer.train import Stack, judge
 
 Choice = tuple[tuple[str, ...], dict[str, Any]]
 MIXED: list[Choice] = [  # of optimizers, dropout, schedules, clipping, noise, init, seeds, budgets, early stopping
@@ -349,3 +349,23 @@ def test_batch_norm_of_a_single_example_is_refused(train_size: int, batch: int, 
     )
     for harmless in ({"model.batchnorm": False}, {"model.depth": 0}):
         assert run([spirals(**(values | harmless))], small_data("spirals")).reasons == ["budget"]
+
+
+@pytest.mark.parametrize("patience", [None, 1, 4])
+def test_early_stopping_by_the_verdict(patience: int | None) -> None:
+    """A loss that falls for ten epochs and then climbs back: stopped where `judge` has said overfit long enough."""
+    epochs = [*range(1, 41)]
+    losses = [3 - 0.25 * min(e, 10) + 0.1 * max(0, e - 10) for e in epochs]
+    rows = [
+        {"epoch": e, "step": e, "eval/train_loss": 3 - 0.07 * e, "val/loss": v}
+        for e, v in zip(epochs, losses, strict=True)
+    ]
+    called = [judge(rows[: n + 1]).verdict == "overfit" for n in range(len(rows))]
+    assert not any(called[:10])
+    assert all(called[30:])
+    values = {"early_stopping.monitor": "verdict", "early_stopping.patience": patience}
+    member = Stack([spirals(**values)], small_data("spirals")).members[0]
+    stopped = next(n for n, row in enumerate(rows, 1) if member.observe(row, lambda: {}))
+    assert stopped == called.index(True) + (patience or 1)
+    assert member.best is not None
+    assert member.best.epoch == 10

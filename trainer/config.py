@@ -113,6 +113,7 @@ class Device(enum.Enum):
 class Monitor(enum.Enum):
     val_loss = "val/loss"
     val_accuracy = "val/accuracy"
+    verdict = "verdict"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,9 +206,18 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
-    monitor: Monitor = knob("what decides the best epoch")
-    patience: int | None = knob("epochs without improvement until the run stops; null: never", "epochs", ge=1)
+    monitor: Monitor = knob("what decides when to stop: a value that no longer improves, or the verdict overfit")
+    patience: int | None = knob(
+        "epochs without improvement, or called overfit in a row, until the run stops; null: never, or at once",
+        "epochs",
+        ge=1,
+    )
     min_delta: float = knob("smallest change that counts as an improvement", ge=0)
+
+    @property
+    def tag(self) -> str:
+        """The value whose best epoch is kept."""
+        return "val/accuracy" if self.monitor is Monitor.val_accuracy else "val/loss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -440,7 +450,8 @@ def _contradictions(config: Config) -> list[str]:
         problems.append("loss.label_smoothing: only cross-entropy can be smoothed; set it to 0")
     if config.early_stopping.monitor is Monitor.val_accuracy and config.data.name is DataName.line:
         problems.append("early_stopping.monitor: a regression has no accuracy; try early_stopping.monitor=val/loss")
-    if config.early_stopping.patience is not None and config.data.val_fraction == 0:
+    stops = config.early_stopping.patience is not None or config.early_stopping.monitor is Monitor.verdict
+    if stops and config.data.val_fraction == 0:
         problems.append(
             "early_stopping.patience: data.val_fraction=0 leaves nothing to monitor; "
             "try early_stopping.patience=null, or data.val_fraction=0.1"

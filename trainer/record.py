@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import checkpoint, files, overfit, pictures
+from trainer import checkpoint, files, pictures
 from trainer.config import Config
 from trainer.events import EventWriter
-from trainer.train import Member, Stack, evaluate_test
+from trainer.train import Member, Stack, evaluate_test, judge
 
 FLUSH_STEPS = 1024
 FLUSH_S = 2.0
@@ -199,7 +199,7 @@ class Recorder:
 
     def _summary(self, stack: Stack, member: Member, reason: str, test: dict[str, Any]) -> dict[str, Any]:
         rows = member.rows
-        verdict = judge(rows)
+        verdict = judge(rows).to_json()
         seconds = time.perf_counter() - self.began
         recording = self.seconds + stack.measuring_s
         return {
@@ -234,21 +234,6 @@ class Recorder:
                 "training_s": seconds - recording - stack.evaluating_s,
             },
         }
-
-
-def judge(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """The verdict on a run's rows so far, as JSON."""
-
-    def column(tag: str) -> list[float] | None:
-        return [row[tag] for row in rows] if rows and tag in rows[0] else None
-
-    return overfit.judge(
-        column("eval/train_loss") or [],
-        column("val/loss"),
-        column("eval/train_accuracy"),
-        column("val/accuracy"),
-        [row["epoch"] for row in rows],
-    ).to_json()
 
 
 def epoch_line(row: dict[str, float]) -> str:

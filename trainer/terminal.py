@@ -130,11 +130,10 @@ class SweepDisplay:
     def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
         """Called every epoch of a stack."""
         for member, row in zip(stack.members, rows, strict=True):
-            value = row.get(member.config.early_stopping.monitor.value, row["eval/train_loss"])
-            is_loss = member.config.early_stopping.monitor.value == "val/loss"
+            tag = member.config.early_stopping.tag
+            value, is_loss = row.get(tag, row["eval/train_loss"]), tag == "val/loss"
             if (value if is_loss else -value) < self.best[0]:
-                name = member.config.early_stopping.monitor.value.replace("/", " ")
-                self.best = (value if is_loss else -value, f"best {name} {value:.4f}")
+                self.best = (value if is_loss else -value, f"best {tag.replace('/', ' ')} {value:.4f}")
 
     def done(self, jobs: Sequence[Job]) -> None:
         """A stack's jobs have ended."""

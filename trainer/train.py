@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import data as datasets
-from trainer import metrics, model
+from trainer import metrics, model, overfit
 from trainer.config import Config, ConfigError, CustomModel, Mlp, Monitor
 from trainer.data import Dataset, Split
 from trainer.optim import MemberOptimizers, lr_schedule
@@ -48,6 +48,7 @@ class Member:
     rows: list[dict[str, float]] = field(default_factory=list)  # one an epoch: epoch, step and every per-epoch scalar
     best: Best | None = None
     waited: int = 0  # epochs since the monitored value last improved
+    overfit_for: int = 0  # epochs in a row with the verdict overfit, where that is monitored
 
     def observe(self, row: dict[str, float], snapshot: Callable[[], dict[str, Tensor]]) -> str | None:
         """Take in an epoch's metrics; the reason to stop, if there is one.
@@ -56,21 +57,40 @@ class Member:
         """
         self.rows.append(row)
         stopping = self.config.early_stopping
-        value = row.get(stopping.monitor.value)
+        value = row.get(stopping.tag)
         if value is None:
             self.best = Best(int(row["epoch"]), math.nan, row, snapshot())
         else:
-            loss = value if stopping.monitor is Monitor.val_loss else -value
+            loss = -value if stopping.monitor is Monitor.val_accuracy else value
             if self.best is None or loss < self.best.value - stopping.min_delta:  # NaN is no improvement
                 self.best = Best(int(row["epoch"]), loss if math.isfinite(loss) else math.inf, row, snapshot())
                 self.waited = 0
             else:
                 self.waited += 1
+        patience = stopping.patience
+        if stopping.monitor is Monitor.verdict:
+            self.overfit_for = self.overfit_for + 1 if judge(self.rows).verdict == "overfit" else 0
+            self.waited, patience = self.overfit_for, patience or 1
         if not all(math.isfinite(v) for tag, v in row.items() if tag.startswith("weight_norm/")):
             return "diverged"
-        if stopping.patience is not None and self.waited >= stopping.patience:
+        if patience is not None and self.waited >= patience:
             return "early_stopping"
         return None
+
+
+def judge(rows: Sequence[dict[str, float]]) -> overfit.Verdict:
+    """The verdict on a run's rows so far."""
+
+    def column(tag: str) -> list[float] | None:
+        return [row[tag] for row in rows] if rows and tag in rows[0] else None
+
+    return overfit.judge(
+        column("eval/train_loss") or [],
+        column("val/loss"),
+        column("eval/train_accuracy"),
+        column("val/accuracy"),
+        [row["epoch"] for row in rows],
+    )
 
 
 class Observer(Protocol):
