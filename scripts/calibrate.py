@@ -100,16 +100,33 @@ def real(out: Path) -> None:
             command += ["record.pictures=false", f"hydra.sweep.dir={directory.resolve()}"]
             subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
             (directory / "done").touch()
-        cases += [_judge_run(label, overrides, path) for path in sorted(directory.glob("*/metrics.csv"))]
+        paths = sorted(directory.glob("*/metrics.csv"), key=lambda path: int(path.parent.name))
+        runs = [_losses(path) for path in paths]
+        for first in range(0, len(runs), SEEDS):  # the seed is the last key of the sweep: it changes fastest
+            cases += _judge_seeds(label, overrides, runs[first : first + SEEDS])
     print(f"\n## Real runs ({len(cases)}, digits, {SEEDS} seeds each)\n")
     _report(cases)
 
 
-def _judge_run(label: str, kind: str, path: Path) -> Case:
+def _losses(path: Path) -> tuple[list[float], list[float]]:
+    """Training and validation loss of a run, one value an epoch."""
     with path.open() as file:
         rows = list(csv.DictReader(file))
     train, val = ([float(row[tag]) for row in rows] for tag in ("eval/train_loss", "val/loss"))
-    return Case(label, kind, np.nan, judge(train, val), np.nan)
+    return train, val
+
+
+def _judge_seeds(label: str, kind: str, runs: list[tuple[list[float], list[float]]]) -> list[Case]:
+    """Judge the seeds of one config; their true onset is taken to be the minimum of their mean validation curve."""
+    cases = []
+    for train, val in runs:
+        verdict = judge(train, val)
+        error = np.nan
+        if label == "overfit" and verdict.onset is not None:
+            mean_curve = np.mean([curve for _, curve in runs], axis=0)
+            error = abs(verdict.onset - 1 - int(np.argmin(mean_curve))) / len(val)
+        cases.append(Case(label, kind, np.nan, verdict, error))
+    return cases
 
 
 def _report(cases: list[Case]) -> None:

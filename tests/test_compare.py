@@ -301,6 +301,23 @@ def test_values_of_every_type_and_measures_of_some_runs() -> None:
     json.dumps(found.to_json(), allow_nan=False)
 
 
+@pytest.mark.filterwarnings("error")
+def test_any_config_and_any_numbers_give_strict_json() -> None:
+    rng, choice = np.random.default_rng(0), random.Random(0)
+    values: list[Any] = [None, True, 0, 1, "a", "1", [1, 2], {"a": 1}, float("nan"), 2**60, -1e-9]
+    numbers = [0.5, float("nan"), float("inf"), 1e308, 0.7, 0.9]
+    for _ in range(150):
+        keys = choice.sample(["a", "optimizer._target_", "optimizer.lr", "epochs"], choice.randint(0, 3))
+        runs = []
+        for number in range(choice.randint(1, 20)):
+            config = {key: choice.choice(values) for key in keys} | {"seed": choice.choice([0, 1, "x", None])}
+            measures = {key: choice.choice([*numbers, float(rng.normal())]) for key in ("gap", "best_val_loss")}
+            verdict = Verdict(choice.choice(["overfit", "diverged"]), None, None, "", {})
+            runs.append(Run(f"path {number}", "x", config, verdict, measures))
+        found = json.dumps(compare(runs).to_json(), allow_nan=False)
+        assert json.dumps(compare(choice.sample(runs, len(runs))).to_json()) == found
+
+
 def test_runs_without_seeds_are_tested_unpaired() -> None:
     runs = [dataclasses.replace(r, config={k: v for k, v in r.config.items() if k != "seed"}) for r in grid()]
     test = compare(runs).differences[0]

@@ -208,6 +208,19 @@ def test_a_hole_in_the_middle_is_bridged(value: float) -> None:
     assert judge(np.where(T == 15, value, TRAIN), OVERFIT).verdict == "overfit"
 
 
+@pytest.mark.filterwarnings("error")
+def test_any_numbers_at_all_give_a_verdict_in_strict_json() -> None:
+    rng = np.random.default_rng(0)
+    odd = [0, 1, -1, np.nan, np.inf, -np.inf, 1e308, -1e308, 1e-320, 5, 5]
+    for _ in range(1500):
+        n, m = rng.integers(0, 14, 2)
+        train, val = rng.choice(odd, n), rng.choice(odd, m)
+        common = np.where(rng.random(n) < 0.7, rng.normal(size=n), train)
+        epochs = rng.choice([1, 2, 3, 4, 5, 6, np.nan, np.inf], n)
+        for found in (judge(train, val), judge(common, common[::-1]), judge(common, train, train, train, epochs)):
+            json.dumps(found.to_json(), allow_nan=False)
+
+
 def test_validation_every_few_epochs_has_not_diverged() -> None:
     sparse = np.where(T % 3 == 0, OVERFIT, np.nan)  # the last two epochs were not measured
     assert judge(TRAIN, sparse).verdict == "overfit"

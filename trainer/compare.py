@@ -46,7 +46,6 @@ a chance of 80 % if the true difference is the one seen (None if claimed, or unk
 """
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -55,8 +54,8 @@ from typing import Any
 import numpy as np
 
 from trainer import fairness
-from trainer.groups import Group, Knob, Layout, Run, common_config, label, layout
-from trainer.stats import Floats, differences, grid_step, holm, mean_interval, mean_of, seeds_needed, share_interval
+from trainer.groups import Knob, Layout, Run, label, layout, summaries
+from trainer.stats import Floats, differences, grid_step, holm, mean_interval, mean_of, number, seeds_needed
 
 __all__ = ["Comparison", "Run", "compare"]
 
@@ -123,7 +122,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
         if len(plan.knobs) > 1:
             between += _differences(plan, measure, padded, step2, tests)
         interactions += _interactions(plan, measure, padded, step2, tests)
-    groups = _groups(plan, values)
+    groups = summaries(plan, values)
     best = _best(values[criterion], criterion) if criterion else None
     rivals = _rivals(plan, values[criterion], criterion, best, tests) if criterion and best is not None else []
     _answer(tests, len(plan.groups))
@@ -147,7 +146,7 @@ def _effects(plan: Layout, measure: str, padded: Floats, step2: float, tests: li
         complete = np.isfinite(values_LRS).any(2).all(0)  # combinations of the other knobs that have every level
         mean, _, low, high, n = mean_interval(mean_of(values_LRS[:, complete] if complete.any() else values_LRS, 1))
         levels = [
-            {"value": value, "mean": _number(mean[i]), "low": _number(low[i]), "high": _number(high[i]), "n": int(n[i])}
+            {"value": value, "mean": number(mean[i]), "low": number(low[i]), "high": number(high[i]), "n": int(n[i])}
             for i, value in enumerate(knob.levels)
         ]
         contrasts = []
@@ -249,14 +248,14 @@ def _answer(tests: list[_Test], num_groups: int) -> None:
         seeds = max(int(needed[index]), int(found.n[index]) + 1) if settles else None
         test.answer |= {
             "measure": test.measure,
-            "difference": _number(found.difference[index]),
-            "low": _number(found.low[index]),
-            "high": _number(found.high[index]),
-            "sd": _number(found.sd[index]),
+            "difference": number(found.difference[index]),
+            "low": number(found.low[index]),
+            "high": number(found.high[index]),
+            "sd": number(found.sd[index]),
             "n": int(found.n[index]),
             "paired": bool(found.paired[index]),
-            "p": _number(found.p[index]),
-            "p_adjusted": _number(adjusted[index]),
+            "p": number(found.p[index]),
+            "p_adjusted": number(adjusted[index]),
             "claimed": claimed,
             "answer": "differs" if claimed else "not enough seeds" if settles or not possible[index] else NO_DIFFERENCE,
             "seeds_needed": seeds,
@@ -309,41 +308,6 @@ def _summary(effect: dict[str, Any]) -> dict[str, Any]:
         largest = max(tested, key=lambda contrast: (contrast["claimed"], abs(contrast["difference"])))
         sentence = largest["sentence"]
     return {"size": size, "claimed": claimed, "sentence": sentence}
-
-
-def _groups(plan: Layout, values: dict[str, Floats]) -> list[dict[str, Any]]:
-    """The groups with their intervals."""
-    intervals = {measure: mean_interval(values_GS) for measure, values_GS in values.items()}
-    return [
-        {
-            "name": group.name,
-            "knobs": {knob.name: knob.levels[i] for knob, i in zip(plan.knobs, group.levels, strict=True)},
-            "config": common_config(group.runs),
-            "runs": [run.path for run in group.runs],
-            "seeds": [run.config.get("seed") for run in group.runs],
-            "n": len(group.runs),
-            "verdicts": dict(sorted(Counter(run.verdict.verdict for run in group.runs).items())),
-            "overfit_share": _overfit_share(group),
-            "measures": {
-                measure: {
-                    **{
-                        key: _number(column[g])
-                        for key, column in zip(("mean", "sd", "low", "high"), found, strict=False)
-                    },
-                    "n": int(found[4][g]),
-                }
-                for measure, found in intervals.items()
-            },
-        }
-        for g, group in enumerate(plan.groups)
-    ]
-
-
-def _overfit_share(group: Group) -> dict[str, float | int]:
-    """The share of a group's runs that overfit, with Wilson's interval."""
-    hits = sum(run.verdict.verdict == "overfit" for run in group.runs)
-    low, high = share_interval(hits, len(group.runs))
-    return {"mean": hits / len(group.runs), "low": low, "high": high, "n": len(group.runs)}
 
 
 def _best(values_GS: Floats, criterion: str) -> int | None:
@@ -402,8 +366,3 @@ def _ends(knob: Knob) -> list[tuple[int, int]]:
     if all(isinstance(value, (int, float)) for value in knob.levels):
         return [(0, len(knob.levels) - 1)]
     return _pairs(len(knob.levels)) if len(knob.levels) <= MAX_NAMES else []
-
-
-def _number(value: float) -> float | None:
-    """A number for JSON, None for what is none."""
-    return float(value) if math.isfinite(value) else None

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.groups import UNFINISHED, Group, Layout, Run, label
+from trainer.groups import UNFINISHED, Group, Layout, Run, hashable, label
 
 Warnings = list[dict[str, str]]
 BOUNDED = (
@@ -94,7 +94,7 @@ def _budget(plan: Layout) -> dict[str, str] | None:
     if any("epochs" in knob.keys for knob in plan.knobs):
         return None
     runs = [run for group in plan.groups for run in group.runs if run.counts]
-    epochs = {epochs for run in runs if (epochs := run.config.get("epochs", run.epochs))}
+    epochs = {n for run in runs if isinstance(n := run.config.get("epochs", run.epochs), int)}
     if len(epochs) < 2:
         return None
     return _warning("budget", f"the runs trained for {min(epochs)} to {max(epochs)} epochs: unequal budgets")
@@ -109,7 +109,7 @@ def _learning_rate(plan: Layout) -> dict[str, str] | None:
         return None
     rates: dict[int, set[Any]] = defaultdict(set)
     for group in plan.groups:
-        rates[group.levels[optimizers]].add(group.runs[0].config.get("optimizer.lr"))
+        rates[group.levels[optimizers]].add(hashable(group.runs[0].config.get("optimizer.lr")))
     levels = plan.knobs[optimizers].levels
     few = [label(levels[level]) for level, values in sorted(rates.items()) if len(values) == 1 and None not in values]
     if not few:

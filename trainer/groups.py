@@ -1,16 +1,17 @@
 """Runs sorted into groups, everything but the seed alike; the knobs found; values laid out as group x seed arrays."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.overfit import Verdict
-from trainer.stats import Floats
+from trainer.overfit import INFINITE, Verdict
+from trainer.stats import Floats, mean_interval, number, share_interval
 
 SEED = "seed"
 UNFINISHED = ("failed", "interrupted")
@@ -70,7 +71,7 @@ class Layout:
         for row, group in enumerate(self.groups):
             for run, seed in zip(group.runs, group.seeds, strict=True):
                 value = run.measures.get(measure)
-                if run.counts and value is not None and np.isfinite(value):
+                if run.counts and value is not None and abs(value) < INFINITE:
                     total[row, column[seed]] += value
                     count[row, column[seed]] += 1
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
@@ -151,11 +152,11 @@ def hashable(value: Any) -> Any:
     """A config value as something that can be compared and hashed; lists and dicts as their JSON, True apart from 1."""
     if isinstance(value, bool):
         return str(value).lower()
-    return (
-        value
-        if value is None or isinstance(value, (int, float, str))
-        else json.dumps(value, sort_keys=True, default=str)
-    )
+    if value is None or isinstance(value, (int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def natural(value: Any) -> tuple[int, float, str]:
@@ -170,7 +171,43 @@ def label(value: Any) -> str:
     return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def common_config(runs: Iterable[Run]) -> dict[str, Any]:
-    """The keys and values that all the runs share."""
-    first, *rest = (run.config for run in runs)
-    return {key: value for key, value in first.items() if all(key in other and other[key] == value for other in rest)}
+def common_config(runs: Sequence[Run]) -> dict[str, Any]:
+    """The keys and values that all the runs share; what JSON cannot hold as text."""
+    first, *rest = [{key: hashable(value) for key, value in run.config.items()} for run in runs]
+    shared = [key for key, value in first.items() if all(key in other and other[key] == value for other in rest)]
+    return {key: value if isinstance(value := runs[0].config[key], bool) else first[key] for key in shared}
+
+
+def summaries(plan: Layout, values: dict[str, Floats]) -> list[dict[str, Any]]:
+    """The groups as `compare` gives them: runs, verdicts, and every measure with its interval."""
+    intervals = {measure: mean_interval(values_GS) for measure, values_GS in values.items()}
+    return [
+        {
+            "name": group.name,
+            "knobs": {knob.name: knob.levels[i] for knob, i in zip(plan.knobs, group.levels, strict=True)},
+            "config": common_config(group.runs),
+            "runs": [run.path for run in group.runs],
+            "seeds": [hashable(run.config.get("seed")) for run in group.runs],
+            "n": len(group.runs),
+            "verdicts": dict(sorted(Counter(run.verdict.verdict for run in group.runs).items())),
+            "overfit_share": _overfit_share(group),
+            "measures": {
+                measure: {
+                    **{
+                        key: number(column[g])
+                        for key, column in zip(("mean", "sd", "low", "high"), found, strict=False)
+                    },
+                    "n": int(found[4][g]),
+                }
+                for measure, found in intervals.items()
+            },
+        }
+        for g, group in enumerate(plan.groups)
+    ]
+
+
+def _overfit_share(group: Group) -> dict[str, float | int]:
+    """The share of a group's runs that overfit, with Wilson's interval."""
+    hits = sum(run.verdict.verdict == "overfit" for run in group.runs)
+    low, high = share_interval(hits, len(group.runs))
+    return {"mean": hits / len(group.runs), "low": low, "high": high, "n": len(group.runs)}

@@ -34,6 +34,7 @@ LOW_QUANTILE = 0.15
 # Counts and factors:
 PROGRESS = 3.0  # what validation still gains in the last part is taken off the gap so many times
 NOISE_EPOCHS = 10  # epochs up to the minimum that it takes to know the noise of the validation curve
+INFINITE = 1e150  # a loss beyond this is taken as infinite: its square is
 FIRST_EPOCH = 3.0  # the first epoch counts for at most this many times the range of all others
 NOTHING_LEARNED = 3.0  # a fall of the training loss within this many of its own noise
 
@@ -87,6 +88,8 @@ def judge(
     ]
     has_val = len(val) > 0
     table = in_order(np.stack([x, train, val if has_val else train, *accuracies]))
+    losses = table[1:3]
+    losses[np.abs(losses) > INFINITE] *= np.inf
     if (diverged := _non_finite_from(table, has_val)) is not None:
         return diverged
     table = without_repeats(table[:, np.isfinite(table[1]) & (table[2] > -np.inf)])  # nan > -inf is False

@@ -50,6 +50,11 @@ def mean_of(values: Floats, axis: int) -> Floats:
     return np.where(there.any(axis), np.where(there, values, 0.0).sum(axis) / np.maximum(there.sum(axis), 1), np.nan)
 
 
+def number(value: float) -> float | None:
+    """A number for JSON, None for what is none."""
+    return float(value) if np.isfinite(value) else None
+
+
 def share_interval(hits: int, n: int) -> tuple[float, float]:
     """Wilson's interval (1927) for a share: covers near 95 % on average at small n, and never leaves [0, 1].
 

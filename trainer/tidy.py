@@ -31,7 +31,8 @@ def align(train_x: Curve, train_y: Curve, val_x: Curve, val_y: Curve) -> tuple[F
     logged = counts > 0
     train = np.interp(vx, tx, ty)
     if logged.any():
-        train[logged] = np.add.reduceat(ty[: ends[-1]], ends[:-1][logged]) / counts[logged]
+        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf is nan, and means what it says
+            train[logged] = np.add.reduceat(ty[: ends[-1]], ends[:-1][logged]) / counts[logged]
     return vx, train, vy
 
 
@@ -42,8 +43,8 @@ def _sorted(x: Curve, y: Curve) -> tuple[Floats, Floats]:
 
 
 def in_order(table: Floats) -> Floats:
-    """Columns in order of their first row; of equal first rows the last column, and none whose first row is nan."""
-    table = table[:, ~np.isnan(table[0])]
+    """Columns in order of their first row; of equal first rows the last column; none where it is not finite."""
+    table = table[:, np.isfinite(table[0])]
     if np.all(np.diff(table[0]) > 0):
         return table
     table = table[:, np.argsort(table[0], kind="stable")]
