@@ -244,6 +244,12 @@ def test_diverged_runs_are_left_out_of_means() -> None:
     assert group["verdicts"] == {"diverged": 1, "overfit": 4}
 
 
+def test_a_group_that_diverged_is_no_tie() -> None:
+    gone = [dataclasses.replace(r, verdict=Verdict("diverged", None, None, "", {})) for r in grid()[:5]]
+    name = compare(grid()).groups[0]["name"]
+    assert name not in compare([*gone, *grid()[5:]]).recommendation["ties"]
+
+
 # Laws
 
 

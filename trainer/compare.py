@@ -326,7 +326,8 @@ def _recommendation(
         )
     group = groups[best]
     found = group["measures"][criterion]
-    ties = [name for name, test in rivals if not test["claimed"]]
+    known = {other["name"] for other in groups if other["measures"][criterion]["n"]}  # not those that all diverged
+    ties = [name for name, test in rivals if not test["claimed"] and name in known]
     of = criterion.replace("_", " ")
     interval = "" if found["low"] is None else f", 95 % interval {found['low']:.4g} to {found['high']:.4g}"
     sentence = f"use {group['name']}: the best mean {of}, {found['mean']:.4g} (n = {found['n']}{interval})"

@@ -73,6 +73,8 @@ def _by_seed(plan: Layout, key: str) -> dict[Any, set[str]]:
 
 
 def _split(plan: Layout) -> dict[str, str] | None:
+    if any(key.endswith(("train_size", "val_fraction")) for knob in plan.knobs for key in knob.keys):
+        return None  # other splits are what is compared
     seeds = [seed for seed, hashes in _by_seed(plan, "split_hash").items() if len(hashes) > 1]
     if not seeds:
         return None
