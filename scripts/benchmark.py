@@ -29,6 +29,7 @@ from trainer.events import EventWriter
 from trainer.record import Recorder
 
 PYTHON = sys.executable
+MNIST = ["data=mnist", "data.batch_size=64", "model.depth=1", "model.width=256", "model.dropout=0", "epochs=1"]
 SWEEP = ["optimizer=sgd,adam,adamw", "model.dropout=0,0.25,0.5", "model.batchnorm=false,true", "seed=range(5)"]
 
 
@@ -118,8 +119,7 @@ def single(n: int) -> None:
     accuracies = [_test_accuracy([f"seed={seed}"]) for seed in range(5)]
     spread = f"{statistics.fmean(accuracies):.4f} +- {statistics.stdev(accuracies):.4f}"
     print(f"digits, defaults: test accuracy {spread}, n=5; at least 0.97")
-    overrides = ["data=mnist", "model.depth=1", "epochs=1", "record.pictures=false"]
-    config = app.configure(overrides)
+    config = app.configure(MNIST)
     try:
         dataset = data.load(config.data)
     except ConfigError as error:
@@ -262,10 +262,7 @@ def _thousand(folder: str, n: int) -> None:
 
 def _mnist_stack(n: int) -> None:
     """15 runs of MNIST 784-256-10 against the hand-written loop, one epoch each, training time."""
-    configs = [
-        app.configure(["data=mnist", "model.depth=1", "epochs=1", "data.val_fraction=0", f"seed={seed}"])
-        for seed in range(15)
-    ]
+    configs = [app.configure([*MNIST, "data.val_fraction=0", f"seed={seed}"]) for seed in range(15)]
     try:
         dataset = data.load(configs[0].data)
     except ConfigError as error:
@@ -346,7 +343,7 @@ def _add_scalar(folder: str, tags: int = 12, steps: int = 100) -> float:
 def _peak_mb(which: str) -> float:
     """Peak memory of one epoch of MNIST in a fresh process: ours, command and all, or the hand-written loop."""
     with tempfile.TemporaryDirectory() as folder:
-        ours = "import sys; from trainer import app; app.run(['data=mnist', 'model.depth=1', 'epochs=1'])"
+        ours = f"from trainer import app; app.run({MNIST})"
         peer = (
             "import os, torch, torchvision; from scripts.peers import loops; "
             "d = torchvision.datasets.MNIST(os.environ['TRAINER_DATA_ROOT']); "
