@@ -1,6 +1,6 @@
 """Every performance figure of this project: ratios to a peer measured in turn with it, n pairs, median and spread.
 
-python -m scripts.benchmark single [--n 5]      one run (MNIST from TRAINER_DATA_ROOT; skipped where it is absent)
+python -m scripts.benchmark single [--n 3]      one run (MNIST from TRAINER_DATA_ROOT; skipped where it is absent)
 python -m scripts.benchmark sweep [--n 3]       the 90-run sweep against hand-written loops and other runners
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import itertools
 import os
 import platform
@@ -55,10 +56,11 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def pairs(a: Callable[[], float], b: Callable[[], float], n: int) -> list[float]:
-    """n ratios a / b, the two measured in turn after one warm-up each."""
-    for warm_up in (a, b):
-        warm_up()
+def pairs(a: Callable[[], float], b: Callable[[], float], n: int, warm_up: bool = True) -> list[float]:
+    """n ratios a / b, the two measured in turn, after one of each that does not count."""
+    if warm_up:
+        a()
+        b()
     return [a() / b() for _ in range(n)]
 
 
@@ -159,69 +161,55 @@ def single(n: int) -> None:
     print(f"data=mnist, 10 epochs: test accuracy {_test_accuracy(['data=mnist']):.4f}, n=1; at least 0.98")
 
 
-def sweep(n: int) -> None:
+def sweep(n: int, only: str) -> None:
     """The 90-run sweep against peers, and how the cost grows with the size of a stack."""
+    config = app.configure([])
+    dataset = data.load(config.data)
+    split = data.split(dataset, config.data, 0)
+    x, y = dataset.x[split.train], dataset.y[split.train]
+    grid = list(itertools.product(("sgd", "adam", "adamw"), (0.0, 0.25, 0.5), (False, True), range(5)))
     with tempfile.TemporaryDirectory() as folder:
-        config = app.configure([])
-        dataset = data.load(config.data)
-        split = data.split(dataset, config.data, 0)
-        x, y = dataset.x[split.train], dataset.y[split.train]
-        splits = {"train": (x, y), "val": (dataset.x[split.val], dataset.y[split.val])}
-        torch.save(splits, f"{folder}/digits.pt")
-        grid = list(itertools.product(("sgd", "adam", "adamw"), (0.0, 0.25, 0.5), (False, True), range(5)))
-        overrides = ["-m", "trainer", "-m", *SWEEP]
+        file = f"{folder}/digits.pt"
+        torch.save({"train": (x, y), "val": (dataset.x[split.val], dataset.y[split.val])}, file)
+        peer = ["-m", "scripts.peers.textbook", "-m", *(o.replace("model.", "") for o in SWEEP), f"data={file}"]
+        joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+        lightning = ["-m", "scripts.peers.lightning_runs", file, folder, "9"]
 
         def sequential() -> float:
             torch.set_num_threads(1)
             return seconds(lambda: [_peer_run(*setting[:3], x, y) for setting in grid])
 
-        def ours() -> float:
-            return _train_jobs([app.configure(_overrides(*setting)) for setting in grid], folder)
+        def whole() -> float:
+            return command("-m", "trainer", "-m", *SWEEP, folder=folder)
 
-        say("(a) hand-written sequential loops / our training, 90 runs", pairs(sequential, ours, n), "at least 6")
-        whole = lambda: command(*overrides, folder=folder)  # noqa: E731
-        textbook = [
-            "-m",
-            "scripts.peers.textbook",
-            "-m",
-            *(o.replace("model.", "") for o in SWEEP),
-            f"data={folder}/digits.pt",
-        ]
-        say(
-            "(b) textbook loop under Hydra's basic launcher / ours, whole command",
-            pairs(lambda: command(*textbook, folder=folder), whole, n),
-            "at least 15",
-        )
-        _optional(
-            "(c) the same under the joblib launcher / ours",
-            "hydra_plugins.hydra_joblib_launcher",
-            lambda: command(*textbook, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", folder=folder),
-            whole,
-            n,
-            "",
-        )
-        _optional(
-            "(d) Lightning, 9 of the runs, times 10 / ours",
-            "lightning",
-            lambda: (
-                10 * command("-m", "scripts.peers.lightning_runs", f"{folder}/digits.pt", folder, "9", folder=folder)
-            ),
-            whole,
-            n,
-            "at least 50",
-        )
-        _growth(config, dataset)
-        _thousand(folder, n)
-        _mnist_stack(n)
+        if "a" in only:
+            configs = [app.configure(_overrides(*setting)) for setting in grid]
+            ratios = pairs(sequential, lambda: _train_jobs(configs, folder), n, warm_up=False)
+            say("(a) hand-written sequential loops, nothing recorded / our training, 90 runs", ratios, "at least 6")
+        if "b" in only:
+            ratios = pairs(lambda: command(*peer, folder=folder), whole, n, warm_up=False)
+            say("(b) textbook loop under Hydra's basic launcher / ours, whole command", ratios, "at least 15")
+        if "c" in only and _installed("hydra_plugins.hydra_joblib_launcher"):
+            ratios = pairs(lambda: command(*peer, *joblib, folder=folder), whole, n, warm_up=False)
+            say("(c) the same under the joblib launcher / ours", ratios, "")
+        if "d" in only and _installed("lightning"):
+            ratios = pairs(lambda: 10 * command(*lightning, folder=folder), whole, n, warm_up=False)
+            say("(d) Lightning, 9 of the runs, times 10 / ours, whole command", ratios, "at least 50")
+        if "k" in only:
+            _growth(config, dataset)
+        if "t" in only:
+            _thousand(folder, n)
+        if "m" in only:
+            _mnist_stack(n)
 
 
-def _optional(what: str, module: str, peer: Callable[[], float], ours: Callable[[], float], n: int, limit: str) -> None:
+def _installed(module: str) -> bool:
     try:
-        __import__(module)
+        importlib.import_module(module)
     except ImportError:
-        print(f"{what}: not measured, {module.split('.')[-1]} is not installed")
-        return
-    say(what, pairs(peer, ours, n), limit)
+        print(f"not measured: {module} is not installed")
+        return False
+    return True
 
 
 def _growth(config: Config, dataset: data.Dataset) -> None:
@@ -229,9 +217,7 @@ def _growth(config: Config, dataset: data.Dataset) -> None:
     torch.set_num_threads(1)
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     peak = max(2 * 1024**3 / seconds(lambda: a @ b) for _ in range(20))
-    print(
-        f"one thread, matrix-multiply peak {peak / 1e9:.0f} GFLOP/s; AdamW, 64-64-64-10, batch 64, every norm recorded:"
-    )
+    print(f"one thread, matrix product {peak / 1e9:.0f} GFLOP/s; AdamW, 64-64-64-10, batch 64, every norm measured:")
     adamw = app.configure(["optimizer=adamw"])
     sizes = [dataset.in_features, *config.model.widths, dataset.out_features]  # type: ignore[union-attr]
     weights = sum(p * q for p, q in itertools.pairwise(sizes))
@@ -362,9 +348,15 @@ def _peak_mb(which: str) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["single", "sweep"])
-    parser.add_argument("--n", type=int, default=5)
+    parser.add_argument("--n", type=int, default=3)
+    parser.add_argument(
+        "--only", default="abcdktm", help="parts of sweep: peers a b c d, k growth, t 1,000 runs, m MNIST"
+    )
     chosen = parser.parse_args()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"{platform.machine()}, {cores} cores, python {platform.python_version()}, torch {torch.__version__}")
     print(f"{'ratio':<78} {'median':>8}  [min, max]")
-    {"single": single, "sweep": sweep}[chosen.what](chosen.n)
+    if chosen.what == "single":
+        single(chosen.n)
+    else:
+        sweep(chosen.n, chosen.only)

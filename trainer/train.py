@@ -22,7 +22,7 @@ from trainer.config import Config, ConfigError, CustomModel, Mlp, Monitor
 from trainer.data import Dataset, Split
 from trainer.optim import MemberOptimizers, lr_schedule
 
-EVALUATION_FLOATS = 2**22  # size of an evaluation batch, inputs of all members together
+EVALUATION_FLOATS = 2**18  # inputs of an evaluation batch, all members together: what a core's cache holds
 
 
 @dataclass
