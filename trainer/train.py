@@ -262,15 +262,15 @@ def train_step(
             factor_K = metrics.clip_factor_K(total_K, stack.max_norm_K)
             gradients = [g if g is None else g * factor_K.view(-1, *[1] * (g.ndim - 1)) for g in gradients]
         if measure:
-            measured = [torch.cat(losses, 1).mean(1)]
+            measured = [_joined(losses).mean(1)]
             if stack.classes:
-                measured.append(torch.cat(correct, 1).to(total_K.dtype).mean(1))
+                measured.append(_joined(correct).mean(1, dtype=total_K.dtype))
             measured += [total_K] if factor_K is None else [total_K, total_K * factor_K]
-            measured = [torch.cat([torch.stack(measured), norms_PK])]
+            measured.append(norms_PK.view(-1))
     stack.measuring_s += time.perf_counter() - began
     stack.optimizers.step(stack.step, gradients)
     stack.step += 1
-    return measured[0] if measured else None
+    return torch.cat(measured).view(-1, len(stack.members)) if measured else None
 
 
 def evaluate_epoch(stack: Stack, before: dict[str, Tensor]) -> list[dict[str, float]]:
@@ -364,6 +364,11 @@ def _steps(stack: Stack) -> Iterator[tuple[bool, list[slice]]]:
         yield done or start + stack.accumulate >= len(stack.batches), stack.batches[start : start + stack.accumulate]
         if done:
             return
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """(K, B) of all batches of a step; nothing is copied where it is one."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
 
 
 def _copy(tensors: dict[str, Any]) -> dict[str, Tensor]:

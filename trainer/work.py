@@ -12,7 +12,7 @@ import torch
 from trainer.config import Config, ConfigError, CustomModel, Device
 from trainer.train import Stack
 
-SMALL_STEP_FLOPS = 1e8  # below it a second thread costs more than it brings, and far more on a busy machine
+SMALL_STEP_FLOPS = 5e7  # below it a second thread costs more than it brings, and far more on a busy machine
 
 
 def keep_freed_memory() -> None:
