@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import make_config
+import torch
+from conftest import make_config, small_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -202,3 +203,15 @@ def test_modules_of_the_users_own_train_one_at_a_time(tmp_path: Path) -> None:
     assert work.workers([small(), own]) == 1
     assert len(stack.plan(jobs_of([own, own], tmp_path), 128)) == 2
     assert work.workers([dataclasses.replace(small(), threads=10**6)]) == 1
+
+
+def test_threads_follow_the_stack_and_not_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "PYTORCH_THREADS", 2)
+    tiny = train.Stack([small()], small_data("digits"))
+    large = train.Stack([small(**{"model.width": 1024})], small_data("digits"))
+    chosen = train.Stack([small(threads=3)], small_data("digits"))
+    threads = []
+    for made, workers in ((tiny, 1), (large, 1), (tiny, 1), (large, 2), (chosen, 2)):
+        work.set_threads(made, workers)
+        threads.append(torch.get_num_threads())
+    assert threads == [1, 2, 1, 1, 3]

@@ -12,6 +12,7 @@ import torch
 from trainer.config import Config, ConfigError, CustomModel, Device
 from trainer.train import Stack
 
+PYTORCH_THREADS = torch.get_num_threads()  # its own choice, before any of ours
 SMALL_STEP_FLOPS = 5e7  # below it a second thread costs more than it brings, and far more on a busy machine
 
 
@@ -62,8 +63,8 @@ def set_threads(stack: Stack, workers: int) -> None:
     step_flops = 6 * weights * stack.batch_size * stack.accumulate  # forward 2, backward 4 a weight and example
     if wanted is not None:
         torch.set_num_threads(wanted)
-    elif workers > 1 or step_flops < SMALL_STEP_FLOPS:
-        torch.set_num_threads(1)
+    else:
+        torch.set_num_threads(1 if workers > 1 or step_flops < SMALL_STEP_FLOPS else PYTORCH_THREADS)
 
 
 def free_memory(device: torch.device) -> int:
