@@ -195,7 +195,6 @@ def _members_in_memory(config: Config, dataset: Dataset) -> int:
     A member holds its weights eight times at most (itself, gradient, two moments, copy before the step, best, last,
     being saved), its activations and their gradients, and its row numbers.
     """
-    assert isinstance(config.model, Mlp) or dataset
     if not isinstance(config.model, Mlp):
         return 1
     sizes = [dataset.in_features, *config.model.widths, dataset.out_features]

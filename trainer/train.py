@@ -115,7 +115,7 @@ class Stack:
     All members share tensor shapes, loss, batch size, number of training examples and a budget in steps, if any.
     """
 
-    def __init__(self, configs: Sequence[Config], dataset: Dataset, indices: Sequence[int] | None = None) -> None:
+    def __init__(self, configs: Sequence[Config], dataset: Dataset) -> None:
         """Raises ConfigError where a split, a model or an optimizer cannot be made from its configuration."""
         first = configs[0]
         self.dataset = dataset
@@ -143,8 +143,8 @@ class Stack:
         self.parameters: dict[str, nn.Parameter] = self.model.stacked_parameters()  # name -> (K, ...)
         self.optimizers = MemberOptimizers(self.parameters, [c.optimizer for c in configs], schedules)
         self.members = [
-            Member(c, i, s, datasets.EpochOrder(n, c.seed, c.data.shuffle), init_hashes(self.model.member_state(k)))
-            for k, (i, c, s) in enumerate(zip(indices or range(len(configs)), configs, splits, strict=True))
+            Member(c, k, s, datasets.EpochOrder(n, c.seed, c.data.shuffle), init_hashes(self.model.member_state(k)))
+            for k, (c, s) in enumerate(zip(configs, splits, strict=True))
         ]
         self.epoch = 0  # finished epochs
         self.step = 0  # finished optimizer steps
