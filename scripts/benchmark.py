@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from scripts.peers import loops
-from trainer import app, data, stack, train, work
+from trainer import app, data, progress, stack, train, work
 from trainer.config import Config, ConfigError
 from trainer.events import EventWriter
 from trainer.record import Recorder
@@ -37,12 +37,7 @@ SWEEP = ["optimizer=sgd,adam,adamw", "model.dropout=0,0.25,0.5", "model.batchnor
 class Silent:
     """A display that says nothing."""
 
-    def start(self, stack: train.Stack) -> None:
-        """Nothing."""
-
-    tick = start
-
-    def epoch(self, stack: train.Stack, rows: list[dict[str, float]]) -> None:
+    def tell(self, news: progress.News) -> None:
         """Nothing."""
 
     def done(self, jobs: Sequence[stack.Job]) -> None:
@@ -93,7 +88,8 @@ def train_seconds(configs: Sequence[Config], dataset: data.Dataset, record: bool
     with tempfile.TemporaryDirectory() as folder:
         made = train.Stack(configs, dataset)
         work.set_threads(made, 1)
-        recorder = UntilTested(made, [Path(folder) / str(k) for k in range(len(configs))], Silent())
+        silent = progress.Reporter(0, Silent().tell)
+        recorder = UntilTested(made, [Path(folder) / str(k) for k in range(len(configs))], silent)
         began = time.perf_counter()
         train.train(made, recorder)
         return recorder.ended - began - made.evaluating_s, made.evaluating_s

@@ -23,6 +23,7 @@ from trainer import config as cfg
 from trainer.app import CONF
 from trainer.config import Config
 from trainer.data import Dataset
+from trainer.progress import Reporter
 from trainer.record import Recorder
 from trainer.train import Stack, train
 
@@ -124,20 +125,13 @@ def run(configs: Sequence[Config], dataset: Dataset, every: int = 1, stop: Calla
     return log
 
 
-class Silent:
-    """A display that shows nothing."""
-
-    def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
-        pass
-
-
 def record(
     configs: Sequence[Config], directory: Path, dataset: Dataset | None = None, stop: Callable[[], bool] = lambda: False
 ) -> list[Path]:
     """Train a stack and record it; the run directories, <directory>/<number>. In 32 bits, as users do."""
     stack = Stack(configs, dataset or small_data("digits", torch.float32))
     runs = [directory / str(k) for k in range(len(configs))]
-    train(stack, Recorder(stack, runs, Silent()), stop)
+    train(stack, Recorder(stack, runs, Reporter(0, lambda news: None)), stop)
     return runs
 
 

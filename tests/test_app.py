@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from conftest import Cli
 
 from trainer import data, stack, terminal
 from trainer.events import EventWriter
+from trainer.progress import News
 
 ROOT = Path(__file__).parents[1]
 HEAD = "nothing was run (python -m trainer --help lists every key)"
@@ -25,6 +27,8 @@ def left_behind(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+INSTALLED = {distribution.name for distribution in metadata.distributions()}
+LAUNCHERS = "basic joblib stack" if "hydra-joblib-launcher" in INSTALLED else "basic stack"
 BAD = {
     "optimiser=adam": "optimiser: no such key; did you mean optimizer?",
     "optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
@@ -47,7 +51,7 @@ BAD = {
     "=3": "=3: cannot be read as KEY=VALUE (no key); --help lists every key",
     "epochs=1,2": "epochs=1,2: several values make a sweep, which takes the flag -m; a list is written [1,2]",
     "hydra/launcher=foo": "In 'hydra/config': Could not find 'hydra/launcher/foo' Available options in "
-    "'hydra/launcher': basic stack",
+    f"'hydra/launcher': {LAUNCHERS}",
     "--multirn": "--multirn: no such flag; did you mean --multirun?",
     "--cfg job optimizer=adamm epochs=2": "optimizer=adamm: no such option; did you mean adam?",
     "--help optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
@@ -325,11 +329,11 @@ def test_one_class_only(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_cleanly(number: int, expected: int, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def epoch(self: terminal.Display, stack: object, rows: list[dict[str, float]]) -> None:
-        if rows[0]["epoch"] == 3:
+    def tell(self: terminal.Display, news: News) -> None:
+        if news.row and news.epoch == 3:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(terminal.Display, "epoch", epoch)
+    monkeypatch.setattr(terminal.Display, "tell", tell)
     before = signal.getsignal(number)
     code, out, err = cli("hydra.run.dir=run epochs=100000")
     assert (code, err) == (expected, "")

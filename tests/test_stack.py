@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from trainer import stack, train, work
 from trainer.config import Config
+from trainer.progress import News
 from trainer.stack import Job
 
 SMALL = {"epochs": 2, "data.train_size": 200, "model.width": 8, "record.pictures": False}
@@ -26,12 +27,9 @@ class Silent:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def start(self, stack: train.Stack) -> None:
-        self.sizes.append(len(stack.members))
-
-    def tick(self, stack: train.Stack) -> None: ...
-
-    def epoch(self, stack: train.Stack, rows: list[dict[str, float]]) -> None: ...
+    def tell(self, news: News) -> None:
+        if (news.step, news.runs) == (0, 0.0):
+            self.sizes.append(news.members)
 
     def done(self, jobs: Sequence[Job]) -> None: ...
 

@@ -9,7 +9,9 @@ import pytest
 from rich.console import Console
 
 from trainer import terminal
-from trainer.terminal import Display
+from trainer.progress import News
+from trainer.stack import Job
+from trainer.terminal import Display, SweepDisplay
 
 ROW = {
     "epoch": 3.0,
@@ -32,21 +34,6 @@ SUMMARY: dict[str, Any] = {
 }
 
 
-class FakeStack:
-    """As much of a stack as a display looks at: 4 epochs of 10 steps."""
-
-    steps_per_epoch = 10
-
-    def __init__(self) -> None:
-        self.members = [self]
-        self.config = None
-        self.step = 0
-        self.epoch = 0
-
-    def total_steps(self, config: object) -> int:
-        return 40
-
-
 def shown(monkeypatch: pytest.MonkeyPatch, *, tty: bool, width: int = 100) -> tuple[Display, io.StringIO]:
     """A display whose console writes into a string."""
     out = io.StringIO()
@@ -55,18 +42,23 @@ def shown(monkeypatch: pytest.MonkeyPatch, *, tty: bool, width: int = 100) -> tu
     return Display(), out
 
 
+def news(stack: int = 0, **values: Any) -> News:
+    """A stack of one: 4 epochs of 10 steps."""
+    return News(
+        **{"stack": stack, "members": 1, "runs": 0.0, "step": 0, "steps": 40, "epoch": 0, "epochs": 4, **values}
+    )
+
+
 def play(display: Display) -> None:
     """Four epochs."""
-    stack = FakeStack()
     with display:
-        display.start(stack)  # type: ignore[arg-type]
+        display.tell(news())
         display.began -= 1.0  # or it would be millions of steps a second
-        for epoch in range(1, 5):
-            for _ in range(10):
-                stack.step += 1
-                display.tick(stack)  # type: ignore[arg-type]
-            stack.epoch = epoch
-            display.epoch(stack, [{**ROW, "epoch": epoch}])  # type: ignore[arg-type]
+        for step in range(1, 41):
+            display.tell(news(step=step, epoch=(step - 1) // 10, runs=step / 40))
+            if step % 10 == 0:
+                row = {**ROW, "epoch": step // 10}
+                display.tell(news(step=step, epoch=step // 10, runs=step / 40, monitor="val/loss", row=row))
 
 
 def test_without_a_terminal_plain_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +83,33 @@ def test_on_a_terminal_a_bar_that_fits_and_goes(width: int, monkeypatch: pytest.
     assert all(len(frame) <= width for frame in frames)
     assert "…" not in last
     assert out.getvalue().endswith("\x1b[1A\x1b[2K"), "the bar is wiped at the end"
+
+
+def test_one_line_for_a_whole_sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two stacks at once, one of them halved after an error: runs and steps are counted once."""
+    now = [100.0]
+    monkeypatch.setattr(terminal.time, "perf_counter", lambda: now[0])
+    jobs = [Job(number, Path()) for number in range(4)]
+    display = SweepDisplay(jobs)
+    monkeypatch.setattr(terminal, "PLAIN_SWEEP_LINE_S", 0.0)
+
+    def tell(**values: Any) -> str:
+        now[0] += 1.0
+        display.tell(news(**values))
+        return capsys.readouterr().out.strip()
+
+    assert tell(stack=0, members=2, step=20, runs=1.0) == "1 of 4 runs    40 steps/s  3 s left"
+    row = {**ROW, "val/loss": 0.125}
+    said = tell(stack=1, members=2, step=20, runs=1.0, monitor="val/loss", row=row)
+    assert said == "2 of 4 runs  best val loss 0.1250  40 steps/s  2 s left"
+    assert tell(stack=0, members=1, step=0).startswith("1 of 4 runs")  # begun again, in halves
+    assert tell(stack=0, members=1, step=40, runs=1.0, monitor="val/loss", row=ROW).startswith("2 of 4 runs")
+    assert display.steps == 2 * 20 + 2 * 20 + 1 * 40
+    assert tell(stack=0, members=1, step=40, runs=0.0).startswith("1 of 4 runs")  # and now it is among those that ended
+    jobs[0].status = "completed"
+    now[0] += 1.0
+    display.done(jobs[:1])
+    assert capsys.readouterr().out.startswith("2 of 4 runs  best val loss 0.1250")
 
 
 def summary_text(monkeypatch: pytest.MonkeyPatch, summary: dict[str, Any], directory: Path) -> list[str]:

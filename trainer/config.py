@@ -25,6 +25,9 @@ class ConfigError(ValueError):
         self.problems = list(problems)
         super().__init__("\n".join(self.problems))
 
+    def __reduce__(self) -> tuple[object, ...]:  # pickled by its problems: it crosses processes
+        return type(self), (self.problems,)
+
 
 def knob(
     help: str,

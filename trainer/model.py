@@ -166,8 +166,9 @@ class StackedDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        kept = self.noise.take(x[0].numel()).view(x.shape) >= self.threshold
-        return x * (kept * self.scale.to(x.dtype))
+        noise = self.noise.take(x[0].numel()).view(x.shape)
+        kept = torch.ge(noise, self.threshold, out=torch.empty_like(noise))  # as int16: bools cost five times as much
+        return x * kept.to(x.dtype).mul_(self.scale)
 
 
 class Mlp(nn.Module):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from trainer import checkpoint, files, pictures
 from trainer.config import Config
 from trainer.events import EventWriter
+from trainer.progress import Reporter
 from trainer.train import Member, Stack, evaluate_test, judge
 
 FLUSH_STEPS = 1024
@@ -32,12 +33,6 @@ CHARTS = {
         "accuracy": ["eval/train_accuracy", "val/accuracy"],
     }
 }
-
-
-class Display(Protocol):
-    """Who is told as it happens (the terminal)."""
-
-    def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None: ...
 
 
 class RunFiles:
@@ -73,12 +68,6 @@ class RunFiles:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
         self.lines.append(f"{stamp} {line}")
 
-    def discard(self) -> None:
-        """Remove what this run wrote."""
-        names = ["metrics.csv", "trainer.log", "summary.json", "checkpoints/best.pt", "checkpoints/last.pt"]
-        for path in (self.events.path, *(self.directory / name for name in names)):
-            path.unlink(missing_ok=True)
-
     def flush(self) -> None:
         """Append everything said so far to the files: the small ones first, should the disk be full."""
         for name, lines in (("metrics.csv", self.csv), ("trainer.log", self.lines)):
@@ -92,9 +81,9 @@ class RunFiles:
 class Recorder:
     """Observes the training of a stack and writes each member's run directory."""
 
-    def __init__(self, stack: Stack, directories: Sequence[Path], display: Display) -> None:
+    def __init__(self, stack: Stack, directories: Sequence[Path], reporter: Reporter) -> None:
         """directories: one a member, in the order of the stack's configurations."""
-        self.display = display
+        self.reporter = reporter
         self.every = stack.members[0].config.record.every
         self.tags = stack.step_tags
         tags = {*self.tags, "eval/train_loss", *(["eval/train_accuracy"] if stack.classes else [])}
@@ -137,7 +126,7 @@ class Recorder:
         if len(self.steps) >= FLUSH_STEPS or began - self.flushed > FLUSH_S:
             self.flush(stack)
         self.seconds += time.perf_counter() - began
-        self.display.epoch(stack, rows)
+        self.reporter.epoch(stack, rows)
 
     def flush(self, stack: Stack) -> None:
         """One copy of all measured steps to the host, then to every member's files."""
@@ -179,7 +168,7 @@ class Recorder:
     def discard(self) -> None:
         """Remove what was written, so that the runs can start again."""
         for run in self.runs:
-            run.discard()
+            discard(run.directory)
 
     def _test(self, stack: Stack, k: int, run: RunFiles) -> dict[str, dict[str, float]]:
         """Read the test split, once: best and last weights; draw what the best weights do."""
@@ -234,6 +223,13 @@ class Recorder:
                 "training_s": seconds - recording - stack.evaluating_s,
             },
         }
+
+
+def discard(directory: Path) -> None:
+    """Remove what a run has written there."""
+    for name in ("events.out.tfevents.*", "metrics.csv", "trainer.log", "summary.json", "checkpoints/*.pt*"):
+        for path in directory.glob(name):
+            path.unlink()
 
 
 def epoch_line(row: dict[str, float]) -> str:

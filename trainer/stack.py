@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,15 +17,15 @@ from typing import Any, Protocol
 import torch
 
 from trainer import data as datasets
-from trainer import files, model, work
+from trainer import files, model, pool, work
 from trainer.config import Config, ConfigError, Data, Mlp
 from trainer.data import Dataset
+from trainer.progress import News, Reporter
 from trainer.record import Recorder
 from trainer.train import Stack, train
 
 MEMORY_SHARE = 0.5  # of what is free, for all stacks in training
 SMALLEST_SHARE = 16  # members that a stack halved for another worker keeps
-_loading = threading.Lock()
 
 
 @dataclass(eq=False)
@@ -64,11 +62,7 @@ class Job:
 class Display(Protocol):
     """Who is told as it happens."""
 
-    def start(self, stack: Stack) -> None: ...
-
-    def tick(self, stack: Stack) -> None: ...
-
-    def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None: ...
+    def tell(self, news: News) -> None: ...
 
     def done(self, jobs: Sequence[Job]) -> None: ...
 
@@ -76,20 +70,20 @@ class Display(Protocol):
 def train_jobs(jobs: Sequence[Job], max_members: int, display: Display, stop: Callable[[], bool]) -> None:
     """Train every job that has a configuration, in stacks as large as their shapes, max_members and the memory allow.
 
-    Several stacks train at once, each in a thread of its own with one thread of PyTorch's: cores that share a stack
-    wait for each other at every operation, cores with a stack each do not. Each job ends completed, interrupted
-    (`stop` said so) or failed with its own error; none harms another.
+    Several stacks train at once, each in a process of its own with one thread: cores that share a stack wait for each
+    other at every operation, cores with a stack each do not. Each job ends completed, interrupted (`stop` said so) or
+    failed with its own error; none harms another.
     """
     ready = [job for job in jobs if job.config is not None and job.status == "waiting"]
     workers = work.workers([job.config for job in ready if job.config is not None])
     stacks = plan(ready, max_members, workers)
-    train_stack = functools.partial(_train_stack, workers=min(workers, len(stacks)), display=display, stop=stop)
-    if len(stacks) > 1 < workers:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(train_stack, stacks))
+    workers = min(workers, len(stacks))
+    train_stack = functools.partial(_train_stack, workers=workers)
+    if workers > 1:
+        pool.train_stacks(stacks, workers, train_stack, display.tell, display.done, stop)
     else:
-        for stack in stacks:
-            train_stack(stack)
+        for number, stack in enumerate(stacks):
+            train_stack(stack, Reporter(number, display.tell), stop, display.done)
     for job in jobs:
         if job.status == "waiting":
             job.interrupt()
@@ -136,7 +130,13 @@ def _span_key(job: Job) -> str:
     return f"{job.config.optimizer} {job.config.schedule}"
 
 
-def _train_stack(jobs: list[Job], workers: int, display: Display, stop: Callable[[], bool]) -> None:
+def _train_stack(
+    jobs: list[Job],
+    reporter: Reporter,
+    stop: Callable[[], bool],
+    done: Callable[[Sequence[Job]], object],
+    workers: int,
+) -> None:
     """Train jobs of one stack key; on an error each half again on its own, so that it stays with the job it is of."""
     if stop():
         return
@@ -150,29 +150,30 @@ def _train_stack(jobs: list[Job], workers: int, display: Display, stop: Callable
             raise MemoryError
         stack = Stack(configs, dataset)
         work.set_threads(stack, workers)
-        recorder = Recorder(stack, [job.directory for job in jobs], display)
-        display.start(stack)
+        recorder = Recorder(stack, [job.directory for job in jobs], reporter)
+        reporter.start(stack)
 
         def poll() -> bool:
-            display.tick(stack)
+            reporter.tick(stack)
             return stop()
 
         train(stack, recorder, poll)
     except Exception as error:
         if len(jobs) == 1:  # what it had recorded stays
             jobs[0].fail(error)
-            display.done(jobs)
+            done(jobs)
             return
         if recorder is not None:
             recorder.discard()
             del recorder
         for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
-            _train_stack(half, workers, display, stop)
+            _train_stack(half, reporter, stop, done, workers)
         return
+    reporter.end()
     for job, summary, objective in zip(jobs, recorder.summaries, recorder.objectives, strict=True):
         assert summary is not None
         job.status, job.summary, job.objective = summary["status"], summary, objective
-    display.done(jobs)
+    done(jobs)
 
 
 @functools.lru_cache(maxsize=2)
@@ -185,8 +186,7 @@ def _dataset(data: Data, device: torch.device) -> Dataset:
     common = replace(
         data, train_size=None, label_noise=0.0, val_fraction=0.0, batch_size=1, drop_last=False, shuffle=True
     )
-    with _loading:
-        return _cached_dataset(common, device)
+    return _cached_dataset(common, device)
 
 
 def _members_in_memory(config: Config, dataset: Dataset) -> int:

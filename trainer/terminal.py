@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trainer.progress import TICK_S, News, loss_of
 from trainer.record import epoch_line
-from trainer.train import Stack
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PLAIN_LINE_S = 1.0
 PLAIN_SWEEP_LINE_S = 5.0
-TICK_S = 0.1
 BAR_TEXT_WIDTH = 75  # characters beside the bar
 
 
@@ -32,6 +31,7 @@ class Display:
     def __init__(self) -> None:
         self.console = Console()
         self.progress = _bar(self.console) if self.console.is_terminal else None
+        self.began = self.said = 0.0
 
     def __enter__(self) -> Display:
         if self.progress:
@@ -42,31 +42,23 @@ class Display:
         if self.progress:
             self.progress.stop()
 
-    def start(self, stack: Stack) -> None:
-        """Training begins."""
-        self.total = stack.total_steps(stack.members[0].config)
-        self.epochs = -(-self.total // stack.steps_per_epoch)
-        self.began = self.said = self.ticked = time.perf_counter()
-        if self.progress:
-            self.task = self.progress.add_task("", total=self.total)
-
-    def tick(self, stack: Stack) -> None:
-        """Called every step: move the bar ten times a second."""
+    def tell(self, news: News) -> None:
+        """Move the bar; a line where an epoch has ended."""
         now = time.perf_counter()
-        if self.progress and now - self.ticked > TICK_S:
-            self.progress.update(self.task, completed=stack.step)
-            self.ticked = now
-
-    def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
-        """Called every epoch."""
-        now = time.perf_counter()
-        speed = stack.step / (now - self.began)
+        if self.progress and not self.progress.tasks:
+            self.progress.add_task("", total=news.steps)
+        self.began = self.began or now
         if self.progress:
-            text = f"{stack.epoch}/{self.epochs}  {_short_line(rows[0])}  {speed:,.0f} steps/s"
-            self.progress.update(self.task, completed=stack.step, description=text)
-        elif stack.epoch in {1, self.epochs} or now - self.said > PLAIN_LINE_S:
-            said = epoch_line(rows[0]).replace(f"epoch {stack.epoch}", f"epoch {stack.epoch}/{self.epochs}", 1)
-            print(f"{said}  {speed:,.0f} steps/s", flush=True)
+            self.progress.update(self.progress.task_ids[0], completed=news.step)
+        if news.row is None:
+            return
+        speed = f"{news.step / (now - self.began):,.0f} steps/s"
+        if self.progress:
+            text = f"{news.epoch}/{news.epochs}  {_short_line(news.row)}  {speed}"
+            self.progress.update(self.progress.task_ids[0], description=text)
+        elif news.epoch in {1, news.epochs} or now - self.said > PLAIN_LINE_S:
+            said = epoch_line(news.row).replace(f"epoch {news.epoch}", f"epoch {news.epoch}/{news.epochs}", 1)
+            print(f"{said}  {speed}", flush=True)
             self.said = now
 
     def done(self, jobs: Sequence[Job]) -> None:
@@ -98,8 +90,7 @@ class SweepDisplay:
         self.progress = _bar(self.console) if self.console.is_terminal else None
         self.began = self.said = self.ticked = time.perf_counter()
         self.steps = 0  # of all members
-        self.sizes: dict[Stack, int] = {}
-        self.shares: dict[Stack, float] = {}  # how far each stack in training has come
+        self.news: dict[int, News] = {}  # the last of each stack in training
         self.best: tuple[float, str] = (float("inf"), "")
 
     def __enter__(self) -> SweepDisplay:
@@ -112,36 +103,26 @@ class SweepDisplay:
         if self.progress:
             self.progress.stop()
 
-    def start(self, stack: Stack) -> None:
-        """A stack begins; several may train at once."""
-        self.sizes[stack] = len(stack.members)
-        self.shares[stack] = 0.0
-
-    def tick(self, stack: Stack) -> None:
-        """Called every step of a stack."""
-        self.steps += len(stack.members)
+    def tell(self, news: News) -> None:
+        """How far a stack has come; several train at once, each after an error again in halves."""
+        before = self.news.get(news.stack)
+        self.steps += news.members * (news.step - (before.step if before and before.step < news.step else 0))
+        self.news[news.stack] = news
+        if news.row is not None and (loss := loss_of(news.row, news.monitor)) < self.best[0]:
+            tag = news.monitor if news.monitor in news.row else "eval/train_loss"
+            self.best = (loss, f"best {tag.replace('/', ' ')} {news.row[tag]:.4f}")
         now = time.perf_counter()
         if now - self.ticked > TICK_S:
             self.ticked = now
-            self.shares[stack] = stack.step / stack.total_steps(stack.members[0].config)
-            ended = sum(job.status != "waiting" for job in self.jobs)
-            self._say(ended + sum(self.shares[s] * self.sizes[s] for s in list(self.shares)), now)
-
-    def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
-        """Called every epoch of a stack."""
-        for member, row in zip(stack.members, rows, strict=True):
-            tag = member.config.early_stopping.tag
-            value, is_loss = row.get(tag, row["eval/train_loss"]), tag == "val/loss"
-            if (value if is_loss else -value) < self.best[0]:
-                self.best = (value if is_loss else -value, f"best {tag.replace('/', ' ')} {value:.4f}")
+            self._say(now)
 
     def done(self, jobs: Sequence[Job]) -> None:
-        """A stack's jobs have ended."""
-        self.shares = {stack: share for stack, share in self.shares.items() if stack.members}
-        self._say(float(sum(job.status != "waiting" for job in self.jobs)), time.perf_counter())
+        """Some jobs have ended."""
+        self._say(time.perf_counter())
 
-    def _say(self, runs: float, now: float) -> None:
-        runs = min(runs, len(self.jobs))
+    def _say(self, now: float) -> None:
+        ended = sum(job.status != "waiting" for job in self.jobs)
+        runs = min(ended + sum(one.runs for one in self.news.values()), len(self.jobs))
         speed = self.steps / (now - self.began)
         line = f"{self.best[1]}  {speed:,.0f} steps/s"
         if self.progress:

@@ -1,0 +1,154 @@
+"""Stacks in processes of their own, one a core: in threads of one process they would wait for Python's lock.
+
+A stack is a work item: configurations in, run directories out. A process that dies takes no other stack with it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+from trainer import record
+from trainer.progress import News, Reporter
+
+if TYPE_CHECKING:
+    from trainer.stack import Job
+
+TrainStack = Callable[..., None]  # (jobs, reporter, stop, done)
+WAIT_S = 0.1  # between two looks at `stop`
+
+
+@dataclass
+class Worker:
+    """A process that trains one stack after the other."""
+
+    process: Any
+    connection: Connection
+    jobs: list[Job]  # what it trains; empty: idle
+    number: int = -1
+
+
+def train_stacks(
+    stacks: Sequence[list[Job]],
+    workers: int,
+    train_stack: TrainStack,
+    tell: Callable[[News], object],
+    done: Callable[[Sequence[Job]], object],
+    stop: Callable[[], bool],
+) -> None:
+    """Train every stack, in as many processes as workers; what comes of a job is put into it.
+
+    A stack whose process died (out of memory, most likely) begins again in halves; a job that was alone fails.
+    """
+    context: Any = multiprocessing.get_context(_start_method(stacks))
+    stopping = context.RawValue("b", 0)
+    waiting = list(enumerate(stacks))
+    pool = [_start(context, train_stack, stopping) for _ in range(min(workers, len(stacks)))]
+    try:
+        while True:
+            for worker in pool:
+                if not worker.jobs and waiting and not stopping.value:
+                    worker.number, worker.jobs = waiting.pop(0)
+                    worker.connection.send((worker.number, worker.jobs))
+            busy = {worker.connection: worker for worker in pool if worker.jobs}
+            if not busy:
+                return
+            for connection in wait(list(busy), WAIT_S):
+                worker = busy[connection]  # type: ignore[index]
+                try:
+                    news = worker.connection.recv()
+                except (EOFError, OSError):
+                    waiting[:0] = [(worker.number, half) for half in _halves(worker, done)]
+                    pool[pool.index(worker)] = _start(context, train_stack, stopping)
+                    continue
+                if isinstance(news, News):
+                    tell(news)
+                elif news is None:
+                    worker.jobs = []
+                else:
+                    done(_take(worker.jobs, news))
+            stopping.value = stop()
+    finally:
+        for worker in pool:
+            worker.connection.close()
+            worker.process.kill()
+            worker.process.join()
+
+
+def _start_method(stacks: Sequence[list[Job]]) -> str:
+    """fork: nothing is imported anew. Not where a child opens a team of OpenMP threads, nor outside of Linux."""
+    teams = any(job.config is not None and (job.config.threads or 1) > 1 for jobs in stacks for job in jobs)
+    return "fork" if sys.platform == "linux" and not teams else "spawn"
+
+
+def _start(context: Any, train_stack: TrainStack, stopping: Any) -> Worker:
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, train_stack, stopping), daemon=True)
+    process.start()
+    theirs.close()  # so that we see the end of the pipe when the process dies
+    return Worker(process, ours, [])
+
+
+def _serve(connection: Connection, train_stack: TrainStack, stopping: Any) -> None:
+    """A worker's life: stacks come, news and ends of jobs go."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes; the first one decides
+        signal.signal(number, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def stop() -> bool:
+        if os.getppid() != parent:  # killed: nobody is left to work for
+            os._exit(1)
+        return bool(stopping.value)
+
+    def done(jobs: Sequence[Job]) -> None:
+        connection.send([(job.number, job.status, job.summary, job.objective, _portable(job.error)) for job in jobs])
+
+    try:
+        while True:
+            number, jobs = connection.recv()
+            train_stack(jobs, Reporter(number, connection.send), stop, done)
+            connection.send(None)
+    except (EOFError, BrokenPipeError):
+        os._exit(0)  # not by way of the buffers and handlers that came with the fork
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    """An error that survives the way to another process: some cannot be made again from their arguments."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _take(jobs: Sequence[Job], ends: Sequence[tuple[Any, ...]]) -> list[Job]:
+    """Put what came of some jobs into ours."""
+    by_number = {job.number: job for job in jobs}
+    taken = []
+    for number, status, summary, objective, error in ends:
+        job = by_number[number]
+        job.status, job.summary, job.objective, job.error = status, summary, objective, error
+        taken.append(job)
+    return taken
+
+
+def _halves(worker: Worker, done: Callable[[Sequence[Job]], object]) -> list[list[Job]]:
+    """What a dead process has left to do; a job it trained alone fails."""
+    worker.process.join()
+    code = worker.process.exitcode
+    left = [job for job in worker.jobs if job.status == "waiting"]
+    if len(left) == 1:
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        left[0].fail(RuntimeError(f"the process that trained it {how}{'; out of memory?' if code == -9 else ''}"))
+        done(left)
+        return []
+    for job in left:
+        record.discard(job.directory)
+    return [half for half in (left[: len(left) // 2], left[len(left) // 2 :]) if half]
