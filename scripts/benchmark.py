@@ -86,6 +86,7 @@ def train_seconds(configs: Sequence[Config], dataset: data.Dataset, record: bool
     if not record:
         configs = [dataclasses.replace(c, record=dataclasses.replace(c.record, every=0)) for c in configs]
     with tempfile.TemporaryDirectory() as folder:
+        work.set_up(configs[0])
         made = train.Stack(configs, dataset)
         work.set_threads(made, 1)
         silent = progress.Reporter(0, Silent().tell)
@@ -210,6 +211,7 @@ def _installed(module: str) -> bool:
 
 def _growth(config: Config, dataset: data.Dataset) -> None:
     """Time a member and step over the stack's size, all recorded, and the share of the matrix-multiply peak."""
+    work.set_up(config)
     torch.set_num_threads(1)
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     peak = max(2 * 1024**3 / seconds(lambda: a @ b) for _ in range(20))

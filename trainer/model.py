@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import math
 import traceback
 from collections import OrderedDict
@@ -204,6 +205,9 @@ class Mlp(nn.Module):
                 has_dropout={key: any(getattr(c, key) for c in configs) for key in keys},
             )
         )
+        for before, layer in itertools.pairwise(self.layers):
+            if isinstance(before, StackedLinear) and isinstance(layer, nn.ReLU):
+                layer.inplace = True  # one pass over memory less; the product's own backward does not read its output
         parameters = dict(self.named_parameters())
         with torch.no_grad():
             for name, parameter in parameters.items():

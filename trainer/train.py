@@ -246,7 +246,8 @@ def train_step(
     for batch in batches:
         output_KBC = stack.model(stack.gather(rows_KN[:, batch]))
         loss_KB = metrics.losses_KB(stack.loss, output_KBC, target_KN[:, batch])
-        part = torch.autograd.grad(loss_KB.sum() / examples, parameters, allow_unused=True)
+        share_KB = torch.full_like(loss_KB, 1 / examples)
+        part = torch.autograd.grad(loss_KB, parameters, share_KB, allow_unused=True)
         gradients = part if not gradients else [_add(a, b) for a, b in zip(gradients, part, strict=True)]
         if measure:
             losses.append(loss_KB.detach())
