@@ -45,8 +45,8 @@ class Case:
         return float(self.verdict.evidence.get("score") or 0.0)
 
 
-# Real runs: true by construction, 8 seeds each. What overfits has memorised: far fewer examples than weights, or wrong
-# labels, and epochs enough to fit them all. What is healthy has all 1,437 examples and right labels.
+# Real runs: true by construction, some seeds each. What overfits has memorised: far fewer examples than weights, or
+# wrong labels, and epochs enough to fit them all. What is healthy has all 1,437 examples and right labels.
 REAL = [
     ("overfit", "data.train_size=20,40 model.width=256 epochs=150"),
     ("overfit", "data.train_size=40 optimizer=sgd optimizer.momentum=0.9 optimizer.lr=0.05 epochs=150"),
@@ -68,7 +68,6 @@ REAL = [
     ("underfit", "optimizer=sgd optimizer.lr=0.003 epochs=20"),
     ("diverged", "optimizer=sgd optimizer.lr=1e6 epochs=10"),
 ]
-SEEDS = 8
 
 
 def synthetic(count: int) -> None:
@@ -90,21 +89,21 @@ def synthetic(count: int) -> None:
         print(f"| {noise} | {_missed(some)} | {_alarms(some)} |")
 
 
-def real(out: Path) -> None:
+def real(out: Path, seeds: int) -> None:
     """Train what is not there yet, and judge it."""
     cases = []
     for index, (label, overrides) in enumerate(REAL):
         directory = out / f"{index:02d}-{label}"
         if not (directory / "done").exists():
-            command = [sys.executable, "-m", "trainer", "-m", *overrides.split(), f"seed=range({SEEDS})"]
+            command = [sys.executable, "-m", "trainer", "-m", *overrides.split(), f"seed=range({seeds})"]
             command += ["record.pictures=false", f"hydra.sweep.dir={directory.resolve()}"]
             subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
             (directory / "done").touch()
         paths = sorted(directory.glob("*/metrics.csv"), key=lambda path: int(path.parent.name))
         runs = [_losses(path) for path in paths]
-        for first in range(0, len(runs), SEEDS):  # the seed is the last key of the sweep: it changes fastest
-            cases += _judge_seeds(label, overrides, runs[first : first + SEEDS])
-    print(f"\n## Real runs ({len(cases)}, digits, {SEEDS} seeds each)\n")
+        for first in range(0, len(runs), seeds):  # the seed is the last key of the sweep: it changes fastest
+            cases += _judge_seeds(label, overrides, runs[first : first + seeds])
+    print(f"\n## Real runs ({len(cases)}, digits, {seeds} seeds each)\n")
     _report(cases)
 
 
@@ -286,10 +285,11 @@ def main() -> None:
     parser.add_argument("--histories", type=int, default=5000, help="synthetic histories (default %(default)s)")
     parser.add_argument("--sweeps", type=int, default=1000, help="simulated sweeps a cell (default %(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "calibration", help="where real runs are kept")
+    parser.add_argument("--seeds", type=int, default=8, help="seeds of each real run (default %(default)s)")
     args = parser.parse_args()
     parts: dict[str, Callable[[], None]] = {
         "synthetic": lambda: synthetic(args.histories),
-        "real": lambda: real(args.out),
+        "real": lambda: real(args.out, args.seeds),
         "null": lambda: null(4 * args.sweeps),  # a share of 5 % is known to 0.3 % only then
         "power": lambda: power(args.sweeps),
     }

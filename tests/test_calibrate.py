@@ -73,7 +73,7 @@ def test_the_script_prints_its_tables() -> None:
 
 @pytest.mark.slow
 def test_real_runs_are_called_right(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPTS / "calibrate.py"), "real", f"--out={tmp_path}"]
+    command = [sys.executable, str(SCRIPTS / "calibrate.py"), "real", "--seeds=2", f"--out={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPTS.parent, check=True)
     scores = re.search(r"F1 (\d\.\d+).*?False alarms on healthy runs: (\d+\.\d)%", done.stdout, re.DOTALL)
     assert scores is not None
