@@ -57,8 +57,8 @@ BAD = {
     "--help optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
 }
 REFUSED = {  # what only shows with the values, the data or the model at hand
-    "+typo=1 ": "typo: no such key; there is accumulate, clip_norm, data, deterministic, device, early_stopping, "
-    "epochs, loss, model, optimizer, record, schedule, seed, steps, threads",
+    "+typo=1 ": "typo: no such key; there is accumulate, checkpoint, clip_norm, data, deterministic, device, "
+    "early_stopping, epochs, loss, model, optimizer, record, schedule, seed, steps, threads",
     "epochs=0": "epochs: found 0, expected a whole number of epochs >= 1",
     "+optimizer.typo=1": "optimizer.typo: Adam has no such argument; there is amsgrad, betas, capturable, "
     "decoupled_weight_decay, differentiable, eps, foreach, fused, lr, maximize, weight_decay",
@@ -219,9 +219,11 @@ def test_two_runs_at_once_have_two_folders(cli: Cli) -> None:
 def test_a_finished_run_is_not_run_over(cli: Cli, tmp_path: Path) -> None:
     assert cli("hydra.run.dir=run epochs=1 data.train_size=64")[0] == 0
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
-    code, out, err = cli("hydra.run.dir=run epochs=2")
+    code, out, err = cli("hydra.run.dir=run epochs=1 data.train_size=65")
+    run = tmp_path / "run"
     assert err == (
-        f"trainer: 1 problem; {HEAD}\n  run: already holds a run; choose another directory, hydra.run.dir=DIR\n"
+        f"trainer: 1 problem; {HEAD}\n  {run}: holds a run of another configuration: data.train_size was 64, is 65; "
+        "repeat its command (more values of a key add runs to a sweep), or choose another directory\n"
     )
     assert (code, out) == (2, "")
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before

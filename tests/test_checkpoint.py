@@ -84,26 +84,27 @@ def test_last_holds_all_that_training_needs_to_go_on(
     config = short(*choices, **values)
     dataset = small_data("digits", torch.float32)
     polls = iter(range(99))
-    (directory,) = record([config], tmp_path, stop=lambda: next(polls) >= 5)  # within the second epoch
+    (directory,) = record([config], tmp_path, stop=lambda: next(polls) >= 7)  # within the second epoch
     checkpoint = load_both(directory)[1]
-    assert (checkpoint["step"], checkpoint["epoch"]) == (5, 1)
+    assert (checkpoint["step"], checkpoint["epoch"], checkpoint["epoch_step"]) == (7, 1, 2)
 
     stack = Stack([config], dataset)
     with torch.no_grad():
         stack.model.load_member_state(0, checkpoint["model"])
     stack.optimizers.load_member_states([checkpoint["optimizer"]])
-    stack.members[0].order.generator.set_state(checkpoint["streams"]["order"])
+    stack.members[0].order.resume(checkpoint["streams"]["order"])
     for key, noise in stack.model.noises.items():
         noise.load_member_states([checkpoint["streams"]["dropout"][key]])
     stack.step = checkpoint["step"]
     whole = run([config], dataset)
     reference = Stack([config], dataset)
     reference.next_order()
-    second = reference.next_order()
-    for step, batch in enumerate(stack.batches, 5):
+    reference.finish_epoch()
+    second = stack.next_order()
+    assert all(torch.equal(a, b) for a, b in zip(second, reference.next_order(), strict=True))
+    for step, batch in enumerate(stack.batches[2:], 7):
         measured = train_step(stack, *second, [batch], measure=True)
         assert measured is not None
         got = dict(zip(stack.step_tags, measured[:, 0].tolist(), strict=True))
         assert got == {tag: whole.steps[0][step][tag] for tag in got}
-    # the order of the second epoch was drawn when it stopped: what follows is the third's
     assert torch.equal(stack.next_order()[0], reference.next_order()[0])

@@ -26,6 +26,7 @@ EVALUATION = {
     "flatyaml",
     "tables",
     "wire",
+    "files",
 }
 
 

@@ -123,7 +123,7 @@ def test_a_sweep_of_one_and_one_in_the_same_folder(cli: Cli, tmp_path: Path) -> 
     before = [path.read_bytes() for path in files]
     code, _, err = cli(f"-m {HERE} {TINY} seed=5")
     assert code == 2
-    assert "already holds a run" in err
+    assert "here/0: holds a run of another configuration: seed was 0, is 5; repeat its command" in err
     assert [path.read_bytes() for path in files] == before
 
 

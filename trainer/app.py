@@ -16,11 +16,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trainer import config as cfg
-from trainer import diagnose, launcher, signals
+from trainer import diagnose, files, launcher, lock, signals
 from trainer.config import Config, ConfigError
 from trainer.diagnose import CONF
 
 if TYPE_CHECKING:
+    from trainer import resume
     from trainer.stack import Job
 
 
@@ -35,19 +36,22 @@ def run(arguments: list[str]) -> int:
     launcher.register()
     launcher.finished.clear()
     overrides: list[str] = []
-    if not {"--shell-completion", "-sc"} & set(arguments):
-        flags, overrides = diagnose.split(arguments)
-        if problems := diagnose.flag_problems(flags):
-            return report(problems)
-        arguments = [*overrides, *flags]  # Hydra wants them apart
-    sys.argv[1:] = arguments
     code = 0
     try:
+        if not {"--shell-completion", "-sc"} & set(arguments):
+            flags, overrides = diagnose.split(arguments)
+            flags, overrides = _resumed(flags, overrides)
+            launcher.asked = launcher.Asked(_without_directory(overrides), "--dry-run" in flags)
+            flags = [flag for flag in flags if flag != "--dry-run"]
+            if problems := diagnose.flag_problems(flags):
+                return report(problems)
+            arguments = [*overrides, *flags, *_protect(flags, overrides)]  # Hydra wants them apart
+        sys.argv[1:] = arguments
         if {"--help", "-h"} & set(arguments):
             print(diagnose.help_text(CONF, overrides))
             return 0
-        if not {"--cfg", "-c", "--info", "-i"} & set(arguments):
-            _refuse_taken(diagnose.run_directory(arguments))
+        if launcher.asked.dry_run and not {"-m", "--multirun"} & set(arguments):
+            return _dry_run(overrides)
         main()
         if _refused:
             return _report_error(_refused.pop(), overrides)
@@ -90,8 +94,8 @@ def main(composed: DictConfig) -> float:
     directory = Path(HydraConfig.get().runtime.output_dir)
     fresh = _is_bare(directory)
     try:
-        with signals.caught() as ended_by:
-            return train_one(check(composed), directory, lambda: bool(ended_by))
+        with signals.caught() as ended_by, lock.held(directory):
+            return train_one(check(composed), directory, lambda: bool(ended_by), lambda: _write_hydra(composed))
     except (ConfigError, OSError) as error:
         _remove_if_bare(directory)
         if HydraConfig.get().mode is RunMode.MULTIRUN:  # a job of another launcher than ours, which wants to know
@@ -111,17 +115,108 @@ def check(composed: DictConfig) -> Config:
     return cfg.from_dict(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
 
 
-def train_one(config: Config, directory: Path, stop: Callable[[], bool]) -> float:
-    """Train one run into a directory; its best monitored value. Raises what its training raised."""
-    _refuse_taken(directory)
+def train_one(
+    config: Config, directory: Path, stop: Callable[[], bool], prepare: Callable[[], None] = lambda: None
+) -> float:
+    """Train one run into a directory, or what of it is not done; its best monitored value.
+
+    prepare: called where there is something to train, before. Raises what its training raised.
+    """
     from trainer import stack, terminal  # torch comes with these: --help and --cfg start without it
 
-    job = stack.Job(0, directory, config=config)
+    session, job = _session(config, directory)
     with terminal.Display() as display:
-        stack.train_jobs([job], 1, display, stop)
+        for note in session.notes:
+            print(f"note: {note}")
+        if job.before:
+            assert job.summary is not None
+            print(f"{directory}: done before; nothing is trained")
+            display.summary(job.summary, directory)
+            return job.objective
+        session.commit()
+        prepare()
+        stack.train_jobs([job], 1, display, stop, session.parts)
     if job.error is not None:
         raise job.error
     return job.objective
+
+
+def _session(config: Config, directory: Path) -> tuple[resume.Session, Job]:
+    """A single run and what is there of it. Raises ConfigError where that is something else."""
+    from trainer import resume, stack
+
+    session = resume.Session(directory, launcher.asked.overrides)
+    session.places([config], ["."])
+    job = stack.Job(0, directory, config=config)
+    session.plan([job], 1)
+    return session, job
+
+
+def _dry_run(overrides: list[str]) -> int:
+    """Say what a single run would do."""
+    directory = diagnose.run_directory(overrides)
+    config = configure([text for text in overrides if not text.startswith("hydra")])
+    session, job = _session(config, directory or Path("outputs"))
+    session.say([job])
+    return 0
+
+
+def _resumed(flags: list[str], overrides: list[str]) -> tuple[list[str], list[str]]:
+    """The flags and overrides that resume=DIR stands for: those of the command that began there, and what is added."""
+    named = [text for text in overrides if text.startswith("resume=")]
+    if not named:
+        return flags, overrides
+    directory = Path(named[-1].partition("=")[2])
+    command, is_sweep = _command_of(directory)
+    added = [text for text in overrides if text not in named]
+    keys = {text.partition("=")[0] for text in added}
+    kept = [text for text in command if text.partition("=")[0] not in keys]
+    kind = "sweep" if is_sweep else "run"
+    flags = [*flags, "-m"] if is_sweep and not {"-m", "--multirun"} & set(flags) else flags
+    return flags, [*kept, *added, f"hydra.{kind}.dir={diagnose.quoted(str(directory))}"]
+
+
+def _command_of(directory: Path) -> tuple[list[str], bool]:
+    """(the overrides that began what a directory holds, whether they are a sweep's). Raises ConfigError."""
+    from trainer import resume
+
+    if not directory.is_dir():
+        raise ConfigError([f"resume={directory}: no such directory; expected a run's or a sweep's"])
+    try:
+        plan = resume.read_plan(directory)
+    except files.Damaged as damage:
+        hint = "repeat the command itself with hydra.run.dir or hydra.sweep.dir, finished runs are recognised"
+        raise ConfigError([f"resume={directory}: {damage}; {hint}"]) from damage
+    if not plan["runs"]:
+        above = directory.parent
+        if directory.name in resume.read_plan(above)["runs"]:
+            raise ConfigError([f"resume={directory}: is a run of a sweep; resume all of it, resume={above}"])
+        raise ConfigError([f"resume={directory}: holds no run to resume; expected a run's or a sweep's directory"])
+    return plan["command"], list(plan["runs"]) != ["."]
+
+
+def _without_directory(overrides: list[str]) -> list[str]:
+    return [text for text in overrides if not text.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
+
+
+def _protect(flags: list[str], overrides: list[str]) -> list[str]:
+    """What keeps Hydra from writing over the .hydra of a run that is there; main does it where it has to."""
+    kind = "sweep" if {"-m", "--multirun"} & set(flags) else "run"
+    directory = diagnose.run_directory(overrides, kind)
+    others = kind == "run" or any(text.startswith("hydra/launcher=") for text in overrides)
+    taken = directory is not None and directory.is_dir() and any(directory.iterdir())
+    return ["hydra.output_subdir=null"] if others and taken else []
+
+
+def _write_hydra(composed: DictConfig) -> None:
+    """The files that Hydra writes into .hydra, where it was kept from it."""
+    whole = HydraConfig.get()
+    if whole.output_subdir is not None:
+        return
+    folder = Path(whole.runtime.output_dir) / ".hydra"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, node in (("config", composed), ("overrides", whole.overrides.task), ("hydra", {"hydra": whole})):
+        files.write(folder / f"{name}.yaml", OmegaConf.to_yaml(node))
 
 
 def _close_sweep(jobs: list[Job], code: int) -> int:
@@ -138,12 +233,6 @@ def _close_sweep(jobs: list[Job], code: int) -> int:
     return code or (1 if failed else 0)
 
 
-def _refuse_taken(directory: Path | None) -> None:
-    """Raises ConfigError where a directory holds a run. Asked before Hydra too, which would write over its .hydra."""
-    if directory is not None and (directory / "metrics.csv").exists():
-        raise ConfigError([f"{directory}: already holds a run; choose another directory, hydra.run.dir=DIR"])
-
-
 def _os_problem(error: OSError, directory: Path | None) -> str:
     where = error.filename or directory
     said = f"{where}: {error.strerror or error}" if where else f"{error.strerror or error}"
@@ -152,7 +241,8 @@ def _os_problem(error: OSError, directory: Path | None) -> str:
 
 def _is_bare(directory: Path) -> bool:
     """Whether a directory holds nothing but what Hydra writes before a run begins."""
-    return directory.is_dir() and {path.name for path in directory.iterdir()} <= {".hydra", "summary.json"}
+    bare = {".hydra", ".resume", "summary.json"}  # no lock: it is nobody's
+    return directory.is_dir() and {path.name for path in directory.iterdir()} <= bare
 
 
 def _remove_if_bare(directory: Path) -> None:

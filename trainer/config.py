@@ -230,6 +230,14 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """When to save what a killed run needs to go on: at whichever comes first."""
+
+    minutes: float | None = knob("time between two checkpoints of a stack; null: no matter", "minutes", ge=0)
+    epochs: int | None = knob("epochs between two checkpoints of a stack; null: no matter", "epochs", ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One run. Units and ranges stand beside each field; `conf/` holds the values."""
 
@@ -248,6 +256,7 @@ class Config:
     loss: Loss = field()
     early_stopping: EarlyStopping = field()
     record: Record = field()
+    checkpoint: Checkpoint = field()
 
     def flat(self) -> dict[str, Any]:
         """The configuration as dotted keys and plain values, in the order of the fields."""

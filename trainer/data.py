@@ -194,10 +194,20 @@ class EpochOrder:
         self.n = n
         self.shuffle = shuffle
         self.generator = torch.Generator().manual_seed(stream_seed(seed, "order"))
+        self.finish()
 
     def next(self) -> Tensor:
-        """(N,) int64 positions in the training split."""
+        """(N,) int64 positions in the training split. Until `finish`, `state` is what gives this order again."""
         return torch.randperm(self.n, generator=self.generator) if self.shuffle else torch.arange(self.n)
+
+    def finish(self) -> None:
+        """The epoch of the last order is over."""
+        self.state = self.generator.get_state()
+
+    def resume(self, state: Tensor) -> None:
+        """Put the stream back to a `state`."""
+        self.generator.set_state(state)
+        self.state = state
 
 
 def batch_slices(n: int, batch_size: int, drop_last: bool) -> list[slice]:

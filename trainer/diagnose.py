@@ -31,7 +31,9 @@ from trainer.config import ConfigError, nearest
 _CHECKOUT = Path(__file__).parents[1] / "conf"
 CONF = _CHECKOUT if _CHECKOUT.is_dir() else Path(__file__).parent / "conf"  # beside us, or inside an installed wheel
 HIDDEN_GROUPS = {"sizes", "hydra"}
-SWITCHES = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"}  # no value
+SWITCHES = {  # flags without a value
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--dry-run")
+}
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -62,10 +64,23 @@ def flag_problems(flags: Sequence[str]) -> list[str]:
     return [f"{flag}: no such flag; {nearest(flag, known)}" for flag in unknown]
 
 
-def run_directory(overrides: Sequence[str]) -> Path | None:
-    """The directory a command line names for its run, where it does so plainly."""
-    values = [text.partition("=")[2] for text in overrides if text.startswith("hydra.run.dir=")]
-    return Path(values[-1]) if values and "$" not in values[-1] else None
+def run_directory(overrides: Sequence[str], kind: str = "run") -> Path | None:
+    """The directory a command line names for its run (or sweep), where it does so plainly."""
+    texts = [text for text in overrides if text.startswith(f"hydra.{kind}.dir=")]
+    if not texts or "$" in texts[-1]:
+        return None
+    try:
+        return Path(str(OverridesParser.create().parse_override(texts[-1]).value()))
+    except HydraException:
+        return None
+
+
+def quoted(value: str) -> str:
+    """A value as Hydra's grammar reads it back, whatever stands in it."""
+    if re.fullmatch(r"[\w./-]+", value):
+        return value
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    return f"'{escaped}'"
 
 
 def is_hydras(error: BaseException) -> bool:
@@ -142,6 +157,8 @@ def help_text(conf: Path, overrides: Sequence[str], width: int | None = None) ->
     lines = [
         "python -m trainer [KEY=VALUE ...]        train one run, in outputs/runs/<date>/<time>",
         "python -m trainer -m [KEY=A,B,C ...]     a sweep: every combination, in outputs/sweeps/<date>/<time>",
+        "python -m trainer resume=DIR [...]       go on with a run or a sweep, or add to it",
+        "python -m trainer --dry-run [...]        what would run, and what is done",
         "python -m trainer --cfg job [...]        show the configuration, train nothing",
         "",
         "Choices, files of conf/ (--help optimizer=sgd shows that option's keys):",

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trainer import wire
+from trainer.files import Growing
 
 _file_number = itertools.count()
 
@@ -35,16 +36,25 @@ class Scalars(NamedTuple):
 
 
 class EventWriter:
-    """Appends events to one new file in `directory`; nothing reaches the disk, and no file is open, outside `flush`.
+    """Appends events to one file in `directory`; nothing reaches the disk, and no file is open, outside `flush`.
 
-    `wall_time` (seconds since 1970, default now) dates the file. Not safe for two threads at once.
+    `wall_time` (seconds since 1970, default now) dates a new file; `file` goes on instead. Not safe for two threads at
+    once.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, wall_time: float | None = None) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], *, wall_time: float | None = None, file: Growing | None = None
+    ) -> None:
         self._born = time.time() if wall_time is None else wall_time
         name = f"events.out.tfevents.{int(self._born):010d}.{socket.gethostname()}.{os.getpid()}.{next(_file_number)}"
-        self.path = Path(directory) / name
-        self._pending = [wire.record(wire.message((1, float(self._born)), (3, "brain.Event:2")))]  # 3: file_version
+        self.file = file or Growing(Path(directory) / name)
+        version = wire.record(wire.message((1, float(self._born)), (3, "brain.Event:2")))  # 3: file_version
+        self._pending = [] if file else [version]
+
+    @property
+    def path(self) -> Path:
+        """The file's."""
+        return self.file.path
 
     def scalars(self, tags: Sequence[str], steps: np.ndarray, values: np.ndarray, wall_times: np.ndarray) -> None:
         """One event a step, holding all T tags: steps (S,) integers, values (S, T), wall_times (S,) in seconds.
@@ -110,14 +120,28 @@ class EventWriter:
     def flush(self) -> None:
         """Append what was said since the last flush."""
         if self._pending:
-            with open(self.path, "ab") as file:
-                file.write(b"".join(self._pending))
+            self.file.append(b"".join(self._pending))
             self._pending = []
 
     def _value(self, value: bytes, step: int, wall_time: float) -> None:
         self._pending.append(
             wire.record(wire.message((1, float(wall_time)), (2, int(step)), (5, wire.message((1, value)))))
         )
+
+
+def with_hparams(content: bytes, config: Mapping[str, str | float | bool], group_name: str) -> bytes:
+    """The bytes of an event file that hparams_start began, with another configuration there, dated as before."""
+    place = 0
+    while True:
+        (length, _) = wire.HEADER.unpack_from(content, place)
+        end = place + wire.HEADER.size + length + wire.FOOTER
+        if b"_hparams_/session_start_info" in content[place:end]:
+            break
+        place = end
+    (wall_time,) = struct.unpack_from("<d", content, place + wire.HEADER.size + 1)
+    writer = EventWriter("")
+    writer.hparams_start(config, group_name, wall_time)
+    return content[:place] + writer._pending[-1] + content[end:]
 
 
 _STATUSES = {"SUCCESS": 1, "FAILURE": 2, "RUNNING": 3}  # tensorboard/plugins/hparams/api.proto

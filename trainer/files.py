@@ -1,4 +1,7 @@
-"""Writing files so that none is ever half-written, and JSON that is strict even where a number is not finite."""
+"""Writing files so that none is ever half-written and what is damaged is recognised; JSON that is strict.
+
+Checksums are CRC32C: they find every flip of a bit, and every burst of up to 32. A file's length finds what is cut off.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,17 @@ import hashlib
 import json
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import google_crc32c
+
+_SEAL = ',\n "checksum": "'  # the last entry of a sealed file: of all bytes before it
+
+
+class Damaged(ValueError):
+    """A file does not hold what was written."""
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -19,6 +31,83 @@ def write(path: Path, content: bytes | str) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Replace a file by a dictionary in strict JSON, whose last entry is a checksum of the bytes before it."""
+    body = to_json(value).removesuffix("\n}")
+    write(path, f'{body}{_SEAL}{google_crc32c.value(body.encode()):08x}"\n}}')
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What write_sealed wrote, without the checksum. Raises Damaged where it is not that, OSError as reading does."""
+    return unseal(path.read_bytes(), path)
+
+
+def unseal(content: bytes, path: Path) -> dict[str, Any]:
+    """read_sealed, of a file's bytes."""
+    body, seal, rest = content.rpartition(_SEAL.encode())
+    if not seal or rest != b'%08x"\n}' % google_crc32c.value(body):
+        raise Damaged(f"{path}: damaged; its checksum is of other bytes")
+    return json.loads(body + b"\n}")
+
+
+class Growing:
+    """A file that only grows: its length and checksum are known without reading it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self.crc = 0
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `cut` wants, to take away whatever comes later."""
+        return {"name": self.path.name, "size": self.size, "crc32c": self.crc}
+
+    def append(self, content: bytes) -> None:
+        """Add to the end. Raises OSError, and takes away what was added of it, on failure."""
+        try:
+            with open(self.path, "ab") as file:
+                file.write(content)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self.path, self.size) if self.size else self.path.unlink()
+            raise
+        self.size += len(content)
+        self.crc = google_crc32c.extend(self.crc, content)
+
+    @classmethod
+    def cut(cls, folder: Path, state: dict[str, Any]) -> Growing:
+        """The file in the state it once had. Raises Damaged where its beginning is another, OSError."""
+        file = cls(folder / state["name"])
+        if state["size"]:
+            check(file.path, state)
+            os.truncate(file.path, state["size"])
+        else:
+            file.path.unlink(missing_ok=True)
+        file.size, file.crc = state["size"], state["crc32c"]
+        return file
+
+
+def state(path: Path) -> dict[str, Any]:
+    """Name, size and checksum of a file."""
+    content = path.read_bytes()
+    return {"name": path.name, "size": len(content), "crc32c": google_crc32c.value(content)}
+
+
+def check(path: Path, state: dict[str, Any]) -> bytes:
+    """The beginning of a file that had a `state`. Raises Damaged where it is cut or changed, or not there."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(state["size"])
+    except FileNotFoundError as error:
+        raise Damaged(f"{path}: is missing") from error
+    if len(content) < state["size"]:
+        raise Damaged(f"{path}: damaged; {len(content)} of {state['size']} bytes are there")
+    if google_crc32c.value(content) != state["crc32c"]:
+        raise Damaged(f"{path}: damaged; its checksum is of other bytes")
+    return content
 
 
 def to_json(value: Any) -> str:

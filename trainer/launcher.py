@@ -13,7 +13,7 @@ import re
 import sys
 import types
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,19 +30,31 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer import config as cfg
-from trainer import diagnose, signals
+from trainer import diagnose, files, lock, signals
 from trainer.config import ConfigError, nearest
 
 Plugins.instance()  # executes the core plugins' modules anew, so a class of theirs can be derived from only after it
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 
 if TYPE_CHECKING:
+    from trainer import resume
     from trainer.stack import Job
 
 MODULE = "hydra_plugins.trainer_launcher"  # Hydra takes plugins from this namespace alone
 NUMBER_MARKER = 987654321
 TASK_MARKER = "__TASK__"
 finished: list[Job] = []  # every job this process launched, for the table at the end
+
+
+@dataclass
+class Asked:
+    """What the command line asks of a launcher beside its jobs."""
+
+    overrides: list[str] = field(default_factory=list)  # as typed, for resume=DIR
+    dry_run: bool = False
+
+
+asked = Asked()
 
 
 class GridSweeper(BasicSweeper):
@@ -52,10 +64,26 @@ class GridSweeper(BasicSweeper):
         """The launcher reports a job that cannot be composed, and trains the others."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """As Hydra's. Raises ConfigError where there is nothing to sweep."""
-        returns = super().sweep(arguments)
-        if not any(len(batch) for batch in returns):
+        """As Hydra's, which writes multirun.yaml, but only where it is not there and something is to be run.
+
+        Raises ConfigError where there is nothing to sweep.
+        """
+        assert self.config is not None
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        batches = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), self.max_batch_size)
+        if not any(batches):
             raise ConfigError([f"{' '.join(arguments)}: an empty sweep; give every key at least one value"])
+        path = Path(str(self.config.hydra.sweep.dir)) / "multirun.yaml"
+        if not (asked.dry_run or path.exists()):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write(path, OmegaConf.to_yaml(self.config))
+        returns: list[Sequence[JobReturn]] = []
+        for batch in batches:
+            returns.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, returns))))
+            for job in returns[-1]:
+                _ = job.return_value  # raises what the job raised
         return returns
 
 
@@ -70,50 +98,69 @@ class StackLauncher(Launcher):
         self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Compose, check and train a batch of jobs; one JobReturn each, in order."""
-        from trainer import stack, terminal  # torch comes with these
+        """Compose, check and train a batch of jobs, or what of it is not done; one JobReturn each, in order.
+
+        Raises ConfigError where the sweep's directory is in use, or holds other runs than these.
+        """
+        from trainer import resume, stack, terminal  # torch comes with these
 
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         composer = Composer(self.hydra_context, self.config)
-        jobs, composed = [], []
-        for number, overrides in enumerate(job_overrides, initial_job_idx):
-            job, parts = self._prepare(composer, number, list(overrides))
-            jobs.append(job)
-            composed.append(parts)
-        finished.extend(jobs)
-        with env_override(self.config.hydra.job.env_set), signals.caught() as ended_by:
-            self._call("on_job_start", jobs, composed)
-            with terminal.SweepDisplay(jobs) as display:
-                stack.train_jobs(jobs, self.max_members, display, lambda: bool(ended_by))
-        returns = [_job_return(job) for job in jobs]
-        self._call("on_job_end", jobs, composed, returns)
+        prepared = [self._prepare(composer, i, list(o)) for i, o in enumerate(job_overrides, initial_job_idx)]
+        jobs, composed = [job for job, _ in prepared], [parts for _, parts in prepared]
+        folder = Path(str(self.config.hydra.sweep.dir))
+        if asked.dry_run:
+            self._place(resume.Session(folder, asked.overrides), composer, jobs, composed).say(jobs)
+            return []
+        with lock.held(folder):
+            session = self._place(resume.Session(folder, asked.overrides), composer, jobs, composed)
+            session.commit()
+            for job, parts in zip(jobs, composed, strict=True):
+                if job.status == "waiting" and parts is not None:
+                    parts.write()
+            for note in session.notes:
+                print(f"note: {note}")
+            finished.extend(jobs)
+            with env_override(self.config.hydra.job.env_set), signals.caught() as ended_by:
+                self._call("on_job_start", jobs, composed)
+                with terminal.SweepDisplay([job for job in jobs if not job.before]) as display:
+                    stack.train_jobs(jobs, self.max_members, display, lambda: bool(ended_by), session.parts)
+            returns = [_job_return(job) for job in jobs]
+            self._call("on_job_end", jobs, composed, returns)
         return returns
 
     def _prepare(self, composer: Composer, number: int, overrides: list[str]) -> tuple[Job, Composed | None]:
-        """A job with its checked configuration and its directory; a failed one where that cannot be."""
+        """A job with its checked configuration; a failed one where that cannot be."""
         from trainer.stack import Job
 
-        task_overrides = filter_overrides(overrides)
-        job = Job(number, Path(str(self.config.hydra.sweep.dir)), list(task_overrides))
+        job = Job(number, Path(str(self.config.hydra.sweep.dir)), list(filter_overrides(overrides)))
+        parts = None
         try:
             parts = composer.compose(number, overrides)
+            job.config = cfg.from_dict(parts.resolved)
         except ConfigError as error:
             job.fail(error)
-            return job, None
         except (HydraException, OmegaConfBaseException) as error:
             job.fail(ConfigError(diagnose.problems(diagnose.CONF, overrides, error)))
-            return job, None
-        directory = Path(parts.directory)
-        try:
-            if (directory / "metrics.csv").exists():
-                raise ConfigError([f"{directory}: already holds a run; choose another hydra.sweep.dir"])
-            job.directory = directory  # from here on it is the job's own to write to
-            job.config = cfg.from_dict(parts.resolved)
-            parts.write()
-        except (ConfigError, OSError) as error:
-            job.fail(error)
         return job, parts
+
+    def _place(
+        self, session: resume.Session, composer: Composer, jobs: list[Job], composed: list[Composed | None]
+    ) -> resume.Session:
+        """Give every job its directory, which may be another's number where a sweep has grown, and plan the stacks."""
+        names = [str(Path(parts.directory).relative_to(session.directory)) if parts else "" for parts in composed]
+        places = session.places([job.config for job in jobs], names)
+        for i, (job, place) in enumerate(zip(jobs, places, strict=True)):
+            parts = composed[i]
+            if job.config is None or parts is None:
+                continue  # it has no directory: nothing is written
+            if place != names[i]:
+                job.number = int(place)
+                composed[i] = composer.compose(job.number, job.overrides)
+            job.directory = session.directory / place
+        session.plan(jobs, self.max_members)
+        return session
 
     def _call(self, hook: str, jobs: list[Job], composed: list[Composed | None], returns: Any = None) -> None:
         """Hydra's callbacks, each with HydraConfig set to its job; nothing where none is configured."""
@@ -146,9 +193,9 @@ class Composed:
         """The run directory with .hydra/ in it."""
         folder = Path(self.directory) / ".hydra"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(_yaml(self.raw))
-        (folder / "overrides.yaml").write_text(_yaml(self.overrides))
-        (folder / "hydra.yaml").write_text(self.hydra_yaml)
+        files.write(folder / "config.yaml", _yaml(self.raw))
+        files.write(folder / "overrides.yaml", _yaml(self.overrides))
+        files.write(folder / "hydra.yaml", self.hydra_yaml)
 
     def whole(self) -> DictConfig:
         """The job's whole configuration with its hydra node, as callbacks expect it."""

@@ -19,9 +19,9 @@ from trainer import record
 from trainer.progress import News, Reporter
 
 if TYPE_CHECKING:
-    from trainer.stack import Job
+    from trainer.stack import Job, Part
 
-TrainStack = Callable[..., None]  # (jobs, reporter, stop, done)
+TrainStack = Callable[..., None]  # (part, reporter, stop, done)
 WAIT_S = 0.1  # between two looks at `stop`
 
 
@@ -31,12 +31,12 @@ class Worker:
 
     process: Any
     connection: Connection
-    jobs: list[Job]  # what it trains; empty: idle
+    part: Part | None = None  # the stack it trains; None: idle
     number: int = -1
 
 
 def train_stacks(
-    stacks: Sequence[list[Job]],
+    parts: Sequence[Part],
     workers: int,
     train_stack: TrainStack,
     tell: Callable[[News], object],
@@ -47,33 +47,34 @@ def train_stacks(
 
     A stack whose process died (out of memory, most likely) begins again in halves; a job that was alone fails.
     """
-    context: Any = multiprocessing.get_context(_start_method(stacks))
+    context: Any = multiprocessing.get_context(_start_method(parts))
     stopping = context.RawValue("b", 0)
-    waiting = list(enumerate(stacks))
-    pool = [_start(context, train_stack, stopping) for _ in range(min(workers, len(stacks)))]
+    waiting = list(enumerate(parts))
+    pool = [_start(context, train_stack, stopping) for _ in range(min(workers, len(parts)))]
     try:
         while True:
             for worker in pool:
-                if not worker.jobs and waiting and not stopping.value:
-                    worker.number, worker.jobs = waiting.pop(0)
-                    worker.connection.send((worker.number, worker.jobs))
-            busy = {worker.connection: worker for worker in pool if worker.jobs}
+                if worker.part is None and waiting and not stopping.value:
+                    worker.number, worker.part = waiting.pop(0)
+                    worker.connection.send((worker.number, worker.part))
+            busy = {worker.connection: worker for worker in pool if worker.part is not None}
             if not busy:
                 return
             for connection in wait(list(busy), WAIT_S):
                 worker = busy[connection]  # type: ignore[index]
+                assert worker.part is not None
                 try:
                     news = worker.connection.recv()
                 except (EOFError, OSError):
-                    waiting[:0] = [(worker.number, half) for half in _halves(worker, done)]
+                    waiting[:0] = [(worker.number, half) for half in _halves(worker, worker.part, done)]
                     pool[pool.index(worker)] = _start(context, train_stack, stopping)
                     continue
                 if isinstance(news, News):
                     tell(news)
                 elif news is None:
-                    worker.jobs = []
+                    worker.part = None
                 else:
-                    done(_take(worker.jobs, news))
+                    done(_take(worker.part.jobs, news))
             stopping.value = stop()
     finally:
         for worker in pool:
@@ -82,9 +83,9 @@ def train_stacks(
             worker.process.join()
 
 
-def _start_method(stacks: Sequence[list[Job]]) -> str:
+def _start_method(parts: Sequence[Part]) -> str:
     """fork: nothing is imported anew. Not where a child opens a team of OpenMP threads, nor outside of Linux."""
-    teams = any(job.config is not None and (job.config.threads or 1) > 1 for jobs in stacks for job in jobs)
+    teams = any(job.config is not None and (job.config.threads or 1) > 1 for part in parts for job in part.jobs)
     return "fork" if sys.platform == "linux" and not teams else "spawn"
 
 
@@ -93,7 +94,7 @@ def _start(context: Any, train_stack: TrainStack, stopping: Any) -> Worker:
     process = context.Process(target=_serve, args=(theirs, train_stack, stopping), daemon=True)
     process.start()
     theirs.close()  # so that we see the end of the pipe when the process dies
-    return Worker(process, ours, [])
+    return Worker(process, ours)
 
 
 def _serve(connection: Connection, train_stack: TrainStack, stopping: Any) -> None:
@@ -112,8 +113,8 @@ def _serve(connection: Connection, train_stack: TrainStack, stopping: Any) -> No
 
     try:
         while True:
-            number, jobs = connection.recv()
-            train_stack(jobs, Reporter(number, connection.send), stop, done)
+            number, part = connection.recv()
+            train_stack(part, Reporter(number, connection.send), stop, done)
             connection.send(None)
     except (EOFError, BrokenPipeError):
         os._exit(0)  # not by way of the buffers and handlers that came with the fork
@@ -139,16 +140,17 @@ def _take(jobs: Sequence[Job], ends: Sequence[tuple[Any, ...]]) -> list[Job]:
     return taken
 
 
-def _halves(worker: Worker, done: Callable[[Sequence[Job]], object]) -> list[list[Job]]:
+def _halves(worker: Worker, part: Part, done: Callable[[Sequence[Job]], object]) -> list[Part]:
     """What a dead process has left to do; a job it trained alone fails."""
     worker.process.join()
     code = worker.process.exitcode
-    left = [job for job in worker.jobs if job.status == "waiting"]
-    if len(left) == 1:
+    left = part.waiting
+    if len(part.jobs) == 1:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         left[0].fail(RuntimeError(f"the process that trained it {how}{'; out of memory?' if code == -9 else ''}"))
         done(left)
         return []
     for job in left:
         record.discard(job.directory)
-    return [half for half in (left[: len(left) // 2], left[len(left) // 2 :]) if half]
+    part.store.halve()
+    return [half for half in part.halves() if half.waiting]

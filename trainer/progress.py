@@ -32,6 +32,7 @@ class Reporter:
     def __init__(self, number: int, tell: Callable[[News], object]) -> None:
         self.number, self.tell = number, tell
         self.size, self.told = 0, 0.0
+        self.last: News | None = None
 
     def start(self, stack: Stack) -> None:
         """Training begins; after an error with fewer members."""
@@ -51,8 +52,9 @@ class Reporter:
         self._tell(stack, tags[best], rows[best])
 
     def end(self) -> None:
-        """Training has ended."""
-        self.tell(replace(self.last, runs=0.0, row=None))
+        """Training has ended, if it began."""
+        if self.last is not None:
+            self.tell(replace(self.last, runs=0.0, row=None))
 
     def _tell(self, stack: Stack, monitor: str = "", row: dict[str, float] | None = None) -> None:
         self.told = time.perf_counter()

@@ -5,12 +5,14 @@ One host copy a chunk: measured steps stay on the device until a flush. Shapes: 
 
 from __future__ import annotations
 
+import csv
 import functools
+import io
 import math
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import checkpoint, files, pictures
+from trainer import checkpoint, files, identity, pictures
 from trainer.config import Config
 from trainer.events import EventWriter
+from trainer.files import Growing
 from trainer.progress import Reporter
 from trainer.train import Member, Stack, evaluate_test, judge
 
 FLUSH_STEPS = 1024
 FLUSH_S = 2.0
-CHARTS = {
+TEXTS = {"metrics": "metrics.csv", "log": "trainer.log"}
+WRITTEN = (*TEXTS, "events")  # the files of a run that grow
+Charts = dict[str, dict[str, list[str]]]
+CHARTS: Charts = {
     "train and validation": {
         "loss": ["eval/train_loss", "val/loss"],
         "accuracy": ["eval/train_accuracy", "val/accuracy"],
@@ -35,19 +41,37 @@ CHARTS = {
 }
 
 
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv as they were before they were written: numbers without a point are whole."""
+    if not path.exists():
+        return []
+    table = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    return [{tag: int(text) if text.isdecimal() else float(text) for tag, text in row.items()} for row in table]
+
+
 class RunFiles:
     """The directory of one run: buffers, so that no file stays open between two flushes."""
 
-    def __init__(self, directory: Path, config: Config, charts: dict[str, dict[str, list[str]]]) -> None:
+    def __init__(self, directory: Path, config: Config, charts: Charts, written: dict[str, Any] | None = None) -> None:
+        """written: the `state` that the files of a run which goes on are cut to. Raises Damaged where they cannot."""
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.began = time.time()
-        self.events = EventWriter(directory, wall_time=self.began)
-        self.events.custom_scalars(charts)
-        self.events.hparams_start(_hparams(config), f"{_without_seed(config)}", self.began)
         self.columns: list[str] = []
         self.csv: list[str] = []
         self.lines: list[str] = []
+        if written is None:
+            discard(directory)
+            self.metrics, self.logged = (Growing(directory / name) for name in TEXTS.values())
+            self.events = EventWriter(directory, wall_time=self.began)
+            self.events.custom_scalars(charts)
+            self.events.hparams_start(*hparams(config), self.began)
+            return
+        discard(directory, {state["name"] for state in written.values()})
+        self.metrics, self.logged, events = (Growing.cut(directory, written[key]) for key in WRITTEN)
+        self.events = EventWriter(directory, file=events)
+        self.rows = read_rows(self.metrics.path)
+        self.columns = list(self.rows[0]) if self.rows else []
 
     def row(self, row: dict[str, float], now: float) -> None:
         """One epoch: a line of metrics.csv, an event, a line of trainer.log."""
@@ -68,12 +92,16 @@ class RunFiles:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
         self.lines.append(f"{stamp} {line}")
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """Where the files stand: name, size and checksum of each."""
+        return dict(zip(WRITTEN, (self.metrics.state, self.logged.state, self.events.file.state), strict=True))
+
     def flush(self) -> None:
         """Append everything said so far to the files: the small ones first, should the disk be full."""
-        for name, lines in (("metrics.csv", self.csv), ("trainer.log", self.lines)):
+        for file, lines in ((self.metrics, self.csv), (self.logged, self.lines)):
             if lines:
-                with open(self.directory / name, "a", encoding="utf-8") as file:
-                    file.write("\n".join(lines) + "\n")
+                file.append(("\n".join(lines) + "\n").encode())
                 lines.clear()
         self.events.flush()
 
@@ -81,8 +109,21 @@ class RunFiles:
 class Recorder:
     """Observes the training of a stack and writes each member's run directory."""
 
-    def __init__(self, stack: Stack, directories: Sequence[Path], reporter: Reporter) -> None:
-        """directories: one a member, in the order of the stack's configurations."""
+    def __init__(
+        self,
+        stack: Stack,
+        directories: Sequence[Path],
+        reporter: Reporter,
+        finished: Mapping[int, dict[str, Any]] | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        """directories: one a member, in the order of the stack's configurations.
+
+        finished: summaries of members that only keep their place, nothing of theirs is written. state: where the
+        files go on. Raises Damaged where these are not what they were then.
+        """
+        finished = finished or {}
+        written, spent = (state["runs"], state["spent"]) if state else ({}, {})
         self.reporter = reporter
         self.every = stack.members[0].config.record.every
         self.tags = stack.step_tags
@@ -91,13 +132,15 @@ class Recorder:
         charts = {c: {t: [x for x in xs if x in tags] for t, xs in cs.items()} for c, cs in CHARTS.items()}
         charts = {c: {t: xs for t, xs in cs.items() if xs} for c, cs in charts.items()}
         self.runs = [
-            RunFiles(directory, member.config, charts)
-            for directory, member in zip(directories, stack.members, strict=True)
+            None if index in finished else RunFiles(directory, member.config, charts, written.get(index))
+            for index, (directory, member) in enumerate(zip(directories, stack.members, strict=True))
         ]
-        self.summaries: list[dict[str, Any] | None] = [None] * len(self.runs)
-        self.objectives = [math.nan] * len(self.runs)  # best monitored value of each, lower is better
-        self.began = self.flushed = time.perf_counter()
-        self.seconds = 0.0  # spent on writing
+        self.summaries = [finished.get(index) for index in range(len(self.runs))]
+        self.flushed = time.perf_counter()
+        self.began = self.flushed - spent.get("seconds", 0.0)
+        self.seconds = spent.get("writing", 0.0)
+        self.checkpoint_s = spent.get("checkpoints", 0.0)
+        stack.measuring_s, stack.evaluating_s = spent.get("measuring", 0.0), spent.get("evaluating", 0.0)
         self._clear()
 
     def _clear(self) -> None:
@@ -122,7 +165,8 @@ class Recorder:
         began = time.perf_counter()
         now = time.time()
         for member, row in zip(stack.members, rows, strict=True):
-            self.runs[member.index].row(row, now)
+            if (run := self.runs[member.index]) is not None:
+                run.row(row, now)
         if len(self.steps) >= FLUSH_STEPS or began - self.flushed > FLUSH_S:
             self.flush(stack)
         self.seconds += time.perf_counter() - began
@@ -136,14 +180,27 @@ class Recorder:
             rates_SK = np.array(self.rates)
             tags = [*self.tags, "lr"]
             for k, member in enumerate(stack.members):
+                run = self.runs[member.index]
+                if run is None:
+                    continue
                 values = np.concatenate([host_SMK[:, :, k], rates_SK[:, k : k + 1]], axis=1)
                 clips = member.config.clip_norm is not None  # a run alone has no clipped norm where it does not clip
                 own = [m for m, tag in enumerate(tags) if clips or tag != "grad_norm/clipped_total"]
-                self.runs[member.index].events.scalars([tags[m] for m in own], steps, values[:, own], times)
+                run.events.scalars([tags[m] for m in own], steps, values[:, own], times)
             self._clear()
         for member in stack.members:
-            self.runs[member.index].flush()
+            if (run := self.runs[member.index]) is not None:
+                run.flush()
         self.flushed = time.perf_counter()
+
+    def state(self, stack: Stack) -> dict[str, Any]:
+        """Where the files of all members in training stand, everything said so far included."""
+        self.flush(stack)
+        runs = {member.index: run.state for member in stack.members if (run := self.runs[member.index]) is not None}
+        spent = {"seconds": time.perf_counter() - self.began, "writing": self.seconds}
+        spent |= {"checkpoints": self.checkpoint_s}
+        spent |= {"measuring": stack.measuring_s, "evaluating": stack.evaluating_s}
+        return {"runs": runs, "spent": spent}
 
     def leave(self, stack: Stack, leaving: dict[int, str]) -> None:
         """Members that end: test, pictures, checkpoints, summary; their files are complete afterwards."""
@@ -153,7 +210,10 @@ class Recorder:
         for k, reason in leaving.items():
             member = stack.members[k]
             run = self.runs[member.index]
+            if run is None:
+                continue
             checkpoint.save(stack, k, run.directory)
+            trained = run.state["events"]
             test = {} if reason == "interrupt" else self._test(stack, k, run)
             summary = self._summary(stack, member, reason, test)
             run.log(f"{summary['status']} ({reason}): {summary['verdict']['sentence']}")
@@ -161,14 +221,30 @@ class Recorder:
             run.events.text("verdict", stack.step, said, time.time())
             run.events.hparams_end("SUCCESS" if summary["status"] == "completed" else "FAILURE", time.time())
             run.flush()
-            files.write(run.directory / "summary.json", files.to_json(summary))
+            summary["config"] = identity.result_keys(member.config)
+            summary["files"] = _manifest(run)
+            summary["trained"] = trained
+            files.write_sealed(run.directory / "summary.json", summary)
             self.summaries[member.index] = summary
-            self.objectives[member.index] = member.best.value if member.best else math.nan
+
+    def is_needed(self, stack: Stack) -> bool:
+        """Whether a member is in training that was not finished before."""
+        return any(self.runs[member.index] is not None for member in stack.members)
+
+    def go_on(self, stack: Stack, stopped: Mapping[int, str]) -> None:
+        """Say that a stack goes on; members (by index) that have their reason to end already leave at once."""
+        for member in stack.members:
+            if (run := self.runs[member.index]) is not None:
+                run.log(f"goes on after epoch {stack.epoch}, step {stack.step}")
+        if stopped:
+            self.leave(stack, {k: stopped[member.index] for k, member in enumerate(stack.members)})
+            stack.select([])
 
     def discard(self) -> None:
         """Remove what was written, so that the runs can start again."""
         for run in self.runs:
-            discard(run.directory)
+            if run is not None:
+                discard(run.directory)
 
     def _test(self, stack: Stack, k: int, run: RunFiles) -> dict[str, dict[str, float]]:
         """Read the test split, once: best and last weights; draw what the best weights do."""
@@ -190,7 +266,7 @@ class Recorder:
         rows = member.rows
         verdict = judge(rows).to_json()
         seconds = time.perf_counter() - self.began
-        recording = self.seconds + stack.measuring_s
+        recording = self.seconds + stack.measuring_s + self.checkpoint_s
         return {
             "status": "interrupted" if reason == "interrupt" else "completed",
             "stopped_by": reason,
@@ -205,6 +281,8 @@ class Recorder:
             "health": [],
             "provenance": {
                 **environment(),
+                "config_hash": identity.config_hash(member.config),
+                "code": identity.code(member.config),
                 "device": str(stack.device),
                 "threads": torch.get_num_threads(),
                 "data_hash": stack.dataset.hash,
@@ -220,16 +298,18 @@ class Recorder:
                 "evaluation_s": stack.evaluating_s,
                 "recording_s": recording,
                 "recording_share": recording / seconds,
+                "checkpoint_s": self.checkpoint_s,
                 "training_s": seconds - recording - stack.evaluating_s,
             },
         }
 
 
-def discard(directory: Path) -> None:
-    """Remove what a run has written there."""
+def discard(directory: Path, keep: Container[str] = ()) -> None:
+    """Remove what a run has written there, but for the files of these names."""
     for name in ("events.out.tfevents.*", "metrics.csv", "trainer.log", "summary.json", "checkpoints/*.pt*"):
         for path in directory.glob(name):
-            path.unlink()
+            if path.name not in keep:
+                path.unlink()
 
 
 def epoch_line(row: dict[str, float]) -> str:
@@ -255,16 +335,35 @@ def environment() -> dict[str, Any]:
     return {"versions": {"python": platform.python_version(), **versions}, "git_commit": commit}
 
 
-NO_HYPERPARAMETERS = {"data.root", "device", "threads", "deterministic", "record.every", "record.pictures"}
+def objective(config: Config, summary: dict[str, Any]) -> float:
+    """The best monitored value of a run, lower is better; NaN without a validation split."""
+    tag = config.early_stopping.tag
+    if tag not in summary.get("best", {}):
+        return math.nan
+    value = float(summary["best"][tag])
+    return (-value if tag == "val/accuracy" else value) if math.isfinite(value) else math.inf
 
 
-def _hparams(config: Config) -> dict[str, str | float | bool]:
-    """What TensorBoard's HParams table shows: the configuration without what should not change a result."""
-    return {
+def _manifest(run: RunFiles) -> dict[str, Any]:
+    """Size and checksum of every file of a run whose numbers somebody reads, by its path below the run's folder."""
+    out = {state["name"]: state for state in run.state.values()}
+    for name in ("checkpoints/best.pt", "checkpoints/last.pt", ".hydra/config.yaml"):
+        if (run.directory / name).exists():
+            out[name] = files.state(run.directory / name)
+    return {name: {"size": state["size"], "crc32c": state["crc32c"]} for name, state in out.items()}
+
+
+NO_HYPERPARAMETERS = identity.NO_RESULT | {"device", "threads", "deterministic", "record.every", "record.pictures"}
+
+
+def hparams(config: Config) -> tuple[Mapping[str, str | float | bool], str]:
+    """What TensorBoard's HParams table shows: the configuration without what should not change a result; its group."""
+    values = {
         key: value if isinstance(value, str | bool | int | float) else "null" if value is None else str(value)
         for key, value in config.flat().items()
         if key not in NO_HYPERPARAMETERS
     }
+    return values, _without_seed(config)
 
 
 def _without_seed(config: Config) -> str:

@@ -7,6 +7,7 @@ can train it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,16 +17,19 @@ from typing import Any, Protocol
 
 import torch
 
+from trainer import checkpoint, files, identity, model, pool, work
 from trainer import data as datasets
-from trainer import files, model, pool, work
 from trainer.config import Config, ConfigError, Data, Mlp
 from trainer.data import Dataset
+from trainer.files import Damaged
 from trainer.progress import News, Reporter
-from trainer.record import Recorder
+from trainer.record import Recorder, objective, read_rows
+from trainer.store import Keeper, Store
 from trainer.train import Stack, train
 
 MEMORY_SHARE = 0.5  # of what is free, for all stacks in training
 SMALLEST_SHARE = 16  # members that a stack halved for another worker keeps
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}  # what is wrong with all files, not with one
 
 
 @dataclass(eq=False)
@@ -40,6 +44,12 @@ class Job:
     error: Exception | None = None
     summary: dict[str, Any] | None = None
     objective: float = float("nan")  # best monitored value, lower is better
+    before: bool = False  # completed by an earlier command
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Take what its training came to."""
+        assert self.config is not None
+        self.status, self.summary, self.objective = summary["status"], summary, objective(self.config, summary)
 
     def fail(self, error: Exception) -> None:
         """Record why there is no result."""
@@ -56,7 +66,31 @@ class Job:
         self.summary = {"status": status, "stopped_by": reason, "error": error, "epochs": 0, "steps": 0}
         if (self.directory / ".hydra").is_dir():
             with contextlib.suppress(OSError):  # it may be what failed
-                files.write(self.directory / "summary.json", files.to_json(self.summary))
+                files.write_sealed(self.directory / "summary.json", self.summary)
+
+
+@dataclass
+class Part:
+    """A stack of a plan: jobs that train together, those among them that are done keep their places."""
+
+    jobs: list[Job]
+    store: Store = field(default_factory=Store)
+    workers: int = 1  # stacks that train side by side
+
+    def halves(self) -> list[Part]:
+        """Both halves, as parts of their own."""
+        middle = len(self.jobs) // 2
+        members = (self.jobs[:middle], self.jobs[middle:])
+        return [Part(jobs, store, self.workers) for jobs, store in zip(members, self.store.halves(), strict=True)]
+
+    @property
+    def waiting(self) -> list[Job]:
+        """The jobs that are not done."""
+        return [job for job in self.jobs if job.status == "waiting"]
+
+
+class Refused(ConfigError):
+    """A stack cannot go on, whichever of its members train."""
 
 
 class Display(Protocol):
@@ -67,26 +101,41 @@ class Display(Protocol):
     def done(self, jobs: Sequence[Job]) -> None: ...
 
 
-def train_jobs(jobs: Sequence[Job], max_members: int, display: Display, stop: Callable[[], bool]) -> None:
+def train_jobs(
+    jobs: Sequence[Job],
+    max_members: int,
+    display: Display,
+    stop: Callable[[], bool],
+    parts: Sequence[Part] | None = None,
+) -> None:
     """Train every job that has a configuration, in stacks as large as their shapes, max_members and the memory allow.
 
     Several stacks train at once, each in a process of its own with one thread: cores that share a stack wait for each
     other at every operation, cores with a stack each do not. Each job ends completed, interrupted (`stop` said so) or
-    failed with its own error; none harms another.
+    failed with its own error; none harms another. parts: the stacks, where they are known already.
     """
-    ready = [job for job in jobs if job.config is not None and job.status == "waiting"]
-    workers = work.workers([job.config for job in ready if job.config is not None])
-    stacks = plan(ready, max_members, workers)
-    workers = min(workers, len(stacks))
-    train_stack = functools.partial(_train_stack, workers=workers)
+    if parts is None:
+        stacks, side_by_side = plan_side_by_side([job for job in jobs if job.status == "waiting"], max_members)
+        parts = [Part(members, workers=side_by_side) for members in stacks]
+    workers = min(
+        len(parts), work.workers([job.config for part in parts for job in part.jobs if job.config is not None])
+    )
     if workers > 1:
-        pool.train_stacks(stacks, workers, train_stack, display.tell, display.done, stop)
+        pool.train_stacks(parts, workers, train_stack, display.tell, display.done, stop)
     else:
-        for number, stack in enumerate(stacks):
-            train_stack(stack, Reporter(number, display.tell), stop, display.done)
+        for number, part in enumerate(parts):
+            train_stack(part, Reporter(number, display.tell), stop, display.done)
     for job in jobs:
         if job.status == "waiting":
             job.interrupt()
+
+
+def plan_side_by_side(jobs: Sequence[Job], max_members: int) -> tuple[list[list[Job]], int]:
+    """(the stacks of all jobs that have a configuration, how many of them train at once)."""
+    ready = [job for job in jobs if job.config is not None]
+    workers = work.workers([job.config for job in ready if job.config is not None])
+    stacks = plan(ready, max_members, workers)
+    return stacks, max(1, min(workers, len(stacks)))
 
 
 def plan(jobs: Sequence[Job], max_members: int, workers: int = 1) -> list[list[Job]]:
@@ -130,50 +179,102 @@ def _span_key(job: Job) -> str:
     return f"{job.config.optimizer} {job.config.schedule}"
 
 
-def _train_stack(
-    jobs: list[Job],
-    reporter: Reporter,
-    stop: Callable[[], bool],
-    done: Callable[[Sequence[Job]], object],
-    workers: int,
+def train_stack(
+    part: Part, reporter: Reporter, stop: Callable[[], bool], done: Callable[[Sequence[Job]], object]
 ) -> None:
-    """Train jobs of one stack key; on an error each half again on its own, so that it stays with the job it is of."""
+    """Train jobs of one stack key; on an error each half again on its own, so that it stays with the job it is of.
+
+    An error of the disk is nobody's: all jobs fail with it, and go on from their checkpoint when there is room.
+    """
     if stop():
         return
+    jobs, workers = part.jobs, part.workers
     configs = [job.config for job in jobs if job.config is not None]
     recorder = None
     try:
         device = work.set_up(configs[0])
         dataset = _dataset(configs[0].data, device)
         fitting = _members_in_memory(configs[0], dataset)
-        if len(jobs) > max(1, fitting // workers):
+        if len(jobs) > max(1, fitting // workers) and not part.store.has_checkpoint:  # with one, it has fitted before
             raise MemoryError
         stack = Stack(configs, dataset)
         work.set_threads(stack, workers)
-        recorder = Recorder(stack, [job.directory for job in jobs], reporter)
-        reporter.start(stack)
+        recorder = _begin(stack, part, reporter)
+        keeper = Keeper(part.store, configs[0].checkpoint, hashes(jobs), stack, recorder)
+        if stack.members:
+            reporter.start(stack)
 
         def poll() -> bool:
             reporter.tick(stack)
-            return stop()
+            if not recorder.is_needed(stack):  # those that are left were done before
+                return True
+            if stop():
+                keeper.save()
+                return True
+            keeper.tick()
+            return False
 
         train(stack, recorder, poll)
+        reporter.end()
+    except BrokenPipeError:  # nobody is left to work for; what is written stays as it is
+        raise
     except Exception as error:
-        if len(jobs) == 1:  # what it had recorded stays
-            jobs[0].fail(error)
+        if len(jobs) == 1 or isinstance(error, Refused) or (isinstance(error, OSError) and error.errno in DISK):
+            for job in part.waiting:  # what it had recorded stays
+                job.fail(error)
             done(jobs)
             return
         if recorder is not None:
             recorder.discard()
             del recorder
-        for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
-            _train_stack(half, reporter, stop, done, workers)
+        part.store.halve()
+        for half in part.halves():
+            if half.waiting:
+                train_stack(half, reporter, stop, done)
         return
-    reporter.end()
-    for job, summary, objective in zip(jobs, recorder.summaries, recorder.objectives, strict=True):
+    for job, summary in zip(jobs, recorder.summaries, strict=True):
         assert summary is not None
-        job.status, job.summary, job.objective = summary["status"], summary, objective
+        if job.status == "waiting":
+            job.finish(summary)
+    if all(job.status == "completed" for job in jobs):
+        part.store.close()
     done(jobs)
+
+
+def _begin(stack: Stack, part: Part, reporter: Reporter) -> Recorder:
+    """The recorder of a new stack, and the stack put where its checkpoint was taken, if there is one.
+
+    Raises Refused where that was with other data.
+    """
+    directories = [job.directory for job in part.jobs]
+    finished = {i: job.summary for i, job in enumerate(part.jobs) if job.status == "completed" and job.summary}
+    for saved in part.store.load():
+        training = {state["index"] for state in saved["members"]}
+        everybody = set(range(len(part.jobs))) == training | finished.keys()
+        if saved["runs"] != hashes(part.jobs) or not everybody:
+            continue
+        if saved["data_hash"] != stack.dataset.hash:
+            was = f"data was {saved['data_hash']}, is {stack.dataset.hash}"
+            raise Refused([f"{part.store.folder}: the runs began with other data: {was}; choose another directory"])
+        try:
+            recorder = Recorder(stack, directories, reporter, finished, saved["records"])
+        except Damaged:
+            continue
+        rows = [read_rows(directories[state["index"]] / "metrics.csv") for state in saved["members"]]
+        checkpoint.restore(stack, saved, [r[: saved["epoch"]] for r in rows])
+        recorder.go_on(stack, saved.get("stopped", {}))
+        return recorder
+    return Recorder(stack, directories, reporter, finished)
+
+
+def hashes(jobs: Sequence[Job]) -> list[str]:
+    """What each job's results follow from, for recognising a stack."""
+    return [identity.config_hash(job.config) for job in jobs if job.config is not None]
+
+
+def data_hash(config: Config) -> str:
+    """The hash of a run's data. Raises ConfigError where it cannot be read."""
+    return _dataset(config.data, torch.device("cpu")).hash
 
 
 @functools.lru_cache(maxsize=2)

@@ -40,7 +40,9 @@ def close(jobs: Sequence[Job]) -> None:
         console.print(line, soft_wrap=True, highlight=False)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     done = sum(job.status == "completed" for job in jobs)
-    console.print(f"{done} of {len(jobs)} runs completed", highlight=False)
+    before = sum(job.before for job in jobs)
+    said = f", {before} of them before" if before else ""
+    console.print(f"{done} of {len(jobs)} runs completed{said}", highlight=False)
     console.print(f"judged    python -m trainer.evaluate {shown}", soft_wrap=True, highlight=False)
     console.print(f"curves    tensorboard --logdir {shown}", soft_wrap=True, highlight=False)
     console.print(f"numbers   {shown}/sweep.csv, sweep.json", soft_wrap=True, highlight=False)
@@ -54,13 +56,13 @@ def troubles(jobs: Sequence[Job]) -> list[str]:
             reason = f"{job.status}{'' if job.error is None else ': ' + describe(job.error)}"
             by_reason.setdefault(reason, []).append(job)
     return [
-        f"run{'s' if len(group) > 1 else ''} {_ranges([job.number for job in group])} {reason}"
+        f"run{'s' if len(group) > 1 else ''} {ranges([job.number for job in group])} {reason}"
         f"  ({' '.join(group[0].overrides)}{' ...' if len(group) > 1 else ''})"
         for reason, group in by_reason.items()
     ]
 
 
-def _ranges(numbers: Sequence[int]) -> str:
+def ranges(numbers: Sequence[int]) -> str:
     """0, 1, 2, 5 -> '0-2, 5'."""
     spans: list[list[int]] = []
     for number in sorted(numbers):

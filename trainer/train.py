@@ -148,6 +148,7 @@ class Stack:
         ]
         self.epoch = 0  # finished epochs
         self.step = 0  # finished optimizer steps
+        self.epoch_step = 0  # of them in the epoch that is not finished
         self.clips = any(c.clip_norm is not None for c in configs)  # and so it stays, whoever leaves
         self.measuring_s = 0.0
         self.evaluating_s = 0.0
@@ -197,13 +198,20 @@ class Stack:
         order = order_KN if targets.ndim == 2 else order_KN[:, :, None].expand(-1, -1, targets.shape[2])
         return self.train_KN.gather(1, order_KN), targets.gather(1, order)
 
+    def finish_epoch(self) -> None:
+        """Count an epoch; the next step is the first of a new order."""
+        self.epoch += 1
+        self.epoch_step = 0
+        for member in self.members:
+            member.order.finish()
+
     def gather(self, rows_KB: Tensor) -> Tensor:
         """The examples in these rows of the data set: (K, B, I)."""
         return self.dataset.x.index_select(0, rows_KB.reshape(-1)).view(*rows_KB.shape, -1)
 
 
 def train(stack: Stack, observer: Observer, stop: Callable[[], bool] = lambda: False) -> None:
-    """Train every member to its end: budget, early stopping, or divergence. `stop` is asked after every step."""
+    """Train every member to its end: budget, early stopping, or divergence. `stop` is asked before every step."""
     while stack.members:
         rows_KN, target_KN = stack.next_order()
         before: dict[str, Tensor] = {}
@@ -217,7 +225,7 @@ def train(stack: Stack, observer: Observer, stop: Callable[[], bool] = lambda: F
             )
             if measured is not None:
                 observer.step(stack.step, measured, stack.optimizers.learning_rates(stack.step - 1))
-        stack.epoch += 1
+        stack.finish_epoch()
         rows = evaluate_epoch(stack, before)
         ended = {}
         for k, (member, row) in enumerate(zip(stack.members, rows, strict=True)):
@@ -271,6 +279,7 @@ def train_step(
     stack.measuring_s += time.perf_counter() - began
     stack.optimizers.step(stack.step, gradients)
     stack.step += 1
+    stack.epoch_step += 1
     return torch.cat(measured).view(-1, len(stack.members)) if measured else None
 
 
@@ -358,9 +367,9 @@ def init_hashes(state: dict[str, Tensor]) -> dict[str, str]:
 
 
 def _steps(stack: Stack) -> Iterator[tuple[bool, list[slice]]]:
-    """The batches of each step of an epoch, and whether it is the epoch's last (or the budget's)."""
+    """The batches of each step left of an epoch, and whether it is the epoch's last (or the budget's)."""
     limits = [m.config.steps for m in stack.members if m.config.steps is not None]
-    for start in range(0, len(stack.batches), stack.accumulate):
+    for start in range(stack.epoch_step * stack.accumulate, len(stack.batches), stack.accumulate):
         done = bool(limits) and stack.step + 1 >= min(limits)
         yield done or start + stack.accumulate >= len(stack.batches), stack.batches[start : start + stack.accumulate]
         if done:
