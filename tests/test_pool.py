@@ -167,5 +167,6 @@ def test_teams_of_threads_are_not_forked(tmp_path: Path) -> None:
     """OpenMP hangs in a forked child that opens a team of threads after its parent did."""
     one, two = make_config(threads=1), make_config(threads=2)
     linux = "fork" if sys.platform == "linux" else "spawn"
-    assert pool._start_method([[Job(0, tmp_path, config=one)]]) == linux
-    assert pool._start_method([[Job(0, tmp_path, config=one)], [Job(1, tmp_path, config=two)]]) == "spawn"
+    parts = [stack.Part([Job(0, tmp_path, config=config)]) for config in (one, two)]
+    assert pool._start_method(parts[:1]) == linux
+    assert pool._start_method(parts) == "spawn"

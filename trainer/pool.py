@@ -108,12 +108,17 @@ def _serve(connection: Connection, train_stack: TrainStack, stopping: Any) -> No
             os._exit(1)
         return bool(stopping.value)
 
+    def receive() -> tuple[int, Part]:
+        while not connection.poll(WAIT_S):  # the pipe of a killed parent has no end where siblings hold it open
+            stop()
+        return connection.recv()
+
     def done(jobs: Sequence[Job]) -> None:
         connection.send([(job.number, job.status, job.summary, job.objective, _portable(job.error)) for job in jobs])
 
     try:
         while True:
-            number, part = connection.recv()
+            number, part = receive()
             train_stack(part, Reporter(number, connection.send), stop, done)
             connection.send(None)
     except (EOFError, BrokenPipeError):
