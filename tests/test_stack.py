@@ -106,11 +106,22 @@ def test_a_plan_holds_every_job_once_in_spans_of_equal_optimizers(chance: random
         assert len(set(spans)) == 1 + sum(a != b for a, b in itertools.pairwise(spans))
 
 
-def test_a_large_stack_is_shared_by_the_cores(tmp_path: Path) -> None:
-    jobs = jobs_of([small(seed=seed) for seed in range(40)], tmp_path)
-    assert [len(group) for group in stack.plan(jobs, 128, workers=1)] == [40]
-    assert [len(group) for group in stack.plan(jobs, 128, workers=2)] == [20, 20]
-    assert [len(group) for group in stack.plan(jobs[:20], 128, workers=2)] == [20]  # halves would be too small
+@pytest.mark.parametrize(
+    ("shapes", "workers", "expected"),
+    [
+        ([40], 1, [40]),
+        ([40], 2, [20, 20]),
+        ([41], 4, [11, 10, 10, 10]),
+        ([15], 2, [15]),  # halves would be too small
+        ([30, 30, 15, 15], 2, [30, 30, 15, 15]),  # 45 each as it is
+        ([30, 30, 30], 2, [15] * 6),
+        ([32, 8], 4, [11, 11, 10, 8]),
+        ([3, 2, 1], 4, [3, 2, 1]),
+    ],
+)
+def test_cores_share_the_members_evenly(shapes: list[int], workers: int, expected: list[int], tmp_path: Path) -> None:
+    configs = [small(seed=seed, **{"model.depth": i}) for i, n in enumerate(shapes) for seed in range(n)]
+    assert [len(group) for group in stack.plan(jobs_of(configs, tmp_path), 128, workers)] == expected
 
 
 def test_split_by_the_bound_or_by_memory_the_runs_are_the_same(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +29,9 @@ from trainer.store import Keeper, Store
 from trainer.train import Stack, train
 
 MEMORY_SHARE = 0.5  # of what is free, for all stacks in training
-SMALLEST_SHARE = 16  # members that a stack halved for another worker keeps
+SMALLEST_SHARE = 8  # members of a stack that was cut for another worker; two of these beat one of 16 on one core
+MOST_PARTS = 3  # stacks of one size that a worker trains one after the other
+EVEN_ENOUGH = 1.15  # load of the busiest worker, relative to the mean
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}  # what is wrong with all files, not with one
 
 
@@ -141,23 +144,38 @@ def plan_side_by_side(jobs: Sequence[Job], max_members: int) -> tuple[list[list[
 def plan(jobs: Sequence[Job], max_members: int, workers: int = 1) -> list[list[Job]]:
     """The stacks, largest first: jobs with equal `stack_key`, at most max_members each.
 
-    Fewer stacks than workers are halved while that leaves SMALLEST_SHARE members. Inside a stack members with equal
-    optimizer and schedule stand together: each such span is one param group.
+    Cut further, while that leaves SMALLEST_SHARE members, until `workers` can share them out evenly. Inside a stack
+    members with equal optimizer and schedule stand together: each such span is one param group.
     """
     groups: dict[object, list[Job]] = {}
     for job in jobs:
         assert job.config is not None
         groups.setdefault(stack_key(job.config) or job.number, []).append(job)
-    stacks = []
     for group in groups.values():
         group.sort(key=_span_key)
-        stacks += [group[start : start + max_members] for start in range(0, len(group), max_members)]
-    stacks.sort(key=len, reverse=True)
-    while 0 < len(stacks) < workers and len(stacks[0]) >= 2 * SMALLEST_SHARE:
-        largest = stacks.pop(0)
-        stacks += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
+    stacks: list[list[Job]] = []
+    even = EVEN_ENOUGH * len(jobs) / workers
+    for parts in range(1, MOST_PARTS + 1):
+        stacks = [piece for group in groups.values() for piece in _cut(group, even / parts, max_members)]
         stacks.sort(key=len, reverse=True)
+        if _longest(stacks, workers) <= even:
+            break
     return stacks
+
+
+def _cut(jobs: list[Job], wanted: float, max_members: int) -> list[list[Job]]:
+    """Jobs in equal pieces of the size wanted, or of SMALLEST_SHARE where that is more; never above max_members."""
+    pieces = max(min(math.ceil(len(jobs) / wanted), len(jobs) // SMALLEST_SHARE), math.ceil(len(jobs) / max_members))
+    edges = [len(jobs) * i // pieces for i in range(pieces + 1)]
+    return [jobs[start:stop] for start, stop in itertools.pairwise(edges)]
+
+
+def _longest(stacks: Sequence[Sequence[Job]], workers: int) -> int:
+    """Members that the busiest worker trains, where each takes the largest stack left when it has nothing to do."""
+    loads = [0] * workers
+    for stack in stacks:
+        loads[loads.index(min(loads))] += len(stack)
+    return max(loads)
 
 
 def stack_key(config: Config) -> tuple[object, ...] | None:
