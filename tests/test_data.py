@@ -48,7 +48,7 @@ def test_the_digits_test_split_is_stratified_and_fixed() -> None:
     assert data.load(knobs(normalisation="unit", batch_size=7)).hash == ours.hash  # of the raw values
 
 
-@pytest.mark.parametrize("name", ["spirals", "line"])
+@pytest.mark.parametrize("name", ["spirals", "line", "clusters"])
 def test_generated_data_is_the_same_every_time_and_whatever_the_global_generators(name: str) -> None:
     np.random.seed(1)  # noqa: NPY002
     first = data.load(knobs(f"data={name}"))
@@ -81,6 +81,15 @@ def test_spirals_without_noise_lie_on_three_arms() -> None:
     angle = torch.atan2(ours.x[:, 1], ours.x[:, 0]) - 4 * radius - 2 * math.pi / 3 * ours.y
     torch.testing.assert_close(torch.cos(angle), torch.ones_like(angle), rtol=0, atol=1e-12)
     assert torch.bincount(ours.y).min() > 200
+
+
+def test_clusters_scatter_around_their_centres() -> None:
+    ours = data.load(knobs("data=clusters", examples=20000, noise=0.3, normalisation="none"), dtype=torch.float64)
+    assert (ours.in_features, ours.classes) == (4, 10)
+    inside = torch.stack([ours.x[ours.y == label].var(0) for label in range(10)])
+    torch.testing.assert_close(inside, torch.full((10, 4), 0.09, dtype=torch.float64), rtol=0.2, atol=0)
+    centres = torch.stack([ours.x[ours.y == label].mean(0) for label in range(10)])
+    assert torch.pdist(centres).min() > 0.3
 
 
 # ------------------------------------------------------------------ raw values

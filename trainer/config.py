@@ -56,9 +56,11 @@ class DataName(enum.Enum):
     cifar10 = "cifar10"
     spirals = "spirals"
     line = "line"
+    clusters = "clusters"
 
 
-GENERATED = {DataName.spirals, DataName.line}
+GENERATED = {DataName.spirals, DataName.line, DataName.clusters}
+_GENERATED_NAMES = ", ".join(sorted(name.value for name in GENERATED))
 
 
 class Normalisation(enum.Enum):
@@ -130,9 +132,9 @@ class Data:
     drop_last: bool = knob("leave out the last batch of an epoch where it is smaller")
     shuffle: bool = knob("draw a new order every epoch")
     normalisation: Normalisation = knob("inputs as they are, to [0, 1], or to mean 0 and standard deviation 1")
-    examples: int | None = knob("size of a generated data set (spirals, line)", "examples", ge=10, default=None)
+    examples: int | None = knob(f"size of a generated data set ({_GENERATED_NAMES})", "examples", ge=10, default=None)
     noise: float | None = knob(
-        "standard deviation of the noise in a generated data set (spirals, line)", ge=0, default=None
+        f"standard deviation of the noise in a generated data set ({_GENERATED_NAMES})", ge=0, default=None
     )
 
 
@@ -450,8 +452,8 @@ def _contradictions(config: Config) -> list[str]:
         problems.append(f"schedule: {schedule.name.value} has no step_size and gamma; choose schedule=step")
     if config.data.name not in GENERATED and (config.data.examples is not None or config.data.noise is not None):
         problems.append(
-            f"data: examples and noise are for {' and '.join(sorted(name.value for name in GENERATED))}, which are "
-            f"generated; {config.data.name.value} is as it is, see data.train_size and data.label_noise"
+            f"data: examples and noise are for {_GENERATED_NAMES}, which are generated; "
+            f"{config.data.name.value} is as it is, see data.train_size and data.label_noise"
         )
     if config.data.name is DataName.line:
         if config.data.label_noise:

@@ -78,7 +78,7 @@ def load(data: cfg.Data, device: torch.device | str = "cpu", dtype: torch.dtype 
     if data.name in TORCHVISION:
         raw = _torchvision(data.name, Path(data.root).expanduser())
     else:
-        raw = {DataName.digits: _digits, DataName.spirals: _spirals, DataName.line: _line}[data.name](data)
+        raw = _MADE_HERE[data.name](data)
     return assemble(data, *raw, device=device, dtype=dtype)
 
 
@@ -267,6 +267,24 @@ def _line(data: cfg.Data) -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (data.examples, 1))
     return _generated(x, 2 * x + 1 + data.noise * rng.normal(size=(data.examples, 1)))
+
+
+def _clusters(data: cfg.Data) -> tuple[np.ndarray, ...]:
+    """Ten normal clusters in four dimensions: centres N(0, 1), examples around them N(0, noise)."""
+    assert data.examples is not None
+    assert data.noise is not None
+    rng = np.random.default_rng(0)
+    label = np.arange(data.examples) % 10
+    centre = rng.normal(size=(10, 4))
+    return _generated(centre[label] + data.noise * rng.normal(size=(data.examples, 4)), label)
+
+
+_MADE_HERE = {
+    DataName.digits: _digits,
+    DataName.spirals: _spirals,
+    DataName.line: _line,
+    DataName.clusters: _clusters,
+}
 
 
 def _generated(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
