@@ -15,7 +15,7 @@ from trainer.config import Loss, LossName
 
 
 def losses_KB(loss: Loss, output_KBC: Tensor, target_KB: Tensor) -> Tensor:
-    """The loss of every example. Integer targets are classes, others values (K, B, O).
+    """The loss of every example; also (B,) of (B, C). Integer targets are classes, others values (K, B, O).
 
     Cross-entropy: -sum_c q_c log softmax(output)_c with q = (1 - s) onehot + s / C (Szegedy et al. 2016, section 7).
     Mean squared error: the mean over outputs of (output - target)^2, the target one-hot for classes.
@@ -23,9 +23,10 @@ def losses_KB(loss: Loss, output_KBC: Tensor, target_KB: Tensor) -> Tensor:
     classes = not target_KB.dtype.is_floating_point
     if loss.name is LossName.cross_entropy or (loss.name is LossName.auto and classes):
         smoothing = loss.label_smoothing
-        return F.cross_entropy(output_KBC.transpose(1, 2), target_KB, reduction="none", label_smoothing=smoothing)
-    target = F.one_hot(target_KB, output_KBC.shape[2]).to(output_KBC.dtype) if classes else target_KB
-    return (output_KBC - target).square().mean(2)
+        scores = output_KBC.transpose(1, 2) if output_KBC.ndim == 3 else output_KBC  # classes in the second place
+        return F.cross_entropy(scores, target_KB, reduction="none", label_smoothing=smoothing)
+    target = F.one_hot(target_KB, output_KBC.shape[-1]).to(output_KBC.dtype) if classes else target_KB
+    return (output_KBC - target).square().mean(-1)
 
 
 def correct_KB(output_KBC: Tensor, target_KB: Tensor) -> Tensor:

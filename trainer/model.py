@@ -165,11 +165,13 @@ class StackedDropout(nn.Module):
         self.register_buffer("scale", (1 / (1 - dropped.double() / 2**16)).float().view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
+        return x * self.factor(x) if self.training else x
+
+    def factor(self, x: Tensor) -> Tensor:
+        """The next mask times the scale, for an input like x (K, F, B): 0 where it is dropped, else 1 / (1 - p)."""
         noise = self.noise.take(x[0].numel()).view(x.shape)
         kept = torch.ge(noise, self.threshold, out=torch.empty_like(noise))  # as int16: bools cost five times as much
-        return x * kept.to(x.dtype).mul_(self.scale)
+        return kept.to(x.dtype).mul_(self.scale)
 
 
 class Mlp(nn.Module):
@@ -286,23 +288,7 @@ class Solo(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parameters = {name: value[0] for name, value in self.module.named_parameters()}
-        examples = x[0].view(-1, *self.shape)
-        try:
-            y = functional_call(self.module, parameters, (examples,))
-        except Exception as error:
-            name, hint = type(self.module).__name__, ""
-            if "more than 1 value per channel" in str(error):
-                hint = "; batch norm wants two examples a batch, try data.drop_last=true or another data.batch_size"
-            raise ConfigError(
-                [f"model._target_: {name} fails on inputs of shape {tuple(examples.shape)}: {_told(error)}{hint}"]
-            ) from error
-        if not isinstance(y, Tensor) or y.shape != (x.shape[1], self.out_features):
-            found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            what = f"a tensor ({x.shape[1]}, {self.out_features}): a row an example, a column a class or output"
-            raise ConfigError(
-                [f"model._target_: the output of {type(self.module).__name__} is {found}, expected {what}"]
-            )
-        return y[None]
+        return outputs(self.module, x[0].view(-1, *self.shape), self.out_features, parameters)[None]
 
     def stacked_parameters(self) -> dict[str, nn.Parameter]:
         """Every trainable parameter by the module's own name for it."""
@@ -328,6 +314,30 @@ class Solo(nn.Module):
     def select(self, members: Sequence[int]) -> None:
         """A stack of one keeps its member."""
         assert list(members) == [0]
+
+
+def outputs(
+    module: nn.Module, examples: Tensor, out_features: int, parameters: dict[str, Tensor] | None = None
+) -> Tensor:
+    """What a module, or the module with these parameters instead of its own, gives for examples (B, ...): (B, O).
+
+    Raises ConfigError where it fails, or gives anything else.
+    """
+    name = type(module).__name__
+    try:
+        y = module(examples) if parameters is None else functional_call(module, parameters, (examples,))
+    except Exception as error:
+        hint = ""
+        if "more than 1 value per channel" in str(error):
+            hint = "; batch norm wants two examples a batch, try data.drop_last=true or another data.batch_size"
+        raise ConfigError(
+            [f"model._target_: {name} fails on inputs of shape {tuple(examples.shape)}: {_told(error)}{hint}"]
+        ) from error
+    if not isinstance(y, Tensor) or y.shape != (len(examples), out_features):
+        found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        what = f"a tensor ({len(examples)}, {out_features}): a row an example, a column a class or output"
+        raise ConfigError([f"model._target_: the output of {name} is {found}, expected {what}"])
+    return y
 
 
 class _Unstacked(nn.Module):
@@ -362,7 +372,12 @@ def plain(config: cfg.Mlp, in_features: int, out_features: int) -> nn.Sequential
 
 
 def custom(config: cfg.CustomModel, in_features: int, out_features: int, shape: tuple[int, ...], seed: int) -> Solo:
-    """The user's own module, built and initialised under the run's init stream.
+    """The user's own module as a stack of one. Raises ConfigError where the class cannot be found or built."""
+    return Solo(build(config, in_features, out_features, seed), shape, out_features)
+
+
+def build(config: cfg.CustomModel, in_features: int, out_features: int, seed: int) -> nn.Module:
+    """The user's own module, initialised under the run's init stream; PyTorch's own generator then draws its dropout.
 
     Raises ConfigError where the class cannot be found or built.
     """
@@ -397,7 +412,7 @@ def custom(config: cfg.CustomModel, in_features: int, out_features: int, shape: 
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise ConfigError([f"model._target_: {config._target_} has no parameters to train"])
     torch.manual_seed(stream_seed(seed, "dropout"))
-    return Solo(module, shape, out_features)
+    return module
 
 
 def _told(error: Exception) -> str:
