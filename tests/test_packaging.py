@@ -15,10 +15,12 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 
 
-def test_every_folder_of_conf_is_in_the_package() -> None:
+def test_every_folder_is_in_the_package() -> None:
     conf = ROOT / "conf"
     for folder in {path.parent.relative_to(conf) for path in conf.rglob("*.yaml")}:
         assert f'"{".".join(("trainer.conf", *folder.parts))}",' in PYPROJECT
+    for folder in {path.parent.relative_to(ROOT) for path in (ROOT / "trainer").rglob("*.py")}:
+        assert f'"{".".join(folder.parts)}",' in PYPROJECT
 
 
 @pytest.mark.slow

@@ -1,0 +1,132 @@
+"""`python -m trainer.trace`: one training step of a configuration, taken apart, every number proven."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from trainer import config as cfg
+from trainer import diagnose, files
+from trainer.config import ConfigError, nearest
+from trainer.diagnose import CONF
+
+DEFAULT = "data=clusters"  # with the network 4-5-10 and batches of five that come with it
+CHOOSES_DATA = ("data=", "experiment=", "problem=")
+MOST_STEPS = 10_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command: 0; 1 where a gradient is wrong; 2 for bad input."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.path.insert(0, os.getcwd())  # for model._target_ of the user's own
+    try:
+        options, overrides = _parse(given)
+        _check_target(options.json, "trace.json")
+        _check_target(options.svg, "trace.svg")
+        raw = _compose(overrides)
+        config, rivals = cfg.from_dict(raw), _rivals(raw)
+        from trainer.trace import collect, svg, text  # torch, which bad input need not wait for
+
+        trace = collect.trace(config, options.member, options.steps, rivals)
+        if options.svg:
+            files.write(Path(options.svg), svg.draw(trace))
+        as_json = files.to_json(trace.to_dict())
+        if options.json and options.json != "-":
+            files.write(Path(options.json), as_json + "\n")
+    except ConfigError as error:
+        return _say(error.problems)
+    except OSError as error:
+        return _say([f"{error.filename}: {error.strerror or error}"])
+    said = sys.stderr if options.json == "-" else sys.stdout
+    command = shlex.join(["python", "-m", "trainer", *overrides])
+    text.show(trace, command, options.part or list(text.PARTS), said)
+    if options.json == "-":
+        print(as_json)
+    return int(bool(trace.faults))
+
+
+def _say(problems: Sequence[str]) -> int:
+    """Every problem on stderr; exit code 2."""
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    lines = [f"trainer.trace: {count}; nothing was traced (python -m trainer.trace --help)", *problems]
+    print("\n  ".join(lines), file=sys.stderr)
+    return 2
+
+
+def _parse(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """(flags, overrides). Raises ConfigError for a flag that is not there."""
+    parser = _parser()
+    options, overrides = parser.parse_known_args(list(given))
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    unknown = [word for word in overrides if word.startswith("-")]
+    if unknown:
+        hints = {"-m": "a trace takes one configuration; sweeps are for python -m trainer", "--multirun": ""}
+        raise ConfigError([f"{flag}: no such flag; {hints.get(flag) or nearest(flag, known)}" for flag in unknown])
+    if not any(word.startswith(CHOOSES_DATA) for word in overrides):
+        overrides = [DEFAULT, *overrides]
+    return options, overrides
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.trace",
+        description="One training step, taken apart: parameters, forward, graph, backward, the optimizer's step by "
+        "hand, what is left after it, more steps. On your configuration, every number proven.",
+        epilog="OVERRIDES are those of python -m trainer (see its --help), e.g. optimizer=sgd optimizer.momentum=0.9 "
+        f"model.dropout=0.5. Without a data set it is {DEFAULT}: a network 4-5-10 and batches of five. The same step "
+        "in words, part by part: docs/trace/. Exit code: 0, 1 where a gradient is wrong, 2 for bad input.",
+        usage="%(prog)s [OVERRIDES ...] [--member PARAMETER] [--steps N] [--part N] [--json FILE] [--svg FILE]",
+        exit_on_error=True,
+    )
+    add = parser.add_argument
+    add("--member", metavar="PARAMETER", help="the weight to follow, e.g. layers.0.weight[2,3], or a parameter; "
+        "without an index the entry with the largest gradient")  # fmt: skip
+    add("--steps", metavar="N", type=_steps, default=5, help="how many steps to follow it for (default 5)")
+    add("--part", metavar="N", type=int, choices=range(1, 8), action="append", help="show one part of the seven "
+        "alone; may be repeated")  # fmt: skip
+    add("--json", metavar="FILE", help="write everything as JSON; - prints it on the standard output")
+    add("--svg", metavar="FILE", help="draw the graph")
+    return parser
+
+
+def _steps(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_STEPS:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number of steps from 1 to {MOST_STEPS}")
+    return int(text)
+
+
+def _check_target(target: str | None, example: str) -> None:
+    """Raises ConfigError where a file cannot be written, before any work is done."""
+    if target in (None, "-"):
+        return
+    path = Path(target)
+    if path.is_dir():
+        raise ConfigError([f"{path}: is a folder; give the file's name, such as {path / example}"])
+    if not path.parent.is_dir():
+        raise ConfigError([f"{path}: there is no folder {path.parent}; make it first: mkdir -p {path.parent}"])
+
+
+def _compose(overrides: Sequence[str]) -> dict[str, object]:
+    """The composed configuration, unchecked. Raises ConfigError with every problem of the overrides."""
+    try:
+        return diagnose.compose_config(CONF, overrides)
+    except Exception as error:
+        if not diagnose.is_hydras(error):
+            raise
+        raise ConfigError(diagnose.problems(CONF, overrides, error)) from error
+
+
+def _rivals(raw: dict[str, object]) -> dict[str, cfg.Optimizer]:
+    """Every optimizer of conf/optimizer/ as its file has it."""
+    found = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in sorted((CONF / "optimizer").glob("*.yaml"))}
+    return {name: cfg.from_dict({**raw, "optimizer": values}).optimizer for name, values in found.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

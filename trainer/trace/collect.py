@@ -1,0 +1,556 @@
+"""Take the first training step of a run apart, with the model, loss and optimizer code that trains.
+
+Nothing is taken on trust: gradients are compared with finite differences and, at the output, with the closed form; the
+optimizer's step with its equation; all of it with the trainer's own step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trainer import data as datasets
+from trainer import train
+from trainer.config import Config, ConfigError, Mlp, Optimizer, nearest
+from trainer.optim import MemberOptimizers
+from trainer.trace import differences, equations, graph
+from trainer.trace import facts as the
+from trainer.trace.network import Batch, Point, Subject, Watch
+
+SHOWN = 60  # entries of a dropout mask that are kept for showing
+Place = tuple[str, tuple[int, ...]]  # a weight: its parameter, and where in it
+
+
+def trace(config: Config, weight: str | None, steps: int, rivals: Mapping[str, Optimizer]) -> the.Trace:
+    """Take the first step of a run apart, and follow it for `steps` steps.
+
+    weight: `layers.0.weight[2,3]`, or a parameter, whose entry with the largest gradient is taken; None: of all.
+    rivals: optimizers to compare with, by name. Raises ConfigError as training does, or for a weight that is not there.
+    """
+    torch.set_num_threads(1)  # sums in one order: the same command prints the same numbers
+    trained, weights = _train_in_float32(config)
+    subject = Subject(config, steps)
+    parameters = [_parameter(name, p) for name, p in subject.network.named_parameters()]
+    wanted = _wanted(subject.parameters, weight)
+    batches = subject.batches[0]
+    with Watch(subject.network) as watch:
+        loss = subject.losses(batches).sum()
+    points = [point for point in watch.points if point.value.requires_grad]
+    if not loss.isfinite():
+        raise ConfigError([f"the loss of the first step is {loss.item()}: it has no gradient; look at the inputs"])
+    layers = _layers(subject, watch.points, loss)
+    nodes = graph.nodes(loss, points, subject.parameters)
+    loss.backward()
+    _check_repeats(subject, loss)
+    gradients = _gradients(subject, points, batches)
+    faults = _faults(loss, points, subject, gradients)
+    closed_forms = _closed_forms(subject, points, batches)
+    place = _largest(subject.parameters, *wanted)
+    step = _step(subject, place)
+    after = _after(subject, batches)
+    start_loss = _restarted_loss(subject)
+    rows = [row for row, _ in _walk(subject, config.optimizer, place)]
+    return the.Trace(
+        network=_describe(subject),
+        data=subject.dataset.name,
+        batch=len(batches[0][1]),
+        examples=sum(len(y) for _, y in batches),
+        loss_name=_loss_name(config, batches[0][1]),
+        loss=loss.item(),
+        parameters=parameters,
+        input_shape=list(batches[0][0].shape[1:]),
+        input=_summary(batches[0][0]),
+        layers=layers,
+        graph=nodes,
+        gradients=gradients,
+        closed_forms=closed_forms,
+        faults=faults,
+        step=step,
+        in_training={**trained, "weight": weights[place[0]][place[1]].item()},
+        after=after,
+        rows=rows,
+        start_loss=start_loss,
+        rivals=[_rival(subject, name, optimizer, place) for name, optimizer in rivals.items()],
+    )
+
+
+def _train_in_float32(config: Config) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """What the trainer measures in its own first step, in its own precision; and the weights after it."""
+    stack = train.Stack([config], datasets.load(config.data))
+    rows_KN, target_KN = stack.next_order()
+    measured_MK = train.train_step(stack, rows_KN, target_KN, stack.batches[: stack.accumulate], measure=True)
+    assert measured_MK is not None
+    measured = dict(zip(stack.step_tags, measured_MK[:, 0].tolist(), strict=True))
+    weights = {name: p.detach()[0].clone() for name, p in stack.parameters.items()}
+    return {"loss": measured["train/loss"], "norm": measured["grad_norm/total"]}, weights
+
+
+def _check_repeats(subject: Subject, loss: Tensor) -> None:
+    """Raises ConfigError where the same step has another loss the second time: differences would say nothing."""
+    subject.rewind()
+    if subject.losses(subject.batches[0]).sum() != loss:
+        raise ConfigError(
+            [
+                f"model._target_: {type(subject.network).__name__} gives another loss for the same weights, examples "
+                "and state of torch's generator; draw random numbers with torch alone"
+            ]
+        )
+
+
+# ------------------------------------------------------------------ the weight to follow
+
+
+def _wanted(parameters: Mapping[str, Tensor], text: str | None) -> tuple[str | None, tuple[int, ...] | None]:
+    """(parameter, index) out of 'layers.0.weight[2,3]'; None for what it leaves open. Raises ConfigError."""
+    if text is None:
+        return None, None
+    found = re.fullmatch(r"([^\[\]]+)(?:\[(\d+(?:,\d+)*)\])?", text.replace(" ", ""))
+    if found is None:
+        raise ConfigError([f"--member: found {text}, expected a parameter and an index, e.g. layers.0.weight[2,3]"])
+    name, index = found.groups()
+    if name not in parameters:
+        raise ConfigError([f"--member: no parameter {name}; {nearest(name, parameters)}"])
+    if index is None:
+        return name, None
+    place, shape = tuple(map(int, index.split(","))), tuple(parameters[name].shape)
+    if len(place) != len(shape) or any(i >= n for i, n in zip(place, shape, strict=True)):
+        last = ",".join(str(n - 1) for n in shape)
+        raise ConfigError([f"--member: {name}[{index}] is not in its shape {shape}; the last entry is {name}[{last}]"])
+    return name, place
+
+
+def _largest(parameters: Mapping[str, Tensor], name: str | None, index: tuple[int, ...] | None) -> Place:
+    """The weight to follow; where that is open, the one with the largest gradient."""
+    if name is not None and index is not None:
+        return name, index
+    among = {name: parameters[name]} if name is not None else parameters
+    size = {n: 0.0 if p.grad is None else p.grad.abs().max().item() for n, p in among.items()}
+    name = max(size, key=lambda n: size[n])
+    grad = parameters[name].grad
+    flat = 0 if grad is None else int(grad.abs().argmax())
+    return name, tuple(int(i) for i in np.unravel_index(flat, parameters[name].shape))
+
+
+# ------------------------------------------------------------------ parts 1 and 2: parameters, forward
+
+
+def _summary(value: Tensor) -> the.Summary:
+    value = value.detach().double()
+    return the.Summary(value.mean().item(), value.std(correction=0).item())
+
+
+def _parameter(name: str, parameter: nn.Parameter) -> the.Parameter:
+    return the.Parameter(
+        name=name,
+        shape=list(parameter.shape),
+        count=parameter.numel(),
+        requires_grad=parameter.requires_grad,
+        is_leaf=parameter.is_leaf,
+        grad_fn=None if parameter.grad_fn is None else parameter.grad_fn.name(),
+        grad=None if parameter.grad is None else str(parameter.grad),
+        values=_summary(parameter),
+    )
+
+
+def _layers(subject: Subject, points: Sequence[Point], loss: Tensor) -> list[the.Layer]:
+    """Every layer's output and the loss, what was kept for backward, and the same in evaluation mode."""
+    batches = subject.batches[0]
+    known = _known(subject, points)
+    subject.network.eval()
+    with torch.no_grad(), Watch(subject.network) as watch:
+        evaluated = subject.losses(batches).sum()
+    subject.network.train()
+    evaluation = {point.name: _summary(point.shown) for point in watch.points}
+    made = {point.grad_fn for point in points if point.grad_fn is not None}
+
+    def operations(end: Any, given: set[Any]) -> list[Any]:
+        return [] if end is None or end in given else graph.above(end, (made | given) - {end})[0]
+
+    def layer(name: str, module: str, value: Tensor, done: list[Any], evaluated: the.Summary | None) -> the.Layer:
+        kept = [saved for operation in done for saved in graph.saved(operation, known)]
+        names = [graph.name(operation) for operation in done]
+        return the.Layer(name, module, list(value.shape), names, kept, _summary(value), evaluated)
+
+    layers = []
+    for point in points:
+        done = operations(point.grad_fn, point.given_by)
+        module = repr(point.module) if point.given else ""
+        layers.append(layer(point.name, module, point.shown, done, evaluation.get(point.name)))
+        layers[-1].dropout, layers[-1].batchnorm = _dropout(point), _batchnorm(point)
+    done = operations(loss.grad_fn, set()) if len(batches) == 1 else [loss.grad_fn]  # not through other batches
+    layers.append(layer("loss", "", loss, done, _summary(evaluated)))
+    return layers
+
+
+def _known(subject: Subject, points: Sequence[Point]) -> dict[tuple[int, int], tuple[str, list[int]]]:
+    """Names and shapes of the tensors that a reader knows, by their address."""
+    x, y = subject.batches[0][0]
+    known = {graph.address(x): ("the input", list(x.shape)), graph.address(y): ("the targets", list(y.shape))}
+    for point in points:
+        if "factor" in point.notes:
+            known[graph.address(point.notes["factor"])] = ("mask times scale", list(point.shown.shape))
+        known[graph.address(point.value)] = (f"output of {point.name}", list(point.shown.shape))
+    for name, tensor in [*subject.network.named_parameters(), *subject.network.named_buffers()]:
+        known[graph.address(tensor)] = (name, list(tensor.shape))
+    return known
+
+
+def _dropout(point: Point) -> the.Dropout | None:
+    """The mask of a dropout layer; of one that is not ours, out of what it made of its input."""
+    if not isinstance(point.module, nn.Dropout) or not point.given or not point.module.p:
+        return None
+    given = point.given[0].detach()
+    factor = point.notes.get("factor", torch.where(given != 0, point.shown / given, 0.0))
+    kept = factor > 0
+    small = kept.ndim == 2 and kept.numel() <= SHOWN
+    return the.Dropout(
+        rate=point.module.p,
+        scale=factor.max().item(),
+        kept=int(kept.sum()),
+        count=kept.numel(),
+        mask=kept.int().tolist() if small else None,
+    )
+
+
+def _batchnorm(point: Point) -> the.BatchNorm | None:
+    """Batch and running statistics; the running ones also by their equation."""
+    module, running = point.module, point.notes
+    if not isinstance(module, _BatchNorm) or not running:
+        return None
+    x = point.given[0].detach()
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    mean, var, unbiased = x.mean(axes), x.var(axes, correction=0), x.var(axes, correction=1)
+    tracked = module.num_batches_tracked
+    momentum = module.momentum if module.momentum is not None else 1 / (1 if tracked is None else tracked.item())
+    expected_mean = (1 - momentum) * running["mean_before"] + momentum * mean
+    expected_var = (1 - momentum) * running["var_before"] + momentum * unbiased
+    error = max(
+        (running["mean_after"] - expected_mean).abs().max().item(),
+        (running["var_after"] - expected_var).abs().max().item(),
+    )
+    return the.BatchNorm(
+        momentum=momentum,
+        batch_mean=mean.tolist(),
+        batch_var=var.tolist(),
+        running_mean_before=running["mean_before"].tolist(),
+        running_mean_after=running["mean_after"].tolist(),
+        running_var_before=running["var_before"].tolist(),
+        running_var_after=running["var_after"].tolist(),
+        error=error,
+    )
+
+
+def _describe(subject: Subject) -> str:
+    config, dataset = subject.config.model, subject.dataset
+    if isinstance(config, Mlp):
+        sizes = [dataset.in_features, *config.widths, dataset.out_features]
+        return "-".join(map(str, sizes)) + (f" {config.activation.value}" if config.depth else "")
+    return type(subject.network).__name__
+
+
+def _loss_name(config: Config, target: Tensor) -> str:
+    if config.loss.name.value != "auto":
+        return config.loss.name.value
+    return "mse" if target.dtype.is_floating_point else "cross_entropy"
+
+
+# ------------------------------------------------------------------ part 4: backward
+
+
+def _gradients(subject: Subject, points: Sequence[Point], batches: Sequence[Batch]) -> list[the.Gradient]:
+    """Every gradient and its check, in the order in which backward comes to them: a layer's output, its parameters."""
+    offsets = {point.name: torch.zeros_like(point.shown) for point in points}
+    parameters = subject.parameters
+    owners = {name: name.rpartition(".")[0] for name in parameters}
+    order: list[str] = []
+    for point in reversed(points):
+        layer = "" if point.module is subject.network else point.layer
+        order += [point.name, *(name for name, owner in owners.items() if owner == layer and name not in order)]
+    order += [name for name in parameters if name not in order]
+    arrived = {point.name: point.gradient for point in points} | {name: p.grad for name, p in parameters.items()}
+
+    def losses(name: str, offset: Tensor) -> Tensor:
+        subject.rewind()
+        with Watch(subject.network, {} if name in parameters else {name: offset}):
+            return subject.losses(batches)
+
+    out = []
+    for name in order:
+        tensor: Tensor = parameters[name] if name in parameters else offsets[name]
+        found = arrived[name]
+        gradient = torch.zeros_like(tensor) if found is None else found
+        out.append(
+            the.Gradient(
+                name=name,
+                kind="parameter" if name in parameters else "activation",
+                shape=list(tensor.shape),
+                norm=gradient.norm().item(),
+                mean=gradient.mean().item(),
+                count=tensor.numel(),
+                check=differences.check(lambda name=name, tensor=tensor: losses(name, tensor), tensor, gradient),
+            )
+        )
+    subject.rewind()
+    return out
+
+
+def _faults(loss: Tensor, points: Sequence[Point], subject: Subject, gradients: Sequence[the.Gradient]) -> list[str]:
+    """Where a gradient goes wrong: it is right at one place of the graph and wrong at the next one up.
+
+    Where several operations stand between the two, one that Python code defines is suspected first.
+    """
+    checks = {gradient.name: gradient.check for gradient in gradients}
+    made = {point.grad_fn: point for point in reversed(points)}
+    names = {id(p): name for name, p in subject.parameters.items()}
+    faults = []
+    for point in [None, *reversed(points)]:
+        if point is not None and not checks[point.name].ok:
+            continue
+        operations, met = graph.above(loss.grad_fn if point is None else point.grad_fn, made)
+        theirs = [o for o in operations if isinstance(o, torch.autograd.function.BackwardCFunction)]
+        suspects = ", ".join(graph.name(o) for o in theirs or operations)
+        for end in met:
+            name = made[end].name if end in made else names.get(id(end.variable))
+            if name is None or checks[name].ok:
+                continue
+            check = checks[name]
+            where = "the loss" if point is None else f"{point.name} ({type(point.module).__name__})"
+            at = f"{name}[{','.join(map(str, check.worst))}]"
+            faults.append(
+                f"right at {where}, wrong where {suspects} hands it on to {name}: at {at} it is {check.gradient:.6g}, "
+                f"finite differences give {check.difference:.6g}"
+            )
+    return faults
+
+
+def _closed_forms(subject: Subject, points: Sequence[Point], batches: Sequence[Batch]) -> list[the.ClosedForm]:
+    """The gradient of the output, and of a last linear layer, by formula."""
+    last, (x, y) = points[-1], batches[0]
+    examples = sum(len(targets) for _, targets in batches)
+    output, classes = last.shown, subject.dataset.classes
+    if last.gradient is None or output.shape != (len(x), subject.dataset.out_features):
+        return []
+    target = y if classes is None else F.one_hot(y, classes).to(output.dtype)
+    if _loss_name(subject.config, y) == "cross_entropy":
+        smoothing = subject.config.loss.label_smoothing
+        q = (1 - smoothing) * target + smoothing / target.shape[1]
+        expected = (output.softmax(1) - q) / examples
+        formula = f"(softmax(output) - {'smoothed one-hot' if smoothing else 'one-hot'}) / {examples}"
+    else:
+        expected = 2 * (output - target) / (examples * output.shape[1])
+        formula = f"2 (output - target) / ({examples} * {output.shape[1]})"
+    pairs: list[tuple[str, str, Tensor, Tensor | None]] = [(last.name, formula, expected, last.gradient)]
+    if isinstance(last.module, nn.Linear) and len(batches) == 1:
+        prefix = f"{last.layer}." if last.module is not subject.network else ""
+        given = last.given[0].detach()
+        weight, bias = last.module.weight, last.module.bias
+        pairs.append(
+            (f"{prefix}weight", "G^T x, with G the line above and x its input", expected.T @ given, weight.grad)
+        )
+        if bias is not None:
+            pairs.append((f"{prefix}bias", "the sum of G over the examples", expected.sum(0), bias.grad))
+    return [the.ClosedForm(n, f, (e - g).abs().max().item()) for n, f, e, g in pairs if g is not None]
+
+
+# ------------------------------------------------------------------ parts 5 to 7: the step, after it, more of them
+
+
+@dataclass
+class Moved:
+    """A step of all weights: before, gradient used, after, optimizer state; by parameter. Arrays are float64."""
+
+    before: dict[str, np.ndarray]
+    used: dict[str, np.ndarray]
+    after: dict[str, np.ndarray]
+    state_before: dict[str, dict[str, np.ndarray]]
+    state_after: dict[str, dict[str, np.ndarray]]
+    settings: dict[str, dict[str, Any]]  # of each parameter's param group
+    lines: dict[str, equations.Equations | None]
+    error: float | None  # the largest difference between torch's step and the equations, weights and state
+
+
+def _move(subject: Subject, optimizers: MemberOptimizers, t: int, gradients: Mapping[str, Tensor | None]) -> Moved:
+    """One step (t counted from 0) with torch's optimizer, and with its equations."""
+    names = [name for name, gradient in gradients.items() if gradient is not None]
+    before = {name: subject.parameters[name].detach().numpy().copy() for name in names}
+    state_before = _state(optimizers, names)
+    optimizers.step(t, [None if g is None else g[None] for g in gradients.values()])
+    after = {name: subject.parameters[name].detach().numpy().copy() for name in names}
+    used = {name: gradient.numpy() for name, gradient in gradients.items() if gradient is not None}
+    state_after = _state(optimizers, names)
+    (span,) = optimizers.spans
+    settings, lines, errors = {}, {}, []
+    for name, leaf in zip(optimizers.parameters, span.leaves, strict=True):
+        if name not in names:
+            continue
+        group = next(group for group in span.groups if any(leaf is p for p in group["params"]))
+        settings[name] = {**equations.settings_by_name(group), "t": t + 1}
+        first = not state_before[name]
+        lines[name] = equations.equations(type(span.optimizer).__name__, settings[name], first)
+        if lines[name] is not None:
+            solved = equations.solve(lines[name], _values(settings[name], before[name], used[name], state_before[name]))
+            errors.append(np.abs(before[name] + solved["update"] - after[name]).max())
+            errors += [np.abs(solved[symbol] - value).max() for symbol, value in state_after[name].items()]
+    error = float(max(errors)) if errors else None
+    return Moved(before, used, after, state_before, state_after, settings, lines, error)
+
+
+def _values(settings: Mapping[str, Any], w: Any, g: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What the equations know at the start; state that is not there yet is zero."""
+    return dict.fromkeys(equations.STATE.values(), 0.0) | {**settings, "w": w, "g": g, **state}
+
+
+def _state(optimizers: MemberOptimizers, names: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Each weight's own entries of the optimizer state, by the symbols of the equations."""
+    out = {}
+    for name, state in optimizers.member_state(0).items():
+        shape = optimizers.parameters[name].shape[1:]
+        entries = {key: v.double().numpy() for key, v in state.items() if isinstance(v, Tensor)}
+        own = {
+            key: value.reshape(shape) for key, value in entries.items() if value.size == shape.numel() and key != "step"
+        }
+        out[name] = {equations.STATE.get(key, key): value for key, value in own.items()}
+    return {name: out[name] for name in names}
+
+
+def _clipped(subject: Subject) -> tuple[dict[str, Tensor | None], float, float]:
+    """(gradients as the optimizer gets them, total norm before clipping, factor)."""
+    gradients = {name: p.grad for name, p in subject.parameters.items()}
+    norm, factor = subject.clip_factor(list(gradients.values()))
+    return {name: None if g is None else g * factor for name, g in gradients.items()}, norm, factor
+
+
+def _step(subject: Subject, place: Place) -> the.Step:
+    name, index = place
+    optimizer = subject.config.optimizer
+    gradients, _, _ = _clipped(subject)
+    grad = subject.parameters[name].grad
+    if grad is None:
+        raise ConfigError([f"--member: no gradient arrives at {name}: the loss does not depend on it"])
+    moved = _move(subject, subject.optimizers(optimizer), 0, gradients)
+    state_before, state_after = (
+        {k: v[index].item() for k, v in s[name].items()} for s in (moved.state_before, moved.state_after)
+    )
+    before, used, after = (values[name][index].item() for values in (moved.before, moved.used, moved.after))
+    lines = by_hand = None
+    if (known := moved.lines[name]) is not None:
+        lines = equations.with_numbers(known, _values(moved.settings[name], before, used, state_before))
+        by_hand = before + lines[-1].value
+    return the.Step(
+        optimizer=optimizer._target_,
+        settings=optimizer.keywords(),
+        lr=moved.settings[name]["lr"],
+        weight=f"{name}[{','.join(map(str, index))}]",
+        before=before,
+        gradient=grad[index].item(),
+        used=used,
+        state_before=state_before,
+        state_after=state_after,
+        lines=lines,
+        by_hand=by_hand,
+        after=after,
+        error=None if by_hand is None else abs(by_hand - after),
+        error_all=moved.error,
+    )
+
+
+def _after(subject: Subject, batches: Sequence[Batch]) -> the.After:
+    """What is in .grad after the step, after another backward, after two of them, after zero_grad."""
+    parameters = subject.parameters
+    left = {name: p.grad.clone() for name, p in parameters.items() if p.grad is not None}
+    _, norm, factor = _clipped(subject)
+    slices, start = [], 0
+    for name, p in parameters.items():
+        size = 0.0 if name not in left else left[name].norm().item()
+        slices.append(the.Slice(name, start, start + p.numel(), size))
+        start += p.numel()
+    subject.network.zero_grad()
+    cleared = {str(p.grad) for p in parameters.values()}
+    subject.rewind()
+    loss = subject.losses(batches).sum()  # the new weights, the same examples and masks
+    loss.backward(retain_graph=True)
+    once = {name: p.grad.clone() for name, p in parameters.items() if p.grad is not None}
+    _, next_norm, _ = _clipped(subject)
+    loss.backward()
+    _, twice_norm, _ = _clipped(subject)
+    doubled = all(torch.equal(p.grad, 2 * once[name]) for name, p in parameters.items() if p.grad is not None)
+    subject.network.zero_grad()
+    return the.After(
+        norm=norm,
+        cleared=", ".join(sorted(cleared)),
+        next_norm=next_norm,
+        twice_norm=twice_norm,
+        doubled=doubled,
+        vector=slices,
+        clip_norm=subject.config.clip_norm,
+        clip_factor=factor,
+    )
+
+
+def _walk(subject: Subject, optimizer: Optimizer, place: Place) -> Iterator[tuple[the.Row, Moved]]:
+    """All steps from the start, with any optimizer: what becomes of one weight, and of all of them."""
+    name, index = place
+    subject.restart()
+    optimizers = subject.optimizers(optimizer)
+    for t, batches in enumerate(subject.batches):
+        subject.network.zero_grad()
+        loss = subject.losses(batches).sum()
+        loss.backward()
+        gradients, norm, _ = _clipped(subject)
+        moved = _move(subject, optimizers, t, gradients)
+        before, used, after = (values[name][index].item() for values in (moved.before, moved.used, moved.after))
+        yield (
+            the.Row(
+                step=t + 1,
+                loss=loss.item(),
+                norm=norm,
+                lr=moved.settings[name]["lr"],
+                before=before,
+                gradient=used,
+                state={key: value[index].item() for key, value in moved.state_after[name].items()},
+                update=after - before,
+                after=after,
+                error=moved.error,
+            ),
+            moved,
+        )
+
+
+def _rival(subject: Subject, name: str, optimizer: Optimizer, place: Place) -> the.Rival:
+    steps = list(_walk(subject, optimizer, place))
+    (first, moved), (last, _) = steps[0], steps[-1]
+    update = np.concatenate([(moved.after[n] - moved.before[n]).ravel() for n in moved.before])
+    downhill = -np.concatenate([moved.used[n].ravel() for n in moved.before])
+    length = float(np.linalg.norm(update))
+    both = length * float(np.linalg.norm(downhill))
+    return the.Rival(
+        name=name,
+        settings=optimizer.keywords(),
+        first_update=first.update,
+        first_length=length,
+        cosine=float(update @ downhill) / both if both else float("nan"),
+        after=last.after,
+        loss=_evaluation_loss(subject),
+    )
+
+
+@torch.no_grad()
+def _evaluation_loss(subject: Subject) -> float:
+    """The loss on the first batch with the weights as they are, in evaluation mode."""
+    subject.network.eval()
+    loss = subject.losses(subject.batches[0]).sum().item()
+    subject.network.train()
+    return loss
+
+
+def _restarted_loss(subject: Subject) -> float:
+    subject.restart()
+    return _evaluation_loss(subject)

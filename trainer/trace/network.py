@@ -1,0 +1,235 @@
+"""The network of a run as readers know it, a plain torch.nn module, on the run's own data and random streams.
+
+Shapes: B example of a batch, F features of a layer. Everything is float64 on the CPU: what is shown is to be proven.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trainer import config as cfg
+from trainer import data as datasets
+from trainer import metrics, model
+from trainer.config import Config, Mlp
+from trainer.model import StackedDropout
+from trainer.optim import MemberOptimizers
+from trainer.train import Stack
+
+Batch = tuple[Tensor, Tensor]  # examples (B, *shape), targets
+
+
+class MemberDropout(nn.Dropout):
+    """nn.Dropout with the masks that the run draws in training: x (B, F) -> x * factor."""
+
+    def __init__(self, stacked: StackedDropout, rate: float) -> None:
+        super().__init__(rate)
+        self.draw = stacked.factor
+
+    def _get_name(self) -> str:
+        return "Dropout"
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return input
+        self.factor = self.draw(input.T[None])[0].T
+        return input * self.factor
+
+
+class Subject:
+    """One run before its first step: its plain network, its first batches, its loss, its optimizer."""
+
+    def __init__(self, config: Config, steps: int) -> None:
+        """steps: optimizer steps whose batches to fetch. Raises ConfigError as training does."""
+        self.config = config
+        self.dataset = datasets.load(config.data, dtype=torch.float64)
+        self.stack = Stack([config], self.dataset)
+        self.network = _plain(self.stack)
+        self.batches = list(itertools.islice(_batches(self.stack), steps))  # one list of batches a step
+        self.rewind = self._moment(weights=False)
+        self.restart = self._moment(weights=True)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What the optimizer updates, by name."""
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    def _moment(self, weights: bool) -> Callable[[], None]:
+        """A function that puts buffers and random streams (and weights) back to what they are now."""
+        tensors = [*self.network.buffers(), *(self.network.parameters() if weights else ())]
+        values = [tensor.detach().clone() for tensor in tensors]
+        noises = getattr(self.stack.model, "noises", {})
+        streams = {key: noise.member_state(0) for key, noise in noises.items()}
+        generator = torch.get_rng_state()
+
+        @torch.no_grad()
+        def put_back() -> None:
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
+            torch.set_rng_state(generator)
+            for key, noise in noises.items():
+                noise.load_member_states([streams[key]])
+
+        return put_back
+
+    def output(self, x: Tensor) -> Tensor:
+        """(B, *shape) -> (B, O). Raises ConfigError where a module of the user's own fails."""
+        return model.outputs(self.network, x, self.dataset.out_features)
+
+    def losses(self, batches: Sequence[Batch]) -> Tensor:
+        """Every example's share of the step's loss, (N,): their sum is the loss, a mean over the step's examples."""
+        parts = [metrics.losses_KB(self.config.loss, self.output(x), y) for x, y in batches]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)) / sum(map(len, parts))
+
+    def optimizers(self, config: cfg.Optimizer) -> MemberOptimizers:
+        """The code that trains, over views of this network's weights with the member axis that it wants."""
+        views = {name: p.detach()[None] for name, p in self.parameters.items()}
+        return MemberOptimizers(views, [config], self.stack.optimizers.schedules)
+
+    def clip_factor(self, gradients: Sequence[Tensor | None]) -> tuple[float, float]:
+        """(total norm, factor that clip_norm makes of it); 1 where nothing is clipped."""
+        norm = metrics.total_norm_K(metrics.norms_PK([None if g is None else g[None] for g in gradients], 1))
+        limit = self.config.clip_norm
+        factor = 1.0 if limit is None else metrics.clip_factor_K(norm, torch.full_like(norm, limit)).item()
+        return norm.item(), factor
+
+
+def _plain(stack: Stack) -> nn.Module:
+    """The stack's one member as a plain module with its initial weights, in training mode, in float64."""
+    config = stack.members[0].config
+    sizes = (stack.dataset.in_features, stack.dataset.out_features)
+    if not isinstance(config.model, Mlp):
+        network = model.build(config.model, *sizes, config.seed)
+        return network.to(torch.float64).train()
+    network = model.plain(config.model, *sizes)
+    network.load_state_dict(stack.model.member_state(0))
+    for name, layer in stack.model.named_modules():
+        if isinstance(layer, StackedDropout):
+            rate = config.model.input_dropout if name.endswith("drop_in") else config.model.dropout
+            network.set_submodule(name, MemberDropout(layer, rate))
+    return network.to(torch.float64).train()
+
+
+def _batches(stack: Stack) -> Iterator[list[Batch]]:
+    """The batches of every step, in the order in which the run meets them, epoch after epoch."""
+    is_mlp = isinstance(stack.members[0].config.model, Mlp)
+    shape = (stack.dataset.in_features,) if is_mlp else stack.dataset.shape
+    while True:
+        rows_KN, target_KN = stack.next_order()
+        for start in range(0, len(stack.batches), stack.accumulate):
+            slices = stack.batches[start : start + stack.accumulate]
+            yield [(stack.gather(rows_KN[:, b])[0].view(-1, *shape), target_KN[0, b]) for b in slices]
+
+
+@dataclass
+class Point:
+    """A place in the forward pass: what a layer gave, or was given where no layer gave it."""
+
+    name: str
+    layer: str
+    module: nn.Module
+    value: Tensor  # in the graph
+    shown: Tensor  # its numbers, whatever later layers write over them
+    grad_fn: Any
+    given: tuple[Tensor, ...]  # what the layer was given
+    given_by: set[Any]  # the operations that had made it; the layer may write over it in place
+    notes: dict[str, Tensor]  # dropout: factor; batch norm: running mean and var, before and after
+    gradient: Tensor | None = None
+
+
+class Watch:
+    """Sees every layer's output in the network's first call, and what arrives there in the backward pass.
+
+    A layer is a module without children. `offsets`, by name of a point, are added to what passes there: the loss as a
+    function of an activation is the loss as a function of its offset.
+    """
+
+    def __init__(self, network: nn.Module, offsets: dict[str, Tensor] | None = None) -> None:
+        self.network = network
+        self.offsets = offsets or {}
+        self.points: list[Point] = []
+        self.calls: dict[str, int] = {}
+        self.running: dict[str, Tensor] = {}  # before the layer at work, where it is a batch norm
+        self.given_by: set[Any] = set()  # of the layer at work
+        self.handles: list[Any] = []
+        self.over = False
+
+    def __enter__(self) -> Watch:
+        for name, module in self.network.named_modules():
+            if not any(module.children()):
+                label = name or type(module).__name__
+                self.handles.append(module.register_forward_pre_hook(self._before(label)))
+                self.handles.append(module.register_forward_hook(self._after(label)))
+        self.handles.append(self.network.register_forward_hook(self._at_the_end))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _before(self, label: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, given: tuple[Any, ...]) -> Any:
+            if self.over:
+                return None
+            self.calls[label] = self.calls.get(label, 0) + 1
+            self.running = _running(module, "before")
+            self.given_by = {value.grad_fn for value in given if isinstance(value, Tensor)}
+            first = given[0] if given else None
+            name = f"{self._name(label)} input"
+            is_new = isinstance(first, Tensor) and first.grad_fn is not None and self._point(first) is None
+            if name not in self.offsets and not is_new:
+                return None
+            return (self._take(name, label, module, given[0], ()), *given[1:])
+
+        return hook
+
+    def _after(self, label: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
+            if self.over or not isinstance(output, Tensor):
+                return None
+            tensors = tuple(value for value in given if isinstance(value, Tensor))
+            return self._take(self._name(label), label, module, output, tensors)
+
+        return hook
+
+    def _at_the_end(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
+        if self.over or not isinstance(output, Tensor):
+            return None
+        self.over = True
+        if self._point(output) is None:
+            self.calls["output"] = 1
+            return self._take("output", "output", module, output, ())
+        return None
+
+    def _point(self, value: Tensor) -> Point | None:
+        return next((point for point in self.points if point.value is value), None)
+
+    def _name(self, label: str) -> str:
+        """The layer's name; from its second call in a step on, with the number of the call."""
+        return label if self.calls[label] == 1 else f"{label} (call {self.calls[label]})"
+
+    def _take(self, name: str, layer: str, module: nn.Module, value: Tensor, given: tuple[Tensor, ...]) -> Tensor:
+        if name in self.offsets:
+            value = value + self.offsets[name]
+        shown, made_by = value.detach().clone(), self.given_by if given else set()
+        notes = {**self.running, **_running(module, "after")} if given else {}
+        if isinstance(factor := getattr(module, "factor", None), Tensor) and module.training:
+            notes["factor"] = factor
+        point = Point(name, layer, module, value, shown, value.grad_fn, given, made_by, notes)
+        self.points.append(point)
+        if value.requires_grad:
+            value.register_hook(lambda gradient: setattr(point, "gradient", gradient.detach().clone()))
+        return value
+
+
+def _running(module: nn.Module, when: str) -> dict[str, Tensor]:
+    """Copies of a batch norm layer's running statistics; nothing for another layer."""
+    if not isinstance(module, _BatchNorm) or module.running_mean is None or module.running_var is None:
+        return {}
+    return {f"mean_{when}": module.running_mean.clone(), f"var_{when}": module.running_var.clone()}
