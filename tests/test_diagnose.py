@@ -82,7 +82,7 @@ def test_help_has_every_knob_with_its_value_and_unit() -> None:
     assert f"\n  {epochs}" in text
     assert "experiment=" in text
     assert "sizes=" not in text
-    assert "cifar10, digits, fashion_mnist" in text
+    assert "cifar10, clusters, digits" in text
 
 
 def test_help_shows_what_is_handed_to_a_class() -> None:

@@ -107,7 +107,7 @@ RIVALS = {"sgd": sgd, "adam": adam, "adamw": lambda *a: adam(*a, decay=0.01), "r
 @pytest.fixture(scope="module")
 def default() -> facts.Trace:
     torch.set_num_threads(1)
-    return collect.trace(DEFAULT, None, 5, _rivals(_compose(["data=clusters"])))
+    return collect.trace(DEFAULT, None, 5, _rivals(_compose(["data=clusters"]), []))
 
 
 @pytest.fixture(scope="module")
@@ -254,22 +254,25 @@ CONFIGS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("optimizer=rmsprop",), {"accumulate": 3, "model.batchnorm": True, "model.input_dropout": 0.2}),
     (("data=line", "optimizer=nadam"), {}),
     (("data=line", "optimizer=sgd"), {"model.depth": 1, "model.width": 3, "data.batch_size": 7}),
+    (("problem=beale", "optimizer=rmsprop"), {}),
 ]
 
 
 @pytest.mark.parametrize(("choices", "values"), CONFIGS)
 def test_the_plain_network_takes_the_trainers_steps(choices: tuple[str, ...], values: dict[str, Any]) -> None:
     """Loss, gradient norms and weights of three steps, in float64, against a stack of one."""
-    choices = choices if any("data=" in c for c in choices) else ("data=clusters", *choices)
+    choices = choices if any(c.startswith(("data=", "problem=")) for c in choices) else ("data=clusters", *choices)
     config = make_config(*choices, **values)
     found = trace(config, steps=3)
     assert found.faults == []
     stack = Stack([config], data.load(config.data, dtype=torch.float64))
-    rows, target = stack.next_order()
     name, _, index = found.step.weight.rstrip("]").partition("[")
     place = tuple(map(int, index.split(",")))
+    first, steps = stack.next_order(), stack.steps_per_epoch
+    orders = [first if t < steps else stack.next_order() for t in range(0, 3, steps)]
     for t, row in enumerate(found.rows):
-        batches = stack.batches[t * stack.accumulate : (t + 1) * stack.accumulate]
+        rows, target = orders[t // steps]
+        batches = stack.batches[t % steps * stack.accumulate : (t % steps + 1) * stack.accumulate]
         measured = train_step(stack, rows, target, batches, measure=True)
         assert measured is not None
         expected = dict(zip(stack.step_tags, measured[:, 0].tolist(), strict=True))

@@ -57,6 +57,7 @@ class DataName(enum.Enum):
     spirals = "spirals"
     line = "line"
     clusters = "clusters"
+    point = "point"
 
 
 GENERATED = {DataName.spirals, DataName.line, DataName.clusters}
@@ -91,6 +92,13 @@ class Init(enum.Enum):
     normal = "normal"
 
 
+class Function(enum.Enum):
+    quadratic = "quadratic"
+    rosenbrock = "rosenbrock"
+    beale = "beale"
+    saddle = "saddle"
+
+
 class Decay(enum.Enum):
     all = "all"
     weights = "weights"
@@ -106,6 +114,7 @@ class LossName(enum.Enum):
     auto = "auto"
     cross_entropy = "cross_entropy"
     mse = "mse"
+    output = "output"
 
 
 class Device(enum.Enum):
@@ -161,6 +170,14 @@ class Mlp:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Surface:
+    """A point in the plane that an optimizer moves downhill: the loss is a function of its two coordinates."""
+
+    function: Function = knob("the function of two variables to minimise, see trainer/problems.py")
+    start: list[float] = knob("where the point starts, [x,y]")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CustomModel:
     """Any torch.nn.Module of the user's own."""
 
@@ -187,6 +204,11 @@ class Optimizer:
     amsgrad: bool | None = knob("the AMSGrad variant", default=None)
     arguments: dict[str, Any] = rest("any other keyword argument of the class")
 
+    @property
+    def name(self) -> str:
+        """The class's own name."""
+        return self._target_.rpartition(".")[2]
+
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments for the class: every field that has a value, `decay` and `_target_` apart."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"_target_", "decay", "arguments"}}
@@ -205,7 +227,10 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    name: LossName = knob("cross_entropy, mse (one-hot for classes), or auto: what the task wants")
+    name: LossName = knob(
+        "cross_entropy, mse (one-hot for classes), output (what the model gives, for problem=), or auto: what the task "
+        "wants"
+    )
     label_smoothing: float = knob("share of the target spread evenly over the classes", ge=0, lt=1)
 
 
@@ -252,7 +277,7 @@ class Config:
     threads: int | None = knob("CPU threads; null: one for small networks, else PyTorch's choice", "threads", ge=1)
     deterministic: bool = knob("refuse operations that give other bits every time")
     data: Data = field()
-    model: Mlp | CustomModel = field()
+    model: Mlp | Surface | CustomModel = field()
     optimizer: Optimizer = field()
     schedule: Schedule = field()
     loss: Loss = field()
@@ -339,6 +364,12 @@ def _build(cls: type, raw: Any, path: str, problems: list[str]) -> Any:
     return cls(**values) if len(problems) == before else None
 
 
+def model_class(raw: Any) -> type:
+    """Which kind of model a group of keys describes: one of ours, or a class the user names."""
+    keys = set(raw) if isinstance(raw, Mapping) else set()
+    return CustomModel if "_target_" in keys else Surface if "function" in keys else Mlp
+
+
 _type_hints = functools.cache(typing.get_type_hints)
 
 
@@ -348,8 +379,8 @@ def _convert(hint: Any, value: Any, where: str, f: dataclasses.Field[Any], probl
     groups = [option for option in options if dataclasses.is_dataclass(option)]
     if groups:
         chosen = groups[0]
-        if len(groups) == 2:  # a model: ours, or a class the user names
-            chosen = CustomModel if isinstance(value, Mapping) and "_target_" in value else Mlp
+        if len(groups) > 1:
+            chosen = model_class(value)
             if chosen is CustomModel and {"depth", "width", "activation"} <= set(value):
                 problems.append(
                     f"{where}._target_: stands beside the keys of {where}=mlp; choose {where}=custom as well, "
@@ -454,6 +485,20 @@ def _contradictions(config: Config) -> list[str]:
         problems.append(
             f"data: examples and noise are for {_GENERATED_NAMES}, which are generated; "
             f"{config.data.name.value} is as it is, see data.train_size and data.label_noise"
+        )
+    if isinstance(model, Surface):
+        if config.data.name is not DataName.point or config.loss.name is not LossName.output:
+            problems.append(
+                f"model: {model.function.value} is a function to minimise, which has data=point and loss.name=output; "
+                f"found {config.data.name.value} and {config.loss.name.value}; leave both to problem="
+                f"{model.function.value}"
+            )
+        if len(model.start) != 2:
+            problems.append(f"model.start: found {len(model.start)} numbers, expected two, e.g. [-1.5,2]")
+    elif config.data.name is DataName.point or config.loss.name is LossName.output:
+        problems.append(
+            "model: data=point and loss.name=output are for functions to minimise; choose one with problem=NAME, or "
+            "another data set and loss.name=auto"
         )
     if config.data.name is DataName.line:
         if config.data.label_noise:

@@ -26,6 +26,7 @@ TORCHVISION = {
     DataName.cifar10: ("CIFAR10", "cifar-10-batches-py", "data_batch_1"),
 }
 GENERATED_TEST_SHARE = 0.2
+SLOPE, INTERCEPT = 2.0, 1.0  # of data=line; a run says at its end how near it came
 
 
 @dataclass(frozen=True)
@@ -261,12 +262,12 @@ def _spirals(data: cfg.Data) -> tuple[np.ndarray, ...]:
 
 
 def _line(data: cfg.Data) -> tuple[np.ndarray, ...]:
-    """y = 2 x + 1 + noise with x uniform on [-1, 1]."""
+    """y = 2 x + 1 + noise with x uniform on [-1, 1]: SLOPE and INTERCEPT."""
     assert data.examples is not None
     assert data.noise is not None
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (data.examples, 1))
-    return _generated(x, 2 * x + 1 + data.noise * rng.normal(size=(data.examples, 1)))
+    return _generated(x, SLOPE * x + INTERCEPT + data.noise * rng.normal(size=(data.examples, 1)))
 
 
 def _clusters(data: cfg.Data) -> tuple[np.ndarray, ...]:
@@ -279,11 +280,18 @@ def _clusters(data: cfg.Data) -> tuple[np.ndarray, ...]:
     return _generated(centre[label] + data.noise * rng.normal(size=(data.examples, 4)), label)
 
 
+def _point(data: cfg.Data) -> tuple[np.ndarray, ...]:
+    """One example of nothing: what a function to minimise is trained on, and read once at the end."""
+    nothing = np.zeros((1, 1))
+    return nothing, nothing, nothing, nothing
+
+
 _MADE_HERE = {
     DataName.digits: _digits,
     DataName.spirals: _spirals,
     DataName.line: _line,
     DataName.clusters: _clusters,
+    DataName.point: _point,
 }
 
 

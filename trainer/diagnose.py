@@ -30,7 +30,7 @@ from trainer.config import ConfigError, nearest
 
 _CHECKOUT = Path(__file__).parents[1] / "conf"
 CONF = _CHECKOUT if _CHECKOUT.is_dir() else Path(__file__).parent / "conf"  # beside us, or inside an installed wheel
-HIDDEN_GROUPS = {"sizes", "hydra"}
+HIDDEN_GROUPS = {"sizes", "rates", "hydra"}
 SWITCHES = {  # flags without a value
     *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--dry-run")
 }
@@ -112,7 +112,7 @@ def problems(conf: Path, overrides: Sequence[str], error: Exception) -> list[str
         if not key:
             found.append(f"{text}: cannot be read as KEY=VALUE (no key); --help lists every key")
         elif key in HIDDEN_GROUPS:
-            found.append(f"{key}: follows from model and data; set its keys themselves, e.g. model.width=256")
+            found.append(f"{key}: follows from other choices; set its keys themselves, e.g. model.width=256")
         elif key in groups and override.is_delete():
             found.append(f"{text}: cannot be left out; choose another with {key}=NAME, {_there_is(groups[key])}")
         elif key in groups:
@@ -184,7 +184,7 @@ def knobs(cls: type, values: dict[str, Any], prefix: str = "") -> list[tuple[str
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         if dataclasses.is_dataclass(options[0]):
             group = values[field.name]
-            chosen = cfg.CustomModel if len(options) == 2 and "_target_" in group else options[0]
+            chosen = cfg.model_class(group) if cfg.Mlp in options else options[0]
             out += [("", "", ""), *knobs(typing.cast(type, chosen), group, f"{prefix}{field.name}.")]
         elif field.metadata.get("rest"):
             others = [key for key in values if key not in {f.name for f in known}]

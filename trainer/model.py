@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from trainer import config as cfg
 from trainer.config import Activation, ConfigError, Init, Position, stream_seed
+from trainer.problems import PROBLEMS
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     Activation.relu: nn.ReLU,
@@ -174,7 +175,46 @@ class StackedDropout(nn.Module):
         return kept.to(x.dtype).mul_(self.scale)
 
 
-class Mlp(nn.Module):
+class _Stacked(nn.Module):
+    """K members whose parameters and buffers all have a leading member axis, named as in the plain model."""
+
+    def stacked_parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter by its plain name; the leading axis is the member."""
+        return dict(self.named_parameters())
+
+    def member_state(self, k: int) -> dict[str, Tensor]:
+        """Member k's parameters and buffers, as the state dict of its plain model (copies, on the CPU)."""
+        return {name: value[k].detach().to("cpu", copy=True) for name, value in self.state_dict().items()}
+
+    def load_member_state(self, k: int, state: dict[str, Tensor]) -> None:
+        """Put a state that member_state gave back into member k."""
+        for name, value in self.state_dict().items():
+            value[k].copy_(state[name])
+
+    def predictor(self, state: dict[str, Tensor], config: cfg.Config, sizes: tuple[int, int]) -> nn.Module:
+        """A member's plain model in evaluation mode with the weights of `state`: (B, I) -> (B, O)."""
+        assert not isinstance(config.model, cfg.CustomModel)
+        network = plain(config.model, *sizes)
+        network.load_state_dict(state)
+        first = next(self.parameters())
+        return network.to(first.device, first.dtype).eval()
+
+    def readings(self) -> dict[str, Tensor]:
+        """What is to be recorded of every member after an epoch, by tag: (K,) each."""
+        return {}
+
+    def select(self, members: Sequence[int]) -> None:
+        """Keep only these members, in this order."""
+        index = torch.tensor(list(members), device=next(self.parameters()).device)
+        for module in self.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = nn.Parameter(parameter.detach()[index])
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = None if buffer is None else buffer[index]
+
+
+class Mlp(_Stacked):
     """K multi-layer perceptrons of one shape: (K, B, I) -> (K, B, O).
 
     Parameter names are those of the plain model that `plain` builds: layers.<i> is the i-th linear layer, whatever
@@ -224,38 +264,43 @@ class Mlp(nn.Module):
         """(K, B, I) -> (K, B, O), both as views: inside, examples are the last axis."""
         return self.layers(x.transpose(1, 2)).transpose(1, 2)
 
-    def stacked_parameters(self) -> dict[str, nn.Parameter]:
-        """Every parameter by its plain name; the leading axis is the member."""
-        return dict(self.named_parameters())
-
-    def member_state(self, k: int) -> dict[str, Tensor]:
-        """Member k's parameters and buffers, as the state dict of its plain model (copies, on the CPU)."""
-        return {name: value[k].detach().to("cpu", copy=True) for name, value in self.state_dict().items()}
-
-    def load_member_state(self, k: int, state: dict[str, Tensor]) -> None:
-        """Put a state that member_state gave back into member k."""
-        for name, value in self.state_dict().items():
-            value[k].copy_(state[name])
-
-    def predictor(self, state: dict[str, Tensor], config: cfg.Config, sizes: tuple[int, int]) -> nn.Module:
-        """A member's plain model in evaluation mode with the weights of `state`: (B, I) -> (B, O)."""
-        assert isinstance(config.model, cfg.Mlp)
-        network = plain(config.model, *sizes)
-        network.load_state_dict(state)
-        first = next(self.parameters())
-        return network.to(first.device, first.dtype).eval()
-
     def select(self, members: Sequence[int]) -> None:
         """Keep only these members, in this order."""
-        index = torch.tensor(list(members), device=next(self.parameters()).device)
-        for module in self.modules():
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    module._parameters[name] = nn.Parameter(parameter.detach()[index])
-            for name, buffer in module._buffers.items():
-                module._buffers[name] = None if buffer is None else buffer[index]
+        super().select(members)
         for noise in self.noises.values():
             noise.select(members)
+
+
+class Surface(_Stacked):
+    """K points in the plane, each at a function's value there: whatever comes in (K, B, I), out goes f (K, B, 1)."""
+
+    def __init__(self, configs: Sequence[cfg.Surface]) -> None:
+        """Raises AssertionError where the members' functions differ."""
+        super().__init__()
+        self.function = configs[0].function
+        assert all(c.function is self.function for c in configs), "members of a stack have one function"
+        self.point = nn.Parameter(torch.tensor([c.start for c in configs]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(K, B, I) -> (K, B, 1)."""
+        value_K = PROBLEMS[self.function.value].value(self.point[:, 0], self.point[:, 1])
+        return value_K.view(-1, 1, 1).expand(-1, x.shape[1], 1)
+
+    def readings(self) -> dict[str, Tensor]:
+        """Where every member's point is."""
+        return {"point/x": self.point.detach()[:, 0], "point/y": self.point.detach()[:, 1]}
+
+
+class PlainSurface(nn.Module):
+    """One point in the plane: (B, I) -> (B, 1), the function's value there for every example."""
+
+    def __init__(self, config: cfg.Surface) -> None:
+        super().__init__()
+        self.value = PROBLEMS[config.function.value].value
+        self.point = nn.Parameter(torch.tensor(config.start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value(self.point[0], self.point[1]).expand(len(x), 1)
 
 
 class Solo(nn.Module):
@@ -311,6 +356,10 @@ class Solo(nn.Module):
         self.load_member_state(0, state)
         return _Unstacked(self).eval()
 
+    def readings(self) -> dict[str, Tensor]:
+        """Nothing that we know of."""
+        return {}
+
     def select(self, members: Sequence[int]) -> None:
         """A stack of one keeps its member."""
         assert list(members) == [0]
@@ -351,13 +400,17 @@ class _Unstacked(nn.Module):
         return self.solo(x[None])[0]
 
 
-def shape_key(config: cfg.Mlp) -> tuple[object, ...]:
-    """What two members must share to train in one stack."""
+def shape_key(config: cfg.Mlp | cfg.Surface) -> tuple[object, ...]:
+    """What two members must share to have one shape."""
+    if isinstance(config, cfg.Surface):
+        return (config.function,)
     return tuple(config.widths), config.activation, config.batchnorm, config.batchnorm and config.batchnorm_position
 
 
-def plain(config: cfg.Mlp, in_features: int, out_features: int) -> nn.Sequential:
-    """The same network for one member out of torch.nn's own layers; it loads what Mlp.member_state gives."""
+def plain(config: cfg.Mlp | cfg.Surface, in_features: int, out_features: int) -> nn.Module:
+    """The same network for one member out of torch.nn's own layers; it loads what member_state gives."""
+    if isinstance(config, cfg.Surface):
+        return PlainSurface(config)
     rates = {"dropout": config.dropout, "input_dropout": config.input_dropout}
     layers = _layers(
         config,

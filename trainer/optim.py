@@ -98,7 +98,7 @@ class MemberOptimizers:
         start = 0
         for stop in range(1, len(configs) + 1):
             same = stop < len(configs) and configs[stop] == configs[start] and schedules[stop] == schedules[start]
-            if same and _class_name(configs[start]) in ELEMENTWISE:
+            if same and configs[start].name in ELEMENTWISE:
                 continue
             self.spans.append(self._span(start, stop, optimizers))
             start = stop
@@ -107,7 +107,7 @@ class MemberOptimizers:
     def _span(self, start: int, stop: int, optimizers: dict[type, torch.optim.Optimizer]) -> Span:
         config = self.configs[start]
         cls, keywords = _resolve(config, next(iter(self.parameters.values())).device)
-        elementwise = _class_name(config) in ELEMENTWISE
+        elementwise = config.name in ELEMENTWISE
         leaves = []
         for parameter in self.parameters.values():
             if not elementwise:
@@ -202,10 +202,6 @@ def _join(span: Span, leaf: Tensor, key: str, values: list[Any]) -> Any:
         return torch.cat(values).to(leaf.device)
     on_cpu = key == "step" and not (span.groups[0].get("fused") or span.groups[0].get("capturable"))
     return first.to("cpu" if on_cpu else leaf.device, copy=True)
-
-
-def _class_name(config: cfg.Optimizer) -> str:
-    return config._target_.rpartition(".")[2]
 
 
 def _resolve(config: cfg.Optimizer, device: torch.device) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:

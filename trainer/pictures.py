@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+Colour = tuple[int, int, int]
 INK, PAPER, GOOD, BAD = (31, 41, 55), (255, 255, 255), (37, 99, 235), (220, 38, 38)
 
 
@@ -43,7 +44,7 @@ def confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> Png:
             if counts[i, j] and cell > 20:
                 ink = PAPER if share[i, j] > 0.5 else INK
                 draw.text((x + cell // 2 - 1, y + cell // 2 - 1), str(counts[i, j]), ink, font, anchor="mm")
-    return _encode(image)
+    return encode(image)
 
 
 def wrong(images: np.ndarray, target: np.ndarray, probabilities: np.ndarray, most: int = 24) -> Png | None:
@@ -80,7 +81,7 @@ def first_layer(weights: np.ndarray, shape: tuple[int, ...], most: int = 64) -> 
     for i, tile in enumerate(colours.repeat(zoom, 1).repeat(zoom, 2)):
         y, x = i // columns * cell_height + gap, i % columns * cell_width + gap
         sheet[y : y + height * zoom, x : x + width * zoom] = tile
-    return _encode(Image.fromarray(sheet))
+    return encode(Image.fromarray(sheet))
 
 
 def _towards(colour: tuple[int, int, int], depth: np.ndarray) -> np.ndarray:
@@ -114,10 +115,11 @@ def _grid(tiles: list[Image.Image], captions: list[str] | None, columns: int) ->
         image.paste(tile, (x + (wide - width) // 2, y))
         if captions:
             draw.text((x + wide // 2, y + height + 3), captions[i], INK, font, anchor="ma", align="center")
-    return _encode(image)
+    return encode(image)
 
 
-def _encode(image: Image.Image) -> Png:
+def encode(image: Image.Image) -> Png:
+    """An image as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return Png(buffer.getvalue(), *image.size)

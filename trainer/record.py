@@ -21,11 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import checkpoint, files, identity, pictures
-from trainer.config import Config
+from trainer import checkpoint, files, identity, paths, pictures
+from trainer.config import Config, Surface
 from trainer.events import EventWriter
 from trainer.files import Growing
+from trainer.problems import PROBLEMS
 from trainer.progress import Reporter
+from trainer.recovered import recovered
 from trainer.train import Member, Stack, evaluate_test, judge
 
 FLUSH_STEPS = 1024
@@ -262,6 +264,11 @@ class Recorder:
                 run.events.image(tag, stack.step, png.data, png.width, png.height, now)
         return {"best": best, "last": last}
 
+    def _recovered(self, stack: Stack, member: Member) -> dict[str, dict[str, float]]:
+        """What the best weights found of a truth that is known."""
+        shift, scale = stack.dataset.shift[0].item(), stack.dataset.scale[0].item()
+        return recovered(member.config, member.best.state, shift, scale) if member.best else {}
+
     def _summary(self, stack: Stack, member: Member, reason: str, test: dict[str, Any]) -> dict[str, Any]:
         rows = member.rows
         verdict = judge(rows).to_json()
@@ -277,6 +284,7 @@ class Recorder:
             "final": rows[-1] if rows else {},
             "best": member.best.row if member.best else {},
             "test": test,
+            "recovered": self._recovered(stack, member),
             "verdict": verdict,
             "health": [],
             "provenance": {
@@ -372,9 +380,13 @@ def _without_seed(config: Config) -> str:
 
 
 def _pictures(stack: Stack, member: Member, outputs: Tensor) -> dict[str, pictures.Png]:
-    """Tag -> picture, where the data set has classes and its examples are images."""
+    """Tag -> picture, where the data set has classes, its examples are images, or there is a path to show."""
     dataset = stack.dataset
     out: dict[str, pictures.Png] = {}
+    surface = member.config.model
+    if isinstance(surface, Surface):
+        points = paths.points(surface.start, member.rows)
+        out["path"] = paths.draw(PROBLEMS[surface.function.value], {member.config.optimizer.name: points})
     is_image = len(dataset.shape) == 3
     if dataset.classes:
         target = dataset.test_y.cpu().numpy()

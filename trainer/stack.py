@@ -20,7 +20,7 @@ import torch
 
 from trainer import checkpoint, files, identity, model, pool, work
 from trainer import data as datasets
-from trainer.config import Config, ConfigError, Data, Mlp
+from trainer.config import Config, ConfigError, CustomModel, Data, Mlp
 from trainer.data import Dataset
 from trainer.files import Damaged
 from trainer.progress import News, Reporter
@@ -184,12 +184,14 @@ def stack_key(config: Config) -> tuple[object, ...] | None:
     Everything else may differ: optimizer, schedule, dropout rates, clipping, label noise, init, seed, early stopping,
     epochs.
     """
-    if not isinstance(config.model, Mlp):
+    network = config.model
+    if isinstance(network, CustomModel):
         return None
-    dropout = (config.model.dropout > 0, config.model.input_dropout > 0)  # who drops nothing need not draw masks
+    # who drops nothing need not draw masks
+    dropout = (network.dropout > 0, network.input_dropout > 0) if isinstance(network, Mlp) else None
     shared = (config.steps, config.accumulate, config.device, config.threads, config.deterministic)
     data = replace(config.data, label_noise=0.0, shuffle=True)
-    return model.shape_key(config.model), dropout, data, config.loss, config.record.every, shared
+    return model.shape_key(network), dropout, data, config.loss, config.record.every, shared
 
 
 def _span_key(job: Job) -> str:
@@ -314,9 +316,10 @@ def _members_in_memory(config: Config, dataset: Dataset) -> int:
     A member holds its weights eight times at most (itself, gradient, two moments, copy before the step, best, last,
     being saved), its activations and their gradients, and its row numbers.
     """
-    if not isinstance(config.model, Mlp):
+    if isinstance(config.model, CustomModel):
         return 1
-    sizes = [dataset.in_features, *config.model.widths, dataset.out_features]
+    hidden = config.model.widths if isinstance(config.model, Mlp) else []
+    sizes = [dataset.in_features, *hidden, dataset.out_features]
     weights = sum((a + 1) * b for a, b in itertools.pairwise(sizes))
     activations = config.data.batch_size * sum(sizes) * 4
     need = 4 * (8 * weights + activations) + 8 * 3 * len(dataset.x)

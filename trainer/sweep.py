@@ -14,7 +14,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from trainer import files
+from trainer import files, paths
+from trainer.config import Surface
+from trainer.problems import PROBLEMS
 from trainer.stack import Job, describe
 
 MOST_ROWS = 40
@@ -46,6 +48,33 @@ def close(jobs: Sequence[Job]) -> None:
     console.print(f"judged    python -m trainer.evaluate {shown}", soft_wrap=True, highlight=False)
     console.print(f"curves    tensorboard --logdir {shown}", soft_wrap=True, highlight=False)
     console.print(f"numbers   {shown}/sweep.csv, sweep.json", soft_wrap=True, highlight=False)
+    for name in draw_paths(jobs, folder):
+        console.print(f"picture   {shown}/{name}", soft_wrap=True, highlight=False)
+
+
+def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
+    """A picture of the ways downhill for each function that the sweep minimised; the files' names."""
+    by_function: dict[str, dict[str, Any]] = {}
+    keys = [key for key in swept(jobs) if key != "problem"]
+    for job in jobs:
+        if job.config is None or not isinstance(job.config.model, Surface) or job.status != "completed":
+            continue
+        with open(job.directory / "metrics.csv", newline="", encoding="utf-8") as file:
+            points = paths.points(job.config.model.start, list(csv.DictReader(file)))
+        ways = by_function.setdefault(job.config.model.function.value, {})
+        name = _name(job, keys)
+        ways[name if name not in ways else f"{name} ({job.number})"] = points
+    for function, ways in by_function.items():
+        files.write(folder / f"paths_{function}.png", paths.draw(PROBLEMS[function], ways).data)
+    return [f"paths_{function}.png" for function in by_function]
+
+
+def _name(job: Job, keys: Sequence[str]) -> str:
+    """A run by what was swept: 'sgd lr=0.1'; without a sweep, by its optimizer."""
+    values = dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
+    parts = [values[k] if k == "optimizer" else f"{k.split('.')[-1]}={values[k]}" for k in keys if k in values]
+    assert job.config is not None
+    return " ".join(parts) or job.config.optimizer.name
 
 
 def troubles(jobs: Sequence[Job]) -> list[str]:

@@ -187,6 +187,8 @@ def _closing_lines(summary: dict[str, Any], directory: Path) -> list[Text | str]
     if best and "val/loss" in best:
         gap = number({"loss": last["val/loss"] - last["eval/train_loss"]}, "loss")
         lines.append(f"gap at the end {gap} (val loss - train loss)")
+    for key, pair in summary.get("recovered", {}).items():
+        lines.append(f"{key:<10}true {pair['true']:g}, found {pair['found']:.4f}")
     name = verdict["verdict"]
     lines.append(Text.assemble((name.replace("_", " "), VERDICT_STYLES[name]), f": {verdict['sentence']}"))
     if summary["stopped_by"] != "budget":

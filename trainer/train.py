@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from trainer import data as datasets
 from trainer import metrics, model, overfit
-from trainer.config import Config, ConfigError, CustomModel, Mlp, Monitor
+from trainer.config import Config, ConfigError, CustomModel, Mlp, Monitor, Surface
 from trainer.data import Dataset, Split
 from trainer.optim import MemberOptimizers, lr_schedule
 
@@ -131,12 +131,15 @@ class Stack:
         if isinstance(first.model, CustomModel):
             assert len(configs) == 1, "a module of the user's own trains alone"
             sizes = (dataset.in_features, dataset.out_features)
-            self.model: model.Mlp | model.Solo = model.custom(first.model, *sizes, dataset.shape, first.seed)
-            self.model.to(self.device, dataset.x.dtype)
+            self.model: model.Mlp | model.Surface | model.Solo = model.custom(
+                first.model, *sizes, dataset.shape, first.seed
+            )
+        elif isinstance(first.model, Surface):
+            self.model = model.Surface([c.model for c in configs if isinstance(c.model, Surface)])
         else:
             mlps = [c.model for c in configs if isinstance(c.model, Mlp)]
             self.model = model.Mlp(mlps, seeds, dataset.in_features, dataset.out_features, self.device)
-            self.model.to(dataset.x.dtype)
+        self.model.to(self.device, dataset.x.dtype)
         self.accumulate = first.accumulate
         self.steps_per_epoch = math.ceil(len(self.batches) / self.accumulate)
         schedules = [lr_schedule(c.schedule, self.steps_per_epoch, self.total_steps(c)) for c in configs]
@@ -307,6 +310,7 @@ def evaluate_epoch(stack: Stack, before: dict[str, Tensor]) -> list[dict[str, fl
     change_PK = metrics.norms_PK([a - b for a, b in zip(after, before.values(), strict=True)], K)
     ratio_PK = change_PK / metrics.norms_PK(list(before.values()), K)
     named |= {f"update_ratio/{name}": ratio for name, ratio in zip(stack.parameters, ratio_PK, strict=True)}
+    named |= stack.model.readings()
     host = torch.stack([value.double() for value in named.values()], 1).tolist()
     rates = stack.optimizers.learning_rates(stack.step - 1)
     stack.evaluating_s += time.perf_counter() - began

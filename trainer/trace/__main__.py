@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_target(options.json, "trace.json")
         _check_target(options.svg, "trace.svg")
         raw = _compose(overrides)
-        config, rivals = cfg.from_dict(raw), _rivals(raw)
+        config, rivals = cfg.from_dict(raw), _rivals(raw, overrides)
         from trainer.trace import collect, svg, text  # torch, which bad input need not wait for
 
         trace = collect.trace(config, options.member, options.steps, rivals)
@@ -122,9 +122,13 @@ def _compose(overrides: Sequence[str]) -> dict[str, object]:
         raise ConfigError(diagnose.problems(CONF, overrides, error)) from error
 
 
-def _rivals(raw: dict[str, object]) -> dict[str, cfg.Optimizer]:
-    """Every optimizer of conf/optimizer/ as its file has it."""
-    found = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in sorted((CONF / "optimizer").glob("*.yaml"))}
+def _rivals(raw: dict[str, object], overrides: Sequence[str]) -> dict[str, cfg.Optimizer]:
+    """Every optimizer of conf/optimizer/ as it would be on this command line without settings of its own."""
+    names = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
+    if cfg.model_class(raw["model"]) is cfg.Surface:  # whose learning rates depend on the function
+        others = [text for text in overrides if not text.lstrip("+~").startswith("optimizer")]
+        return {name: cfg.from_dict(_compose([*others, f"optimizer={name}"])).optimizer for name in names}
+    found = {name: yaml.safe_load((CONF / "optimizer" / f"{name}.yaml").read_text("utf-8")) for name in names}
     return {name: cfg.from_dict({**raw, "optimizer": values}).optimizer for name, values in found.items()}
 
 

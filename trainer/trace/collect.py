@@ -339,7 +339,10 @@ def _closed_forms(subject: Subject, points: Sequence[Point], batches: Sequence[B
     if last.gradient is None or output.shape != (len(x), subject.dataset.out_features):
         return []
     target = y if classes is None else F.one_hot(y, classes).to(output.dtype)
-    if _loss_name(subject.config, y) == "cross_entropy":
+    if _loss_name(subject.config, y) == "output":
+        expected = torch.full_like(output, 1 / (examples * output.shape[1]))
+        formula = f"1 / ({examples} * {output.shape[1]})"
+    elif _loss_name(subject.config, y) == "cross_entropy":
         smoothing = subject.config.loss.label_smoothing
         q = (1 - smoothing) * target + smoothing / target.shape[1]
         expected = (output.softmax(1) - q) / examples

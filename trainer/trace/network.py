@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainer import config as cfg
 from trainer import data as datasets
 from trainer import metrics, model
-from trainer.config import Config, Mlp
+from trainer.config import Config, CustomModel, Mlp
 from trainer.model import StackedDropout
 from trainer.optim import MemberOptimizers
 from trainer.train import Stack
@@ -104,13 +104,14 @@ def _plain(stack: Stack) -> nn.Module:
     """The stack's one member as a plain module with its initial weights, in training mode, in float64."""
     config = stack.members[0].config
     sizes = (stack.dataset.in_features, stack.dataset.out_features)
-    if not isinstance(config.model, Mlp):
+    if isinstance(config.model, CustomModel):
         network = model.build(config.model, *sizes, config.seed)
         return network.to(torch.float64).train()
     network = model.plain(config.model, *sizes)
     network.load_state_dict(stack.model.member_state(0))
     for name, layer in stack.model.named_modules():
         if isinstance(layer, StackedDropout):
+            assert isinstance(config.model, Mlp)
             rate = config.model.input_dropout if name.endswith("drop_in") else config.model.dropout
             network.set_submodule(name, MemberDropout(layer, rate))
     return network.to(torch.float64).train()
@@ -118,8 +119,8 @@ def _plain(stack: Stack) -> nn.Module:
 
 def _batches(stack: Stack) -> Iterator[list[Batch]]:
     """The batches of every step, in the order in which the run meets them, epoch after epoch."""
-    is_mlp = isinstance(stack.members[0].config.model, Mlp)
-    shape = (stack.dataset.in_features,) if is_mlp else stack.dataset.shape
+    is_custom = isinstance(stack.members[0].config.model, CustomModel)
+    shape = stack.dataset.shape if is_custom else (stack.dataset.in_features,)
     while True:
         rows_KN, target_KN = stack.next_order()
         for start in range(0, len(stack.batches), stack.accumulate):

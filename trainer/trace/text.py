@@ -83,6 +83,10 @@ def _error(value: float) -> str:
     return "0" if value == 0 else f"{value:.0e}"
 
 
+def _examples(count: int) -> str:
+    return f"{count} example{'s' if count > 1 else ''}"
+
+
 def _pair(summary: Summary | None) -> tuple[str, str]:
     return ("", "") if summary is None else (_mean(summary.mean, summary.spread), _n(summary.spread))
 
@@ -101,7 +105,7 @@ def _settings(settings: dict[str, Any]) -> str:
 def _head(out: _Printer, trace: Trace, command: str) -> None:
     batches = "" if trace.batch == trace.examples else f" in batches of {trace.batch}"
     out.line(f"The first step of  {command}")
-    out.line(f"network {trace.network}; {trace.data}, {trace.examples} examples{batches}; loss {trace.loss_name}")
+    out.line(f"network {trace.network}; {trace.data}, {_examples(trace.examples)}{batches}; loss {trace.loss_name}")
     out.line(f"{trace.step.optimizer}({_settings(trace.step.settings)})")
     out.line(
         "Computed in float64 on the CPU, so that a proof does not drown in rounding; training itself takes float32."
@@ -128,10 +132,11 @@ def _forward(out: _Printer, trace: Trace) -> None:
             both = (both[0], "", both[2], "")
         rows.append([layer.name, _shape(layer.shape), str(layer.grad_fn), *both, _short(layer.module)])
     out.table(columns, rows)
-    out.line(f"The loss is the mean {trace.loss_name} of {trace.examples} examples: {trace.loss:.6g}")
+    out.line(f"The loss is the mean {trace.loss_name} of {_examples(trace.examples)}: {trace.loss:.6g}")
     if trace.batch < trace.examples:
-        out.line(f"Shown is the first of the step's batches, {trace.batch} examples of {trace.examples}.")
-    out.line("Kept for backward:")
+        out.line(f"Shown is the first of the step's batches, {_examples(trace.batch)} of {trace.examples}.")
+    if any(layer.saved for layer in trace.layers):
+        out.line("Kept for backward:")
     for layer in trace.layers:
         for kept in layer.saved:
             what = f" = {kept.what}" if kept.what else ""
@@ -294,7 +299,7 @@ def _more(out: _Printer, trace: Trace) -> None:
     out.table([f">{column}" for column in columns], rows)
     out.line()
     steps = len(trace.rows)
-    out.line("Each optimizer as conf/optimizer/ has it, from the same start over the same batches.")
+    out.line("Each optimizer with its own defaults, from the same start over the same batches.")
     out.line(f"The loss is that of the first batch in evaluation mode; at the start it is {trace.start_loss:.6g}.")
     rows = []
     for rival in trace.rivals:
