@@ -13,7 +13,13 @@ from trainer.diagnose import CONF, knobs
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- knobs: written by scripts/knobs.py -->\n", "<!-- end of knobs -->"
-OTHERS = ("optimizer=sgd", "optimizer=rmsprop", "schedule=step", "data=spirals")  # options with keys of their own
+OTHERS = (
+    "optimizer=sgd",
+    "optimizer=rmsprop",
+    "schedule=step",
+    "data=spirals",
+    "problem=rosenbrock",
+)  # options with keys of their own
 
 
 def table() -> str:

@@ -64,7 +64,7 @@ def draw(problem: Problem, paths: Mapping[str, np.ndarray], most: int = MOST) ->
     said += f"; the best {most} of {len(paths)}" if len(paths) > most else ""
     pen.text((LEFT * FINE, 44 * FINE), said, GREY, _font(13))
     _labels(pen, [(name, ends[name], frame.outside(finite[name][-1].tolist()), colours[name]) for name in shown])
-    return encode(image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS))
+    return encode(image.resize((WIDTH, HEIGHT), Image.Resampling.BOX))
 
 
 def points(start: Sequence[float], rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
