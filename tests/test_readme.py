@@ -10,6 +10,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from trainer import app, evaluate
+from trainer.trace.__main__ import main as trace
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,6 +33,8 @@ def call(line: str, monkeypatch: pytest.MonkeyPatch) -> int:
     module, *arguments = shlex.split(line)[2:]
     if module == "trainer.evaluate":
         return evaluate.main(arguments)
+    if module == "trainer.trace":
+        return trace(arguments)
     GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", ["trainer", *arguments])
     return app.run(arguments)

@@ -160,6 +160,7 @@ def help_text(conf: Path, overrides: Sequence[str], width: int | None = None) ->
         "python -m trainer resume=DIR [...]       go on with a run or a sweep, or add to it",
         "python -m trainer --dry-run [...]        what would run, and what is done",
         "python -m trainer --cfg job [...]        show the configuration, train nothing",
+        "python -m trainer.trace [...]            one training step of it, taken apart",
         "",
         "Choices, files of conf/ (--help optimizer=sgd shows that option's keys):",
         "",

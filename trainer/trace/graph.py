@@ -11,6 +11,12 @@ from torch import Tensor
 from trainer.trace import facts
 from trainer.trace.network import Point
 
+BY_NAME = {  # kept tensors that no one else holds
+    ("NativeBatchNormBackward0", "result1"): "mean of the batch",
+    ("NativeBatchNormBackward0", "result2"): "1 / sqrt(variance of the batch + eps)",
+    ("LogSoftmaxBackward0", "result"): "log of the softmax",
+    ("NllLossBackward0", "self"): "log of the softmax",
+}
 Operation = Any  # torch.autograd.graph.Node: one that Python code defined, or one of PyTorch's own
 
 
@@ -78,6 +84,7 @@ def saved(operation: Operation, known: Mapping[tuple[int, int], tuple[str, list[
         what, shape = known.get(address(value), (None, []))
         if what and shape != list(value.shape):
             what += ", transposed" if shape == list(value.shape)[::-1] else ", reshaped"
+        what = what or BY_NAME.get((name(operation), key))
         out.append(facts.Saved(name(operation), key, list(value.shape), what))
     return out
 
