@@ -85,6 +85,7 @@ class Log:
         self.reasons = [""] * len(members)
         self.states: list[dict[str, Tensor]] = [{} for _ in members]
         self.best: list[int | None] = [None for _ in members]
+        self.starts: list[dict[str, float]] = [{} for _ in members]
         self.pending: list[tuple[int, Tensor, list[float]]] = []
 
     def wants(self, step: int, *, first: bool, last: bool) -> bool:
@@ -114,6 +115,7 @@ class Log:
             assert not self.reasons[index], "left twice"
             self.reasons[index], self.states[index] = reason, stack.model.member_state(k)
             self.best[index] = best.epoch if best else None
+            self.starts[index] = stack.members[k].start
 
 
 def run(configs: Sequence[Config], dataset: Dataset, every: int = 1, stop: Callable[[], bool] = lambda: False) -> Log:

@@ -57,7 +57,7 @@ BAD = {
     "--help optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
 }
 REFUSED = {  # what only shows with the values, the data or the model at hand
-    "+typo=1 ": "typo: no such key; there is accumulate, checkpoint, clip_norm, data, deterministic, device, "
+    "+typo=1 ": "typo: no such key; there is accumulate, check, checkpoint, clip_norm, data, deterministic, device, "
     "early_stopping, epochs, loss, model, optimizer, record, schedule, seed, steps, threads",
     "epochs=0": "epochs: found 0, expected a whole number of epochs >= 1",
     "+optimizer.typo=1": "optimizer.typo: Adam has no such argument; there is amsgrad, betas, capturable, "
@@ -163,7 +163,7 @@ class Norm(Good):
     def forward(self, x):
         return self.net(self.norm(x.flatten(1)))
 """
-NEEDS = "expected a tensor (64, 10): a row an example, a column a class or output"
+NEEDS = "expected a tensor (128, 10): a row an example, a column a class or output"
 BAD_MODELS = {
     "Good": "model._target_: found Good, expected module.Class, importable from this folder, e.g. my_models.Good",
     "nowhere.Net": "model._target_: cannot import nowhere.Net: ModuleNotFoundError: No module named 'nowhere'; "
@@ -173,9 +173,9 @@ BAD_MODELS = {
     "my_models.Raises": "model: my_models.Raises() fails: RuntimeError: no luck (TMP/my_models.py, line 13)",
     "my_models.Good +model.zoom=3": "model: my_models.Good(zoom=3, in_features=64, out_features=10) fails: "
     "TypeError: Good.__init__() got an unexpected keyword argument 'zoom'",
-    "my_models.RaisesLater": "model._target_: RaisesLater fails on inputs of shape (64, 1, 8, 8): RuntimeError: no "
+    "my_models.RaisesLater": "model._target_: RaisesLater fails on inputs of shape (128, 1, 8, 8): RuntimeError: no "
     "luck (TMP/my_models.py, line 16)",
-    "my_models.Narrow": f"model._target_: the output of Narrow is (64, 7), {NEEDS}",
+    "my_models.Narrow": f"model._target_: the output of Narrow is (128, 7), {NEEDS}",
     "my_models.Two": f"model._target_: the output of Two is tuple, {NEEDS}",
     "my_models.Bare": "model._target_: my_models.Bare has no parameters to train",
     "my_models.Norm data.batch_size=1": "model._target_: Norm fails on inputs of shape (1, 1, 8, 8): ValueError: "

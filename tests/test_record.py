@@ -27,7 +27,10 @@ PER_STEP = {"train/loss", "train/accuracy", "lr", "grad_norm/total", *(f"grad_no
 PER_EPOCH = {
     *("eval/train_loss", "eval/train_accuracy", "val/loss", "val/accuracy"),
     *(f"{kind}/{n}" for n in NAMES for kind in ("weight_norm", "update_ratio")),
+    *(f"{kind}/layers.act{i}" for i in range(2) for kind in ("activation_mean", "activation_spread", "dead_units")),
+    "eval/top_class",
 }
+WITH_THEIR_STEP = {"lr", *(f"grad_norm/{n}" for n in NAMES)}  # columns of metrics.csv that events have step by step
 AT_THE_END = {"test/loss", "test/accuracy", "test/last_loss", "test/last_accuracy"}
 PICTURES = {"test/confusion", "test/most_confidently_wrong", "weights/first_layer"}
 
@@ -100,7 +103,10 @@ def test_what_is_recorded_is_what_was_measured(default: Path) -> None:
     assert rows(default) == log.rows[0]
     header = (default / "metrics.csv").read_text().splitlines()[0].split(",")
     assert header[:6] == ["epoch", "step", "eval/train_loss", "eval/train_accuracy", "val/loss", "val/accuracy"]
-    assert set(header) == {"epoch", "step", "lr"} | PER_EPOCH
+    assert set(header) == {"epoch", "step"} | PER_EPOCH | WITH_THEIR_STEP
+    for row in log.rows[0]:
+        (step,) = (step for step in log.steps[0] if step["step"] == row["step"])
+        assert {tag: row[tag] for tag in WITH_THEIR_STEP} == {tag: step[tag] for tag in WITH_THEIR_STEP}
 
 
 def test_the_summary_agrees_with_the_curves(default: Path) -> None:

@@ -30,6 +30,7 @@ SUMMARY: dict[str, Any] = {
     "best": ROW,
     "test": {"best": {"loss": 0.5, "accuracy": 0.75}, "last": {"loss": 0.625, "accuracy": 0.7}},
     "verdict": {"verdict": "overfit", "sentence": "validation loss rises"},
+    "health": [],
     "cost": {"seconds": 2.0, "steps_per_second": 1234.5, "training_s": 1.5, "evaluation_s": 0.3, "recording_s": 0.2},
 }
 
@@ -128,6 +129,7 @@ def test_the_end_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         "test           0.5000    75.00%          0.6250    70.00%",
         "gap at the end 0.6250 (val loss - train loss)",
         "overfit: validation loss rises",
+        "gradients, activations and updates: all is well",
         "2.00 s at 1,234 steps/s: training 75%, evaluation 15%, recording 10%",
         "curves    tensorboard --logdir outputs/run",
         "numbers   outputs/run/summary.json, metrics.csv, checkpoints/",
@@ -139,13 +141,22 @@ def test_a_regression_without_validation_that_blew_up(monkeypatch: pytest.Monkey
     best = {"epoch": 1, "eval/train_loss": 5.9376e8, "lr": 0.1}
     test = {"best": {"loss": 1e30}, "last": {"loss": float("inf")}}
     verdict = {"verdict": "diverged", "sentence": "not finite"}
+    finding = {
+        "finding": "not_finite",
+        "where": "train/loss",
+        "step": 7,
+        "sentence": "NaN",
+        "why": "bad",
+        "try": "less",
+    }
     summary = {**SUMMARY, "final": row, "best": best, "test": test, "verdict": verdict, "stopped_by": "diverged"}
-    assert summary_text(monkeypatch, summary, tmp_path)[:6] == [
+    assert summary_text(monkeypatch, {**summary, "health": [finding]}, tmp_path)[:7] == [
         "       best (epoch 1)  last (epoch 2)",
         "                 loss            loss",
         "train       5.938e+08             nan",
         "test        1.000e+30             inf",
         "diverged: not finite",
+        "not finite (train/loss, from step 7): NaN; bad. Try less.",
         "ended by diverged after epoch 4",
     ]
 

@@ -18,7 +18,7 @@ from torch import nn
 from trainer import model
 from trainer.config import Config, ConfigError
 from trainer.data import EpochOrder, split
-from trainer.train import Stack, judge
+from trainer.train import Stack, evaluate, judge, look_at_start, train_step
 
 Choice = tuple[tuple[str, ...], dict[str, Any]]
 MIXED: list[Choice] = [  # of optimizers, dropout, schedules, clipping, noise, init, seeds, budgets, early stopping
@@ -57,6 +57,7 @@ def assert_same_run(together: Log, place: int, alone: Log) -> None:
     assert [{tag: step[tag] for tag in tags} for step in together.steps[place]] == [
         pytest.approx(step, **near) for step in alone.steps[0]
     ]
+    assert together.starts[place] == pytest.approx(alone.starts[0], **near)
     torch.testing.assert_close(together.states[place], alone.states[0], rtol=1e-9, atol=1e-9, equal_nan=True)
 
 
@@ -226,6 +227,29 @@ def test_looking_changes_nothing(clip: dict[str, Any]) -> None:
         for got, want in zip(log.states, every_step.states, strict=True):
             assert all(torch.equal(got[name], want[name]) for name in want)
         assert log.rows == every_step.rows
+        assert log.starts == every_step.starts
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_a_look_changes_no_bit_and_draws_no_number(activation: str) -> None:
+    """Against a stack that is never looked at; dropout and batch norm have something to lose."""
+    values = {"model.dropout": 0.3, "model.batchnorm": True, "model.activation": activation}
+    configs = [spirals(seed=s, **values) for s in (0, 1)]
+    stacks = [Stack(configs, small_data("spirals", torch.float32)) for _ in range(2)]
+    states = []
+    for stack, looks in zip(stacks, (True, False), strict=True):
+        for _ in range(3):
+            rows, target = stack.next_order()
+            if looks:
+                look_at_start(stack)
+            for batch in stack.batches:
+                train_step(stack, rows, target, [batch], measure=looks)
+            if looks:
+                evaluate(stack, stack.train_KN, stack.train_y_KN, look=True)
+        states.append([stack.model.member_state(k) for k in range(2)])
+        assert all(module.training for module in stack.model.modules())
+        assert not any(module._forward_hooks for module in stack.model.modules())
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
 
 
 # ------------------------------------------------------------------ budgets

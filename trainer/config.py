@@ -251,6 +251,14 @@ class EarlyStopping:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Check:
+    """Checks before training; what they find stands among the run's findings."""
+
+    one_batch: bool = knob("whether the network can fit its first batch, without dropout")
+    gradients: bool = knob("every parameter's gradient against differences of the loss, in float64")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     every: int = knob("record every n-th step (always the first and the last of an epoch); 0: none", "steps", ge=0)
     pictures: bool = knob("confusion matrix, most confidently wrong examples, first-layer weights")
@@ -282,6 +290,7 @@ class Config:
     schedule: Schedule = field()
     loss: Loss = field()
     early_stopping: EarlyStopping = field()
+    check: Check = field()
     record: Record = field()
     checkpoint: Checkpoint = field()
 

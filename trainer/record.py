@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import checkpoint, files, identity, paths, pictures
+from trainer import checkpoint, files, health, identity, paths, pictures
 from trainer.config import Config, Surface
 from trainer.events import EventWriter
 from trainer.files import Growing
@@ -62,6 +62,7 @@ class RunFiles:
         self.columns: list[str] = []
         self.csv: list[str] = []
         self.lines: list[str] = []
+        self.not_finite: health.NotFinite | None = None
         if written is None:
             discard(directory)
             self.metrics, self.logged = (Growing(directory / name) for name in TEXTS.values())
@@ -81,7 +82,8 @@ class RunFiles:
             self.columns = list(row)
             self.csv.append(",".join(self.columns))
         self.csv.append(",".join(repr(row[column]) for column in self.columns))
-        scalars = {tag: value for tag, value in row.items() if tag not in {"epoch", "step", "lr"}}
+        own = ("epoch", "step", "lr", "grad_norm/")  # the last two are recorded with their steps
+        scalars = {tag: value for tag, value in row.items() if not tag.startswith(own)}
         self.scalars(int(row["step"]), scalars, now)
         self.log(epoch_line(row), now)
 
@@ -189,6 +191,7 @@ class Recorder:
                 clips = member.config.clip_norm is not None  # a run alone has no clipped norm where it does not clip
                 own = [m for m, tag in enumerate(tags) if clips or tag != "grad_norm/clipped_total"]
                 run.events.scalars([tags[m] for m in own], steps, values[:, own], times)
+                run.not_finite = run.not_finite or health.first_not_finite(steps, tags, values)
             self._clear()
         for member in stack.members:
             if (run := self.runs[member.index]) is not None:
@@ -221,6 +224,9 @@ class Recorder:
             run.log(f"{summary['status']} ({reason}): {summary['verdict']['sentence']}")
             said = f"**{summary['verdict']['verdict']}**: {summary['verdict']['sentence']}"
             run.events.text("verdict", stack.step, said, time.time())
+            run.events.text("health", stack.step, health.markdown(summary["health"]), time.time())
+            for finding in summary["health"]:
+                run.log(health.line(finding))
             run.events.hparams_end("SUCCESS" if summary["status"] == "completed" else "FAILURE", time.time())
             run.flush()
             summary["config"] = identity.result_keys(member.config)
@@ -272,6 +278,10 @@ class Recorder:
     def _summary(self, stack: Stack, member: Member, reason: str, test: dict[str, Any]) -> dict[str, Any]:
         rows = member.rows
         verdict = judge(rows).to_json()
+        found = [
+            *member.findings,
+            *health.judge(rows, member.start, member.config.flat(), self.runs[member.index].not_finite),
+        ]
         seconds = time.perf_counter() - self.began
         recording = self.seconds + stack.measuring_s + self.checkpoint_s
         return {
@@ -286,7 +296,8 @@ class Recorder:
             "test": test,
             "recovered": self._recovered(stack, member),
             "verdict": verdict,
-            "health": [],
+            "start": member.start,
+            "health": [finding.to_json() for finding in found],
             "provenance": {
                 **environment(),
                 "config_hash": identity.config_hash(member.config),

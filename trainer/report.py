@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 from scipy.special import stdtrit
 
+from trainer import health
 from trainer.curves import Curves
 from trainer.foreign import read_event_folder
 
@@ -99,7 +100,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
                 "levels": own,
                 "knobs": [own.get(knob) for knob in knobs],
                 "config": config,
-                "health": [_sentence(item) for item in run["health"]],
+                "health": [health_sentence(item) for item in run["health"]],
                 "command": run_command(Path(run["path"])),
                 "link": _link(Path(run["path"]), folder),
                 "files": _files(Path(run["path"]), folder),
@@ -173,7 +174,9 @@ def _short(values: np.ndarray) -> list[float | None]:
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values.tolist()]
 
 
-def _sentence(item: Any) -> str:
+def health_sentence(item: Any) -> str:
+    if isinstance(item, dict) and {"where", "step", "sentence", "why", "try"} <= item.keys():
+        return health.line(item)
     if isinstance(item, dict):
         return str(item.get("sentence") or item.get("text") or json.dumps(item))
     return str(item)

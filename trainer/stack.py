@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
-from trainer import checkpoint, files, identity, model, pool, work
+from trainer import checkpoint, checks, files, identity, model, pool, work
 from trainer import data as datasets
 from trainer.config import Config, ConfigError, CustomModel, Data, Mlp
 from trainer.data import Dataset
@@ -218,6 +218,7 @@ def train_stack(
         if len(jobs) > max(1, fitting // workers) and not part.store.has_checkpoint:  # with one, it has fitted before
             raise MemoryError
         stack = Stack(configs, dataset)
+        checks.check(stack)
         work.set_threads(stack, workers)
         recorder = _begin(stack, part, reporter)
         keeper = Keeper(part.store, configs[0].checkpoint, hashes(jobs), stack, recorder)

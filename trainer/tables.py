@@ -8,6 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from trainer import health, report
 from trainer.report import NO_KNOB, VERDICTS, advice, knob_names, short_names
 
 _MOST_ROWS = 30  # of a table: what is interesting first, the rest in the report
@@ -32,6 +33,8 @@ def print_tables(evaluation: dict[str, Any], file: TextIO) -> None:
     if len(runs) <= _FEW:
         for run in runs:
             console.print(_sentence(f"{run['name']}: {run['sentence']}", _COLOURS[run["verdict"]]))
+    for said in _findings(runs):
+        console.print(_sentence(said, "red"))
     if 1 < len(groups) < len(runs):
         measures = _measures([group["measures"] for group in groups])
         console.print(_fitting(console, lambda kept: _groups(groups, kept), measures))
@@ -51,6 +54,20 @@ def print_tables(evaluation: dict[str, Any], file: TextIO) -> None:
         console.print(f"and {len(evaluation['problems']) - 10} more like these", style="yellow")
     if recommendation:
         console.print(_sentence(recommendation, "bold green"))
+
+
+def _findings(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """What is wrong with gradients and activations: in full for a few runs, else how many runs have each finding."""
+    found = [(run, finding) for run in runs for finding in run["health"] if isinstance(finding, dict)]
+    if len(runs) <= _FEW:
+        return [f"{run['name']}: {report.health_sentence(finding)}" for run, finding in found]
+    by_name: dict[str, list[str]] = {}
+    for run, finding in found:
+        by_name.setdefault(health.name(finding), []).append(str(run["name"]))
+    return [
+        f"{name} in {len(names)} run{'s' * (len(names) != 1)}: {', '.join(names[:_FEW])}{' ...' * (len(names) > _FEW)}"
+        for name, names in sorted(by_name.items(), key=lambda item: -len(item[1]))
+    ]
 
 
 def _table(columns: Sequence[str], numbers: Sequence[str]) -> Table:

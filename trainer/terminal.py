@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trainer import health
 from trainer.progress import TICK_S, News, loss_of
 from trainer.record import epoch_line
 
@@ -191,6 +192,11 @@ def _closing_lines(summary: dict[str, Any], directory: Path) -> list[Text | str]
         lines.append(f"{key:<10}true {pair['true']:g}, found {pair['found']:.4f}")
     name = verdict["verdict"]
     lines.append(Text.assemble((name.replace("_", " "), VERDICT_STYLES[name]), f": {verdict['sentence']}"))
+    if last and not summary["health"]:
+        lines.append(health.ALL_WELL)
+    for finding in summary["health"]:
+        called = health.name(finding)
+        lines.append(Text.assemble((called, "red"), health.line(finding).removeprefix(called)))
     if summary["stopped_by"] != "budget":
         lines.append(f"ended by {summary['stopped_by'].replace('_', ' ')} after epoch {summary['epochs']}")
     shares = {key: cost[f"{key}_s"] / cost["seconds"] for key in ("training", "evaluation", "recording")}

@@ -7,6 +7,7 @@ M measured quantity.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ from trainer import data as datasets
 from trainer import metrics, model, overfit
 from trainer.config import Config, ConfigError, CustomModel, Mlp, Monitor, Surface
 from trainer.data import Dataset, Split
+from trainer.health import Finding
+from trainer.look import LOOK_EXAMPLES, Look, input_statistics, top_class_K
 from trainer.optim import MemberOptimizers, lr_schedule
 
 EVALUATION_FLOATS = 2**18  # inputs of an evaluation batch, all members together: what a core's cache holds
@@ -45,6 +48,8 @@ class Member:
     order: datasets.EpochOrder
     init_hashes: dict[str, str]
     order_hash: str = ""
+    findings: list[Finding] = field(default_factory=list)  # of checks before training
+    start: dict[str, float] = field(default_factory=dict)  # the look before the first step, and that step's measures
     rows: list[dict[str, float]] = field(default_factory=list)  # one an epoch: epoch, step and every per-epoch scalar
     best: Best | None = None
     waited: int = 0  # epochs since the monitored value last improved
@@ -152,6 +157,7 @@ class Stack:
         self.epoch = 0  # finished epochs
         self.step = 0  # finished optimizer steps
         self.epoch_step = 0  # of them in the epoch that is not finished
+        self.look = Look(self.model)
         self.clips = any(c.clip_norm is not None for c in configs)  # and so it stays, whoever leaves
         self.measuring_s = 0.0
         self.evaluating_s = 0.0
@@ -215,21 +221,29 @@ class Stack:
 
 def train(stack: Stack, observer: Observer, stop: Callable[[], bool] = lambda: False) -> None:
     """Train every member to its end: budget, early stopping, or divergence. `stop` is asked before every step."""
+    if stack.step == 0:
+        look_at_start(stack)
     while stack.members:
         rows_KN, target_KN = stack.next_order()
         before: dict[str, Tensor] = {}
+        measured = None
         for last, batches in _steps(stack):
             if stop():
                 observer.leave(stack, dict.fromkeys(range(len(stack.members)), "interrupt"))
                 return
-            before = _copy(stack.parameters) if last else {}
-            measured = train_step(
-                stack, rows_KN, target_KN, batches, observer.wants(stack.step + 1, first=stack.step == 0, last=last)
-            )
-            if measured is not None:
+            first = stack.step == 0
+            before = _copy(stack.parameters) if first or last else {}
+            wanted = observer.wants(stack.step + 1, first=first, last=last)
+            measured = train_step(stack, rows_KN, target_KN, batches, wanted or first or last)
+            if measured is not None and first:
+                ratios = _by_member(update_ratios(stack, before))
+                for member, *seen in zip(stack.members, _gradient_norms(stack, measured), ratios, strict=True):
+                    member.start |= seen[0] | seen[1]
+            if measured is not None and wanted:
                 observer.step(stack.step, measured, stack.optimizers.learning_rates(stack.step - 1))
+        assert measured is not None
         stack.finish_epoch()
-        rows = evaluate_epoch(stack, before)
+        rows = evaluate_epoch(stack, before, measured)
         ended = {}
         for k, (member, row) in enumerate(zip(stack.members, rows, strict=True)):
             reason = member.observe(row, lambda k=k: stack.model.member_state(k))
@@ -286,20 +300,33 @@ def train_step(
     return torch.cat(measured).view(-1, len(stack.members)) if measured else None
 
 
-def evaluate_epoch(stack: Stack, before: dict[str, Tensor]) -> list[dict[str, float]]:
+def look_at_start(stack: Stack) -> None:
+    """Every member's `start`: what the look examples and the training targets show before the first step."""
+    began = time.perf_counter()
+    rows_KN, target_KN = stack.train_KN[:, :LOOK_EXAMPLES], stack.train_y_KN[:, :LOOK_EXAMPLES]
+    loss, _, looked = evaluate(stack, rows_KN, target_KN, look=True)
+    named = {"loss": loss, **metrics.guessing(stack.loss, stack.train_y_KN, stack.classes), **looked}
+    named |= input_statistics(stack.gather(rows_KN))
+    norms_PK = metrics.norms_PK([p.detach() for p in stack.parameters.values()], len(stack.members))
+    named |= {f"weight_norm/{name}": norm for name, norm in zip(stack.parameters, norms_PK, strict=True)}
+    for member, row in zip(stack.members, _by_member(named), strict=True):
+        member.start = row
+    stack.evaluating_s += time.perf_counter() - began
+
+
+def evaluate_epoch(stack: Stack, before: dict[str, Tensor], measured_MK: Tensor) -> list[dict[str, float]]:
     """Every member's row of metrics after an epoch, both splits in evaluation mode.
 
-    update_ratio: |w_after - w_before| / |w_before| of the epoch's last step; `before` holds the weights before it.
+    `before` holds the weights before the epoch's last step, `measured_MK` what was measured of it.
     """
     began = time.perf_counter()
     named: dict[str, Tensor] = {}
-    targets = stack.train_y_KN
-    loss, accuracy = evaluate(stack, stack.train_KN, targets)
+    loss, accuracy, looked = evaluate(stack, stack.train_KN, stack.train_y_KN, look=True)
     named["eval/train_loss"] = loss
     if accuracy is not None:
         named["eval/train_accuracy"] = accuracy
     if stack.val_KN.shape[1]:
-        loss, accuracy = evaluate(stack, stack.val_KN, stack.dataset.y[stack.val_KN])
+        loss, accuracy, _ = evaluate(stack, stack.val_KN, stack.dataset.y[stack.val_KN])
         named["val/loss"] = loss
         if accuracy is not None:
             named["val/accuracy"] = accuracy
@@ -307,35 +334,67 @@ def evaluate_epoch(stack: Stack, before: dict[str, Tensor]) -> list[dict[str, fl
     after = [p.detach() for p in stack.parameters.values()]
     weight_PK = metrics.norms_PK(after, K)
     named |= {f"weight_norm/{name}": norm for name, norm in zip(stack.parameters, weight_PK, strict=True)}
-    change_PK = metrics.norms_PK([a - b for a, b in zip(after, before.values(), strict=True)], K)
-    ratio_PK = change_PK / metrics.norms_PK(list(before.values()), K)
-    named |= {f"update_ratio/{name}": ratio for name, ratio in zip(stack.parameters, ratio_PK, strict=True)}
-    named |= stack.model.readings()
-    host = torch.stack([value.double() for value in named.values()], 1).tolist()
+    named |= update_ratios(stack, before) | looked | stack.model.readings()
     rates = stack.optimizers.learning_rates(stack.step - 1)
-    stack.evaluating_s += time.perf_counter() - began
-    return [
-        {"epoch": stack.epoch, "step": stack.step, **dict(zip(named, values, strict=True)), "lr": lr}
-        for values, lr in zip(host, rates, strict=True)
+    rows = [
+        {"epoch": stack.epoch, "step": stack.step, **row, **norms, "lr": lr}
+        for row, norms, lr in zip(_by_member(named), _gradient_norms(stack, measured_MK), rates, strict=True)
     ]
+    stack.evaluating_s += time.perf_counter() - began
+    return rows
+
+
+def update_ratios(stack: Stack, before: dict[str, Tensor]) -> dict[str, Tensor]:
+    """update_ratio/<parameter>: |w_after - w_before| / |w_before| of a step, (K,) each."""
+    K = len(stack.members)
+    change_PK = metrics.norms_PK([stack.parameters[name].detach() - w for name, w in before.items()], K)
+    ratio_PK = change_PK / metrics.norms_PK(list(before.values()), K)
+    return {f"update_ratio/{name}": ratio for name, ratio in zip(before, ratio_PK, strict=True)}
 
 
 @torch.no_grad()
-def evaluate(stack: Stack, rows_KN: Tensor, target_KN: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Mean loss (K,) and accuracy (K,; None for a regression) over rows of the data set, in evaluation mode."""
+def evaluate(
+    stack: Stack, rows_KN: Tensor, target_KN: Tensor, look: bool = False
+) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """Mean loss (K,) and accuracy (K,; None for a regression) over rows of the data set, in evaluation mode.
+
+    With `look`, the first LOOK_EXAMPLES are a batch of their own, and its activations and predictions are returned too.
+    """
     K, n = rows_KN.shape
     size = max(1, EVALUATION_FLOATS // (K * stack.dataset.in_features))
+    looked_at = min(n, LOOK_EXAMPLES) if look else 0
+    looked: dict[str, Tensor] = {}
     stack.model.eval()
     loss = torch.zeros(K, dtype=torch.float64, device=stack.device)
     correct = torch.zeros(K, dtype=torch.float64, device=stack.device)
-    for start in range(0, n, size):
-        output = stack.model(stack.gather(rows_KN[:, start : start + size]))
-        target = target_KN[:, start : start + size]
+    starts = ([0] if look else []) + list(range(looked_at, n, size))
+    for start, end in itertools.pairwise([*starts, n]):
+        x, target = stack.gather(rows_KN[:, start:end]), target_KN[:, start:end]
+        if end <= looked_at:
+            with stack.look.attached():
+                output = stack.model(x)
+            looked = stack.look.taken(K)
+            if stack.classes:
+                looked["eval/top_class"] = top_class_K(output)
+        else:
+            output = stack.model(x)
         loss += metrics.losses_KB(stack.loss, output, target).sum(1)
         if stack.classes:
             correct += metrics.correct_KB(output, target).sum(1)
     stack.model.train()
-    return loss / n, correct / n if stack.classes else None
+    return loss / n, correct / n if stack.classes else None, looked
+
+
+def _by_member(named: dict[str, Tensor]) -> list[dict[str, float]]:
+    """tag -> (K,) as one dictionary a member, in one host copy."""
+    host = torch.stack([value.double() for value in named.values()], 1).tolist()
+    return [dict(zip(named, values, strict=True)) for values in host]
+
+
+def _gradient_norms(stack: Stack, measured_MK: Tensor) -> list[dict[str, float]]:
+    """Every member's gradient norm by parameter out of a measured step."""
+    tags = [f"grad_norm/{name}" for name in stack.parameters]
+    return [dict(zip(tags, norms, strict=True)) for norms in measured_MK[-len(tags) :].t().tolist()]
 
 
 @torch.no_grad()
