@@ -19,23 +19,31 @@ import numpy as np
 
 Floats = np.ndarray
 
-# A fresh network passes signals on about unchanged: of hidden layer over hidden layer, forward and backward.
-VANISHED = 1e-5  # gradient at the bottom over that at the top: too small, whatever became of the run
+# A fresh network passes signals on about unchanged, from hidden layer to hidden layer, forward and backward.
+VANISHED = 1e-4  # gradient at the bottom over that at the top: too small, whatever became of the run
 WEAK = 1e-2  # too small where the run did not learn
-EXPLODED = 1e2  # too large
+EXPLODED = 30.0  # too large
 NORM_GAIN = 1.25  # batch norm makes gradients grow by up to about 1.21 a layer downward (Yang et al. 2019)
+DEAD = (0.65, 0.8)  # share of a layer's units, and more by so much over the root of their number
+SATURATED = (0.35, 0.5)
 LEARNED = 0.5  # share of the loss of guessing that a run has taken off, from which on ambiguous signs do not count
 STILL = 0.02  # below this share it has learned nothing
 INPUT_RMS = (0.05, 4.0)  # of what should be about 1
 INPUT_OFFSET = 3.0  # mean over standard deviation
 FEATURE_RATIO = 30.0  # largest standard deviation of a feature over the median one
-START_LOSS = 3.0  # times what guessing costs
-MOVED = 0.05  # length of a weight's whole way over its own length
-GIANT_STEP = 1.0  # length of the first step over that of the weights
+START_EXCESS = (3.0, 1.5)  # above the expected loss: at least so much, and so many times it
+SQUARED_START_EXCESS = (0.0, 9.0)  # for squared errors, which grow with the square of what goes in
+MOVED = 0.05  # length of a weight's whole way over its own length: a run that has gone no further
+TRIED = (0.3, 100)  # a run that has gone so far, or taken so many steps, was long enough to learn something
+GIANT_STEP = (1.0, 1e3)  # length of the first step over that of the weights; above, the weights were as good as zero
+BIG_STEP = 0.02
+SMALL_STEP = 5e-4  # about 1e-3 is usual
 DECAY_SHARE = 0.4  # of weight decay in what moves the weights
-ONE_CLASS = 0.95
-SWING = 1.5  # a climb of the training loss, and
-SWING_LEVEL = 0.1  # the level that it must reach, of the loss of guessing; near its floor a loss may flicker
+BY_HEART = (0.1, 0.3)  # what validation gains at most where nothing is learned but by heart: of guessing, of training
+ONE_CLASS = 0.95  # of the predictions
+MOST_LABELS = 0.9  # of the labels
+SWING = 2.0  # a climb of the training loss, and
+SWING_LEVEL = 0.2  # the level that it must reach, of the loss of guessing; near its floor a loss may flicker
 SWINGS = 3
 
 
@@ -166,10 +174,11 @@ def judge(
     run = _Run(rows, start, config, not_finite)
     found: list[Finding] = []
     for rule in _CAUSES:
-        found += rule(run, {finding.finding for finding in found})
-    if not found:
-        for rule in _SYMPTOMS:
-            found += rule(run, {finding.finding for finding in found})
+        found += rule(run, {finding.finding: finding.step for finding in found})
+    if any(finding.finding in _ROOTS for finding in found):  # of which units die or saturate later
+        found = [one for one in found if one.step == 0 or one.finding not in {"dead_units", "saturated_units"}]
+    for rule in _SYMPTOMS:
+        found += rule(run, {finding.finding: finding.step for finding in found})
     return found
 
 
@@ -213,8 +222,16 @@ class _Run:
     @cached_property
     def learned(self) -> float:
         """The share of the loss of guessing that the best epoch has taken off; 0 at least."""
-        best = np.nanmin(self.loss) if np.isfinite(self.loss).any() else math.inf
-        return max(0.0, 1 - best / self.guessing) if self.guessing > 0 else 0.0
+        return self._taken_off(float(np.nanmin(self.loss)) if np.isfinite(self.loss).any() else math.inf)
+
+    @cached_property
+    def kept(self) -> float:
+        """The same of the last third of the run."""
+        return self._taken_off(float(np.median(self.loss[-max(1, len(self.loss) // 3) :])))
+
+    def _taken_off(self, loss: float) -> float:
+        base = self.guessing if self.start.get("target_top_class", 0) <= MOST_LABELS else self.start["expected_loss"]
+        return max(0.0, 1 - loss / base) if base > 0 and not math.isnan(loss) else 0.0
 
     @cached_property
     def updates(self) -> Floats:
@@ -226,57 +243,60 @@ class _Run:
         """(W,): the length of each weight's whole way over its own length, were all its steps straight on."""
         return self.updates.T @ np.diff(self.steps, prepend=0)
 
+    def widths(self, layers: int) -> list[int]:
+        """Units of each of so many hidden layers; 64 in a module of the user's own, which does not say."""
+        width = self.config.get("model.width", 64)
+        return width if isinstance(width, list) else [width] * layers
+
+    @cached_property
+    def tried(self) -> bool:
+        """Whether the run was long enough for its outcome to say something."""
+        way, steps = TRIED
+        return bool(self.ways.max() >= way or self.steps[-1] >= steps)
+
     @cached_property
     def backward_L(self) -> tuple[list[str], Floats]:
         """The gradient that reaches each hidden layer in the first step, root mean square a unit, input side first.
 
-        It is that of the layer's bias (of its batch norm, where that has taken the bias's place), over the root of
-        the number of units.
+        It is that of the layer's bias (of its batch norm, where that has taken the bias's place).
         """
-        widths = self.config.get("model.width")
-        depth = self.config.get("model.depth")
-        if isinstance(depth, int) and widths is not None:
-            sizes = widths if isinstance(widths, list) else [widths] * depth
-            names = [
-                next(n for n in (f"layers.{i}.bias", f"layers.norm{i}.bias") if n in self.parameters)
-                for i in range(depth)
-            ]
-        else:
-            names = [name for name in self.parameters if name.endswith("bias")][:-1]
-            sizes = [1] * len(names)
+        names = [name for name in self.parameters if name.endswith("bias")][:-1]
+        if self.config.get("model.batchnorm_position") == "after":
+            names = [name for name in names if "norm" not in name]
         norms = np.array([self.start[f"grad_norm/{name}"] for name in names])
-        return names, norms / np.sqrt(sizes)
+        return names, norms / np.sqrt(self.widths(len(names)))
 
 
-# ------------------------------------------------------------------ causes, each (run, names found so far) -> findings
+# ------------------------------------------------------------------ causes
 
-Rule = Callable[[_Run, set[str]], Iterator[Finding]]
+Found = Mapping[str, int]  # what was found before, and since which step
+Rule = Callable[[_Run, Found], Iterator[Finding]]
 
 
-def _not_finite(run: _Run, found: set[str]) -> Iterator[Finding]:
+def _not_finite(run: _Run, found: Found) -> Iterator[Finding]:
     bad = run.not_finite
     if bad is None:
-        norms = run.table("weight_norm", run.parameters)
-        broken = ~np.isfinite(norms)
+        broken = ~np.isfinite(run.table("weight_norm", run.parameters))
         if not broken.any():
             return
         e = int(broken.any(1).argmax())
         bad = NotFinite(int(run.steps[e]), run.parameters[int(broken[e].argmax())])
-    before = float(run.start.get("loss", math.nan))
-    yield Finding(
-        "not_finite",
-        bad.tensor,
-        bad.step,
-        f"{bad.tensor} is NaN or infinite from step {bad.step} on",
-        {"loss_at_start": before},
-    )
+    said = f"{bad.tensor} is NaN or infinite from step {bad.step} on"
+    yield Finding("not_finite", bad.tensor, bad.step, said, {"loss_at_start": run.start["loss"]})
 
 
-def _inputs(run: _Run, found: set[str]) -> Iterator[Finding]:
-    rms, mean, ratio = (run.start.get(f"input_{name}", math.nan) for name in ("rms", "mean", "feature_ratio"))
+def _labels(run: _Run, found: Found) -> Iterator[Finding]:
+    """One class fills the labels."""
+    top = run.start.get("target_top_class", 0.0)
+    if top > MOST_LABELS:
+        yield Finding("one_class", "labels", 0, f"{top:.0%} of the training labels are one class", {"share": top})
+
+
+def _inputs(run: _Run, found: Found) -> Iterator[Finding]:
+    rms, mean, ratio = (run.start[f"input_{name}"] for name in ("rms", "mean", "feature_ratio"))
     spread = math.sqrt(max(rms**2 - mean**2, 0.0))
     low, high = INPUT_RMS
-    if rms > high or rms < low:
+    if not low <= rms <= high:
         said = f"the inputs' root mean square is {rms:.3g}, not about 1"
     elif abs(mean) > INPUT_OFFSET * spread and abs(mean) > 2:
         said = f"the inputs lie at {mean:.3g} with a standard deviation of only {spread:.3g}"
@@ -287,252 +307,203 @@ def _inputs(run: _Run, found: set[str]) -> Iterator[Finding]:
     yield Finding("inputs_not_normalised", "inputs", 0, said, {"rms": rms, "mean": mean, "feature_ratio": ratio})
 
 
-def _flat_share(run: _Run, kind: str, layer: str) -> Floats:
-    """(E + 1,): share of a layer's flat units before training and after each epoch.
+def _flat(kind: str, word: str, limit: tuple[float, float]) -> Rule:
+    """Layers of which more units are flat than they can do without: before the first step, or at the end."""
 
-    Before training batch norm has no running statistics, and evaluation mode shows something that is never trained.
-    """
-    share = np.concatenate([[run.start[f"{kind}/{layer}"]], run.table(kind, [layer])[:, 0]])
-    if run.batchnorm:
-        share[0] = 0.0
-    return share
-
-
-def _flat(kind: str) -> Rule:
-    def rule(run: _Run, found: set[str]) -> Iterator[Finding]:
-        layers = run.layers(kind)
+    def rule(run: _Run, found: Found) -> Iterator[Finding]:
         ill = []
-        for i, layer in enumerate(layers):
-            share = _flat_share(run, kind, layer)
-            over = share >= _flat_limit(run, kind, i)
+        for layer, width in zip(run.layers(kind), run.widths(len(run.layers(kind))), strict=True):
+            share = np.append(run.start[f"{kind}/{layer}"], run.table(kind, [layer]))
+            if run.batchnorm:
+                share[0] = 0.0  # before training it has no running statistics: what a look sees is never trained
+            over = share >= min(0.98, limit[0] + limit[1] / math.sqrt(width))
             if over[0] or over[-1]:
-                ill.append((layer, share, over))
-        if not ill:
-            return
-        layer, share, over = max(ill, key=lambda one: one[1].max())
-        e = int(over.argmax())
-        word = "dead" if kind == "dead_units" else "saturated"
-        names = ", ".join(name for name, _, _ in ill)
-        step = 0 if e == 0 else int(run.steps[e - 1])
-        yield Finding(
-            kind,
-            names,
-            step,
-            f"{share.max():.0%} of the units of {layer} are {word}",
-            {"share": {name: float(s[-1]) for name, s, _ in ill}, "share_at_start": float(share[0])},
-        )
+                ill.append((layer, share, int(over.argmax())))
+        if ill:
+            layer, share, e = min(ill, key=lambda one: (one[2], -one[1].max()))
+            yield Finding(
+                kind,
+                ", ".join(name for name, _, _ in ill),
+                int(run.steps[e - 1]) if e else 0,
+                f"{share.max():.0%} of the units of {layer} are {word}",
+                {"at_start": {name: float(s[0]) for name, s, _ in ill}, "at_end": {n: float(s[-1]) for n, s, _ in ill}},
+            )
 
     return rule
 
 
-def _flat_limit(run: _Run, kind: str, i: int) -> float:
-    """The share of flat units that is too much: what a layer can do without, and two standard errors of a share."""
-    widths = run.config.get("model.width")
-    width = widths[i] if isinstance(widths, list) else widths if isinstance(widths, int) else 64
-    return min(0.98, (0.7 if kind == "dead_units" else 0.5) + 1 / math.sqrt(width))
-
-
-def _no_gradient(run: _Run, found: set[str]) -> Iterator[Finding]:
-    if "dead_units" in found or "not_finite" in found:
-        return
-    norms = np.vstack([[run.start[f"grad_norm/{p}"] for p in run.parameters], run.table("grad_norm", run.parameters)])
-    none = (norms == 0).all(0)
-    if none.any() and not none.all():
-        names = [p for p, is_none in zip(run.parameters, none, strict=True) if is_none]
-        yield Finding(
-            "no_gradient",
-            ", ".join(names),
-            1,
-            f"{len(names)} parameter{'s have' if len(names) > 1 else ' has'} no gradient at all",
-        )
-
-
-def _depth(run: _Run, found: set[str]) -> Iterator[Finding]:
+def _depth(run: _Run, found: Found) -> Iterator[Finding]:
+    """The gradient falls or grows by a constant factor a layer: a line through its logarithm."""
     names, flow = run.backward_L
-    if len(flow) < 2 or not np.isfinite(flow).all() or flow.min() <= 0 or found & {"dead_units", "no_gradient"}:
+    seen = np.flatnonzero((flow > 0) & np.isfinite(flow))  # what is so small that it is 0 has no logarithm
+    if len(seen) < 2:
         return
-    ratio = flow[0] / flow[-1]
-    gain = ratio ** (1 / (len(flow) - 1))
-    lowest = names[0].removesuffix(".bias")
-    evidence = {"bottom_over_top": float(ratio), "factor_a_layer": float(gain), "by_layer": flow.tolist()}
-    where = f"{lowest} to {names[-1].removesuffix('.bias')}"
-    if ratio < VANISHED or (ratio < WEAK and run.learned < LEARNED):
+    slope = float(np.polyfit(seen, np.log(flow[seen]), 1)[0])
+    gain, ratio = math.exp(-slope), math.exp(-slope * (len(flow) - 1))
+    lowest, highest = (names[i].removesuffix(".bias") for i in (0, -1))
+    evidence = {"bottom_over_top": ratio, "factor_a_layer": gain, "by_layer": flow.tolist()}
+    if ratio < VANISHED or (ratio < WEAK and run.learned < LEARNED and run.tried):
         said = f"the gradient shrinks by {gain:.2g} a layer on its way down: {ratio:.1e} of it reaches {lowest}"
-        yield Finding("vanishing_gradients", where, 1, said, evidence)
-    limit = EXPLODED * (NORM_GAIN ** len(flow) if run.batchnorm else 1)
-    if ratio > limit:
+        yield Finding("vanishing_gradients", f"{lowest} to {highest}", 1, said, evidence)
+    elif ratio > EXPLODED * (NORM_GAIN ** len(flow) if run.batchnorm else 1):
         said = f"the gradient grows by {gain:.2g} a layer on its way down: {ratio:.1e} times as large in {lowest}"
-        yield Finding("exploding_gradients", where, 1, said, evidence)
+        yield Finding("exploding_gradients", f"{lowest} to {highest}", 1, said, evidence)
 
 
-def _loss_at_start(run: _Run, found: set[str]) -> Iterator[Finding]:
+def _no_gradient(run: _Run, found: Found) -> Iterator[Finding]:
+    if found.keys() & {"dead_units", "saturated_units", "vanishing_gradients", "not_finite"}:
+        return
+    at_start = [run.start[f"grad_norm/{name}"] for name in run.parameters]
+    none = (np.vstack([at_start, run.table("grad_norm", run.parameters)]) == 0).all(0)
+    if none.any() and not none.all():
+        names = [name for name, is_none in zip(run.parameters, none, strict=True) if is_none]
+        said = f"{len(names)} parameter{'s have' if len(names) > 1 else ' has'} no gradient in any step looked at"
+        yield Finding("no_gradient", ", ".join(names), 1, said)
+
+
+def _loss_at_start(run: _Run, found: Found) -> Iterator[Finding]:
     loss, expected = run.start["loss"], run.start["expected_loss"]
-    limit = START_LOSS if "eval/top_class" in run.start else 10.0
-    if loss > limit * expected and "inputs_not_normalised" not in found:
-        yield Finding(
-            "loss_at_start",
-            "output layer",
-            0,
-            f"the loss starts at {loss:.3g}; a network that guesses has {expected:.3g}",
-            {"loss": loss, "expected": expected},
-        )
+    least, times = START_EXCESS if "target_top_class" in run.start else SQUARED_START_EXCESS
+    if loss - expected > max(least, times * expected) and "inputs_not_normalised" not in found:
+        said = f"the loss starts at {loss:.3g}; a network that guesses has {expected:.3g}"
+        yield Finding("loss_at_start", "output layer", 0, said, {"loss": loss, "expected": expected})
 
 
-def _decay(run: _Run, found: set[str]) -> Iterator[Finding]:
+def _giant_step(run: _Run, found: Found) -> Iterator[Finding]:
+    """A first step as long as the weights: what they were drawn to be is lost."""
+    first = np.array([run.start[f"update_ratio/{name}"] for name in run.weights])
+    giant = float(np.median(first))
+    low, high = GIANT_STEP
+    if len(first) > 1 and low < giant < high:
+        said = f"the first step was {giant:.2g} times as long as the weights"
+        yield Finding("learning_rate_too_high", "", 1, said, {"first_step": giant, "lr": run.rows[0]["lr"]})
+
+
+def _decay(run: _Run, found: Found) -> Iterator[Finding]:
     """Weight decay moves the weights more than the gradient does, they shrink, and the run does not learn."""
     decay = run.config.get("optimizer.weight_decay") or 0.0
-    if not decay or run.learned > 0.6 or found & {"not_finite", "dead_units", "learning_rate_too_high"}:
+    if not decay or run.kept > 0.7 or found.keys() & {"not_finite", "vanishing_gradients", "learning_rate_too_high"}:
+        return
+    if any(found.get(name) == 0 for name in ("dead_units", "saturated_units")):
         return
     norms = run.table("weight_norm", run.weights)
-    first = np.array([run.start.get(f"weight_norm/{w}", math.nan) for w in run.weights])
-    decoupled = "AdamW" in str(run.config.get("optimizer._target_"))
     with np.errstate(all="ignore"):
-        if decoupled:
+        if str(run.config.get("optimizer._target_")).endswith("AdamW"):  # decoupled: lr * decay of the weight a step
             share = run.column("lr")[:, None] * decay / run.updates
         else:
             share = decay * norms / run.table("grad_norm", run.weights)
-        shrunk = norms[-1] / first
-    share = np.nan_to_num(np.nanmedian(share, axis=0), nan=np.inf, posinf=np.inf)
-    ruled = (share > DECAY_SHARE) & (shrunk < 0.8)
+        share_W = np.nan_to_num(np.nanmedian(share, axis=0), nan=math.inf, posinf=math.inf)
+        shrunk_W = norms[-1] / [run.start[f"weight_norm/{name}"] for name in run.weights]
+    slightly, far, all_but = ((shrunk_W < x) for x in (0.97, 0.8, 0.2))
+    ruled = (slightly & (share_W > 5 * DECAY_SHARE)) | (far & (share_W > DECAY_SHARE)) | all_but
     if ruled.mean() > 0.5:
-        worst = int(np.argmin(shrunk))
-        yield Finding(
-            "weight_decay_dominates",
-            run.weights[worst],
-            int(run.steps[0]),
-            f"{run.weights[worst]} shrank to {shrunk[worst]:.1g} of its length, weight decay being "
-            f"{min(share[worst], 1e6):.2g} times the gradient's pull",
-            {"share": share.tolist(), "shrunk": shrunk.tolist()},
-        )
+        worst = int(np.argmin(shrunk_W))
+        pull = f"weight decay pulls {min(share_W[worst], 1e6):.2g} times as hard as the gradient"
+        said = f"{run.weights[worst]} shrank to {shrunk_W[worst]:.1g} of its length; {pull}"
+        evidence = {"share": share_W.tolist(), "shrunk": shrunk_W.tolist()}
+        yield Finding("weight_decay_dominates", run.weights[worst], int(run.steps[0]), said, evidence)
 
 
-def _rate_high(run: _Run, found: set[str]) -> Iterator[Finding]:
-    """Steps as long as the weights; or a loss worse than guessing, or spikes, from a sound start."""
-    first = np.array([run.start.get(f"update_ratio/{w}", math.nan) for w in run.weights])
-    giant = float(np.nanmedian(first)) if np.isfinite(first).any() else 0.0
+def _rate_high(run: _Run, found: Found) -> Iterator[Finding]:
+    """From a sound start the loss leaves all bounds, stays above that of guessing, or jumps and learns nothing."""
+    unsound = {"inputs_not_normalised", "exploding_gradients", "saturated_units", "dead_units"}
+    if any(found.get(name, math.inf) <= 1 for name in unsound):
+        return
+    if found.keys() & {"learning_rate_too_high", "no_gradient", "weight_decay_dominates"}:
+        return
     loss = np.where(np.isfinite(run.loss), run.loss, math.inf)
     base = max(run.start["loss"], run.guessing)
     worse = np.median(loss[len(loss) // 2 :]) > 1.2 * base
-    spike = loss.max() > 3 * base
-    said = None
-    if giant > GIANT_STEP:
-        said = f"the first step was {giant:.2g} times as long as the weights"
-    elif found & {"inputs_not_normalised", "exploding_gradients", "saturated_units", "no_gradient"}:
-        return
-    elif "not_finite" in found:
-        said = "the loss left all bounds from a sound start"
-    elif (worse or spike) and run.updates.max() > 0.02:
-        said = f"the loss rose to {loss.max():.3g}; guessing costs {run.guessing:.3g}"
-    if said:
-        e = 0 if giant > GIANT_STEP else int(loss.argmax())
-        yield Finding(
-            "learning_rate_too_high",
-            "",
-            1 if giant > GIANT_STEP else int(run.steps[e]),
-            said,
-            {"first_step": giant, "largest_loss": float(loss.max()), "lr": float(run.column("lr")[e])},
-        )
+    jumps = loss.max() > 3 * base and run.kept < LEARNED / 2
+    if "not_finite" in found or ((worse or jumps) and run.updates.max() > BIG_STEP):
+        e = int(loss.argmax())
+        said = f"from a sound start the loss rose to {loss[e]:.3g}; guessing costs {run.guessing:.3g}"
+        evidence = {"largest_loss": float(loss[e]), "largest_step": float(run.updates.max()), "lr": run.rows[e]["lr"]}
+        yield Finding("learning_rate_too_high", "", int(run.steps[e]), said, evidence)
 
 
-def _rate_low(run: _Run, found: set[str]) -> Iterator[Finding]:
-    """No weight moves by more than a small share of its length, and the run does not learn."""
+def _rate_low(run: _Run, found: Found) -> Iterator[Finding]:
+    """Steps are small, no weight moves by more than a small share of its length, and the run does not learn."""
     way = float(run.ways.max())
-    if found or way >= MOVED or run.learned > LEARNED:
-        return
-    rate = float(run.column("lr").max())
-    said = (
-        "the learning rate is 0"
-        if rate == 0
-        else f"in {run.steps[-1]} steps no weight moved by more than {way:.1g} of its length"
-    )
-    yield Finding("learning_rate_too_low", "", 1, said, {"way": way, "lr": rate, "learned": run.learned})
+    slow = (way < MOVED and run.learned < LEARNED) or (way < 4 * MOVED and run.learned < 0.4 * LEARNED)
+    if slow and not found and run.updates.max() < SMALL_STEP:
+        rate = float(run.column("lr").max())
+        said = f"in {run.steps[-1]} steps no weight moved by more than {way:.1g} of its length"
+        if rate == 0:
+            said = "the learning rate is 0"
+        yield Finding("learning_rate_too_low", "", 1, said, {"way": way, "lr": rate, "learned": run.learned})
 
 
-def _labels(run: _Run, found: set[str]) -> Iterator[Finding]:
-    """One class fills the labels; or training labels are learned by heart and validation never beats guessing."""
-    top = run.start.get("target_top_class")
-    if top is None:
-        return
-    if top > 0.9:
-        yield Finding("one_class", "labels", 0, f"{top:.0%} of the training labels are one class", {"share": top})
-        return
+# ------------------------------------------------------------------ symptoms, where they have no cause among the found
+
+
+def _labels_unrelated(run: _Run, found: Found) -> Iterator[Finding]:
+    """Training labels are learned by heart, in part at least, and next to nothing of it holds for validation."""
     val = run.column("val/loss")
-    fitted = np.nanmax(run.column("eval/train_accuracy")) - top
-    right = np.nanmax(run.column("val/accuracy")) if np.isfinite(run.column("val/accuracy")).any() else 1.0
-    if fitted > 0.15 and np.nanmin(val) > run.guessing - 0.02 * run.guessing and right < top + 0.12:
-        yield Finding(
-            "labels_unrelated",
-            "labels",
-            0,
-            f"training accuracy reaches {fitted + top:.0%}, yet validation never beats guessing",
-            {"val_loss": float(np.nanmin(val)), "guessing": run.guessing},
+    if found or not run.tried or run.learned < STILL or not np.isfinite(val).any():
+        return
+    lowest = float(np.nanmin(val))
+    if 1 - lowest / run.guessing < min(BY_HEART[0], BY_HEART[1] * run.learned):
+        said = (
+            f"the training loss fell to {np.nanmin(run.loss):.3g}, yet the validation loss never below {lowest:.3g}; "
+            f"guessing costs {run.guessing:.3g}"
         )
+        yield Finding("labels_unrelated", "labels", 0, said, {"lowest_val_loss": lowest, "guessing": run.guessing})
 
 
-# ------------------------------------------------------------------ symptoms, where no cause was found
-
-
-def _oscillation(run: _Run, found: set[str]) -> Iterator[Finding]:
-    """The training loss climbs again and again by half and more, to where it is a good part of that of guessing."""
+def _oscillation(run: _Run, found: Found) -> Iterator[Finding]:
+    """The training loss doubles again and again, to where it is a good part of that of guessing."""
+    if found.keys() - {"learning_rate_too_high"} or (run.batchnorm and run.learned > LEARNED):
+        return  # running statistics that lag behind make the loss in evaluation mode jump
     climbs, trough, peak, rising = [], math.inf, -math.inf, False
-    for e, loss in enumerate(run.loss):
+    for step, loss in zip(run.steps.tolist(), (run.loss + 1e-9 * run.guessing).tolist(), strict=True):
         if rising and loss < peak / SWING:
             climbs[-1] = (climbs[-1][0], peak / trough)
             trough, rising = loss, False
         elif not rising and loss > trough * SWING and loss > SWING_LEVEL * run.guessing:
-            climbs.append((e, loss / trough))
+            climbs.append((step, loss / trough))
             peak, rising = loss, True
         trough, peak = (trough, max(peak, loss)) if rising else (min(trough, loss), peak)
     if len(climbs) >= SWINGS:
         largest = max(climb for _, climb in climbs)
-        yield Finding(
-            "oscillation",
-            "",
-            int(run.steps[climbs[0][0]]),
-            f"the training loss climbed {len(climbs)} times by half and more, once by a factor of {largest:.2g}",
-            {"climbs": len(climbs), "largest": float(largest)},
+        said = (
+            f"the training loss doubled {len(climbs)} times and fell again, once it grew by a factor of {largest:.2g}"
         )
+        yield Finding("oscillation", "", climbs[0][0], said, {"climbs": len(climbs), "largest": largest})
 
 
-def _one_class(run: _Run, found: set[str]) -> Iterator[Finding]:
+def _one_class(run: _Run, found: Found) -> Iterator[Finding]:
     top = run.column("eval/top_class")
-    if len(top) and top[-1] >= ONE_CLASS and run.start["target_top_class"] < 0.8:
-        e = int(np.argmin(top[::-1] >= ONE_CLASS)) if (top < ONE_CLASS).any() else len(top)
-        yield Finding(
-            "one_class",
-            "predictions",
-            int(run.steps[len(top) - e]) if e else int(run.steps[-1]),
-            f"{top[-1]:.0%} of the predictions are one class",
-            {"share": float(top[-1])},
-        )
+    if not found and run.tried and top[-1] >= ONE_CLASS and run.start["target_top_class"] < 0.8:
+        since = int(np.flatnonzero(np.append(0, top) < ONE_CLASS)[-1])  # epochs
+        said = f"{top[-1]:.0%} of the predictions are one class"
+        yield Finding("one_class", "predictions", int(run.steps[since]), said, {"share": float(top[-1])})
 
 
-def _still(run: _Run, found: set[str]) -> Iterator[Finding]:
-    if run.learned < STILL:
-        yield Finding(
-            "loss_does_not_move",
-            "",
-            int(run.steps[-1]),
-            f"after {run.steps[-1]} steps the training loss is {np.nanmin(run.loss):.3g}, "
-            f"that of guessing {run.guessing:.3g}",
-            {"learned": run.learned},
-        )
+def _still(run: _Run, found: Found) -> Iterator[Finding]:
+    if run.tried and run.learned < STILL and not found.keys() - {"one_class"}:
+        lowest = float(np.nanmin(run.loss)) if np.isfinite(run.loss).any() else math.nan
+        said = f"in {run.steps[-1]} steps the training loss fell to {lowest:.3g}; guessing costs {run.guessing:.3g}"
+        yield Finding("loss_does_not_move", "", int(run.steps[-1]), said, {"learned": run.learned})
 
 
+_ROOTS = {"inputs_not_normalised", "vanishing_gradients", "exploding_gradients", "learning_rate_too_high"}
+_ROOTS |= {"weight_decay_dominates"}
 _CAUSES: list[Rule] = [
     _not_finite,
-    _inputs,
-    _flat("dead_units"),
-    _flat("saturated_units"),
-    _no_gradient,
-    _depth,
-    _loss_at_start,
-    _rate_high,
-    _decay,
     _labels,
+    _inputs,
+    _flat("dead_units", "dead", DEAD),
+    _flat("saturated_units", "saturated", SATURATED),
+    _depth,
+    _no_gradient,
+    _loss_at_start,
+    _giant_step,
+    _decay,
+    _rate_high,
     _rate_low,
 ]
-_SYMPTOMS: list[Rule] = [_oscillation, _one_class, _still]
+_SYMPTOMS: list[Rule] = [_labels_unrelated, _oscillation, _one_class, _still]
 
 
 # ------------------------------------------------------------------ words
