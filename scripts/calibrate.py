@@ -1,8 +1,9 @@
-"""Measure verdicts and statistics against known truth, and print the tables of docs/overfitting.md and comparing.md.
+"""Measure verdicts, statistics and findings against known truth: the tables in docs/.
 
     python scripts/calibrate.py                 # everything, about ten minutes on two cores
     python scripts/calibrate.py synthetic real  # confusion matrices, false alarms, onsets
     python scripts/calibrate.py null power      # false claims where nothing differs; power against the textbook test
+    python scripts/calibrate.py health          # planted training faults and healthy controls, about twenty minutes
 
 The real runs are made by `python -m trainer` in --out, and reused where they are there already.
 """
@@ -12,15 +13,17 @@ import csv
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import plants
 from histories import NOISES, Floats, Rng, history
 from scipy import stats
 
 from trainer.compare import ALPHA, Comparison, Run, compare
+from trainer.health import judge as judge_health
 from trainer.overfit import Verdict, judge
 from trainer.stats import share_interval
 
@@ -279,11 +282,56 @@ def _textbook(runs: list[Run], groups: int, seeds: int) -> int:
     return hits
 
 
+def faults(architectures: int, seed: int) -> None:
+    """Train planted faults and healthy controls, and compare what health.judge finds."""
+    cases = []
+    for number in range(architectures):
+        cases += plants.cases(np.random.default_rng([seed, number]))
+    print_findings(cases)
+
+
+def print_findings(cases: Sequence[plants.Case]) -> None:
+    """Recall by fault and finding, precision by finding, false alarms on controls."""
+    found = [{one.finding for one in judge_health(c.rows, c.start, c.config, c.not_finite)} for c in cases]
+    known = [plants.BY_NAME.get(case.fault) for case in cases]
+    ill = [(fault, names) for fault, names in zip(known, found, strict=True) if fault]
+    controls = [(c, names) for c, names in zip(cases, found, strict=True) if not c.fault and (c.short or c.learned)]
+    print(
+        f"\n## Training faults ({len(ill)} runs of {len({f.name for f, _ in ill})} kinds, {len(controls)} controls)\n"
+    )
+    print("| planted | looked for | runs | found |\n| --- | --- | --- | --- |")
+    for fault in plants.FAULTS:
+        hits = [bool(fault.expected & names) for one, names in ill if one is fault]
+        if hits:
+            looked_for = " or ".join(sorted(fault.expected))
+            print(f"| {fault.name} | {looked_for} | {len(hits)} | {_share(sum(hits), len(hits))} |")
+    print("\n| finding | found | of these planted (precision) | planted | found (recall) |\n|" + " --- |" * 5)
+    alarms = Counter(name for _, names in controls for name in names)
+    for name in sorted({name for fault, names in ill for name in fault.expected | names} | set(alarms)):
+        right = sum(name in names for fault, names in ill if name in fault.expected | fault.also)
+        said = alarms[name] + sum(name in names for _, names in ill)
+        hits = [bool(fault.expected & names) for fault, names in ill if name in fault.expected]
+        print(f"| {name} | {said} | {_share(right, said)} | {len(hits)} | {_share(sum(hits), len(hits))} |")
+    right = sum(len(names & (fault.expected | fault.also)) for fault, names in ill)
+    said = sum(alarms.values()) + sum(len(names) for _, names in ill)
+    hits = sum(bool(fault.expected & names) for fault, names in ill)
+    print(f"\nAll: precision {right / said:.3f} of {said} findings, recall {hits / len(ill):.3f} of {len(ill)} faults.")
+    print(f"Controls with a finding: {_share(sum(bool(names) for _, names in controls), len(controls))}; ", end="")
+    print(f"{len(cases) - len(ill) - len(controls)} more controls did not learn and are left out.")
+    for case, names in zip(cases, found, strict=True):
+        fault = plants.BY_NAME.get(case.fault)
+        wrong = names - (fault.expected | fault.also) if fault else names if case.short or case.learned else set()
+        if wrong or (fault and not fault.expected & names):
+            print(f"  {case.fault or 'control'}: {', '.join(sorted(names)) or 'nothing'} ({case.made})")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=["synthetic", "real", "null", "power"])
     parser.add_argument("--histories", type=int, default=5000, help="synthetic histories (default %(default)s)")
     parser.add_argument("--sweeps", type=int, default=1000, help="simulated sweeps a cell (default %(default)s)")
+    parser.add_argument("--architectures", type=int, default=120, help="stacks of planted faults (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the planted faults (default %(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "calibration", help="where real runs are kept")
     parser.add_argument("--seeds", type=int, default=8, help="seeds of each real run (default %(default)s)")
     args = parser.parse_args()
@@ -292,6 +340,7 @@ def main() -> None:
         "real": lambda: real(args.out, args.seeds),
         "null": lambda: null(4 * args.sweeps),  # a share of 5 % is known to 0.3 % only then
         "power": lambda: power(args.sweeps),
+        "health": lambda: faults(args.architectures, args.seed),
     }
     if unknown := set(args.parts) - set(parts):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; choose from {', '.join(parts)}")

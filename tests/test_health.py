@@ -136,11 +136,14 @@ def test_one_class_in_the_labels_and_in_the_predictions(tmp_path: Path) -> None:
         row |= {"eval/train_loss": 2.2, "eval/top_class": 1.0}
     for row in rows[:5]:
         row["eval/train_loss"] = 2.2
-    (found,) = judge(rows, start, {})
+    (found,) = judge(rows, start, CONFIG)
     assert (found.finding, found.where, found.step) == ("one_class", "predictions", 60)
 
 
 # ------------------------------------------------------------------ planted in records
+
+
+CONFIG = {"model.depth": 3, "model.width": 64}
 
 
 def sound(epochs: int = 12, layers: int = 3) -> tuple[list[dict[str, float]], dict[str, float]]:
@@ -177,8 +180,8 @@ def names(*judged: Any) -> list[str]:
 
 def test_a_sound_record_and_nothing_to_judge() -> None:
     rows, start = sound()
-    assert judge(rows, start, {}) == []
-    assert judge([], start, {}) == judge(rows, {}, {}) == []
+    assert judge(rows, start, CONFIG) == []
+    assert judge([], start, CONFIG) == judge(rows, {}, CONFIG) == []
 
 
 @pytest.mark.parametrize("factor", [0.1, 0.2, 5.0, 10.0])
@@ -186,7 +189,7 @@ def test_the_factor_a_layer_is_measured(factor: float) -> None:
     rows, start = sound(layers=8)
     for i in range(8):
         start[f"grad_norm/layers.{i}.bias"] = 0.1 * factor ** (7 - i)
-    (found,) = judge(rows, start, {})
+    (found,) = judge(rows, start, CONFIG)
     assert found.finding == ("vanishing_gradients" if factor < 1 else "exploding_gradients")
     assert found.evidence["factor_a_layer"] == pytest.approx(factor)
     assert found.evidence["bottom_over_top"] == pytest.approx(factor**7)
@@ -198,7 +201,18 @@ def test_a_gradient_so_small_that_it_is_zero_vanishes_too() -> None:
     for i in range(8):
         start[f"grad_norm/layers.{i}.bias"] = 0.1**6 ** (7 - i) if i > 3 else 0.0
         start[f"grad_norm/layers.{i}.weight"] = 0.0 if i < 3 else 0.1
-    assert names(rows, start, {}) == ["vanishing_gradients"]
+    assert names(rows, start, CONFIG) == ["vanishing_gradients"]
+
+
+def test_biases_of_a_module_of_the_users_own_must_lie_on_a_line() -> None:
+    """A bias below batch norm has next to no gradient: no sign of vanishing."""
+    rows, start = sound(layers=8)
+    for i in range(8):
+        start[f"grad_norm/layers.{i}.bias"] = 1e-9 if i % 2 == 0 else 0.1
+    assert judge(rows, start, {}) == []
+    for i in range(8):
+        start[f"grad_norm/layers.{i}.bias"] = 0.1**i
+    assert names(rows, start, {}) == ["exploding_gradients"]
 
 
 @pytest.mark.parametrize(("weak", "learns"), [(True, True), (False, False), (False, True)])
@@ -210,32 +224,32 @@ def test_where_the_sign_is_ambiguous_the_outcome_decides(weak: bool, learns: boo
     if not learns:
         for row in rows:
             row["eval/train_loss"] = 2.2 - 0.01 * row["epoch"]
-    assert ("vanishing_gradients" in names(rows, start, {})) == (weak and not learns)
+    assert ("vanishing_gradients" in names(rows, start, CONFIG)) == (weak and not learns)
 
 
 def test_a_parameter_without_gradient() -> None:
     rows, start = sound()
     for recorded in (start, *rows):
         recorded["grad_norm/layers.1.weight"] = 0.0
-    (found,) = judge(rows, start, {})
+    (found,) = judge(rows, start, CONFIG)
     assert (found.finding, found.where) == ("no_gradient", "layers.1.weight")
     rows[3]["grad_norm/layers.1.weight"] = 0.1
-    assert judge(rows, start, {}) == []
+    assert judge(rows, start, CONFIG) == []
 
 
 def test_oscillation_and_a_rate_that_throws_the_loss_up() -> None:
     rows, start = sound(30)
     for row in rows:
         row["eval/train_loss"] = 0.2 + 0.9 * (row["epoch"] % 5 == 0)
-    (found,) = judge(rows, start, {})
+    (found,) = judge(rows, start, CONFIG)
     assert (found.finding, found.step, found.evidence["climbs"]) == ("oscillation", 50, 6)
     for row in rows:
         row |= {"eval/train_loss": 2.29, "val/loss": 2.31}
-    (found,) = judge(rows, start, {})
+    (found,) = judge(rows, start, CONFIG)
     assert (found.finding, found.step) == ("loss_does_not_move", 300)
     for row in rows:
         row |= {"eval/train_loss": 9.0, "update_ratio/layers.0.weight": 0.3}
-    assert names(rows, start, {}) == ["learning_rate_too_high"]
+    assert names(rows, start, CONFIG) == ["learning_rate_too_high"]
 
 
 def test_what_is_not_finite_is_named_in_the_order_of_computation() -> None:
@@ -251,10 +265,10 @@ def test_what_is_not_finite_is_named_in_the_order_of_computation() -> None:
     values[1, 0] = math.nan
     assert first_not_finite(steps, tags, values) == NotFinite(5, "train/loss")
     rows, start = sound()
-    assert names(rows, start, {}, NotFinite(5, "train/loss")) == ["not_finite", "learning_rate_too_high"]
+    assert names(rows, start, CONFIG, NotFinite(5, "train/loss")) == ["not_finite", "learning_rate_too_high"]
     rows[4]["weight_norm/layers.1.bias"] = math.inf
-    assert judge(rows, start, {})[0].where == "layers.1.bias"
-    assert judge(rows, start, {})[0].step == 50
+    assert judge(rows, start, CONFIG)[0].where == "layers.1.bias"
+    assert judge(rows, start, CONFIG)[0].step == 50
 
 
 # ------------------------------------------------------------------ where findings go

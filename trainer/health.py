@@ -23,6 +23,7 @@ Floats = np.ndarray
 VANISHED = 1e-4  # gradient at the bottom over that at the top: too small, whatever became of the run
 WEAK = 1e-2  # too small where the run did not learn
 EXPLODED = 30.0  # too large
+OWN_LAYERS, OWN_FIT = 4, 0.7  # so many biases of a module of the user's own, so near to the line (r squared)
 NORM_GAIN = 1.25  # batch norm makes gradients grow by up to about 1.21 a layer downward (Yang et al. 2019)
 DEAD = (0.65, 0.8)  # share of a layer's units, and more by so much over the root of their number
 SATURATED = (0.35, 0.5)
@@ -339,6 +340,9 @@ def _depth(run: _Run, found: Found) -> Iterator[Finding]:
     if len(seen) < 2:
         return
     slope = float(np.polyfit(seen, np.log(flow[seen]), 1)[0])
+    own = "model.depth" not in run.config  # who knows whether the biases of such a module are layer on layer
+    if own and (len(seen) < OWN_LAYERS or np.corrcoef(seen, np.log(flow[seen]))[0, 1] ** 2 < OWN_FIT):
+        return
     gain, ratio = math.exp(-slope), math.exp(-slope * (len(flow) - 1))
     lowest, highest = (names[i].removesuffix(".bias") for i in (0, -1))
     evidence = {"bottom_over_top": ratio, "factor_a_layer": gain, "by_layer": flow.tolist()}

@@ -69,11 +69,13 @@ class Look:
         z, a = self._by_unit(z), self._by_unit(a)
         calls = sum(tag.split("/")[1].split(" ")[0] == name for tag in self.found)
         name = f"{name} {calls // 3 + 1}" if calls else name  # a module used several times
-        var, mean = torch.var_mean(a, 2, correction=0)
-        self.found[f"activation_mean/{name}"] = mean.mean(1)
-        self.found[f"activation_spread/{name}"] = var.mean(1).sqrt()
+        mean_KF = a.mean(2)  # var_mean is 20 times slower than the two lines that follow
+        self.found[f"activation_mean/{name}"] = mean_KF.mean(1)
+        self.found[f"activation_spread/{name}"] = (
+            torch.linalg.vector_norm(a - mean_KF[:, :, None], dim=(1, 2)) / (a.shape[1] * a.shape[2]) ** 0.5
+        )
         if type(module) in _SATURATING:
-            flat = _SATURATING[type(module)](a).mean(2, dtype=a.dtype) >= SATURATED_EXAMPLES
+            flat = _SATURATING[type(module)](a).sum(2) >= SATURATED_EXAMPLES * a.shape[2]
             self.found[f"saturated_units/{name}"] = flat.mean(1, dtype=a.dtype)
         else:
             flat = z.amax(2) <= _RECTIFYING[type(module)]
