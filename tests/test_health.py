@@ -64,7 +64,7 @@ class Findings(Recorder):
         self.flush(stack)
         for k in leaving:
             member = stack.members[k]
-            bad = self.runs[member.index].not_finite
+            bad = member.not_finite
             self.found = judge(member.rows, member.start, member.config.flat(), bad)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trainer import files
 from trainer.config import to_dict
+from trainer.health import NotFinite
 from trainer.train import Best, Stack
 
 
@@ -63,6 +64,8 @@ def member_state(stack: Stack, k: int) -> dict[str, Any]:
         "waited": member.waited,
         "overfit_for": member.overfit_for,
         "order_hash": member.order_hash,
+        "start": member.start,
+        "not_finite": member.not_finite and [*member.not_finite],
         "best": None if member.best is None else {"epoch": member.best.epoch, "value": member.best.value},
     }
 
@@ -96,6 +99,8 @@ def restore(stack: Stack, saved: dict[str, Any], rows: Sequence[list[dict[str, f
         member.order.resume(state["streams"]["order"])
         member.waited, member.overfit_for = state["waited"], state["overfit_for"]
         member.order_hash, member.rows = state["order_hash"], rows[k]
+        member.start = state["start"]
+        member.not_finite = state["not_finite"] and NotFinite(*state["not_finite"])
         if state["best"] is not None:
             best = state["best"]
             member.best = Best(best["epoch"], best["value"], rows[k][best["epoch"] - 1], state["best_model"])

@@ -79,7 +79,14 @@ def load(data: cfg.Data, device: torch.device | str = "cpu", dtype: torch.dtype 
     if data.name in TORCHVISION:
         raw = _torchvision(data.name, Path(data.root).expanduser())
     else:
-        raw = _MADE_HERE[data.name](data)
+        made_here = {
+            DataName.digits: _digits,
+            DataName.spirals: _spirals,
+            DataName.line: _line,
+            DataName.clusters: _clusters,
+            DataName.point: _point,
+        }
+        raw = made_here[data.name](data)
     return assemble(data, *raw, device=device, dtype=dtype)
 
 
@@ -284,15 +291,6 @@ def _point(data: cfg.Data) -> tuple[np.ndarray, ...]:
     """One example of nothing: what a function to minimise is trained on, and read once at the end."""
     nothing = np.zeros((1, 1))
     return nothing, nothing, nothing, nothing
-
-
-_MADE_HERE = {
-    DataName.digits: _digits,
-    DataName.spirals: _spirals,
-    DataName.line: _line,
-    DataName.clusters: _clusters,
-    DataName.point: _point,
-}
 
 
 def _generated(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.model import Mlp, Solo
+from trainer.model import Mlp, Solo, Surface
 
 LOOK_EXAMPLES = 128
 FLAT_SLOPE = 0.05  # an activation is flat where its slope is below this share of its steepest
@@ -39,7 +39,7 @@ class Look:
     every example; `saturated_units/<module>` (tanh, sigmoid): share of units that are flat on nearly every example.
     """
 
-    def __init__(self, network: Mlp | Solo) -> None:
+    def __init__(self, network: Mlp | Surface | Solo) -> None:
         self.alone = isinstance(network, Solo)
         modules = (network.module if isinstance(network, Solo) else network).named_modules()
         self.modules = {name: m for name, m in modules if type(m) in {*_SATURATING, *_RECTIFYING}}

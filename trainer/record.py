@@ -62,7 +62,6 @@ class RunFiles:
         self.columns: list[str] = []
         self.csv: list[str] = []
         self.lines: list[str] = []
-        self.not_finite: health.NotFinite | None = None
         if written is None:
             discard(directory)
             self.metrics, self.logged = (Growing(directory / name) for name in TEXTS.values())
@@ -191,7 +190,7 @@ class Recorder:
                 clips = member.config.clip_norm is not None  # a run alone has no clipped norm where it does not clip
                 own = [m for m, tag in enumerate(tags) if clips or tag != "grad_norm/clipped_total"]
                 run.events.scalars([tags[m] for m in own], steps, values[:, own], times)
-                run.not_finite = run.not_finite or health.first_not_finite(steps, tags, values)
+                member.not_finite = member.not_finite or health.first_not_finite(steps, tags, values)
             self._clear()
         for member in stack.members:
             if (run := self.runs[member.index]) is not None:
@@ -280,7 +279,7 @@ class Recorder:
         verdict = judge(rows).to_json()
         found = [
             *member.findings,
-            *health.judge(rows, member.start, member.config.flat(), self.runs[member.index].not_finite),
+            *health.judge(rows, member.start, member.config.flat(), member.not_finite),
         ]
         seconds = time.perf_counter() - self.began
         recording = self.seconds + stack.measuring_s + self.checkpoint_s

@@ -21,7 +21,7 @@ from trainer import data as datasets
 from trainer import metrics, model, overfit
 from trainer.config import Config, ConfigError, CustomModel, Mlp, Monitor, Surface
 from trainer.data import Dataset, Split
-from trainer.health import Finding
+from trainer.health import Finding, NotFinite
 from trainer.look import LOOK_EXAMPLES, Look, input_statistics, top_class_K
 from trainer.optim import MemberOptimizers, lr_schedule
 
@@ -50,6 +50,7 @@ class Member:
     order_hash: str = ""
     findings: list[Finding] = field(default_factory=list)  # of checks before training
     start: dict[str, float] = field(default_factory=dict)  # the look before the first step, and that step's measures
+    not_finite: NotFinite | None = None
     rows: list[dict[str, float]] = field(default_factory=list)  # one an epoch: epoch, step and every per-epoch scalar
     best: Best | None = None
     waited: int = 0  # epochs since the monitored value last improved
@@ -271,8 +272,7 @@ def train_step(
     for batch in batches:
         output_KBC = stack.model(stack.gather(rows_KN[:, batch]))
         loss_KB = metrics.losses_KB(stack.loss, output_KBC, target_KN[:, batch])
-        share_KB = torch.full_like(loss_KB, 1 / examples)
-        part = torch.autograd.grad(loss_KB, parameters, share_KB, allow_unused=True)
+        part = torch.autograd.grad(loss_KB.sum() / examples, parameters, allow_unused=True)
         gradients = part if not gradients else [_add(a, b) for a, b in zip(gradients, part, strict=True)]
         if measure:
             losses.append(loss_KB.detach())
