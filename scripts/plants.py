@@ -42,6 +42,7 @@ class Fault:
     inputs: Callable[[Rng, Tensor], Tensor] | None = None  # of a whole stack
     shape: Callable[[Rng], Knobs] | None = None  # its own architecture, where not any will do
     fits: Callable[[Knobs], bool] = lambda architecture: True  # or what it asks of one
+    by_outcome: bool = False  # no fault where the run learns all the same
 
 
 @dataclass
@@ -381,7 +382,7 @@ FAULTS = [
         "learning_rate_too_high",
         STUCK + "not_finite oscillation saturated_units dead_units exploding_gradients",
         knobs=_rate((10, 100), (0.3, 3)),
-        fits=_plain,  # batch norm makes a network forgive it
+        by_outcome=True,
     ),
     _fault("learning rate far too low", "learning_rate_too_low", STUCK, knobs=_rate((1e-7, 3e-5), (1e-8, 5e-6))),
     _fault("learning rate zero", "learning_rate_too_low", STUCK, knobs=lambda rng, a: {"optimizer.lr": 0.0}),
@@ -406,8 +407,8 @@ FAULTS = [
     ),
     _fault(
         "overflow",
-        "not_finite",
-        "learning_rate_too_high",
+        "not_finite learning_rate_too_high",
+        "saturated_units dead_units",
         knobs=lambda rng, a: {
             "optimizer": "sgd",
             "optimizer.momentum": 0.0,

@@ -85,7 +85,7 @@ def test_a_module_of_the_users_own_by_channel_and_call() -> None:
     look = Look(solo)
     with torch.no_grad(), look.attached():
         solo(x[None])
-    found = {tag: value.item() for tag, value in look.taken(1).items()}
+    found = {tag: value.item() for tag, value in look.taken(torch.zeros(1)).items()}
     assert set(found) == {
         f"{k}/act{n}" for k in ("activation_mean", "activation_spread", "dead_units") for n in ("", " 2")
     }
@@ -93,7 +93,7 @@ def test_a_module_of_the_users_own_by_channel_and_call() -> None:
     assert found["activation_mean/act"] == pytest.approx(hidden.mean().item())
     with torch.no_grad(), look.attached():
         pass
-    assert math.isnan(look.taken(1)["dead_units/act"].item())  # the columns stay, whatever is called
+    assert math.isnan(look.taken(torch.zeros(1))["dead_units/act"].item())  # the columns stay, whatever is called
 
 
 def test_predictions_and_inputs() -> None:

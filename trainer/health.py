@@ -26,8 +26,9 @@ EXPLODED = 30.0  # too large
 OWN_LAYERS, OWN_FIT = 4, 0.7  # so many biases of a module of the user's own, so near to the line (r squared)
 NORM_GAIN = 1.25  # batch norm makes gradients grow by up to about 1.21 a layer downward (Yang et al. 2019)
 DEAD = (0.65, 0.8)  # share of a layer's units, and more by so much over the root of their number
-SATURATED = (0.35, 0.5)
+SATURATED = (0.1, 0.4)
 LEARNED = 0.5  # share of the loss of guessing that a run has taken off, from which on ambiguous signs do not count
+LEARNED_ALL = 0.9
 STILL = 0.02  # below this share it has learned nothing
 INPUT_RMS = (0.05, 4.0)  # of what should be about 1
 INPUT_OFFSET = 3.0  # mean over standard deviation
@@ -36,7 +37,8 @@ START_EXCESS = (3.0, 1.5)  # above the expected loss: at least so much, and so m
 SQUARED_START_EXCESS = (0.0, 9.0)  # for squared errors, which grow with the square of what goes in
 MOVED = 0.05  # length of a weight's whole way over its own length: a run that has gone no further
 TRIED = (0.3, 100)  # a run that has gone so far, or taken so many steps, was long enough to learn something
-GIANT_STEP = (1.0, 1e3)  # length of the first step over that of the weights; above, the weights were as good as zero
+GIANT_STEP = (1.0, 3.0, 1e3)  # length of the first step over that of the weights: too long where something is left to
+# learn, too long in any case, and no longer a sign of anything: the weights were as good as zero
 BIG_STEP = 0.02
 SMALL_STEP = 5e-4  # about 1e-3 is usual
 DECAY_SHARE = 0.4  # of weight decay in what moves the weights
@@ -377,8 +379,10 @@ def _giant_step(run: _Run, found: Found) -> Iterator[Finding]:
     """A first step as long as the weights: what they were drawn to be is lost."""
     first = np.array([run.start[f"update_ratio/{name}"] for name in run.weights])
     giant = float(np.median(first))
-    low, high = GIANT_STEP
-    if len(first) > 1 and low < giant < high:
+    if str(run.config.get("optimizer._target_")).endswith("RMSprop"):  # its first step is 1/sqrt(1 - alpha) times lr
+        giant *= math.sqrt(1 - run.config.get("optimizer.alpha", 0.99))
+    low, certain, high = GIANT_STEP
+    if len(first) > 1 and (low if run.kept < LEARNED_ALL else certain) < giant < high:
         said = f"the first step was {giant:.2g} times as long as the weights"
         yield Finding("learning_rate_too_high", "", 1, said, {"first_step": giant, "lr": run.rows[0]["lr"]})
 
@@ -409,7 +413,7 @@ def _decay(run: _Run, found: Found) -> Iterator[Finding]:
 
 
 def _rate_high(run: _Run, found: Found) -> Iterator[Finding]:
-    """From a sound start the loss leaves all bounds, stays above that of guessing, or jumps and learns nothing."""
+    """From a sound start the loss leaves all bounds, stays above guessing, or jumps; or layers die of a step."""
     unsound = {"inputs_not_normalised", "exploding_gradients", "saturated_units", "dead_units"}
     if any(found.get(name, math.inf) <= 1 for name in unsound):
         return
@@ -419,9 +423,15 @@ def _rate_high(run: _Run, found: Found) -> Iterator[Finding]:
     base = max(run.start["loss"], run.guessing)
     worse = np.median(loss[len(loss) // 2 :]) > 1.2 * base
     jumps = loss.max() > 3 * base and run.kept < LEARNED / 2
-    if "not_finite" in found or ((worse or jumps) and run.updates.max() > BIG_STEP):
-        e = int(loss.argmax())
-        said = f"from a sound start the loss rose to {loss[e]:.3g}; guessing costs {run.guessing:.3g}"
+    died = min((step for name, step in found.items() if name in {"dead_units", "saturated_units"}), default=0)
+    e = int(loss.argmax())
+    said = f"from a sound start the loss rose to {loss[e]:.3g}; guessing costs {run.guessing:.3g}"
+    if died and run.kept < LEARNED and found.keys() <= {"dead_units", "saturated_units"}:
+        e = int(np.flatnonzero(run.steps == died)[0])
+        said = f"by step {died} a layer that was sound had become flat, and with it the run"
+    elif not ("not_finite" in found or ((worse or jumps) and run.updates.max() > BIG_STEP)):
+        said = ""
+    if said:
         evidence = {"largest_loss": float(loss[e]), "largest_step": float(run.updates.max()), "lr": run.rows[e]["lr"]}
         yield Finding("learning_rate_too_high", "", int(run.steps[e]), said, evidence)
 
@@ -429,13 +439,14 @@ def _rate_high(run: _Run, found: Found) -> Iterator[Finding]:
 def _rate_low(run: _Run, found: Found) -> Iterator[Finding]:
     """Steps are small, no weight moves by more than a small share of its length, and the run does not learn."""
     way = float(run.ways.max())
-    slow = (way < MOVED and run.learned < LEARNED) or (way < 4 * MOVED and run.learned < 0.4 * LEARNED)
+    learned = min(run.learned, 1 - float(np.nan_to_num(run.loss, nan=math.inf).min()) / run.start["loss"])
+    slow = (way < MOVED and learned < LEARNED) or (way < 4 * MOVED and learned < 0.4 * LEARNED)
     if slow and not found and run.updates.max() < SMALL_STEP:
         rate = float(run.column("lr").max())
         said = f"in {run.steps[-1]} steps no weight moved by more than {way:.1g} of its length"
         if rate == 0:
             said = "the learning rate is 0"
-        yield Finding("learning_rate_too_low", "", 1, said, {"way": way, "lr": rate, "learned": run.learned})
+        yield Finding("learning_rate_too_low", "", 1, said, {"way": way, "lr": rate, "learned": learned})
 
 
 # ------------------------------------------------------------------ symptoms, where they have no cause among the found
@@ -491,8 +502,7 @@ def _still(run: _Run, found: Found) -> Iterator[Finding]:
         yield Finding("loss_does_not_move", "", int(run.steps[-1]), said, {"learned": run.learned})
 
 
-_ROOTS = {"inputs_not_normalised", "vanishing_gradients", "exploding_gradients", "learning_rate_too_high"}
-_ROOTS |= {"weight_decay_dominates"}
+_ROOTS = {"inputs_not_normalised", "vanishing_gradients", "exploding_gradients", "weight_decay_dominates"}
 _CAUSES: list[Rule] = [
     _not_finite,
     _labels,

@@ -60,10 +60,10 @@ class Look:
             for handle in handles:
                 handle.remove()
 
-    def taken(self, K: int) -> dict[str, Tensor]:
-        """What the last block saw; NaN for a module that was not called."""
+    def taken(self, loss_K: Tensor) -> dict[str, Tensor]:
+        """What the last block saw; NaN, where `loss_K` lies, for a module that was not called."""
         self.tags = self.tags or list(self.found)
-        return {tag: self.found[tag] if tag in self.found else torch.full((K,), math.nan) for tag in self.tags}
+        return {tag: self.found.get(tag, torch.full_like(loss_K, math.nan)) for tag in self.tags}
 
     def _take(self, name: str, module: nn.Module, z: Tensor, a: Tensor) -> None:
         z, a = self._by_unit(z), self._by_unit(a)

@@ -373,7 +373,7 @@ def evaluate(
         if end <= looked_at:
             with stack.look.attached():
                 output = stack.model(x)
-            looked = stack.look.taken(K)
+            looked = stack.look.taken(loss)
             if stack.classes:
                 looked["eval/top_class"] = top_class_K(output)
         else:
