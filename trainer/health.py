@@ -543,4 +543,17 @@ def markdown(findings: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(f"- **{name(finding)}**{line(finding).removeprefix(name(finding))}" for finding in findings)
 
 
+def in_runs(runs: Sequence[Mapping[str, Any]], most: int = 5) -> list[str]:
+    """A line for each finding that any of the runs of an evaluation has, the most frequent first."""
+    named: dict[str, list[str]] = {}
+    for run in runs:
+        for called in dict.fromkeys(name(finding) for finding in run["health"] if isinstance(finding, Mapping)):
+            named.setdefault(called, []).append(str(run["name"]))
+    return [
+        f"{called} in {len(names)} run{'s' * (len(names) != 1)}: {', '.join(names[:most])}"
+        + ", ..." * (len(names) > most)
+        for called, names in sorted(named.items(), key=lambda item: -len(item[1]))
+    ]
+
+
 ALL_WELL = "gradients, activations and updates: all is well"

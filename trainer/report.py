@@ -107,6 +107,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
             }
         )
     ranked = sorted(groups, key=lambda group: -((group["measures"].get("gap") or {}).get("mean") or -math.inf))
+    recommendation, warnings = advice(evaluation)
     ours = all(run.source == "trainer" for run in runs)
     return {
         "title": "Evaluation of " + ", ".join(dict.fromkeys(str(path) for path in evaluation["paths"])),
@@ -129,7 +130,8 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
         ],
         "effects": [effect for effect in evaluation["effects"] if effect["knob"] != NO_KNOB],
         "interactions": evaluation["interactions"],
-        **dict(zip(("recommendation", "warnings"), advice(evaluation), strict=True)),
+        "recommendation": recommendation,
+        "warnings": [*health.in_runs(judged), *warnings],
         "problems": evaluation["problems"],
         "gradients": _gradients(ranked, index),
         "commands": [["This page", command], *_sweep_commands(runs)],

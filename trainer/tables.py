@@ -58,16 +58,9 @@ def print_tables(evaluation: dict[str, Any], file: TextIO) -> None:
 
 def _findings(runs: Sequence[dict[str, Any]]) -> list[str]:
     """What is wrong with gradients and activations: in full for a few runs, else how many runs have each finding."""
-    found = [(run, finding) for run in runs for finding in run["health"] if isinstance(finding, dict)]
-    if len(runs) <= _FEW:
-        return [f"{run['name']}: {report.health_sentence(finding)}" for run, finding in found]
-    by_name: dict[str, list[str]] = {}
-    for run, finding in found:
-        by_name.setdefault(health.name(finding), []).append(str(run["name"]))
-    return [
-        f"{name} in {len(names)} run{'s' * (len(names) != 1)}: {', '.join(names[:_FEW])}{' ...' * (len(names) > _FEW)}"
-        for name, names in sorted(by_name.items(), key=lambda item: -len(item[1]))
-    ]
+    if len(runs) > _FEW:
+        return health.in_runs(runs)
+    return [f"{run['name']}: {report.health_sentence(finding)}" for run in runs for finding in run["health"]]
 
 
 def _table(columns: Sequence[str], numbers: Sequence[str]) -> Table:
