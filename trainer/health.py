@@ -249,7 +249,7 @@ class _Run:
     def widths(self, layers: int) -> list[int]:
         """Units of each of so many hidden layers; 64 in a module of the user's own, which does not say."""
         width = self.config.get("model.width", 64)
-        return width if isinstance(width, list) else [width] * layers
+        return width[:layers] if isinstance(width, list) else [width] * layers
 
     @cached_property
     def tried(self) -> bool:
@@ -439,7 +439,8 @@ def _rate_high(run: _Run, found: Found) -> Iterator[Finding]:
 def _rate_low(run: _Run, found: Found) -> Iterator[Finding]:
     """Steps are small, no weight moves by more than a small share of its length, and the run does not learn."""
     way = float(run.ways.max())
-    learned = min(run.learned, 1 - float(np.nan_to_num(run.loss, nan=math.inf).min()) / run.start["loss"])
+    lowest, first = float(np.nan_to_num(run.loss, nan=math.inf).min()), run.start["loss"]
+    learned = min(run.learned, 1 - lowest / first if first else 0.0)
     slow = (way < MOVED and learned < LEARNED) or (way < 4 * MOVED and learned < 0.4 * LEARNED)
     if slow and not found and run.updates.max() < SMALL_STEP:
         rate = float(run.column("lr").max())
