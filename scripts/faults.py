@@ -1,15 +1,20 @@
 """What becomes of a sweep that is killed, whose disk is full, or whose files are damaged.
 
     python -m scripts.faults kill --n 100    SIGKILL at random moments, resumed until done: the same bits every time?
+    python -m scripts.faults full            ENOSPC and EIO at every write: said, nothing half-written, resumable?
+    python -m scripts.faults flip --n 20     each file flipped by a bit, and cut, at 20 places: recognised and repaired?
 
-Prints a line for each that failed and a count at the end; exit code 1 where one failed. The sweep is of 12 runs:
-three optimizers, dropout, batch norm (two shapes), clipping, early stopping, budgets of different lengths.
+Prints a line for each that failed and a count at the end; exit code 1 where one failed. The sweep that is killed is of
+12 runs: three optimizers, dropout, batch norm (two shapes), clipping, early stopping, budgets of different lengths.
 """
 
 from __future__ import annotations
 
 import argparse
+import builtins
 import contextlib
+import errno
+import io
 import json
 import os
 import random
@@ -19,29 +24,40 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from hydra.core.global_hydra import GlobalHydra
 
-from trainer import app, resume, stack, terminal  # noqa: F401  # imported once, before the first fork
+import trainer.resume
+import trainer.terminal  # noqa: F401  # before the first fork, not after each
+from trainer import app, checkpoint, evaluate, events, files, work
 
 SWEEP = shlex.split(
     "-m epochs=8,14 model.batchnorm=false,true optimizer=sgd,adam,nadam optimizer.lr=0.02 seed=1 model.width=12 "
     "model.dropout=0.3 data.train_size=300 data.batch_size=32 early_stopping.patience=2 early_stopping.min_delta=0.05 "
     "clip_norm=1 record.pictures=false checkpoint.minutes=0.0005"
 )
+SMALL = shlex.split(
+    "-m epochs=3 model.depth=1,2 seed=1 model.width=8 model.dropout=0.3 data.train_size=100 record.pictures=false "
+    "checkpoint.epochs=1"
+)
 NOT_COMPARED = ("cost", "files", "trained", "checksum")  # of summary.json: times, and what holds times
+UNREAD = {"multirun.yaml", "sweep.csv", "sweep.json", "hydra.yaml", "overrides.yaml"}  # written, never read
+BEGUN_WRITES = 100  # of the small sweep, until it is within its second stack
 MOST_KILLS = 50  # of one sweep
 LONGEST_S = 600.0
 
 
-def command(directory: Path, sweep: Sequence[str] = SWEEP) -> int:
-    """Run the sweep in this process, silently; the exit code."""
+def command(directory: Path, sweep: Sequence[str] = SWEEP) -> tuple[int, str]:
+    """Run the sweep in this process: (exit code, what was said)."""
     GlobalHydra.instance().clear()
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        return app.run([*sweep, f"hydra.sweep.dir={directory}"])
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = app.run([*sweep, f"hydra.sweep.dir={directory}"])
+    return code, said.getvalue()
 
 
 def results(directory: Path) -> dict[str, Any]:
@@ -60,13 +76,13 @@ def differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return sorted(path for path in {**found, **wanted} if found.get(path) != wanted.get(path))
 
 
-def ends_within(directory: Path, after_s: float) -> bool:
+def ends_within(directory: Path, after_s: float, sweep: Sequence[str] = SWEEP) -> bool:
     """Run the sweep in a child process, SIGKILLed after some time; whether it ended before. Raises where it failed."""
     child = os.fork()
     if child == 0:
         code = 70
         try:
-            code = command(directory)
+            code = command(directory, sweep)[0]
         finally:
             os._exit(code)
     deadline = time.perf_counter() + after_s
@@ -84,11 +100,11 @@ def ends_within(directory: Path, after_s: float) -> bool:
     return True
 
 
-def killed_and_resumed(directory: Path, moment: Callable[[], float]) -> int:
+def killed_and_resumed(directory: Path, moment: Callable[[], float], sweep: Sequence[str] = SWEEP) -> int:
     """A sweep that is killed at a moment and resumed, until it ends; how often it was killed, at least once."""
     kills = 0
     while True:
-        if not ends_within(directory, moment() if kills < MOST_KILLS else LONGEST_S):
+        if not ends_within(directory, moment() if kills < MOST_KILLS else LONGEST_S, sweep):
             kills += 1
         elif kills:
             return kills
@@ -96,20 +112,20 @@ def killed_and_resumed(directory: Path, moment: Callable[[], float]) -> int:
             shutil.rmtree(directory)
 
 
-def kill(n: int, seed: int, folder: Path) -> int:
+def kill(n: int, seed: int, folder: Path, sweep: Sequence[str] = SWEEP) -> int:
     """n sweeps, each killed at random moments until it is done; how many of them failed."""
     chance = random.Random(seed)
     length = LONGEST_S
     for name in ("warm", "never"):
         began = time.perf_counter()
-        assert ends_within(folder / name, LONGEST_S)
+        assert ends_within(folder / name, LONGEST_S, sweep)
         length = min(length, time.perf_counter() - began)
     wanted = results(folder / "never")
     failures = kills = 0
     for trial in range(n):
         directory, own = folder / str(trial), 0
         try:
-            own = killed_and_resumed(directory, lambda: chance.uniform(0, length))
+            own = killed_and_resumed(directory, lambda: chance.uniform(0, length), sweep)
             wrong = differing(results(directory), wanted)
         except (RuntimeError, OSError, ValueError) as error:
             wrong = [str(error)]
@@ -123,15 +139,214 @@ def kill(n: int, seed: int, folder: Path) -> int:
     return failures
 
 
+class BadDisk:
+    """Every operation that writes below a folder is counted; from the `nth` on (or only that one) it fails.
+
+    A write that fails has written half of what it was given. In this process only: one stack after the other.
+    """
+
+    def __init__(self, folder: Path, number: int, nth: int, lasting: bool) -> None:
+        self.folder, self.number, self.nth, self.lasting = str(folder), number, nth, lasting
+        self.count = 0
+
+    def fails(self, path: object) -> bool:
+        """Whether this operation does."""
+        if not isinstance(path, str | os.PathLike) or not os.path.abspath(path).startswith(self.folder):
+            return False
+        self.count += 1
+        return self.count >= self.nth if self.lasting else self.count == self.nth
+
+    def error(self, path: object) -> OSError:
+        """The failure."""
+        return OSError(self.number, os.strerror(self.number), str(path))
+
+    @contextlib.contextmanager
+    def mounted(self) -> Iterator[None]:
+        """Python's own functions that write, in place of a disk of our own."""
+        with contextlib.ExitStack() as patches:
+            for module in (io, builtins):
+                patches.enter_context(mock.patch.object(module, "open", self._opening(io.open)))
+            for name in ("replace", "mkdir"):
+                patches.enter_context(mock.patch.object(os, name, self._calling(getattr(os, name))))
+            yield
+
+    def _calling(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *arguments: Any, **keywords: Any) -> Any:
+            idle = function.__name__ == "mkdir" and os.path.isdir(path)  # nothing to write
+            if not idle and self.fails(path):
+                raise self.error(path)
+            return function(path, *arguments, **keywords)
+
+        return call
+
+    def _opening(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def opening(path: Any, mode: str = "r", *arguments: Any, **keywords: Any) -> Any:
+            if not set(mode) & set("wax+"):
+                return function(path, mode, *arguments, **keywords)
+            if self.fails(path):
+                raise self.error(path)
+            file = function(path, mode, *arguments, **keywords)
+            write = file.write
+
+            def half(content: Any) -> int:
+                if self.fails(path):
+                    write(content[: len(content) // 2])
+                    raise self.error(path)
+                return write(content)
+
+            return _Half(file, half) if isinstance(path, str | os.PathLike) else file
+
+        return opening
+
+
+class _Half:
+    """A file whose `write` is another."""
+
+    def __init__(self, file: Any, write: Callable[[Any], int]) -> None:
+        self._file, self.write = file, write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> _Half:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+
+def full(folder: Path, every: int = 1) -> int:
+    """ENOSPC from every write on, and EIO at every write (or every so many); how many failed."""
+    with mock.patch.object(work, "workers", return_value=1):
+        command(folder / "never", SMALL)
+        wanted = results(folder / "never")
+        disk = BadDisk(folder / "count", 0, sys.maxsize, False)
+        with disk.mounted():
+            command(folder / "count", SMALL)
+        failures = 0
+        cases = [(nth, number) for nth in range(1, disk.count + 1, every) for number in (errno.ENOSPC, errno.EIO)]
+        for nth, number in cases:
+            directory = folder / f"{nth}-{errno.errorcode[number]}"
+            wrong = full_at(directory, nth, number, wanted)
+            if wrong:
+                failures += 1
+                print(f"{errno.errorcode[number]} at write {nth}: {'; '.join(wrong)}; see {directory}", flush=True)
+            else:
+                shutil.rmtree(directory)
+    held = f"{len(cases) - failures} of {len(cases)}"
+    print(f"{held} writes that failed: said, nothing half-written, resumed to the same bits")
+    return failures
+
+
+def full_at(directory: Path, nth: int, number: int, wanted: dict[str, Any]) -> list[str]:
+    """What is wrong where the nth write of the small sweep fails: ENOSPC from there on, anything else once."""
+    with BadDisk(directory, number, nth, number == errno.ENOSPC).mounted():
+        code, said = command(directory, SMALL)
+    wrong = [] if code in (1, 2) and os.strerror(number) in said else [f"exit code {code}: {said[-300:]}"]
+    wrong += ["a traceback"] * ("Traceback" in said) + half_written(directory)
+    code, said = command(directory, SMALL)
+    wrong += [] if code == 0 else [f"resumed, it ended with exit code {code}: {said[-300:]}"]
+    return wrong + [f"{path} differs" for path in differing(results(directory), wanted)] if not code else wrong
+
+
+def half_written(directory: Path) -> list[str]:
+    """Files that are not whole."""
+    wrong = [f"{path} is left over" for path in directory.rglob("*.part")]
+    for path in directory.rglob("*"):
+        try:
+            if path.name in ("summary.json", "plan.json"):
+                files.read_sealed(path)
+            elif path.name == "metrics.csv" and not path.read_bytes().endswith(b"\n"):
+                wrong.append(f"{path} ends within a row")
+            elif path.name in ("best.pt", "last.pt"):
+                checkpoint.from_bytes(path.read_bytes())
+            elif "tfevents" in path.name:
+                wrong += events.read_scalars(path)[1]
+        except (files.Damaged, RuntimeError) as error:
+            wrong.append(str(error))
+    return wrong
+
+
+def flip(n: int, seed: int, folder: Path, pattern: str = "*") -> int:
+    """Each file of a finished and of an interrupted sweep, damaged at n places; how many damages did harm."""
+    chance = random.Random(seed)
+    failures = cases = 0
+    with mock.patch.object(work, "workers", return_value=1):
+        command(folder / "never", SMALL)
+        wanted = results(folder / "never")
+        judged = judgement(folder / "never")
+        begun = folder / "begun"
+        with BadDisk(begun, errno.EIO, BEGUN_WRITES, True).mounted():
+            command(begun, SMALL)
+        for whole in (folder / "never", begun):
+            for path in sorted(path for path in whole.rglob(pattern) if path.is_file() and path.name not in UNREAD):
+                size = path.stat().st_size
+                for place in sorted(chance.sample(range(size), min(n, size))):
+                    for cut in (False, True):
+                        cases += 1
+                        wrong = damaged_at(whole, path.relative_to(whole), place, cut, judged, wanted)
+                        failures += bool(wrong)
+                        if wrong:
+                            how = "cut" if cut else "flipped"
+                            print(f"{path.relative_to(folder)} {how} at byte {place}: {'; '.join(wrong)}", flush=True)
+    print(f"{cases - failures} of {cases} damages recognised, said, and trained again to the same bits")
+    return failures
+
+
+def damaged_at(
+    whole: Path, name: Path, place: int, cut: bool, judged: dict[str, Any], wanted: dict[str, Any]
+) -> list[str]:
+    """What is wrong after one file of a copy of a sweep was flipped by a bit, or cut, at a byte."""
+    directory = whole.with_name("damaged")
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.copytree(whole, directory)
+    content = bytearray((directory / name).read_bytes())
+    content[place] ^= 1 << place % 8
+    (directory / name).write_bytes(content[:place] if cut else content)
+    wrong = []
+    if whole.name == "never":
+        found = judgement(directory)
+        wrong = [f"{run} was judged by other numbers" for run in found if contradicts(found[run], judged[run])]
+    code, said = command(directory, SMALL)
+    wrong += ["a traceback"] * ("Traceback" in said)
+    if code == 2:
+        return wrong if "damaged" in said else [*wrong, f"refused without the reason: {said[-300:]}"]
+    wrong += [] if code == 0 else [f"exit code {code}: {said[-300:]}"]
+    unsaid = whole.name == "never" and "damaged" not in said and "missing" not in said
+    wrong += ["nothing was said"] * unsaid
+    return wrong + [f"{path} differs" for path in differing(results(directory), wanted)]
+
+
+def judgement(directory: Path) -> dict[str, Any]:
+    """What python -m trainer.evaluate says of every run it finds whole, by name."""
+    try:
+        runs = evaluate.evaluate([directory])[0]["runs"]
+    except ValueError:  # none is left
+        return {}
+    return {run["name"]: {key: run[key] for key in run if key != "path"} for run in runs}
+
+
+def contradicts(found: Any, wanted: Any) -> bool:
+    """Whether something is said otherwise; what is not known any more is no contradiction."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return any(contradicts(value, wanted.get(key)) for key, value in found.items())
+    return found is not None and found != wanted
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 1 where something failed."""
     parser = argparse.ArgumentParser(prog="python -m scripts.faults", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=["kill"])
-    parser.add_argument("--n", type=int, default=100, help="sweeps to kill")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("what", choices=["kill", "full", "flip"])
+    parser.add_argument("--n", type=int, help="sweeps to kill (100), places of a file (20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments and places")
     options = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
-    failures = kill(options.n, options.seed, folder)
+    if options.what == "kill":
+        failures = kill(options.n or 100, options.seed, folder)
+    elif options.what == "flip":
+        failures = flip(options.n or 20, options.seed, folder)
+    else:
+        failures = full(folder)
     if not failures:
         shutil.rmtree(folder)
     return int(failures > 0)

@@ -229,7 +229,10 @@ def _close_sweep(jobs: list[Job], code: int) -> int:
         for job in failed:
             _remove_if_bare(job.directory)
         return report(list(problems))
-    sweep.close(jobs)
+    try:
+        sweep.close(jobs)
+    except OSError as error:
+        return report([_os_problem(error, None)], left_in=sweep.common_folder(jobs))
     return code or (1 if failed else 0)
 
 

@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from trainer import foreign
+from trainer.files import Damaged, check_bytes, is_sealed, unseal
 from trainer.flatyaml import read_flat
 
 _LOSSES = ("eval/train_loss", "val/loss")
 _ACCURACIES = ("eval/train_accuracy", "val/accuracy")
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.\d{9,}")
+_READ = {"metrics.csv", ".hydra/config.yaml"}  # what a verdict comes from
 _SKIPPED = {"checkpoints", "node_modules", "__pycache__"}
 
 
@@ -85,6 +87,8 @@ def _guarded(read: Callable[..., None], search: _Search, place: Path, *listing: 
         read(search, place, *listing)
     except (OSError, csv.Error) as error:
         search.problems.append(f"{place}: cannot be read: {error}")
+    except Damaged as damage:
+        search.problems.append(f"{damage}; python -m trainer resume=DIR trains the run again")
 
 
 def _read_folder(search: _Search, folder: Path, folders: list[str], files: list[str]) -> None:
@@ -110,7 +114,7 @@ def _read_folder(search: _Search, folder: Path, folders: list[str], files: list[
     if len(search.runs) > found:
         return
     if hydra and "summary.json" in files:
-        status = _read_summary(folder).get("error") or "it has no metrics.csv"
+        status = _read_summary(search, folder).get("error") or "it has no metrics.csv"
         search.problems.append(f"{folder}: nothing to judge: {status}")
     elif series:
         search.problems.append(_no_losses(search, folder, series))
@@ -214,8 +218,12 @@ def _no_such_path(path: Path) -> str:
 
 def _read_ours(search: _Search, folder: Path) -> Curves | None:
     """The run of a folder with a metrics.csv; None where that file is another tool's."""
-    with open(folder / "metrics.csv", newline="", encoding="utf-8", errors="replace") as file:
-        text = file.read()
+    content = (folder / "metrics.csv").read_bytes()
+    sealed = _read_sealed(folder)
+    for name, state in sealed.get("files", {}).items():
+        if name in _READ:
+            check_bytes((folder / name).read_bytes(), folder / name, state)
+    text = content.decode(errors="replace")
     rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))  # without a row still being written
     if not rows or "epoch" not in rows[0] or _LOSSES[0] not in rows[0]:
         return None
@@ -238,7 +246,7 @@ def _read_ours(search: _Search, folder: Path) -> Curves | None:
         train_accuracy=columns.get(_ACCURACIES[0]),
         val_accuracy=columns.get(_ACCURACIES[1]),
         config=read_flat(folder / ".hydra" / "config.yaml"),
-        summary=_read_summary(folder),
+        summary=sealed or _read_summary(search, folder),
         notes=tuple(notes),
     )
 
@@ -257,10 +265,22 @@ def _numbers(cells: Sequence[str]) -> np.ndarray:
         return np.array([number if (number := foreign.number(cell)) is not None else np.nan for cell in cells])
 
 
-def _read_summary(folder: Path) -> dict[str, Any]:
+def _read_sealed(folder: Path) -> dict[str, Any]:
+    """Our summary.json; nothing where there is none with a checksum. Raises Damaged where that is of other bytes."""
+    path = folder / "summary.json"
+    content = path.read_bytes() if path.exists() else b""
+    return unseal(content, path) if is_sealed(content) else {}
+
+
+def _read_summary(search: _Search, folder: Path) -> dict[str, Any]:
+    """A summary.json without a checksum: of an earlier version, or cut. Nothing where it is not written yet."""
+    path = folder / "summary.json"
+    if not path.exists():
+        return {}
     try:
-        found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not written yet, or another tool's file of this name
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        search.problems.append(f"{path}: damaged, no JSON; the run is judged without its test results")
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -44,6 +44,11 @@ def read_sealed(path: Path) -> dict[str, Any]:
     return unseal(path.read_bytes(), path)
 
 
+def is_sealed(content: bytes) -> bool:
+    """Whether a file's bytes end with a checksum, right or wrong."""
+    return _SEAL.encode() in content[-len(_SEAL) - 16 :]
+
+
 def unseal(content: bytes, path: Path) -> dict[str, Any]:
     """read_sealed, of a file's bytes."""
     body, seal, rest = content.rpartition(_SEAL.encode())
@@ -103,11 +108,16 @@ def check(path: Path, state: dict[str, Any]) -> bytes:
             content = file.read(state["size"])
     except FileNotFoundError as error:
         raise Damaged(f"{path}: is missing") from error
-    if len(content) < state["size"]:
-        raise Damaged(f"{path}: damaged; {len(content)} of {state['size']} bytes are there")
+    check_bytes(content, path, state)
+    return content
+
+
+def check_bytes(content: bytes, path: Path, state: dict[str, Any]) -> None:
+    """Raises Damaged where a file's bytes are not those it had in a `state`."""
+    if len(content) != state["size"]:
+        raise Damaged(f"{path}: damaged; it has {len(content)} bytes, of {state['size']} that were written")
     if google_crc32c.value(content) != state["crc32c"]:
         raise Damaged(f"{path}: damaged; its checksum is of other bytes")
-    return content
 
 
 def to_json(value: Any) -> str:

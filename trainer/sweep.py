@@ -31,11 +31,9 @@ MEASURES = {  # column -> where it stands in summary.json; the first one present
 
 
 def close(jobs: Sequence[Job]) -> None:
-    """Write sweep.csv and sweep.json beside the runs and print the table."""
-    folder = Path(_common_folder(jobs))
+    """Print the table and write sweep.csv and sweep.json beside the runs. Raises OSError where these cannot be."""
+    folder = common_folder(jobs)
     rows = [row(job) for job in jobs]
-    files.write(folder / "sweep.json", files.to_json({"runs": rows}))
-    files.write(folder / "sweep.csv", _csv(rows))
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     console.print(table(jobs))
     for line in troubles(jobs):
@@ -48,6 +46,8 @@ def close(jobs: Sequence[Job]) -> None:
     console.print(f"judged    python -m trainer.evaluate {shown}", soft_wrap=True, highlight=False)
     console.print(f"curves    tensorboard --logdir {shown}", soft_wrap=True, highlight=False)
     console.print(f"numbers   {shown}/sweep.csv, sweep.json", soft_wrap=True, highlight=False)
+    files.write(folder / "sweep.json", files.to_json({"runs": rows}))
+    files.write(folder / "sweep.csv", _csv(rows))
     for name in draw_paths(jobs, folder):
         console.print(f"picture   {shown}/{name}", soft_wrap=True, highlight=False)
 
@@ -181,10 +181,10 @@ def _verdicts(jobs: Sequence[Job]) -> str:
     return ", ".join(f"{names.count(name)} {name.replace('_', ' ')}" for name in dict.fromkeys(names))
 
 
-def _common_folder(jobs: Sequence[Job]) -> str:
+def common_folder(jobs: Sequence[Job]) -> Path:
     """Hydra's sweep directory: the parent of the runs' own."""
     parents = {job.directory.parent if job.config is not None else job.directory for job in jobs}
-    return str(min(parents, key=lambda path: len(path.parts)))
+    return min(parents, key=lambda path: len(path.parts))
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
