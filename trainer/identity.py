@@ -14,7 +14,7 @@ from typing import Any
 from trainer import files
 from trainer.config import Config, CustomModel
 
-CODE = ("config", "data", "metrics", "model", "optim", "overfit", "stats", "tidy", "train")  # all that train imports
+CODE = ("config", "data", "metrics", "model", "optim", "overfit", "tidy", "train")  # all that train imports
 NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # keys that change nothing of what a run leaves
 
 
