@@ -258,7 +258,12 @@ CONFIGS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("choices", "values"), CONFIGS)
+def quick(cases: list[Any], *numbers: int) -> list[Any]:
+    """The cases with all but these marked slow."""
+    return [pytest.param(*case, marks=[] if i in numbers else [pytest.mark.slow]) for i, case in enumerate(cases)]
+
+
+@pytest.mark.parametrize(("choices", "values"), quick(CONFIGS, 0, 2, 6, 9))
 def test_the_plain_network_takes_the_trainers_steps(choices: tuple[str, ...], values: dict[str, Any]) -> None:
     """Loss, gradient norms and weights of three steps, in float64, against a stack of one."""
     choices = choices if any(c.startswith(("data=", "problem=")) for c in choices) else ("data=clusters", *choices)
@@ -337,7 +342,7 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "values"), OPTIMIZERS)
+@pytest.mark.parametrize(("name", "values"), quick(OPTIMIZERS, 2, 4, 5, 7))
 def test_by_hand_is_what_torch_does(name: str, values: dict[str, Any]) -> None:
     config = make_config("data=clusters", f"optimizer={name}", **{f"optimizer.{k}": v for k, v in values.items()})
     found = trace(config, steps=4)
@@ -470,7 +475,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", quick([(name,) for name in FAULTS], 0))
 def test_a_wrong_backward_is_caught_and_named(models: None, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     target = ["model=custom", f"model._target_=traced_models.{name}"]
     assert main([*target, "--steps", "1"]) == 1
@@ -612,6 +617,7 @@ def test_the_chosen_parts_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "clip_norm=0.5 multiplies every entry by min(1, 0.5 / (norm + 1e-6)) = 0.48" in said
 
 
+@pytest.mark.slow
 def test_a_large_network_is_no_wall_of_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     config = ["data=digits", "model.depth=1", "model.width=256", "model.dropout=0.2", "model.batchnorm=true"]
     assert main([*config, "--steps", "1"]) == 0
