@@ -451,6 +451,35 @@ class Random(nn.Module):
     def forward(self, x):
         return self.last(x) * random.random()
 
+class Detached(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.last = nn.Linear(in_features, out_features)
+
+    def forward(self, x):
+        return self.last(x).detach()
+
+class Single(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.last = nn.Linear(in_features, out_features)
+
+    def forward(self, x):
+        return self.last(x) @ torch.eye(x.shape[1] + 6)
+
+class Breaks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise KeyError("nothing saved")
+
+class Broken(Detached):
+    def forward(self, x):
+        return Breaks.apply(self.last(x))
+
 class Odd(nn.Module):
     def __init__(self, in_features, out_features):
         super().__init__()
@@ -589,6 +618,10 @@ MISTAKES = {
     "--svg nowhere/x.svg": "nowhere/x.svg: there is no folder nowhere; make it first: mkdir -p nowhere",
     "--json .": ".: is a folder; give the file's name, such as trace.json",
     "model.init_scale=1e200": "the loss of the first step is nan: it has no gradient; look at the inputs",
+    "model=custom model._target_=traced_models.Detached": "model._target_: no parameter takes part in the loss; is "
+    "there a detach or no_grad in forward?",
+    "model=custom model._target_=traced_models.Broken": "model._target_: the backward pass fails: KeyError: 'nothing "
+    "saved'",
     "model=custom model._target_=traced_models.Random": "model._target_: Random gives another loss for the same "
     "weights, examples and state of torch's generator; draw random numbers with torch alone",
 }
@@ -600,6 +633,13 @@ def test_each_mistake_in_words(line: str, models: None, capsys: pytest.CaptureFi
     out, err = capsys.readouterr()
     assert out == ""
     assert err == f"trainer.trace: 1 problem; nothing was traced (python -m trainer.trace --help)\n  {MISTAKES[line]}\n"
+
+
+def test_a_module_that_makes_float32_tensors_is_told_so(models: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model=custom", "model._target_=traced_models.Single"]) == 2
+    err = capsys.readouterr().err
+    assert "Single fails on inputs of shape (5, 4): RuntimeError: " in err
+    assert "; trace computes in float64, so tensors that forward makes want dtype=x.dtype\n" in err
 
 
 def test_a_flag_with_a_bad_value(capsys: pytest.CaptureFixture[str]) -> None:

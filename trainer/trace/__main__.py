@@ -18,7 +18,7 @@ from trainer.diagnose import CONF
 
 DEFAULT = "data=clusters"  # with the network 4-5-10 and batches of five that come with it
 CHOOSES_DATA = ("data=", "experiment=", "problem=")
-MOST_STEPS = 10_000
+MOST_STEPS = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,34 +21,31 @@ from trainer import data as datasets
 from trainer import train
 from trainer.config import Config, ConfigError, Mlp, Optimizer, nearest
 from trainer.optim import MemberOptimizers
-from trainer.trace import differences, equations, graph
-from trainer.trace import facts as the
+from trainer.trace import differences, equations, facts, graph
 from trainer.trace.network import Batch, Point, Subject, Watch
 
 SHOWN = 60  # entries of a dropout mask that are kept for showing
 Place = tuple[str, tuple[int, ...]]  # a weight: its parameter, and where in it
 
 
-def trace(config: Config, weight: str | None, steps: int, rivals: Mapping[str, Optimizer]) -> the.Trace:
+def trace(config: Config, weight: str | None, steps: int, rivals: Mapping[str, Optimizer]) -> facts.Trace:
     """Take the first step of a run apart, and follow it for `steps` steps.
 
     weight: `layers.0.weight[2,3]`, or a parameter, whose entry with the largest gradient is taken; None: of all.
     rivals: optimizers to compare with, by name. Raises ConfigError as training does, or for a weight that is not there.
     """
     torch.set_num_threads(1)  # sums in one order: the same command prints the same numbers
-    trained, weights = _train_in_float32(config)
     subject = Subject(config, steps)
     parameters = [_parameter(name, p) for name, p in subject.network.named_parameters()]
     wanted = _wanted(subject.parameters, weight)
-    batches = subject.batches[0]
+    batches = subject.batches(0)
     with Watch(subject.network) as watch:
         loss = subject.losses(batches).sum()
     points = [point for point in watch.points if point.value.requires_grad]
-    if not loss.isfinite():
-        raise ConfigError([f"the loss of the first step is {loss.item()}: it has no gradient; look at the inputs"])
-    layers = _layers(subject, watch.points, loss)
+    _check_loss(loss)
+    layers = _layers(subject, watch.points, batches, loss)
     nodes = graph.nodes(loss, points, subject.parameters)
-    loss.backward()
+    _backward(loss)
     _check_repeats(subject, loss)
     gradients = _gradients(subject, points, batches)
     faults = _faults(loss, points, subject, gradients)
@@ -58,7 +55,9 @@ def trace(config: Config, weight: str | None, steps: int, rivals: Mapping[str, O
     after = _after(subject, batches)
     start_loss = _restarted_loss(subject)
     rows = [row for row, _ in _walk(subject, config.optimizer, place)]
-    return the.Trace(
+    compared = [_rival(subject, name, optimizer, place) for name, optimizer in rivals.items()]
+    trained, weights = _train_in_float32(config)
+    return facts.Trace(
         network=_describe(subject),
         data=subject.dataset.name,
         batch=len(batches[0][1]),
@@ -78,7 +77,7 @@ def trace(config: Config, weight: str | None, steps: int, rivals: Mapping[str, O
         after=after,
         rows=rows,
         start_loss=start_loss,
-        rivals=[_rival(subject, name, optimizer, place) for name, optimizer in rivals.items()],
+        rivals=compared,
     )
 
 
@@ -93,10 +92,29 @@ def _train_in_float32(config: Config) -> tuple[dict[str, float], dict[str, Tenso
     return {"loss": measured["train/loss"], "norm": measured["grad_norm/total"]}, weights
 
 
+def _check_loss(loss: Tensor) -> None:
+    """Raises ConfigError where a loss has no gradient."""
+    if not loss.isfinite():
+        raise ConfigError([f"the loss of the first step is {loss.item()}: it has no gradient; look at the inputs"])
+    if not loss.requires_grad:
+        raise ConfigError(
+            ["model._target_: no parameter takes part in the loss; is there a detach or no_grad in forward?"]
+        )
+
+
+def _backward(loss: Tensor) -> None:
+    """Raises ConfigError where the user's own code fails on the way back."""
+    try:
+        loss.backward()
+    except Exception as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError([f"model._target_: the backward pass fails: {said}"]) from error
+
+
 def _check_repeats(subject: Subject, loss: Tensor) -> None:
     """Raises ConfigError where the same step has another loss the second time: differences would say nothing."""
     subject.rewind()
-    if subject.losses(subject.batches[0]).sum() != loss:
+    if subject.losses(subject.batches(0)).sum() != loss:
         raise ConfigError(
             [
                 f"model._target_: {type(subject.network).__name__} gives another loss for the same weights, examples "
@@ -142,13 +160,13 @@ def _largest(parameters: Mapping[str, Tensor], name: str | None, index: tuple[in
 # ------------------------------------------------------------------ parts 1 and 2: parameters, forward
 
 
-def _summary(value: Tensor) -> the.Summary:
+def _summary(value: Tensor) -> facts.Summary:
     value = value.detach().double()
-    return the.Summary(value.mean().item(), value.std(correction=0).item())
+    return facts.Summary(value.mean().item(), value.std(correction=0).item())
 
 
-def _parameter(name: str, parameter: nn.Parameter) -> the.Parameter:
-    return the.Parameter(
+def _parameter(name: str, parameter: nn.Parameter) -> facts.Parameter:
+    return facts.Parameter(
         name=name,
         shape=list(parameter.shape),
         count=parameter.numel(),
@@ -160,10 +178,9 @@ def _parameter(name: str, parameter: nn.Parameter) -> the.Parameter:
     )
 
 
-def _layers(subject: Subject, points: Sequence[Point], loss: Tensor) -> list[the.Layer]:
+def _layers(subject: Subject, points: Sequence[Point], batches: Sequence[Batch], loss: Tensor) -> list[facts.Layer]:
     """Every layer's output and the loss, what was kept for backward, and the same in evaluation mode."""
-    batches = subject.batches[0]
-    known = _known(subject, points)
+    known = _known(subject, points, batches)
     subject.network.eval()
     with torch.no_grad(), Watch(subject.network) as watch:
         evaluated = subject.losses(batches).sum()
@@ -174,10 +191,10 @@ def _layers(subject: Subject, points: Sequence[Point], loss: Tensor) -> list[the
     def operations(end: Any, given: set[Any]) -> list[Any]:
         return [] if end is None or end in given else graph.above(end, (made | given) - {end})[0]
 
-    def layer(name: str, module: str, value: Tensor, done: list[Any], evaluated: the.Summary | None) -> the.Layer:
+    def layer(name: str, module: str, value: Tensor, done: list[Any], evaluated: facts.Summary | None) -> facts.Layer:
         kept = [saved for operation in done for saved in graph.saved(operation, known)]
         names = [graph.name(operation) for operation in done]
-        return the.Layer(name, module, list(value.shape), names, kept, _summary(value), evaluated)
+        return facts.Layer(name, module, list(value.shape), names, kept, _summary(value), evaluated)
 
     layers = []
     for point in points:
@@ -190,9 +207,11 @@ def _layers(subject: Subject, points: Sequence[Point], loss: Tensor) -> list[the
     return layers
 
 
-def _known(subject: Subject, points: Sequence[Point]) -> dict[tuple[int, int], tuple[str, list[int]]]:
+def _known(
+    subject: Subject, points: Sequence[Point], batches: Sequence[Batch]
+) -> dict[tuple[int, int], tuple[str, list[int]]]:
     """Names and shapes of the tensors that a reader knows, by their address."""
-    x, y = subject.batches[0][0]
+    x, y = batches[0]
     known = {graph.address(x): ("the input", list(x.shape)), graph.address(y): ("the targets", list(y.shape))}
     for point in points:
         if "factor" in point.notes:
@@ -203,7 +222,7 @@ def _known(subject: Subject, points: Sequence[Point]) -> dict[tuple[int, int], t
     return known
 
 
-def _dropout(point: Point) -> the.Dropout | None:
+def _dropout(point: Point) -> facts.Dropout | None:
     """The mask of a dropout layer; of one that is not ours, out of what it made of its input."""
     if not isinstance(point.module, nn.Dropout) or not point.given or not point.module.p:
         return None
@@ -211,7 +230,7 @@ def _dropout(point: Point) -> the.Dropout | None:
     factor = point.notes.get("factor", torch.where(given != 0, point.shown / given, 0.0))
     kept = factor > 0
     small = kept.ndim == 2 and kept.numel() <= SHOWN
-    return the.Dropout(
+    return facts.Dropout(
         rate=point.module.p,
         scale=factor.max().item(),
         kept=int(kept.sum()),
@@ -220,7 +239,7 @@ def _dropout(point: Point) -> the.Dropout | None:
     )
 
 
-def _batchnorm(point: Point) -> the.BatchNorm | None:
+def _batchnorm(point: Point) -> facts.BatchNorm | None:
     """Batch and running statistics; the running ones also by their equation."""
     module, running = point.module, point.notes
     if not isinstance(module, _BatchNorm) or not running:
@@ -236,7 +255,7 @@ def _batchnorm(point: Point) -> the.BatchNorm | None:
         (running["mean_after"] - expected_mean).abs().max().item(),
         (running["var_after"] - expected_var).abs().max().item(),
     )
-    return the.BatchNorm(
+    return facts.BatchNorm(
         momentum=momentum,
         batch_mean=mean.tolist(),
         batch_var=var.tolist(),
@@ -265,7 +284,7 @@ def _loss_name(config: Config, target: Tensor) -> str:
 # ------------------------------------------------------------------ part 4: backward
 
 
-def _gradients(subject: Subject, points: Sequence[Point], batches: Sequence[Batch]) -> list[the.Gradient]:
+def _gradients(subject: Subject, points: Sequence[Point], batches: Sequence[Batch]) -> list[facts.Gradient]:
     """Every gradient and its check, in the order in which backward comes to them: a layer's output, its parameters."""
     offsets = {point.name: torch.zeros_like(point.shown) for point in points}
     parameters = subject.parameters
@@ -288,7 +307,7 @@ def _gradients(subject: Subject, points: Sequence[Point], batches: Sequence[Batc
         found = arrived[name]
         gradient = torch.zeros_like(tensor) if found is None else found
         out.append(
-            the.Gradient(
+            facts.Gradient(
                 name=name,
                 kind="parameter" if name in parameters else "activation",
                 shape=list(tensor.shape),
@@ -302,7 +321,7 @@ def _gradients(subject: Subject, points: Sequence[Point], batches: Sequence[Batc
     return out
 
 
-def _faults(loss: Tensor, points: Sequence[Point], subject: Subject, gradients: Sequence[the.Gradient]) -> list[str]:
+def _faults(loss: Tensor, points: Sequence[Point], subject: Subject, gradients: Sequence[facts.Gradient]) -> list[str]:
     """Where a gradient goes wrong: it is right at one place of the graph and wrong at the next one up.
 
     Where several operations stand between the two, one that Python code defines is suspected first.
@@ -331,7 +350,7 @@ def _faults(loss: Tensor, points: Sequence[Point], subject: Subject, gradients: 
     return faults
 
 
-def _closed_forms(subject: Subject, points: Sequence[Point], batches: Sequence[Batch]) -> list[the.ClosedForm]:
+def _closed_forms(subject: Subject, points: Sequence[Point], batches: Sequence[Batch]) -> list[facts.ClosedForm]:
     """The gradient of the output, and of a last linear layer, by formula."""
     last, (x, y) = points[-1], batches[0]
     examples = sum(len(targets) for _, targets in batches)
@@ -360,7 +379,7 @@ def _closed_forms(subject: Subject, points: Sequence[Point], batches: Sequence[B
         )
         if bias is not None:
             pairs.append((f"{prefix}bias", "the sum of G over the examples", expected.sum(0), bias.grad))
-    return [the.ClosedForm(n, f, (e - g).abs().max().item()) for n, f, e, g in pairs if g is not None]
+    return [facts.ClosedForm(n, f, (e - g).abs().max().item()) for n, f, e, g in pairs if g is not None]
 
 
 # ------------------------------------------------------------------ parts 5 to 7: the step, after it, more of them
@@ -431,7 +450,7 @@ def _clipped(subject: Subject) -> tuple[dict[str, Tensor | None], float, float]:
     return {name: None if g is None else g * factor for name, g in gradients.items()}, norm, factor
 
 
-def _step(subject: Subject, place: Place) -> the.Step:
+def _step(subject: Subject, place: Place) -> facts.Step:
     name, index = place
     optimizer = subject.config.optimizer
     gradients, _, _ = _clipped(subject)
@@ -447,7 +466,7 @@ def _step(subject: Subject, place: Place) -> the.Step:
     if (known := moved.lines[name]) is not None:
         lines = equations.with_numbers(known, _values(moved.settings[name], before, used, state_before))
         by_hand = before + lines[-1].value
-    return the.Step(
+    return facts.Step(
         optimizer=optimizer._target_,
         settings=optimizer.keywords(),
         lr=moved.settings[name]["lr"],
@@ -465,7 +484,7 @@ def _step(subject: Subject, place: Place) -> the.Step:
     )
 
 
-def _after(subject: Subject, batches: Sequence[Batch]) -> the.After:
+def _after(subject: Subject, batches: Sequence[Batch]) -> facts.After:
     """What is in .grad after the step, after another backward, after two of them, after zero_grad."""
     parameters = subject.parameters
     left = {name: p.grad.clone() for name, p in parameters.items() if p.grad is not None}
@@ -473,7 +492,7 @@ def _after(subject: Subject, batches: Sequence[Batch]) -> the.After:
     slices, start = [], 0
     for name, p in parameters.items():
         size = 0.0 if name not in left else left[name].norm().item()
-        slices.append(the.Slice(name, start, start + p.numel(), size))
+        slices.append(facts.Slice(name, start, start + p.numel(), size))
         start += p.numel()
     subject.network.zero_grad()
     cleared = {str(p.grad) for p in parameters.values()}
@@ -486,7 +505,7 @@ def _after(subject: Subject, batches: Sequence[Batch]) -> the.After:
     _, twice_norm, _ = _clipped(subject)
     doubled = all(torch.equal(p.grad, 2 * once[name]) for name, p in parameters.items() if p.grad is not None)
     subject.network.zero_grad()
-    return the.After(
+    return facts.After(
         norm=norm,
         cleared=", ".join(sorted(cleared)),
         next_norm=next_norm,
@@ -498,20 +517,20 @@ def _after(subject: Subject, batches: Sequence[Batch]) -> the.After:
     )
 
 
-def _walk(subject: Subject, optimizer: Optimizer, place: Place) -> Iterator[tuple[the.Row, Moved]]:
+def _walk(subject: Subject, optimizer: Optimizer, place: Place) -> Iterator[tuple[facts.Row, Moved]]:
     """All steps from the start, with any optimizer: what becomes of one weight, and of all of them."""
     name, index = place
     subject.restart()
     optimizers = subject.optimizers(optimizer)
-    for t, batches in enumerate(subject.batches):
+    for t in range(subject.steps):
         subject.network.zero_grad()
-        loss = subject.losses(batches).sum()
+        loss = subject.losses(subject.batches(t)).sum()
         loss.backward()
         gradients, norm, _ = _clipped(subject)
         moved = _move(subject, optimizers, t, gradients)
         before, used, after = (values[name][index].item() for values in (moved.before, moved.used, moved.after))
         yield (
-            the.Row(
+            facts.Row(
                 step=t + 1,
                 loss=loss.item(),
                 norm=norm,
@@ -527,14 +546,14 @@ def _walk(subject: Subject, optimizer: Optimizer, place: Place) -> Iterator[tupl
         )
 
 
-def _rival(subject: Subject, name: str, optimizer: Optimizer, place: Place) -> the.Rival:
+def _rival(subject: Subject, name: str, optimizer: Optimizer, place: Place) -> facts.Rival:
     steps = list(_walk(subject, optimizer, place))
     (first, moved), (last, _) = steps[0], steps[-1]
     update = np.concatenate([(moved.after[n] - moved.before[n]).ravel() for n in moved.before])
     downhill = -np.concatenate([moved.used[n].ravel() for n in moved.before])
     length = float(np.linalg.norm(update))
     both = length * float(np.linalg.norm(downhill))
-    return the.Rival(
+    return facts.Rival(
         name=name,
         settings=optimizer.keywords(),
         first_update=first.update,
@@ -549,7 +568,7 @@ def _rival(subject: Subject, name: str, optimizer: Optimizer, place: Place) -> t
 def _evaluation_loss(subject: Subject) -> float:
     """The loss on the first batch with the weights as they are, in evaluation mode."""
     subject.network.eval()
-    loss = subject.losses(subject.batches[0]).sum().item()
+    loss = subject.losses(subject.batches(0)).sum().item()
     subject.network.train()
     return loss
 

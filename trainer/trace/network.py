@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainer import config as cfg
 from trainer import data as datasets
 from trainer import metrics, model
-from trainer.config import Config, CustomModel, Mlp
+from trainer.config import Config, ConfigError, CustomModel, Mlp
 from trainer.model import StackedDropout
 from trainer.optim import MemberOptimizers
 from trainer.train import Stack
@@ -46,12 +46,13 @@ class Subject:
     """One run before its first step: its plain network, its first batches, its loss, its optimizer."""
 
     def __init__(self, config: Config, steps: int) -> None:
-        """steps: optimizer steps whose batches to fetch. Raises ConfigError as training does."""
+        """steps: optimizer steps whose batches there are. Raises ConfigError as training does."""
         self.config = config
         self.dataset = datasets.load(config.data, dtype=torch.float64)
         self.stack = Stack([config], self.dataset)
         self.network = _plain(self.stack)
-        self.batches = list(itertools.islice(_batches(self.stack), steps))  # one list of batches a step
+        self.steps = steps
+        self.rows = list(itertools.islice(_rows(self.stack), steps))
         self.rewind = self._moment(weights=False)
         self.restart = self._moment(weights=True)
 
@@ -78,9 +79,19 @@ class Subject:
 
         return put_back
 
+    def batches(self, t: int) -> list[Batch]:
+        """The batches of a step, counted from 0."""
+        own_shape = isinstance(self.config.model, CustomModel)
+        shape = self.dataset.shape if own_shape else (self.dataset.in_features,)
+        return [(self.dataset.x[rows].view(-1, *shape), targets) for rows, targets in self.rows[t]]
+
     def output(self, x: Tensor) -> Tensor:
         """(B, *shape) -> (B, O). Raises ConfigError where a module of the user's own fails."""
-        return model.outputs(self.network, x, self.dataset.out_features)
+        try:
+            return model.outputs(self.network, x, self.dataset.out_features)
+        except ConfigError as error:
+            hint = "; trace computes in float64, so tensors that forward makes want dtype=x.dtype"
+            raise ConfigError([line + hint * ("dtype" in line) for line in error.problems]) from error
 
     def losses(self, batches: Sequence[Batch]) -> Tensor:
         """Every example's share of the step's loss, (N,): their sum is the loss, a mean over the step's examples."""
@@ -117,15 +128,12 @@ def _plain(stack: Stack) -> nn.Module:
     return network.to(torch.float64).train()
 
 
-def _batches(stack: Stack) -> Iterator[list[Batch]]:
-    """The batches of every step, in the order in which the run meets them, epoch after epoch."""
-    is_custom = isinstance(stack.members[0].config.model, CustomModel)
-    shape = stack.dataset.shape if is_custom else (stack.dataset.in_features,)
+def _rows(stack: Stack) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """(rows of the data set, targets) of every step's batches, in the run's own order, epoch after epoch."""
     while True:
         rows_KN, target_KN = stack.next_order()
         for start in range(0, len(stack.batches), stack.accumulate):
-            slices = stack.batches[start : start + stack.accumulate]
-            yield [(stack.gather(rows_KN[:, b])[0].view(-1, *shape), target_KN[0, b]) for b in slices]
+            yield [(rows_KN[0, b], target_KN[0, b]) for b in stack.batches[start : start + stack.accumulate]]
 
 
 @dataclass
