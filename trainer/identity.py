@@ -14,7 +14,9 @@ from typing import Any
 from trainer import files
 from trainer.config import Config, CustomModel
 
-CODE = ("config", "data", "metrics", "model", "optim", "overfit", "tidy", "train")  # all that train imports
+CODE = (  # all that train imports
+    *("config", "data", "health", "look", "metrics", "model", "optim", "overfit", "problems", "tidy", "train"),
+)
 NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # keys that change nothing of what a run leaves
 
 
