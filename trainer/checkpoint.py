@@ -49,9 +49,10 @@ def stack_state(stack: Stack) -> dict[str, Any]:
     return {**_place(stack), "members": members}
 
 
-def _place(stack: Stack) -> dict[str, int]:
-    """How far the stack has come; epoch_step: steps done of the epoch that is not finished."""
-    return {"epoch": stack.epoch, "step": stack.step, "epoch_step": stack.epoch_step}
+def _place(stack: Stack) -> dict[str, Any]:
+    """How far the stack has come; epoch_step: steps done of the epoch that is not finished. looked: its Look's tags."""
+    place = {"epoch": stack.epoch, "step": stack.step, "epoch_step": stack.epoch_step}
+    return {**place, "looked": stack.look.tags}
 
 
 def member_state(stack: Stack, k: int) -> dict[str, Any]:
@@ -91,6 +92,7 @@ def restore(stack: Stack, saved: dict[str, Any], rows: Sequence[list[dict[str, f
     """Put a new stack of all its members where `stack_state` was taken. rows: of each member still in training."""
     stack.select([state["index"] for state in saved["members"]])
     stack.epoch, stack.step, stack.epoch_step = saved["epoch"], saved["step"], saved["epoch_step"]
+    stack.look.tags = saved["looked"]
     stack.optimizers.load_member_states([state["optimizer"] for state in saved["members"]])
     for key, noise in getattr(stack.model, "noises", {}).items():
         noise.load_member_states([state["streams"]["dropout"][key] for state in saved["members"]])

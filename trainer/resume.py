@@ -304,13 +304,13 @@ def _continued(jobs: Sequence[Job], summaries: Sequence[dict[str, Any]]) -> dict
     Their event files begin anew, with the new configuration for TensorBoard's HParams.
     """
     members, runs, stopped = [], {}, {}
-    place: dict[str, int] = {}
+    place: dict[str, Any] = {}
     for index, (job, summary) in enumerate(zip(jobs, summaries, strict=True)):
         assert job.config is not None
         folder = job.directory / "checkpoints"
         last, best = (checkpoint.from_bytes((folder / f"{name}.pt").read_bytes()) for name in ("last", "best"))
         members.append({"index": index, **last, "best_model": best["model"]})
-        place = {key: last[key] for key in ("epoch", "step", "epoch_step")}  # of all the same
+        place = {key: last[key] for key in ("epoch", "step", "epoch_step", "looked")}  # of all the same
         runs[index] = {key: files.state(job.directory / name) for key, name in record.TEXTS.items()}
         content = files.check(job.directory / summary["trained"]["name"], summary["trained"])
         writer = events.EventWriter(job.directory)
