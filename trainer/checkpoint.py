@@ -131,7 +131,8 @@ def _plain(value: Any) -> Any:
     (pickle writes an object once).
     """
     if isinstance(value, Tensor):
-        return value.clone()
+        owns = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
+        return value if owns else value.clone()
     if isinstance(value, dict):
         return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list):

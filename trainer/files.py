@@ -22,11 +22,13 @@ class Damaged(ValueError):
     """A file does not hold what was written."""
 
 
-def write(path: Path, content: bytes | str) -> None:
+def write(path: Path, *contents: bytes | str) -> None:
     """Replace a file as a whole: write beside it, then rename. Raises OSError, and leaves the old file, on failure."""
     beside = path.with_name(path.name + ".part")
     try:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        with open(beside, "wb") as file:
+            for content in contents:
+                file.write(content.encode() if isinstance(content, str) else content)
         os.replace(beside, path)
     except OSError:
         beside.unlink(missing_ok=True)

@@ -91,17 +91,16 @@ def _start_method(parts: Sequence[Part]) -> str:
 
 def _start(context: Any, train_stack: TrainStack, stopping: Any) -> Worker:
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, train_stack, stopping), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, train_stack, stopping, os.getpid()), daemon=True)
     process.start()
     theirs.close()  # so that we see the end of the pipe when the process dies
     return Worker(process, ours)
 
 
-def _serve(connection: Connection, train_stack: TrainStack, stopping: Any) -> None:
-    """A worker's life: stacks come, news and ends of jobs go."""
+def _serve(connection: Connection, train_stack: TrainStack, stopping: Any, parent: int) -> None:
+    """A worker's life: stacks come, news and ends of jobs go. parent: asked here, it might be another already."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes; the first one decides
         signal.signal(number, signal.SIG_IGN)
-    parent = os.getppid()
 
     def stop() -> bool:
         if os.getppid() != parent:  # killed: nobody is left to work for

@@ -53,7 +53,7 @@ class Store:
         content = checkpoint.to_bytes(payload)
         head = json.dumps({"epoch": payload["epoch"], "step": payload["step"]}).encode() + b"\n"
         crc = google_crc32c.extend(google_crc32c.value(head), content)
-        files.write(newest, b"%08x " % crc + head + content)
+        files.write(newest, b"%08x " % crc, head, content)
 
     def load(self) -> Iterator[dict[str, Any]]:
         """The checkpoints that are whole, newest first; others are removed."""
