@@ -135,7 +135,7 @@ def architecture(rng: Rng) -> Knobs:
     sizes = {"digits": pick(rng, 200, 400, 800, 1400), "spirals": 640, "line": 64}
     examples: int = sizes.get(name, 400)
     batch: int = {"line": 16, "spirals": 32}[name] if name in {"line", "spirals"} else pick(rng, 16, 32, 64)
-    steps = int(rng.integers(1200, 2000) if name == "spirals" else rng.integers(400, 1200)) // (2 if depth > 12 else 1)
+    steps = int(rng.integers(900, 1500) if name == "spirals" else rng.integers(300, 800)) // (2 if depth > 12 else 1)
     return {
         "data": name,
         "data.train_size": examples,
@@ -421,6 +421,7 @@ FAULTS = [
     _fault(
         "labels unrelated to inputs",
         "labels_unrelated loss_does_not_move",
+        "one_class",
         knobs=lambda rng, a: {"data.label_noise": 1.0},
         fits=_classes,
     ),

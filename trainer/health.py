@@ -36,13 +36,14 @@ FEATURE_RATIO = 30.0  # largest standard deviation of a feature over the median 
 START_EXCESS = (3.0, 1.5)  # above the expected loss: at least so much, and so many times it
 SQUARED_START_EXCESS = (0.0, 9.0)  # for squared errors, which grow with the square of what goes in
 MOVED = 0.05  # length of a weight's whole way over its own length: a run that has gone no further
-TRIED = (0.3, 100)  # a run that has gone so far, or taken so many steps, was long enough to learn something
+TRIED = (0.3, 30, 100)  # a run that went so far in so many steps, or took so many, was long enough to learn something
 GIANT_STEP = (1.0, 3.0, 1e3)  # length of the first step over that of the weights: too long where something is left to
 # learn, too long in any case, and no longer a sign of anything: the weights were as good as zero
 BIG_STEP = 0.02
 SMALL_STEP = 5e-4  # about 1e-3 is usual
 DECAY_SHARE = 0.4  # of weight decay in what moves the weights
-BY_HEART = (0.1, 0.3)  # what validation gains at most where nothing is learned but by heart: of guessing, of training
+BY_HEART = (0.02, 0.3, 0.1)  # what validation gains at most where all is learned by heart: luck, or of what training
+# has learned, but no more than the last
 ONE_CLASS = 0.95  # of the predictions
 MOST_LABELS = 0.9  # of the labels
 SWING = 2.0  # a climb of the training loss, and
@@ -254,8 +255,8 @@ class _Run:
     @cached_property
     def tried(self) -> bool:
         """Whether the run was long enough for its outcome to say something."""
-        way, steps = TRIED
-        return bool(self.ways.max() >= way or self.steps[-1] >= steps)
+        way, few, many = TRIED
+        return bool(self.steps[-1] >= (few if self.ways.max() >= way else many))
 
     @cached_property
     def backward_L(self) -> tuple[list[str], Floats]:
@@ -459,7 +460,8 @@ def _labels_unrelated(run: _Run, found: Found) -> Iterator[Finding]:
     if found or not run.tried or run.learned < STILL or not np.isfinite(val).any():
         return
     lowest = float(np.nanmin(val))
-    if 1 - lowest / run.guessing < min(BY_HEART[0], BY_HEART[1] * run.learned):
+    luck, share, most = BY_HEART
+    if 1 - lowest / run.guessing < min(max(luck, share * run.learned), most):
         said = (
             f"the training loss fell to {np.nanmin(run.loss):.3g}, yet the validation loss never below {lowest:.3g}; "
             f"guessing costs {run.guessing:.3g}"
@@ -548,7 +550,7 @@ def in_runs(runs: Sequence[Mapping[str, Any]], most: int = 5) -> list[str]:
     """A line for each finding that any of the runs of an evaluation has, the most frequent first."""
     named: dict[str, list[str]] = {}
     for run in runs:
-        for called in dict.fromkeys(name(finding) for finding in run["health"] if isinstance(finding, Mapping)):
+        for called in dict.fromkeys(name(finding) for finding in run.get("health", []) if isinstance(finding, Mapping)):
             named.setdefault(called, []).append(str(run["name"]))
     return [
         f"{called} in {len(names)} run{'s' * (len(names) != 1)}: {', '.join(names[:most])}"

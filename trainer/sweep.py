@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from trainer import files, paths
+from trainer import files, health, paths
 from trainer.config import Surface
 from trainer.problems import PROBLEMS
 from trainer.stack import Job, describe
@@ -37,6 +37,8 @@ def close(jobs: Sequence[Job]) -> None:
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     console.print(table(jobs))
     for line in troubles(jobs):
+        console.print(line, soft_wrap=True, highlight=False)
+    for line in health.in_runs([{"name": job.number, **(job.summary or {})} for job in jobs]):
         console.print(line, soft_wrap=True, highlight=False)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     done = sum(job.status == "completed" for job in jobs)
