@@ -43,6 +43,7 @@ WELL: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     ((), {"model.activation": "tanh", "model.batchnorm": True, "model.batchnorm_position": "after"}),
     ((), {"data.label_noise": 0.4, "loss.label_smoothing": 0.1}),
     ((), {"loss.name": "mse"}),
+    ((), {"model.depth": 3, "model.width": [64, 32, 32], "model.batchnorm": True, "model.activation": "gelu"}),
     ((), {"epochs": 1}),
     ((), {"epochs": 1, "data.train_size": 30}),  # one step
     ((), {"epochs": 2, "model.depth": 6}),
