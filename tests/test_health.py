@@ -272,6 +272,15 @@ def test_what_is_not_finite_is_named_in_the_order_of_computation() -> None:
     assert judge(rows, start, CONFIG)[0].step == 50
 
 
+def test_a_problem_without_a_network_has_no_fault_of_a_network() -> None:
+    rows, start = sound()
+    start |= {"input_rms": 0.0, "loss": 900.0}
+    assert judge(rows, start, {"model.function": "rosenbrock"}) == []
+    assert [one.finding for one in judge(rows, start, {"model.function": "beale"}, NotFinite(3, "train/loss"))] == [
+        "not_finite"
+    ]
+
+
 # ------------------------------------------------------------------ where findings go
 
 

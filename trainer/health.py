@@ -176,6 +176,8 @@ def judge(
     if not rows or not start:
         return []
     run = _Run(rows, start, config, not_finite)
+    if "model.function" in config:  # a problem of two variables: no network, no inputs, no guessing
+        return list(_not_finite(run, {}))
     found: list[Finding] = []
     for rule in _CAUSES:
         found += rule(run, {finding.finding: finding.step for finding in found})
@@ -434,7 +436,7 @@ def _rate_high(run: _Run, found: Found) -> Iterator[Finding]:
         said = ""
     if said:
         evidence = {"largest_loss": float(loss[e]), "largest_step": float(run.updates.max()), "lr": run.rows[e]["lr"]}
-        yield Finding("learning_rate_too_high", "", int(run.steps[e]), said, evidence)
+        yield Finding("learning_rate_too_high", "", found.get("not_finite", int(run.steps[e])), said, evidence)
 
 
 def _rate_low(run: _Run, found: Found) -> Iterator[Finding]:
