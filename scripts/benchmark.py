@@ -2,6 +2,7 @@
 
 python -m scripts.benchmark single [--n 3]      one run (MNIST from TRAINER_DATA_ROOT; skipped where it is absent)
 python -m scripts.benchmark sweep [--n 3]       the 90-run sweep against hand-written loops and other runners
+python -m scripts.benchmark health [--n 3]      what a look costs, beside the training of its epoch
 """
 
 from __future__ import annotations
@@ -234,6 +235,26 @@ def _growth(config: Config, dataset: data.Dataset) -> None:
         print(f"  K={K:<4} {middle * 1e6:7.1f} us a member and step {spread}  {share}", flush=True)
 
 
+def health(n: int) -> None:
+    """What the look after each epoch adds to the training of that epoch, on digits, all recorded."""
+    dataset = data.load(app.configure([]).data)
+    for K, limit in ((1, "at most 0.05"), (64, "at most 0.03")):
+        made = train.Stack([app.configure([f"seed={k}"]) for k in range(K)], dataset)
+        torch.set_num_threads(1)
+        say(f"a look / training of an epoch, K = {K}", [_look_share(made) for _ in range(5 * n)], limit)
+
+
+def _look_share(made: train.Stack) -> float:
+    """Evaluation with a look minus evaluation without, over the steps of an epoch, measured in turn."""
+    rows, target = made.next_order()
+    evaluated = [
+        seconds(lambda look=look: [train.evaluate(made, made.train_KN, made.train_y_KN, look=look) for _ in range(10)])
+        for look in (True, False)
+    ]
+    trained = seconds(lambda: [train.train_step(made, rows, target, [batch], True) for batch in made.batches])
+    return (evaluated[0] - evaluated[1]) / 10 / trained
+
+
 def _thousand(folder: str, n: int) -> None:
     """1,000 runs in one sweep against 100: time a run."""
     run = lambda count: command("-m", "trainer", "-m", f"seed=range({count})", "epochs=10", folder=folder) / count  # noqa: E731
@@ -345,7 +366,7 @@ def _peak_mb(which: str) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["single", "sweep"])
+    parser.add_argument("what", choices=["single", "sweep", "health"])
     parser.add_argument("--n", type=int, default=3)
     parser.add_argument(
         "--only", default="abcdktm", help="parts of sweep: peers a b c d, k growth, t 1,000 runs, m MNIST"
@@ -356,5 +377,7 @@ if __name__ == "__main__":
     print(f"{'ratio':<78} {'median':>8}  [min, max]")
     if chosen.what == "single":
         single(chosen.n)
+    elif chosen.what == "health":
+        health(chosen.n)
     else:
         sweep(chosen.n, chosen.only)

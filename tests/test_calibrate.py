@@ -84,14 +84,14 @@ def test_real_runs_are_called_right(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_planted_faults_are_found_and_healthy_runs_are_left_alone() -> None:
     """Other draws than those the thresholds were chosen with, and than those of docs/health.md."""
-    command = [sys.executable, str(SCRIPTS / "calibrate.py"), "health", "--architectures=12", "--seed=12345"]
+    command = [sys.executable, str(SCRIPTS / "calibrate.py"), "health", "--architectures=8", "--seed=12345"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPTS.parent, check=True)
     said = re.search(r"precision ([\d.]+) of (\d+) findings, recall ([\d.]+) of (\d+) faults", done.stdout)
     alarms = re.search(r"Controls with a finding: [\d.]+% \((\d+) of (\d+);", done.stdout)
     assert said is not None
     assert alarms is not None
-    assert int(said[2]) > 30
-    assert int(alarms[2]) > 20
+    assert int(said[2]) > 20
+    assert int(alarms[2]) > 10
     assert float(said[1]) >= 0.93, done.stdout
     assert float(said[3]) >= 0.9, done.stdout
     assert int(alarms[1]) <= 1, done.stdout
