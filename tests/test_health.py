@@ -241,7 +241,7 @@ def test_a_parameter_without_gradient() -> None:
 def test_oscillation_and_a_rate_that_throws_the_loss_up() -> None:
     rows, start = sound(30)
     for row in rows:
-        row["eval/train_loss"] = 0.2 + 0.9 * (row["epoch"] % 5 == 0)
+        row["eval/train_loss"] = 0.4 + 0.9 * (row["epoch"] % 5 == 0)
     (found,) = judge(rows, start, CONFIG)
     assert (found.finding, found.step, found.evidence["climbs"]) == ("oscillation", 50, 6)
     for row in rows:

@@ -245,6 +245,14 @@ class _Run:
         return np.nan_to_num(self.table("update_ratio", self.weights), nan=0.0, posinf=0.0)
 
     @cached_property
+    def first_step(self) -> Floats:
+        """(W,): length of the first step over that of the weight. RMSprop makes it 1/sqrt(1 - alpha) times as long."""
+        ratio = np.array([self.start[f"update_ratio/{name}"] for name in self.weights])
+        if str(self.config.get("optimizer._target_")).endswith("RMSprop"):
+            ratio *= math.sqrt(1 - self.config.get("optimizer.alpha", 0.99))
+        return ratio
+
+    @cached_property
     def ways(self) -> Floats:
         """(W,): the length of each weight's whole way over its own length, were all its steps straight on."""
         return self.updates.T @ np.diff(self.steps, prepend=0)
@@ -380,12 +388,9 @@ def _loss_at_start(run: _Run, found: Found) -> Iterator[Finding]:
 
 def _giant_step(run: _Run, found: Found) -> Iterator[Finding]:
     """A first step as long as the weights: what they were drawn to be is lost."""
-    first = np.array([run.start[f"update_ratio/{name}"] for name in run.weights])
-    giant = float(np.median(first))
-    if str(run.config.get("optimizer._target_")).endswith("RMSprop"):  # its first step is 1/sqrt(1 - alpha) times lr
-        giant *= math.sqrt(1 - run.config.get("optimizer.alpha", 0.99))
+    giant = float(np.median(run.first_step))
     low, certain, high = GIANT_STEP
-    if len(first) > 1 and (low if run.kept < LEARNED_ALL else certain) < giant < high:
+    if len(run.weights) > 1 and (low if run.kept < LEARNED_ALL else certain) < giant < high:
         said = f"the first step was {giant:.2g} times as long as the weights"
         yield Finding("learning_rate_too_high", "", 1, said, {"first_step": giant, "lr": run.rows[0]["lr"]})
 
@@ -445,7 +450,8 @@ def _rate_low(run: _Run, found: Found) -> Iterator[Finding]:
     lowest, first = float(np.nan_to_num(run.loss, nan=math.inf).min()), run.start["loss"]
     learned = min(run.learned, 1 - lowest / first if first else 0.0)
     slow = (way < MOVED and learned < LEARNED) or (way < 4 * MOVED and learned < 0.4 * LEARNED)
-    if slow and not found and run.updates.max() < SMALL_STEP:
+    longest = max(run.updates.max(), np.nan_to_num(run.first_step, posinf=0.0).max())  # a schedule may end at nothing
+    if slow and not found and longest < SMALL_STEP:
         rate = float(run.column("lr").max())
         said = f"in {run.steps[-1]} steps no weight moved by more than {way:.1g} of its length"
         if rate == 0:
@@ -473,8 +479,10 @@ def _labels_unrelated(run: _Run, found: Found) -> Iterator[Finding]:
 
 def _oscillation(run: _Run, found: Found) -> Iterator[Finding]:
     """The training loss doubles again and again, to where it is a good part of that of guessing."""
-    if found.keys() - {"learning_rate_too_high"} or (run.batchnorm and run.learned > LEARNED):
-        return  # running statistics that lag behind make the loss in evaluation mode jump
+    if found.keys() - {"learning_rate_too_high"} or run.kept > LEARNED_ALL:
+        return
+    if run.batchnorm and run.learned > LEARNED:  # running statistics that lag behind make it jump in evaluation mode
+        return
     climbs, trough, peak, rising = [], math.inf, -math.inf, False
     for step, loss in zip(run.steps.tolist(), (run.loss + 1e-9 * run.guessing).tolist(), strict=True):
         if rising and loss < peak / SWING:
