@@ -115,9 +115,18 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     last = {key: float(rows[-1][f"point/{key}"]) for key in "xy"}
     assert summary["recovered"] == {"x": {"true": 0.0, "found": last["x"]}, "y": {"true": 1.0, "found": last["y"]}}
     assert last == pytest.approx({"x": 0, "y": 1}, abs=1e-3)
+    assert summary["health"] == []  # rules for networks say nothing of a function
     assert b"path" in b"".join(path.read_bytes() for path in directory.glob("events*"))
     series, _ = read_event_folder(directory, [path.name for path in directory.glob("events*")])
     assert series["point/x"].values.tolist() == pytest.approx([float(row["point/x"]) for row in rows])
+
+
+def test_a_run_that_leaves_all_bounds_is_told_so(tmp_path: Path) -> None:
+    config = make_config("problem=beale", "optimizer=sgd", epochs=20, **{"optimizer.lr": 1.0})
+    (directory,) = record([config], tmp_path, data.load(config.data))
+    summary = json.loads((directory / "summary.json").read_text())
+    assert [finding["finding"] for finding in summary["health"]] == ["not_finite"]
+    assert summary["stopped_by"] == "diverged"
 
 
 def test_a_sweep_draws_its_paths(cli: Cli, tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_rivals(default: facts.Trace, by_hand: ByHand) -> None:
 # ------------------------------------------------------------------ the trainer's own steps
 
 CONFIGS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
-    ((), {}),
+    ((), {"data.train_size": 10}),  # two steps an epoch
     (("optimizer=sgd",), {"model.dropout": 0.4, "model.input_dropout": 0.2, "optimizer.momentum": 0.9}),
     ((), {"model.batchnorm": True, "model.dropout": 0.3, "clip_norm": 0.3, "model.depth": 2, "model.width": [6, 5]}),
     (("optimizer=adamw", "schedule=cosine"), {"model.batchnorm": True, "model.batchnorm_position": "after"}),
