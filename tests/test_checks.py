@@ -61,8 +61,8 @@ def own(**arguments: Any) -> Config:
     [
         {"model.dropout": 0.5, "data.label_noise": 0.2},
         {"model.batchnorm": True, "loss.label_smoothing": 0.1},
-        {"model.activation": "sigmoid", "optimizer.lr": 0.01},
-        {"loss.name": "mse"},
+        pytest.param({"model.activation": "sigmoid", "optimizer.lr": 0.01}, marks=pytest.mark.slow),
+        pytest.param({"loss.name": "mse"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_sound_network_fits_a_batch_and_has_right_gradients(values: dict[str, Any]) -> None:
@@ -91,7 +91,8 @@ def test_who_of_a_stack_cannot_fit_a_batch_is_told(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("modules")
-def test_modules_of_the_users_own() -> None:
+def test_modules_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "ONE_BATCH_STEPS", 60)
     data = small_data("digits", torch.float32)
     assert checks.wrong_gradients(own(), data) == []
     wrong = checks.wrong_gradients(own(wrong=True), data)

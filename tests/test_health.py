@@ -20,7 +20,12 @@ from trainer.train import Stack, train
 
 DATA = torch.float32
 ILL: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [  # finding, choices, values, where
-    ("vanishing_gradients", (), {"model.depth": 20, "model.activation": "sigmoid"}, "layers.0 to layers.19"),
+    (
+        "vanishing_gradients",
+        (),
+        {"model.depth": 20, "model.activation": "sigmoid", "epochs": 3},
+        "layers.0 to layers.19",
+    ),
     ("vanishing_gradients", (), {"model.depth": 16, "model.init_scale": 0.5}, "layers.0 to layers.15"),
     ("exploding_gradients", (), {"model.depth": 9, "model.init": "he_normal", "model.init_scale": 4.0}, "layers.0 to "),
     ("dead_units", (), {"model.bias_init": -20.0}, "layers.act0, layers.act1"),
@@ -38,8 +43,8 @@ WELL: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     ((), {}),
     (("optimizer=sgd",), {"optimizer.momentum": 0.9, "optimizer.lr": 0.03}),
     (("optimizer=adamw", "schedule=cosine"), {"model.dropout": 0.5, "optimizer.weight_decay": 0.1}),
-    ((), {"model.batchnorm": True, "model.depth": 20, "model.width": 32}),
-    ((), {"model.depth": 6, "model.init": "he_normal", "epochs": 40}),  # overfits
+    ((), {"model.batchnorm": True, "model.depth": 12, "model.width": 32}),
+    ((), {"model.depth": 4, "model.init": "he_normal", "epochs": 25}),  # overfits
     ((), {"model.activation": "tanh", "model.batchnorm": True, "model.batchnorm_position": "after"}),
     ((), {"data.label_noise": 0.4, "loss.label_smoothing": 0.1}),
     ((), {"loss.name": "mse"}),
