@@ -139,9 +139,9 @@ def test_one_class_in_the_labels_and_in_the_predictions(tmp_path: Path) -> None:
     assert [(found.finding, found.where) for found in recorder.found] == [("one_class", "labels")]
     rows, start = sound()
     for row in rows[5:]:
-        row |= {"eval/train_loss": 2.2, "eval/top_class": 1.0}
+        row |= {"eval/train_loss": 2.1, "eval/top_class": 1.0}
     for row in rows[:5]:
-        row["eval/train_loss"] = 2.2
+        row["eval/train_loss"] = 2.1
     (found,) = judge(rows, start, CONFIG)
     assert (found.finding, found.where, found.step) == ("one_class", "predictions", 60)
 

@@ -29,7 +29,7 @@ DEAD = (0.65, 0.8)  # share of a layer's units, and more by so much over the roo
 SATURATED = (0.1, 0.4)
 LEARNED = 0.5  # share of the loss of guessing that a run has taken off, from which on ambiguous signs do not count
 LEARNED_ALL = 0.9
-STILL = 0.02  # below this share it has learned nothing
+STILL = 0.05  # below this share it has learned nothing
 INPUT_RMS = (0.05, 4.0)  # of what should be about 1
 INPUT_OFFSET = 3.0  # mean over standard deviation
 FEATURE_RATIO = 30.0  # largest standard deviation of a feature over the median one
@@ -42,7 +42,7 @@ GIANT_STEP = (1.0, 3.0, 1e3)  # length of the first step over that of the weight
 BIG_STEP = 0.02
 SMALL_STEP = 5e-4  # about 1e-3 is usual
 DECAY_SHARE = 0.4  # of weight decay in what moves the weights
-BY_HEART = (0.02, 0.3, 0.1)  # what validation gains at most where all is learned by heart: luck, or of what training
+BY_HEART = (0.02, 0.45, 0.1)  # what validation gains at most where all is learned by heart: luck, or of what training
 # has learned, but no more than the last
 ONE_CLASS = 0.95  # of the predictions
 MOST_LABELS = 0.9  # of the labels
