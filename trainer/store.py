@@ -23,6 +23,7 @@ from trainer.record import Recorder
 from trainer.train import Stack
 
 LARGEST_SHARE = 0.02  # of the time, that checkpoints by the minute may cost
+GUESSED_SPEED = 1e8  # bytes a second
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ class Keeper:
         self.stack, self.recorder = stack, recorder
         self.saved = time.perf_counter()
         self.epoch = stack.epoch  # at the last checkpoint
-        self.cost_s = 0.0  # of the last one
+        weights = sum(parameter.nbytes for parameter in stack.parameters.values())
+        self.cost_s = 4 * weights / GUESSED_SPEED  # of the last one; before there is one: weights, two moments, best
 
     def tick(self) -> None:
         """Called between two steps."""
