@@ -205,6 +205,7 @@ def test_a_dry_run_writes_nothing(cli: Cli, tmp_path: Path) -> None:
     assert "run 1 would fail: model.dropout: found 2, expected a number >= 0 and < 1" in out
     assert "4 of 8 runs would train, in 2 stacks; nothing was written" in out
     assert cli(f"{RUN} --dry-run")[1].endswith("1 of 1 runs would train, in 1 stacks; nothing was written\n")
+    assert cli(f"{SWEEP} seed=1,2 hydra/launcher=basic --dry-run")[0] == 2
     assert os.listdir(tmp_path) == []
 
 

@@ -43,6 +43,10 @@ def run(arguments: list[str]) -> int:
             flags, overrides = _resumed(flags, overrides)
             launcher.asked = launcher.Asked(_without_directory(overrides), "--dry-run" in flags)
             flags = [flag for flag in flags if flag != "--dry-run"]
+            foreign = [text for text in overrides if text.startswith(("hydra/launcher=", "hydra/sweeper="))]
+            foreign = [text for text in foreign if text not in ("hydra/launcher=stack", "hydra/sweeper=grid")]
+            if launcher.asked.dry_run and foreign:  # they would run
+                return report([f"--dry-run: nobody knows beforehand what {' '.join(foreign)} will do; leave one out"])
             if problems := diagnose.flag_problems(flags):
                 return report(problems)
             arguments = [*overrides, *flags, *_protect(flags, overrides)]  # Hydra wants them apart
