@@ -1,6 +1,7 @@
 """A run's directory: complete, exact, the same bits every time, and the member's own in any company."""
 
 import csv
+import io
 import json
 import math
 from dataclasses import fields
@@ -15,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import nn
 
+from trainer import files
 from trainer.config import Config
 from trainer.data import Dataset
 from trainer.events import Scalars, read_scalars
@@ -306,12 +308,13 @@ def test_a_module_of_ones_own_leaves_the_same_complete_directory_twice(tmp_path:
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_room(self: Path, data: bytes) -> int:
-        with open(self, "wb") as file:
-            file.write(data[: len(data) // 2])
-        raise OSError(28, "No space left on device", str(self))
+    class Full(io.FileIO):
+        def write(self, content: Any) -> int:
+            super().write(content[: len(content) // 2])
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", no_room)
+    real = open
+    monkeypatch.setattr(files, "open", lambda path, mode: (Full if mode == "wb" else real)(path, mode), raising=False)
 
 
 @pytest.mark.usefixtures("full_disk")
