@@ -362,7 +362,8 @@ def test_ctrl_c_in_the_middle_of_a_real_process(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_before_anything_began(tmp_path: Path) -> None:
-    code = "import sys, signal, os\nfrom trainer import __main__, app\n"
+    code = "import sys, signal, os\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # may be ignored here
+    code += "from trainer import __main__, app\n"
     code += "app.run = lambda arguments: os.kill(os.getpid(), signal.SIGINT)\n__main__.main()"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
