@@ -241,6 +241,8 @@ def _close_sweep(jobs: list[Job], code: int) -> int:
 
 
 def _os_problem(error: OSError, directory: Path | None) -> str:
+    if isinstance(error, BrokenPipeError):
+        return "nobody reads the output any more; write it to a file, and repeat the command to go on"
     where = error.filename or directory
     said = f"{where}: {error.strerror or error}" if where else f"{error.strerror or error}"
     return f"{said}; make room or choose another folder with hydra.run.dir=DIR"

@@ -209,6 +209,16 @@ class Composed:
         return out
 
 
+@dataclass
+class Base:
+    """What jobs that choose the same files of conf/ have in common."""
+
+    whole: DictConfig
+    raw: dict[str, Any]  # the task's part, interpolations as they are
+    hydra_yaml: str  # with markers where jobs differ
+    folder: str | None  # the jobs' directories by number lie there; None: they are named otherwise
+
+
 class Composer:
     """Composes jobs: once with Hydra for each choice of files, then by setting values on copies."""
 
@@ -216,22 +226,22 @@ class Composer:
         self.loader = hydra_context.config_loader
         self.master = master
         self.groups = set(self.loader.list_groups(""))
-        self.bases: dict[tuple[str, ...], tuple[DictConfig, dict[str, Any], str]] = {}
+        self.bases: dict[tuple[str, ...], Base] = {}
 
     def compose(self, number: int, overrides: list[str]) -> Composed:
         """The job's configuration. Raises ConfigError or one of Hydra's errors for an override that cannot be."""
         parsed = [(text, _parse(text)) for text in overrides]
         simple = [override for _, override in parsed if self._sets_a_value(override)]
-        base, raw, hydra_yaml = self._base(tuple(text for text, o in parsed if not self._sets_a_value(o)))
-        raw = copy.deepcopy(raw)
+        base = self._base(tuple(text for text, o in parsed if not self._sets_a_value(o)))
+        raw, hydra_yaml = copy.deepcopy(base.raw), base.hydra_yaml
         for override in simple:
             _set(raw, override.key_or_group, override.value())
         task = list(filter_overrides(overrides))
-        separate = base.hydra.job.config.override_dirname
+        separate = self.master.hydra.job.config.override_dirname
         dirname = separate.item_sep.join(
             sorted(t.replace("=", separate.kv_sep) for t in task if t.split("=")[0] not in separate.exclude_keys)
         )
-        directory = self._directory(base, number, dirname)
+        directory = f"{base.folder}/{number}" if base.folder else self._directory(base.whole, number, dirname)
         for marker, value in (
             (str(NUMBER_MARKER), number),
             ("__ID__", str(number)),
@@ -240,7 +250,7 @@ class Composer:
             (TASK_MARKER, task),
         ):
             hydra_yaml = hydra_yaml.replace(marker, json.dumps(value))
-        return Composed(number, directory, dirname, task, raw, _resolve(raw), hydra_yaml, base)
+        return Composed(number, directory, dirname, task, raw, _resolve(raw), hydra_yaml, base.whole)
 
     def _sets_a_value(self, override: Override) -> bool:
         """Whether an override does nothing but give an existing key a plain value."""
@@ -249,15 +259,17 @@ class Composer:
         own = key not in self.groups and "/" not in key and not key.startswith("hydra.")
         return plain and own and "${" not in str(value)
 
-    def _base(self, overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any], str]:
-        """(whole, task part unresolved, hydra.yaml with markers) of what Hydra composes from these overrides."""
+    def _base(self, overrides: tuple[str, ...]) -> Base:
+        """What Hydra composes from these overrides."""
         if overrides not in self.bases:
             whole = self.loader.load_sweep_config(self.master, list(overrides))
             OmegaConf.set_readonly(whole.hydra, False)
             OmegaConf.set_struct(whole, False)
             task = OmegaConf.to_container(whole, resolve=False)
             assert isinstance(task, dict)
-            del task["hydra"]
+            sweep = task.pop("hydra")["sweep"]
+            numbered = sweep["subdir"] == "${hydra.job.num}" and "hydra.job" not in sweep["dir"]
+            folder = str(Path(str(whole.hydra.sweep.dir))) if numbered else None
             hydra = copy.deepcopy(whole)
             for key in task:
                 del hydra[key]
@@ -266,7 +278,7 @@ class Composer:
             hydra.hydra.overrides.task = [TASK_MARKER]
             hydra.hydra.runtime.output_dir = "__OUTPUT_DIR__"
             text = re.sub(rf"\n *- {TASK_MARKER}", f" {TASK_MARKER}", OmegaConf.to_yaml(hydra))  # a list in a line
-            self.bases[overrides] = whole, {str(k): v for k, v in task.items()}, text
+            self.bases[overrides] = Base(whole, {str(k): v for k, v in task.items()}, text, folder)
         return self.bases[overrides]
 
     def _directory(self, base: DictConfig, number: int, dirname: str) -> str:

@@ -100,17 +100,24 @@ class DropoutNoise:
 
     Input and hidden layers have a stream each: a member without the one then reads the same numbers for the other,
     whether its neighbours have both or not. Drawn 64 bits at a time into a buffer: a Bernoulli draw for each unit
-    costs thirty times as much on a CPU. What a member reads does not depend on who else is in the stack.
+    costs thirty times as much on a CPU. What a member reads does not depend on who else is in the stack. A member
+    without a seed has no dropout of this purpose: it draws nothing, and reads zeros.
     """
 
     CAPACITY = 2**17  # numbers a member and refill; part of the stream's definition
 
-    def __init__(self, seeds: Sequence[int], device: torch.device, purpose: str = "dropout") -> None:
+    def __init__(self, seeds: Sequence[int | None], device: torch.device, purpose: str = "dropout") -> None:
         self.device = device
-        self.generators = [torch.Generator(device=device).manual_seed(stream_seed(seed, purpose)) for seed in seeds]
+        self.generators = [
+            None if seed is None else torch.Generator(device=device).manual_seed(stream_seed(seed, purpose))
+            for seed in seeds
+        ]
         self.buffer = torch.empty(len(seeds), 0, dtype=torch.int16, device=device)
-        self.before = [generator.get_state() for generator in self.generators]  # states before the buffer was drawn
+        self.before = self._states()  # before the buffer was drawn
         self.position = 0
+
+    def _states(self) -> list[Tensor | None]:
+        return [None if generator is None else generator.get_state() for generator in self.generators]
 
     def take(self, n: int) -> Tensor:
         """The next n numbers of every stream: (K, n) int16, uniform on [-2^15, 2^15)."""
@@ -121,9 +128,9 @@ class DropoutNoise:
 
     def _refill(self, n: int) -> None:
         words = torch.empty(len(self.generators), n // 4, dtype=torch.int64, device=self.device)
-        self.before = [generator.get_state() for generator in self.generators]
+        self.before = self._states()
         for row, generator in zip(words, self.generators, strict=True):
-            row.random_(-(2**63), None, generator=generator)
+            row.zero_() if generator is None else row.random_(-(2**63), None, generator=generator)
         self.buffer = words.view(torch.int16)
         self.position = 0
 
@@ -133,20 +140,24 @@ class DropoutNoise:
         self.before = [self.before[k] for k in members]
         self.buffer = self.buffer[list(members)]
 
-    def member_state(self, k: int) -> dict[str, Tensor | int]:
+    def member_state(self, k: int) -> dict[str, Tensor | int | None]:
         """All that member k's stream needs to go on: see load_member_states."""
         return {"generator": self.before[k], "drawn": self.buffer.shape[1], "position": self.position}
 
-    def load_member_states(self, states: Sequence[dict[str, Tensor | int]]) -> None:
+    def load_member_states(self, states: Sequence[dict[str, Tensor | int | None]]) -> None:
         """Put every stream back where its state was taken (all at the same position: members march in step)."""
         for generator, state in zip(self.generators, states, strict=True):
-            assert isinstance(state["generator"], Tensor)
-            generator.set_state(state["generator"])
+            if generator is not None:
+                assert isinstance(state["generator"], Tensor)
+                generator.set_state(state["generator"])
+        drawn, position = states[0]["drawn"], states[0]["position"]
+        assert isinstance(drawn, int)
+        assert isinstance(position, int)
         self.buffer = self.buffer[:, :0]
-        self.before = [generator.get_state() for generator in self.generators]
-        if drawn := int(states[0]["drawn"]):
+        self.before = self._states()
+        if drawn:
             self._refill(drawn)
-        self.position = int(states[0]["position"])
+        self.position = position
 
 
 class StackedDropout(nn.Module):
@@ -235,7 +246,14 @@ class Mlp(_Stacked):
         assert all(shape_key(c) == shape_key(first) for c in configs), "members of a stack have one shape"
         members = len(configs)
         keys = ("dropout", "input_dropout")
-        self.noises = {key: DropoutNoise(seeds, torch.device(device), key) for key in keys}
+        self.noises = {
+            key: DropoutNoise(
+                [seed if getattr(c, key) else None for c, seed in zip(configs, seeds, strict=True)],
+                torch.device(device),
+                key,
+            )
+            for key in keys
+        }
         self.layers = nn.Sequential(
             _layers(
                 first,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from typing import NamedTuple
 
@@ -71,21 +72,19 @@ def first_layer(weights: np.ndarray, shape: tuple[int, ...], most: int = 64) -> 
     scale = np.abs(planes).max() or 1.0
     if not math.isfinite(scale):
         planes, scale = np.nan_to_num(planes, nan=0.0, posinf=0.0, neginf=0.0), 1.0
-    z = (planes / scale)[..., None]
-    colours = np.where(z > 0, _towards(BAD, z), _towards(GOOD, -z)).astype(np.uint8)
+    levels = np.rint(127 + 127 * np.clip(planes / scale, -1, 1)).astype(np.uint8)
     height, width = shape[1:]
-    zoom, gap, columns = max(1, 56 // max(height, width)), 8, min(8, len(colours))
-    rows = -(-len(colours) // columns)
+    zoom, gap, columns = max(1, 56 // max(height, width)), 8, min(8, len(levels))
+    rows = -(-len(levels) // columns)
     cell_height, cell_width = height * zoom + gap, width * zoom + gap
-    sheet = np.full((rows * cell_height + gap, columns * cell_width + gap, 3), 255, np.uint8)
-    for i, tile in enumerate(colours.repeat(zoom, 1).repeat(zoom, 2)):
+    sheet = np.full((rows * cell_height + gap, columns * cell_width + gap), 127, np.uint8)
+    for i, tile in enumerate(levels.repeat(zoom, 1).repeat(zoom, 2)):
         y, x = i // columns * cell_height + gap, i % columns * cell_width + gap
         sheet[y : y + height * zoom, x : x + width * zoom] = tile
-    return encode(Image.fromarray(sheet))
-
-
-def _towards(colour: tuple[int, int, int], depth: np.ndarray) -> np.ndarray:
-    return 255 + (np.array(colour) - 255) * np.clip(depth, 0, 1)
+    colours = [_mix(PAPER, BAD if z > 0 else GOOD, abs(z) / 127) for z in range(-127, 128)]
+    image = Image.fromarray(sheet).convert("P")
+    image.putpalette(list(itertools.chain.from_iterable(colours)))
+    return encode(image)
 
 
 def _mix(a: tuple[int, int, int], b: tuple[int, int, int], t: float) -> tuple[int, int, int]:

@@ -31,7 +31,8 @@ from trainer.train import Stack, train
 MEMORY_SHARE = 0.5  # of what is free, for all stacks in training
 SMALLEST_SHARE = 8  # members of a stack that was cut for another worker; two of these beat one of 16 on one core
 MOST_PARTS = 3  # stacks of one size that a worker trains one after the other
-EVEN_ENOUGH = 1.15  # load of the busiest worker, relative to the mean
+EVEN_ENOUGH = 1.2  # load of the busiest worker, relative to the mean
+FEATURES = 64  # of inputs and outputs, for comparing costs: what they are only the data know
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}  # what is wrong with all files, not with one
 
 
@@ -142,7 +143,7 @@ def plan_side_by_side(jobs: Sequence[Job], max_members: int) -> tuple[list[list[
 
 
 def plan(jobs: Sequence[Job], max_members: int, workers: int = 1) -> list[list[Job]]:
-    """The stacks, largest first: jobs with equal `stack_key`, at most max_members each.
+    """The stacks, costliest first: jobs with equal `stack_key`, at most max_members each.
 
     Cut further, while that leaves SMALLEST_SHARE members, until `workers` can share them out evenly. Inside a stack
     members with equal optimizer and schedule stand together: each such span is one param group.
@@ -154,28 +155,44 @@ def plan(jobs: Sequence[Job], max_members: int, workers: int = 1) -> list[list[J
     for group in groups.values():
         group.sort(key=_span_key)
     stacks: list[list[Job]] = []
-    even = EVEN_ENOUGH * len(jobs) / workers
+    even = EVEN_ENOUGH * _cost(jobs) / workers
     for parts in range(1, MOST_PARTS + 1):
         stacks = [piece for group in groups.values() for piece in _cut(group, even / parts, max_members)]
-        stacks.sort(key=len, reverse=True)
+        stacks.sort(key=_cost, reverse=True)
         if _longest(stacks, workers) <= even:
             break
     return stacks
 
 
 def _cut(jobs: list[Job], wanted: float, max_members: int) -> list[list[Job]]:
-    """Jobs in equal pieces of the size wanted, or of SMALLEST_SHARE where that is more; never above max_members."""
-    pieces = max(min(math.ceil(len(jobs) / wanted), len(jobs) // SMALLEST_SHARE), math.ceil(len(jobs) / max_members))
+    """Jobs in equal pieces of the cost wanted, or of SMALLEST_SHARE where that is more; never above max_members."""
+    enough = min(math.ceil(_cost(jobs) / wanted), len(jobs) // SMALLEST_SHARE)
+    pieces = max(enough, math.ceil(len(jobs) / max_members))
     edges = [len(jobs) * i // pieces for i in range(pieces + 1)]
     return [jobs[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
-def _longest(stacks: Sequence[Sequence[Job]], workers: int) -> int:
-    """Members that the busiest worker trains, where each takes the largest stack left when it has nothing to do."""
-    loads = [0] * workers
+def _longest(stacks: Sequence[Sequence[Job]], workers: int) -> float:
+    """Cost of what the busiest worker trains, where each takes the next stack when it has nothing to do."""
+    loads = [0.0] * workers
     for stack in stacks:
-        loads[loads.index(min(loads))] += len(stack)
+        loads[loads.index(min(loads))] += _cost(stack)
     return max(loads)
+
+
+def _cost(jobs: Sequence[Job]) -> float:
+    """About how long jobs train in a stack, relative to others of the same data, in products with a weight."""
+    return sum(_cost_of(job.config) for job in jobs if job.config is not None)
+
+
+def _cost_of(config: Config) -> float:
+    network = config.model
+    if not isinstance(network, Mlp):
+        return 1.0
+    sizes = [FEATURES, *network.widths, FEATURES]
+    weights = sum(a * b for a, b in itertools.pairwise(sizes))
+    per_unit = 15 + 50 * network.batchnorm + 40 * (network.dropout > 0)  # activations are moved, not multiplied
+    return (config.steps or config.epochs) * (weights + per_unit * sum(network.widths))
 
 
 def stack_key(config: Config) -> tuple[object, ...] | None:
@@ -187,11 +204,9 @@ def stack_key(config: Config) -> tuple[object, ...] | None:
     network = config.model
     if isinstance(network, CustomModel):
         return None
-    # who drops nothing need not draw masks
-    dropout = (network.dropout > 0, network.input_dropout > 0) if isinstance(network, Mlp) else None
     shared = (config.steps, config.accumulate, config.device, config.threads, config.deterministic)
     data = replace(config.data, label_noise=0.0, shuffle=True)
-    return model.shape_key(network), dropout, data, config.loss, config.record.every, shared
+    return model.shape_key(network), data, config.loss, config.record.every, shared
 
 
 def _span_key(job: Job) -> str:
