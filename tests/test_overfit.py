@@ -1,6 +1,7 @@
 """The verdict on one run: every label, the laws it obeys, the traps it knows, bad input, cost."""
 
 import json
+import math
 import time
 
 import numpy as np
@@ -199,6 +200,20 @@ def test_a_resumed_run_counts_its_last_values() -> None:
 def test_constant_losses_of_any_length(n: int) -> None:
     assert judge([2.0] * n, [1.0] * n).verdict == ("too_short" if n == 1 else "underfit")
     assert judge([2.0] * n, None).verdict == ("too_short" if n == 1 else "underfit")
+
+
+def test_a_loss_that_falls_and_never_below_guessing_has_learned_nothing() -> None:
+    """A smooth fall far above its own noise, from 2.3039 to 2.3030, where guessing costs 2.3026: ten classes."""
+    curve = 2.3030 + 0.0009 * np.exp(-T / 10)
+    assert judge(curve, curve).verdict == "healthy"
+    found = judge(curve, curve, guessing=math.log(10))
+    assert found.verdict == "underfit"
+    assert found.sentence == (
+        "nothing was learned: training loss fell to 2.303, and predictions that do not look at the input cost 2.303"
+    )
+    assert judge(curve, curve, guessing=2.4).verdict == "healthy"  # 4 % below
+    assert judge(TRAIN, OVERFIT, guessing=2 * TRAIN[0]).verdict == "overfit"
+    assert judge(curve - 3, curve - 3, guessing=-0.7).verdict == "healthy"  # a share of a negative loss says nothing
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

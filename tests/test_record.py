@@ -16,12 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import nn
 
-from trainer import files
+from trainer import files, overfit
 from trainer.config import Config
 from trainer.data import Dataset
 from trainer.events import Scalars, read_scalars
 from trainer.record import NO_HYPERPARAMETERS
-from trainer.train import judge
 
 FILES = ["checkpoints/best.pt", "checkpoints/last.pt", "metrics.csv", "summary.json", "trainer.log"]
 NAMES = [f"layers.{i}.{part}" for i in range(3) for part in ("weight", "bias")]
@@ -118,7 +117,11 @@ def test_the_summary_agrees_with_the_curves(default: Path) -> None:
     assert found["parameters"] == 64 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
     assert found["final"] == table[-1]
     assert found["best"] == min(table, key=lambda row: row["val/loss"])
-    assert found["verdict"] == json.loads(json.dumps(judge(table).to_json()))
+    losses, accuracies = (
+        [[row[tag + kind] for row in table] for tag in ("eval/train_", "val/")] for kind in ("loss", "accuracy")
+    )
+    verdict = overfit.judge(*losses, *accuracies, guessing=found["start"]["guessing_loss"])
+    assert found["verdict"] == json.loads(json.dumps(verdict.to_json()))
     for name, prefix in (("best", "test/"), ("last", "test/last_")):
         for key in ("loss", "accuracy"):
             recorded = scalars(default)[prefix + key].values[0]

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trainer import model
+from trainer import model, overfit
 from trainer.config import Config, ConfigError
 from trainer.data import EpochOrder, split
-from trainer.train import Stack, evaluate, judge, look_at_start, train_step
+from trainer.train import Stack, evaluate, look_at_start, train_step
 
 Choice = tuple[tuple[str, ...], dict[str, Any]]
 MIXED: list[Choice] = [  # of optimizers, dropout, schedules, clipping, noise, init, seeds, budgets, early stopping
@@ -384,7 +384,8 @@ def test_early_stopping_by_the_verdict(patience: int | None) -> None:
         {"epoch": e, "step": e, "eval/train_loss": 3 - 0.07 * e, "val/loss": v}
         for e, v in zip(epochs, losses, strict=True)
     ]
-    called = [judge(rows[: n + 1]).verdict == "overfit" for n in range(len(rows))]
+    curves = [[row[tag] for row in rows] for tag in ("eval/train_loss", "val/loss")]
+    called = [overfit.judge(*(curve[:n] for curve in curves)).verdict == "overfit" for n in range(1, len(rows) + 1)]
     assert not any(called[:10])
     assert all(called[30:])
     values = {"early_stopping.monitor": "verdict", "early_stopping.patience": patience}

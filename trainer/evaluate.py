@@ -30,14 +30,17 @@ def evaluate(
     """
     paths = list(paths)
     runs, problems = find_runs(paths, train_tag, val_tag)
-    verdicts = [
-        overfit.judge(run.train_loss, run.val_loss, run.train_accuracy, run.val_accuracy, run.epochs) for run in runs
-    ]
+    verdicts = [_verdict(run) for run in runs]
     compared = [_as_compared(run, verdict) for run, verdict in zip(runs, verdicts, strict=True)]
     comparison = vars(compare.compare(compared))
     judged = [_judged(run, one) for run, one in zip(runs, compared, strict=True)]
     found = {"paths": [os.fspath(path) for path in paths], "runs": judged, **comparison, "problems": problems}
     return plain(found), runs
+
+
+def _verdict(run: Curves) -> overfit.Verdict:
+    guessing = _number(_section(run.summary, "start").get("guessing_loss"))  # what ours knows of its targets
+    return overfit.judge(run.train_loss, run.val_loss, run.train_accuracy, run.val_accuracy, run.epochs, guessing)
 
 
 def _as_compared(run: Curves, verdict: overfit.Verdict) -> compare.Run:

@@ -37,6 +37,7 @@ NOISE_EPOCHS = 10  # epochs up to the minimum that it takes to know the noise of
 INFINITE = 1e150  # a loss beyond this is taken as infinite: its square is
 FIRST_EPOCH = 3.0  # the first epoch counts for at most this many times the range of all others
 NOTHING_LEARNED = 3.0  # a fall of the training loss within this many of its own noise
+GUESSED = 0.99  # share of what guessing costs above which a training loss has learned nothing
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,12 @@ def judge(
     train_accuracy: Curve | None = None,
     val_accuracy: Curve | None = None,
     epochs: Curve | None = None,
+    guessing: float | None = None,
 ) -> Verdict:
     """Judge a run, finished or still going, from one value an epoch of each curve.
 
     `epochs` are the values' x (default 1..n), in any order; of a repeated x the last value counts (a resumed run).
+    `guessing`, where it is known, is the training loss of the best prediction that does not look at the input.
     Losses may be negative and hold nan and inf. Two losses of different lengths are taken to span the same run; curves
     with x of their own go through `align` first. Raises ValueError where lengths do not fit together.
     """
@@ -93,7 +96,7 @@ def judge(
     if (diverged := _non_finite_from(table, has_val)) is not None:
         return diverged
     table = without_repeats(table[:, np.isfinite(table[1]) & (table[2] > -np.inf)])  # nan > -inf is False
-    return _judge_tidy(table, has_val)
+    return _judge_tidy(table, has_val, guessing)
 
 
 def _non_finite_from(table: Floats, has_val: bool) -> Verdict | None:
@@ -120,14 +123,14 @@ def _non_finite_from(table: Floats, has_val: bool) -> Verdict | None:
     return None
 
 
-def _judge_tidy(table: Floats, has_val: bool) -> Verdict:
+def _judge_tidy(table: Floats, has_val: bool, guessing: float | None) -> Verdict:
     """Judge curves in order of x, finite but for +inf in the validation loss, without repeats."""
     x, train, val, _, val_accuracy = table
     n = len(x)
     if n < MIN_EPOCHS and not (n > 1 and np.ptp(train) == 0 and np.all(val == val[0])):
         sentence = f"{n} epoch{'' if n == 1 else 's'} with finite losses: a verdict takes at least {MIN_EPOCHS}"
         return Verdict("too_short", None, None, sentence, {"epochs": n})
-    evidence: Evidence = {"epochs": n, **_train_evidence(train)}
+    evidence: Evidence = {"epochs": n, "guessing_loss": guessing, **_train_evidence(train)}
     if not has_val:
         label = _train_label(evidence) or "too_short"
         return Verdict(label, None, None, _sentence(label, None, None, evidence), evidence)
@@ -277,7 +280,13 @@ def _train_label(evidence: Evidence) -> str | None:
     start, end, low, noise = (float(evidence[f"train_{key}"] or 0.0) for key in ("start", "end", "low", "noise"))
     if end - low > max(LOST * (start - low), 6 * noise):
         return "diverged"
-    return "underfit" if start - end <= NOTHING_LEARNED * noise else None
+    return "underfit" if start - end <= NOTHING_LEARNED * noise or _only_guesses(evidence) else None
+
+
+def _only_guesses(evidence: Evidence) -> bool:
+    """Whether the training loss never fell below what predictions cost that do not look at the input."""
+    guessing = float(evidence["guessing_loss"] or 0.0)
+    return guessing > 0 and float(evidence["train_low"] or 0.0) > GUESSED * guessing
 
 
 def _label(evidence: Evidence) -> str:
@@ -315,6 +324,11 @@ def _sentence(label: str, best: float | None, onset: float | None, evidence: Evi
         return f"no validation loss: whether the {e['epochs']:g} epochs overfit cannot be seen"
     if label == "diverged":
         return f"training loss has come back up from {e['train_low']:.4g} to {e['train_end']:.4g} and stays there"
+    if label == "underfit" and _only_guesses(evidence):
+        return (
+            f"nothing was learned: training loss fell to {e['train_low']:.4g}, and predictions that do not look at the "
+            f"input cost {e['guessing_loss']:.4g}"
+        )
     if label == "underfit" and e["train_start"] - e["train_end"] <= NOTHING_LEARNED * e["train_noise"]:
         return f"nothing was learned: training loss went from {e['train_start']:.4g} to {e['train_end']:.4g}"
     if label == "underfit":

@@ -28,7 +28,7 @@ from trainer.files import Growing
 from trainer.problems import PROBLEMS
 from trainer.progress import Reporter
 from trainer.recovered import recovered
-from trainer.train import Member, Stack, evaluate_test, judge
+from trainer.train import Member, Stack, evaluate_test
 
 FLUSH_STEPS = 1024
 FLUSH_S = 2.0
@@ -276,7 +276,7 @@ class Recorder:
 
     def _summary(self, stack: Stack, member: Member, reason: str, test: dict[str, Any]) -> dict[str, Any]:
         rows = member.rows
-        verdict = judge(rows).to_json()
+        verdict = member.judge().to_json()
         found = [
             *member.findings,
             *health.judge(rows, member.start, member.config.flat(), member.not_finite),

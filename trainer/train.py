@@ -76,7 +76,7 @@ class Member:
                 self.waited += 1
         patience = stopping.patience
         if stopping.monitor is Monitor.verdict:
-            self.overfit_for = self.overfit_for + 1 if judge(self.rows).verdict == "overfit" else 0
+            self.overfit_for = self.overfit_for + 1 if self.judge().verdict == "overfit" else 0
             self.waited, patience = self.overfit_for, patience or 1
         if not all(math.isfinite(v) for tag, v in row.items() if tag.startswith("weight_norm/")):
             return "diverged"
@@ -84,20 +84,21 @@ class Member:
             return "early_stopping"
         return None
 
+    def judge(self) -> overfit.Verdict:
+        """The verdict on the epochs so far."""
+        rows = self.rows
 
-def judge(rows: Sequence[dict[str, float]]) -> overfit.Verdict:
-    """The verdict on a run's rows so far."""
+        def column(tag: str) -> list[float] | None:
+            return [row[tag] for row in rows] if rows and tag in rows[0] else None
 
-    def column(tag: str) -> list[float] | None:
-        return [row[tag] for row in rows] if rows and tag in rows[0] else None
-
-    return overfit.judge(
-        column("eval/train_loss") or [],
-        column("val/loss"),
-        column("eval/train_accuracy"),
-        column("val/accuracy"),
-        [row["epoch"] for row in rows],
-    )
+        return overfit.judge(
+            column("eval/train_loss") or [],
+            column("val/loss"),
+            column("eval/train_accuracy"),
+            column("val/accuracy"),
+            [row["epoch"] for row in rows],
+            self.start.get("guessing_loss"),
+        )
 
 
 class Observer(Protocol):
