@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,8 @@ def sweep(n: int, only: str) -> None:
             _growth(config, dataset)
         if "t" in only:
             _thousand(folder, n)
+        if "s" in only:
+            _side_by_side(folder, n)
         if "m" in only:
             _mnist_stack(n)
 
@@ -261,8 +264,20 @@ def _thousand(folder: str, n: int) -> None:
     say(
         "1,000 runs in one sweep / 100, time a run, 10 epochs",
         pairs(lambda: run(1000), lambda: run(100), max(1, n // 3)),
-        "0.8 to 1.2",
+        "at most 1.2",
     )
+
+
+def _side_by_side(folder: str, n: int) -> None:
+    """Two commands at once on one machine: each trains a stack with as many threads as there are cores."""
+    call = ["-m", "trainer", "-m", "seed=range(15)"]
+    with ThreadPoolExecutor(2) as pool:
+        both = lambda: seconds(lambda: [*pool.map(lambda _: command(*call, folder=folder), range(2))])  # noqa: E731
+        say(
+            "two sweeps of 15 runs at once / one alone",
+            pairs(both, lambda: command(*call, folder=folder), n),
+            "about 2",
+        )
 
 
 def _mnist_stack(n: int) -> None:
@@ -369,7 +384,9 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["single", "sweep", "health"])
     parser.add_argument("--n", type=int, default=3)
     parser.add_argument(
-        "--only", default="abcdktm", help="parts of sweep: peers a b c d, k growth, t 1,000 runs, m MNIST"
+        "--only",
+        default="abcdktsm",
+        help="parts of sweep: peers a b c d, k growth, t 1,000 runs, s two at once, m MNIST",
     )
     chosen = parser.parse_args()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

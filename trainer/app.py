@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from trainer.stack import Job
 
 
+# Rounds that a thread of OpenMP (libgomp) waits for the others before it sleeps. With its own 300,000 two runs at once on
+# one machine wait for each other ten times as long as they compute (`benchmark.py sweep --only s`).
+SPINS = "1000"
 _refused: list[Exception] = []  # why the run of this command line was refused
 
 
@@ -32,6 +35,7 @@ def run(arguments: list[str]) -> int:
     """Run a command line; the exit code: 0, 1 where a run of a sweep failed, 2 for a user's mistake, 128 + signal."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise, so that we say it in our words
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic=true wants on a GPU
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     sys.path.insert(0, os.getcwd())  # for model._target_ of the user's own, also from the console script
     launcher.register()
     launcher.finished.clear()
