@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from trainer.stack import Job
 
 
-# Rounds that a thread of OpenMP (libgomp) waits for the others before it sleeps. With its own 300,000 two runs at once on
-# one machine wait for each other ten times as long as they compute (`benchmark.py sweep --only s`).
+# Rounds that a thread of OpenMP (libgomp) waits for the others before it sleeps. With its own 300,000, two runs at once
+# on one machine wait for each other ten times as long as they compute (`benchmark.py sweep --only s`).
 SPINS = "1000"
 _refused: list[Exception] = []  # why the run of this command line was refused
 

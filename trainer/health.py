@@ -408,7 +408,8 @@ def _decay(run: _Run, found: Found) -> Iterator[Finding]:
             share = run.column("lr")[:, None] * decay / run.updates
         else:
             share = decay * norms / run.table("grad_norm", run.weights)
-        share_W = np.nan_to_num(np.nanmedian(share, axis=0), nan=math.inf, posinf=math.inf)
+        unknown = np.isnan(share).all(axis=0)  # no gradient and no weight left, at every epoch
+        share_W = np.nanmedian(np.where(unknown, math.inf, share), axis=0)
         shrunk_W = norms[-1] / [run.start[f"weight_norm/{name}"] for name in run.weights]
     slightly, far, all_but = ((shrunk_W < x) for x in (0.97, 0.8, 0.2))
     ruled = (slightly & (share_W > 5 * DECAY_SHARE)) | (far & (share_W > DECAY_SHARE)) | all_but
