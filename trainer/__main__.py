@@ -6,11 +6,9 @@ import os
 import sys
 import threading
 
-ALLOCATIONS = 200_000  # between two searches for garbage: with Python's 700 they are a third of importing torch
-
 
 def main() -> None:
-    gc.set_threshold(ALLOCATIONS)
+    gc.disable()  # searching for garbage takes a third of importing torch; stack.train_jobs enables it
     try:
         from trainer import app
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import gc
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -118,6 +119,7 @@ def train_jobs(
     other at every operation, cores with a stack each do not. Each job ends completed, interrupted (`stop` said so) or
     failed with its own error; none harms another. parts: the stacks, where they are known already.
     """
+    gc.enable()  # a command starts without
     if parts is None:
         stacks, side_by_side = plan_side_by_side([job for job in jobs if job.status == "waiting"], max_members)
         parts = [Part(members, workers=side_by_side) for members in stacks]
