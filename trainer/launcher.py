@@ -237,7 +237,7 @@ class Composer:
         for override in simple:
             _set(raw, override.key_or_group, override.value())
         task = list(filter_overrides(overrides))
-        separate = self.master.hydra.job.config.override_dirname
+        separate = base.whole.hydra.job.config.override_dirname  # a choice of files may set it
         dirname = separate.item_sep.join(
             sorted(t.replace("=", separate.kv_sep) for t in task if t.split("=")[0] not in separate.exclude_keys)
         )

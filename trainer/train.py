@@ -25,7 +25,7 @@ from trainer.health import Finding, NotFinite
 from trainer.look import LOOK_EXAMPLES, Look, input_statistics, top_class_K
 from trainer.optim import MemberOptimizers, lr_schedule
 
-EVALUATION_FLOATS = 2**19  # inputs of an evaluation batch, all members together: what a core's cache holds
+EVALUATION_FLOATS = 2**19  # inputs of an evaluation batch, all members together: more leave a core's cache
 EVALUATION_TILE = 64  # its examples are a multiple of it: a product with 91 columns takes as long as one with 128
 
 
