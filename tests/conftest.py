@@ -128,12 +128,19 @@ def run(configs: Sequence[Config], dataset: Dataset, every: int = 1, stop: Calla
 
 
 def record(
-    configs: Sequence[Config], directory: Path, dataset: Dataset | None = None, stop: Callable[[], bool] = lambda: False
+    configs: Sequence[Config],
+    directory: Path,
+    dataset: Dataset | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    idle: int = 0,
 ) -> list[Path]:
-    """Train a stack and record it; the run directories, <directory>/<number>. In 32 bits, as users do."""
+    """Train a stack and record it; the run directories, <directory>/<number>. In 32 bits, as users do.
+
+    idle: processes that help where members end.
+    """
     stack = Stack(configs, dataset or small_data("digits", torch.float32))
     runs = [directory / str(k) for k in range(len(configs))]
-    train(stack, Recorder(stack, runs, Reporter(0, lambda news: None)), stop)
+    train(stack, Recorder(stack, runs, Reporter(0, lambda news: None, lambda: idle)), stop)
     return runs
 
 

@@ -209,6 +209,26 @@ def test_noise_state_round_trip(taken: list[int]) -> None:
         assert torch.equal(noise.take(n), other.take(n))
 
 
+def test_members_of_one_seed_read_the_same_numbers_drawn_once() -> None:
+    seeds = [1, 2, None, 1, 2, 1]
+    noise = DropoutNoise(seeds, CPU)
+    alone = {seed: DropoutNoise([seed], CPU) for seed in seeds}
+
+    def reads_its_own(seeds: list[int | None]) -> None:
+        own = {seed: stream.take(24)[0] for seed, stream in alone.items()}
+        assert torch.equal(noise.take(24), torch.stack([own[seed] for seed in seeds]))
+
+    reads_its_own(seeds)
+    assert noise.buffer.shape[0] == len(noise.generators) == 3
+    noise.select([4, 5, 3])
+    reads_its_own([2, 1, 1])
+    assert noise.buffer.shape[0] == len(noise.generators) == 2
+    states = [noise.member_state(k) for k in range(3)]
+    noise = DropoutNoise([8, 9, 9], CPU)
+    noise.load_member_states(states)
+    reads_its_own([2, 1, 1])
+
+
 def test_noise_of_selected_members_goes_on_past_the_buffer_and_is_saved() -> None:
     full, chosen = DropoutNoise([1, 2, 3], CPU), DropoutNoise([1, 2, 3], CPU)
     full.take(100)

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import nn
 
-from trainer import files, overfit
+from trainer import aside, files, overfit
 from trainer.config import Config
 from trainer.data import Dataset
 from trainer.events import Scalars, read_scalars
@@ -208,6 +208,26 @@ def test_each_member_leaves_the_directory_of_a_run_alone(tmp_path: Path) -> None
             assert a[key] == b[key], key
         assert (together[k] / "metrics.csv").read_text().count("\n") == len(rows(alone)) + 1
         assert weights(together[k])["config"] == weights(alone)["config"]
+
+
+@pytest.mark.skipif(not aside.CAN_FORK, reason="for systems that fork")
+@pytest.mark.parametrize("idle", [1, 5])
+def test_helpers_leave_the_bits_of_a_process_alone(tmp_path: Path, idle: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    forks = []
+    fork = aside.os.fork
+    monkeypatch.setattr(aside.os, "fork", lambda: forks.append(1) or fork())
+    alone, helped = record(COMPANY, tmp_path / "alone"), record(COMPANY, tmp_path / "helped", idle=idle)
+    assert forks  # the last two members end together
+    for a, b in zip(alone, helped, strict=True):
+        assert sorted(path.name for path in a.rglob("*") if "tfevents" not in path.name) == sorted(
+            path.name for path in b.rglob("*") if "tfevents" not in path.name
+        )
+        for file in ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt"):
+            assert (a / file).read_bytes() == (b / file).read_bytes(), file
+        ours, theirs = scalars(a), scalars(b)
+        assert ours.keys() == theirs.keys()
+        assert all(ours[tag].values.tobytes() == theirs[tag].values.tobytes() for tag in ours)
+        assert summary(a)["test"] == summary(b)["test"]
 
 
 class Watched(Dataset):

@@ -29,9 +29,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from trainer import aside, diagnose, files, lock, signals
 from trainer import config as cfg
-from trainer import diagnose, files, lock, signals
-from trainer.config import ConfigError, nearest
+from trainer.config import Config, ConfigError, nearest
 
 Plugins.instance()  # executes the core plugins' modules anew, so a class of theirs can be derived from only after it
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
@@ -102,13 +102,18 @@ class StackLauncher(Launcher):
 
         Raises ConfigError where the sweep's directory is in use, or holds other runs than these.
         """
-        from trainer import resume, stack, terminal  # torch comes with these
-
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         composer = Composer(self.hydra_context, self.config)
-        prepared = [self._prepare(composer, i, list(o)) for i, o in enumerate(job_overrides, initial_job_idx)]
-        jobs, composed = [job for job, _ in prepared], [parts for _, parts in prepared]
+        numbered = list(enumerate(map(list, job_overrides), initial_job_idx))
+        compose = lambda: ([composer.attempt(*job) for job in numbered], composer.bases)  # noqa: E731
+        if "torch" not in sys.modules:
+            compose = aside.start(compose)  # which takes as long as half of the import
+        from trainer import resume, stack, terminal
+
+        attempts, composer.bases = compose()
+        composed = [None if isinstance(attempt, ConfigError) else attempt for attempt in attempts]
+        jobs = [self._job(*job, attempt) for job, attempt in zip(numbered, attempts, strict=True)]
         folder = Path(str(self.config.hydra.sweep.dir))
         if asked.dry_run:
             self._place(resume.Session(folder, asked.overrides), composer, jobs, composed).say(jobs)
@@ -130,20 +135,16 @@ class StackLauncher(Launcher):
             self._call("on_job_end", jobs, composed, returns)
         return returns
 
-    def _prepare(self, composer: Composer, number: int, overrides: list[str]) -> tuple[Job, Composed | None]:
-        """A job with its checked configuration; a failed one where that cannot be."""
+    def _job(self, number: int, overrides: list[str], attempt: Composed | ConfigError) -> Job:
+        """A job with its checked configuration; a failed one where that could not be."""
         from trainer.stack import Job
 
         job = Job(number, Path(str(self.config.hydra.sweep.dir)), list(filter_overrides(overrides)))
-        parts = None
-        try:
-            parts = composer.compose(number, overrides)
-            job.config = cfg.from_dict(parts.resolved)
-        except ConfigError as error:
-            job.fail(error)
-        except (HydraException, OmegaConfBaseException) as error:
-            job.fail(ConfigError(diagnose.problems(diagnose.CONF, overrides, error)))
-        return job, parts
+        if isinstance(attempt, ConfigError):
+            job.fail(attempt)
+        else:
+            job.config = attempt.config
+        return job
 
     def _place(
         self, session: resume.Session, composer: Composer, jobs: list[Job], composed: list[Composed | None]
@@ -185,7 +186,7 @@ class Composed:
     dirname: str  # the overrides in one word, hydra.job.override_dirname
     overrides: list[str]
     raw: dict[str, Any]  # the task's configuration, interpolations as they are
-    resolved: dict[str, Any]
+    config: Config
     hydra_yaml: str
     base: DictConfig
 
@@ -228,6 +229,15 @@ class Composer:
         self.groups = set(self.loader.list_groups(""))
         self.bases: dict[tuple[str, ...], Base] = {}
 
+    def attempt(self, number: int, overrides: list[str]) -> Composed | ConfigError:
+        """The job's configuration, or in our words why there is none."""
+        try:
+            return self.compose(number, overrides)
+        except ConfigError as error:
+            return error
+        except (HydraException, OmegaConfBaseException) as error:
+            return ConfigError(diagnose.problems(diagnose.CONF, overrides, error))
+
     def compose(self, number: int, overrides: list[str]) -> Composed:
         """The job's configuration. Raises ConfigError or one of Hydra's errors for an override that cannot be."""
         parsed = [(text, _parse(text)) for text in overrides]
@@ -250,7 +260,8 @@ class Composer:
             (TASK_MARKER, task),
         ):
             hydra_yaml = hydra_yaml.replace(marker, json.dumps(value))
-        return Composed(number, directory, dirname, task, raw, _resolve(raw), hydra_yaml, base.whole)
+        config = cfg.from_dict(_resolve(raw))
+        return Composed(number, directory, dirname, task, raw, config, hydra_yaml, base.whole)
 
     def _sets_a_value(self, override: Override) -> bool:
         """Whether an override does nothing but give an existing key a plain value."""

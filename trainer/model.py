@@ -96,23 +96,26 @@ class StackedBatchNorm(nn.Module):
 
 
 class DropoutNoise:
-    """Uniform 16-bit numbers, one stream a member, drawn from the member's own seed, for all layers of one purpose.
+    """Uniform 16-bit numbers from every member's own seed, one stream a seed, for all layers of one purpose.
 
     Input and hidden layers have a stream each: a member without the one then reads the same numbers for the other,
     whether its neighbours have both or not. Drawn 64 bits at a time into a buffer: a Bernoulli draw for each unit
-    costs thirty times as much on a CPU. What a member reads does not depend on who else is in the stack. A member
-    without a seed has no dropout of this purpose: it draws nothing, and reads zeros.
+    costs thirty times as much on a CPU. What a member reads does not depend on who else is in the stack: members of
+    one seed read the same numbers, which are drawn once. A member without a seed has no dropout of this purpose: it
+    reads zeros, which nobody draws. Shapes: S distinct seeds.
     """
 
-    CAPACITY = 2**17  # numbers a member and refill; part of the stream's definition
+    CAPACITY = 2**17  # numbers a seed and refill; part of the stream's definition
 
     def __init__(self, seeds: Sequence[int | None], device: torch.device, purpose: str = "dropout") -> None:
         self.device = device
+        distinct = list(dict.fromkeys(seeds))
+        self.row_K = torch.tensor([distinct.index(seed) for seed in seeds], device=device)
         self.generators = [
             None if seed is None else torch.Generator(device=device).manual_seed(stream_seed(seed, purpose))
-            for seed in seeds
+            for seed in distinct
         ]
-        self.buffer = torch.empty(len(seeds), 0, dtype=torch.int16, device=device)
+        self.buffer = torch.empty(len(distinct), 0, dtype=torch.int16, device=device)  # (S, drawn)
         self.before = self._states()  # before the buffer was drawn
         self.position = 0
 
@@ -120,11 +123,12 @@ class DropoutNoise:
         return [None if generator is None else generator.get_state() for generator in self.generators]
 
     def take(self, n: int) -> Tensor:
-        """The next n numbers of every stream: (K, n) int16, uniform on [-2^15, 2^15)."""
+        """The next n numbers of every member's stream: (K, n) int16, uniform on [-2^15, 2^15)."""
         if self.position + n > self.buffer.shape[1]:
             self._refill(max(n + -n % 4, self.CAPACITY))
         self.position += n
-        return self.buffer[:, self.position - n : self.position]
+        numbers_Sn = self.buffer[:, self.position - n : self.position]
+        return numbers_Sn if len(numbers_Sn) == len(self.row_K) else numbers_Sn.index_select(0, self.row_K)
 
     def _refill(self, n: int) -> None:
         words = torch.empty(len(self.generators), n // 4, dtype=torch.int64, device=self.device)
@@ -136,17 +140,21 @@ class DropoutNoise:
 
     def select(self, members: Sequence[int]) -> None:
         """Keep only these members, in this order."""
-        self.generators = [self.generators[k] for k in members]
-        self.before = [self.before[k] for k in members]
-        self.buffer = self.buffer[list(members)]
+        rows = self.row_K.tolist()
+        kept = list(dict.fromkeys(rows[k] for k in members))
+        self.row_K = torch.tensor([kept.index(rows[k]) for k in members], device=self.device)
+        self.generators = [self.generators[row] for row in kept]
+        self.before = [self.before[row] for row in kept]
+        self.buffer = self.buffer[kept]
 
     def member_state(self, k: int) -> dict[str, Tensor | int | None]:
         """All that member k's stream needs to go on: see load_member_states."""
-        return {"generator": self.before[k], "drawn": self.buffer.shape[1], "position": self.position}
+        return {"generator": self.before[self.row_K[k]], "drawn": self.buffer.shape[1], "position": self.position}
 
     def load_member_states(self, states: Sequence[dict[str, Tensor | int | None]]) -> None:
         """Put every stream back where its state was taken (all at the same position: members march in step)."""
-        for generator, state in zip(self.generators, states, strict=True):
+        for row, state in zip(self.row_K.tolist(), states, strict=True):
+            generator = self.generators[row]
             if generator is not None:
                 assert isinstance(state["generator"], Tensor)
                 generator.set_state(state["generator"])

@@ -5,17 +5,16 @@ A stack is a work item: configurations in, run directories out. A process that d
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
-import pickle
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
-from trainer import record
+from trainer import aside, record
 from trainer.progress import News, Reporter
 
 if TYPE_CHECKING:
@@ -23,6 +22,12 @@ if TYPE_CHECKING:
 
 TrainStack = Callable[..., None]  # (part, reporter, stop, done)
 WAIT_S = 0.1  # between two looks at `stop`
+
+
+class Shared(ctypes.Structure):
+    """What all processes see."""
+
+    _fields_ = [("stopping", ctypes.c_bool), ("idle", ctypes.c_int)]  # idle: workers without a stack that may help
 
 
 @dataclass
@@ -48,16 +53,17 @@ def train_stacks(
     A stack whose process died (out of memory, most likely) begins again in halves; a job that was alone fails.
     """
     context: Any = multiprocessing.get_context(_start_method(parts))
-    stopping = context.RawValue("b", 0)
+    shared = context.RawValue(Shared)
     waiting = list(enumerate(parts))
-    pool = [_start(context, train_stack, stopping) for _ in range(min(workers, len(parts)))]
+    pool = [_start(context, train_stack, shared) for _ in range(min(workers, len(parts)))]
     try:
         while True:
             for worker in pool:
-                if worker.part is None and waiting and not stopping.value:
+                if worker.part is None and waiting and not shared.stopping:
                     worker.number, worker.part = waiting.pop(0)
                     worker.connection.send((worker.number, worker.part))
             busy = {worker.connection: worker for worker in pool if worker.part is not None}
+            shared.idle = len(pool) - len(busy) if context.get_start_method() == "fork" else 0
             if not busy:
                 return
             for connection in wait(list(busy), WAIT_S):
@@ -67,7 +73,7 @@ def train_stacks(
                     news = worker.connection.recv()
                 except (EOFError, OSError):
                     waiting[:0] = [(worker.number, half) for half in _halves(worker, worker.part, done)]
-                    pool[pool.index(worker)] = _start(context, train_stack, stopping)
+                    pool[pool.index(worker)] = _start(context, train_stack, shared)
                     continue
                 if isinstance(news, News):
                     tell(news)
@@ -75,7 +81,7 @@ def train_stacks(
                     worker.part = None
                 else:
                     done(_take(worker.part.jobs, news))
-            stopping.value = stop()
+            shared.stopping = stop()
     finally:
         for worker in pool:
             worker.connection.close()
@@ -86,18 +92,18 @@ def train_stacks(
 def _start_method(parts: Sequence[Part]) -> str:
     """fork: nothing is imported anew. Not where a child opens a team of OpenMP threads, nor outside of Linux."""
     teams = any(job.config is not None and (job.config.threads or 1) > 1 for part in parts for job in part.jobs)
-    return "fork" if sys.platform == "linux" and not teams else "spawn"
+    return "fork" if aside.CAN_FORK and not teams else "spawn"
 
 
-def _start(context: Any, train_stack: TrainStack, stopping: Any) -> Worker:
+def _start(context: Any, train_stack: TrainStack, shared: Any) -> Worker:
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, train_stack, stopping, os.getpid()), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, train_stack, shared, os.getpid()), daemon=True)
     process.start()
     theirs.close()  # so that we see the end of the pipe when the process dies
     return Worker(process, ours)
 
 
-def _serve(connection: Connection, train_stack: TrainStack, stopping: Any, parent: int) -> None:
+def _serve(connection: Connection, train_stack: TrainStack, shared: Any, parent: int) -> None:
     """A worker's life: stacks come, news and ends of jobs go. parent: asked here, it might be another already."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes; the first one decides
         signal.signal(number, signal.SIG_IGN)
@@ -105,7 +111,7 @@ def _serve(connection: Connection, train_stack: TrainStack, stopping: Any, paren
     def stop() -> bool:
         if os.getppid() != parent:  # killed: nobody is left to work for
             os._exit(1)
-        return bool(stopping.value)
+        return shared.stopping
 
     def receive() -> tuple[int, Part]:
         while not connection.poll(WAIT_S):  # the pipe of a killed parent has no end where siblings hold it open
@@ -113,24 +119,16 @@ def _serve(connection: Connection, train_stack: TrainStack, stopping: Any, paren
         return connection.recv()
 
     def done(jobs: Sequence[Job]) -> None:
-        connection.send([(job.number, job.status, job.summary, job.objective, _portable(job.error)) for job in jobs])
+        ends = [(job.number, job.status, job.summary, job.objective, aside.portable(job.error)) for job in jobs]
+        connection.send(ends)
 
     try:
         while True:
             number, part = receive()
-            train_stack(part, Reporter(number, connection.send), stop, done)
+            train_stack(part, Reporter(number, connection.send, lambda: shared.idle), stop, done)
             connection.send(None)
     except (EOFError, BrokenPipeError):
         os._exit(0)  # not by way of the buffers and handlers that came with the fork
-
-
-def _portable(error: Exception | None) -> Exception | None:
-    """An error that survives the way to another process: some cannot be made again from their arguments."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
 
 
 def _take(jobs: Sequence[Job], ends: Sequence[tuple[Any, ...]]) -> list[Job]:

@@ -27,10 +27,13 @@ class News:
 
 
 class Reporter:
-    """Tells of one stack while it trains: after every epoch, and between them ten times a second."""
+    """Tells of one stack while it trains: after every epoch, and between them ten times a second.
 
-    def __init__(self, number: int, tell: Callable[[News], object]) -> None:
-        self.number, self.tell = number, tell
+    idle: how many processes could help just now, as they have nothing to do.
+    """
+
+    def __init__(self, number: int, tell: Callable[[News], object], idle: Callable[[], int] = lambda: 0) -> None:
+        self.number, self.tell, self.idle = number, tell, idle
         self.size, self.told = 0, 0.0
         self.last: News | None = None
 

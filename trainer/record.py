@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import checkpoint, files, health, identity, paths, pictures
+from trainer import aside, checkpoint, files, health, identity, paths, pictures
 from trainer.config import Config, Surface
 from trainer.events import EventWriter
 from trainer.files import Growing
@@ -211,28 +211,33 @@ class Recorder:
         began = time.perf_counter()
         self.flush(stack)
         self.seconds += time.perf_counter() - began
-        for k, reason in leaving.items():
-            member = stack.members[k]
-            run = self.runs[member.index]
-            if run is None:
-                continue
-            checkpoint.save(stack, k, run.directory)
-            trained = run.state["events"]
-            test = {} if reason == "interrupt" else self._test(stack, k, run)
-            summary = self._summary(stack, member, reason, test)
-            run.log(f"{summary['status']} ({reason}): {summary['verdict']['sentence']}")
-            said = f"**{summary['verdict']['verdict']}**: {summary['verdict']['sentence']}"
-            run.events.text("verdict", stack.step, said, time.time())
-            run.events.text("health", stack.step, health.markdown(summary["health"]), time.time())
-            for finding in summary["health"]:
-                run.log(health.line(finding))
-            run.events.hparams_end("SUCCESS" if summary["status"] == "completed" else "FAILURE", time.time())
-            run.flush()
-            summary["config"] = identity.result_keys(member.config)
-            summary["files"] = _manifest(run)
-            summary["trained"] = trained
-            files.write_sealed(run.directory / "summary.json", summary)
-            self.summaries[member.index] = summary
+        ending = [(k, reason) for k, reason in leaving.items() if self.runs[stack.members[k].index] is not None]
+        summaries = aside.shared(lambda end: self._finish(stack, *end), ending, 1 + self.reporter.idle())
+        for (k, _), summary in zip(ending, summaries, strict=True):
+            self.summaries[stack.members[k].index] = summary
+
+    def _finish(self, stack: Stack, k: int, reason: str) -> dict[str, Any]:
+        """Complete the files of member k; its summary."""
+        member = stack.members[k]
+        run = self.runs[member.index]
+        assert run is not None
+        checkpoint.save(stack, k, run.directory)
+        trained = run.state["events"]
+        test = {} if reason == "interrupt" else self._test(stack, k, run)
+        summary = self._summary(stack, member, reason, test)
+        run.log(f"{summary['status']} ({reason}): {summary['verdict']['sentence']}")
+        said = f"**{summary['verdict']['verdict']}**: {summary['verdict']['sentence']}"
+        run.events.text("verdict", stack.step, said, time.time())
+        run.events.text("health", stack.step, health.markdown(summary["health"]), time.time())
+        for finding in summary["health"]:
+            run.log(health.line(finding))
+        run.events.hparams_end("SUCCESS" if summary["status"] == "completed" else "FAILURE", time.time())
+        run.flush()
+        summary["config"] = identity.result_keys(member.config)
+        summary["files"] = _manifest(run)
+        summary["trained"] = trained
+        files.write_sealed(run.directory / "summary.json", summary)
+        return summary
 
     def is_needed(self, stack: Stack) -> bool:
         """Whether a member is in training that was not finished before."""

@@ -119,7 +119,9 @@ def train_jobs(
     other at every operation, cores with a stack each do not. Each job ends completed, interrupted (`stop` said so) or
     failed with its own error; none harms another. parts: the stacks, where they are known already.
     """
-    gc.enable()  # a command starts without
+    if not gc.isenabled():  # a command starts without
+        gc.freeze()  # what is imported by now is not garbage: each full search would look through a million objects
+        gc.enable()
     if parts is None:
         stacks, side_by_side = plan_side_by_side([job for job in jobs if job.status == "waiting"], max_members)
         parts = [Part(members, workers=side_by_side) for members in stacks]
