@@ -113,8 +113,8 @@ class StackLauncher(Launcher):
 
         attempts, composer.bases = compose()
         composed = [None if isinstance(attempt, ConfigError) else attempt for attempt in attempts]
-        jobs = [self._job(*job, attempt) for job, attempt in zip(numbered, attempts, strict=True)]
         folder = Path(str(self.config.hydra.sweep.dir))
+        jobs = [_job(number, folder, o, attempt) for (number, o), attempt in zip(numbered, attempts, strict=True)]
         if asked.dry_run:
             self._place(resume.Session(folder, asked.overrides), composer, jobs, composed).say(jobs)
             return []
@@ -134,17 +134,6 @@ class StackLauncher(Launcher):
             returns = [_job_return(job) for job in jobs]
             self._call("on_job_end", jobs, composed, returns)
         return returns
-
-    def _job(self, number: int, overrides: list[str], attempt: Composed | ConfigError) -> Job:
-        """A job with its checked configuration; a failed one where that could not be."""
-        from trainer.stack import Job
-
-        job = Job(number, Path(str(self.config.hydra.sweep.dir)), list(filter_overrides(overrides)))
-        if isinstance(attempt, ConfigError):
-            job.fail(attempt)
-        else:
-            job.config = attempt.config
-        return job
 
     def _place(
         self, session: resume.Session, composer: Composer, jobs: list[Job], composed: list[Composed | None]
@@ -187,16 +176,15 @@ class Composed:
     overrides: list[str]
     raw: dict[str, Any]  # the task's configuration, interpolations as they are
     config: Config
-    hydra_yaml: str
+    files: dict[str, str]  # those of .hydra: name -> text
     base: DictConfig
 
     def write(self) -> None:
         """The run directory with .hydra/ in it."""
         folder = Path(self.directory) / ".hydra"
         folder.mkdir(parents=True, exist_ok=True)
-        files.write(folder / "config.yaml", _yaml(self.raw))
-        files.write(folder / "overrides.yaml", _yaml(self.overrides))
-        files.write(folder / "hydra.yaml", self.hydra_yaml)
+        for name, text in self.files.items():
+            files.write(folder / name, text)
 
     def whole(self) -> DictConfig:
         """The job's whole configuration with its hydra node, as callbacks expect it."""
@@ -260,8 +248,8 @@ class Composer:
             (TASK_MARKER, task),
         ):
             hydra_yaml = hydra_yaml.replace(marker, json.dumps(value))
-        config = cfg.from_dict(_resolve(raw))
-        return Composed(number, directory, dirname, task, raw, config, hydra_yaml, base.whole)
+        texts = {"config.yaml": _yaml(raw), "overrides.yaml": _yaml(task), "hydra.yaml": hydra_yaml}
+        return Composed(number, directory, dirname, task, raw, cfg.from_dict(_resolve(raw)), texts, base.whole)
 
     def _sets_a_value(self, override: Override) -> bool:
         """Whether an override does nothing but give an existing key a plain value."""
@@ -357,6 +345,18 @@ class QuietJobReturn(JobReturn):
     @return_value.setter
     def return_value(self, value: Any) -> None:
         self._return_value = value
+
+
+def _job(number: int, folder: Path, overrides: list[str], attempt: Composed | ConfigError) -> Job:
+    """A job with its checked configuration; a failed one where that could not be."""
+    from trainer.stack import Job
+
+    job = Job(number, folder, list(filter_overrides(overrides)))
+    if isinstance(attempt, ConfigError):
+        job.fail(attempt)
+    else:
+        job.config = attempt.config
+    return job
 
 
 def _job_return(job: Job) -> JobReturn:

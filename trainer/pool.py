@@ -86,6 +86,7 @@ def train_stacks(
         for worker in pool:
             worker.connection.close()
             worker.process.kill()
+        for worker in pool:
             worker.process.join()
 
 

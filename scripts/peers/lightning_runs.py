@@ -1,4 +1,4 @@
-"""The same runs in PyTorch Lightning with TensorBoardLogger and the gradient norms of every step, one after another.
+"""The same runs in PyTorch Lightning, one after another: TensorBoardLogger gets all that the textbook runner records.
 
 python -m scripts.peers.lightning_runs DATA.pt FOLDER RUNS   (needs pip install lightning)
 """
@@ -12,6 +12,7 @@ import warnings
 
 import lightning  # pyright: ignore[reportMissingImports]
 import torch
+from lightning.pytorch.callbacks import LearningRateMonitor  # pyright: ignore[reportMissingImports]
 from lightning.pytorch.loggers import TensorBoardLogger  # pyright: ignore[reportMissingImports]
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -35,12 +36,14 @@ class Module(lightning.LightningModule):
         self.log("train/accuracy", (output.argmax(1) == y).float().mean(), on_step=True)
         return loss
 
-    def validation_step(self, batch, index):
-        """Loss and accuracy of the validation split."""
+    def validation_step(self, batch, index, dataloader_idx):
+        """Loss and accuracy of either split."""
         x, y = batch
         output = self.model(x)
-        self.log("val/loss", F.cross_entropy(output, y))
-        self.log("val/accuracy", (output.argmax(1) == y).float().mean())
+        split = ("train", "val")[dataloader_idx]
+        self.log(f"eval/{split}_loss", F.cross_entropy(output, y), add_dataloader_idx=False)
+        accuracy = (output.argmax(1) == y).float().mean()
+        self.log(f"eval/{split}_accuracy", accuracy, add_dataloader_idx=False)
 
     def on_before_optimizer_step(self, optimizer):
         """The norm of each parameter's gradient, and the total."""
@@ -64,9 +67,11 @@ def main(data: str, folder: str, runs: int) -> None:
         trainer = lightning.Trainer(
             max_epochs=30, log_every_n_steps=1, accelerator="cpu", enable_progress_bar=False,
             enable_checkpointing=False, enable_model_summary=False, logger=TensorBoardLogger(folder, name=str(number)),
+            callbacks=[LearningRateMonitor(logging_interval="step")],
         )  # fmt: skip
         train = DataLoader(TensorDataset(*splits["train"]), batch_size=64, shuffle=True)
-        trainer.fit(Module(name, dropout, batchnorm), train, DataLoader(TensorDataset(*splits["val"]), batch_size=1024))
+        evaluated = [DataLoader(TensorDataset(*splits[split]), batch_size=2048) for split in ("train", "val")]
+        trainer.fit(Module(name, dropout, batchnorm), train, evaluated)
 
 
 if __name__ == "__main__":
