@@ -109,13 +109,13 @@ class DropoutNoise:
 
     def __init__(self, seeds: Sequence[int | None], device: torch.device, purpose: str = "dropout") -> None:
         self.device = device
-        distinct = list(dict.fromkeys(seeds))
-        self.row_K = torch.tensor([distinct.index(seed) for seed in seeds], device=device)
+        rows = {seed: row for row, seed in enumerate(dict.fromkeys(seeds))}
+        self.row_K = torch.tensor([rows[seed] for seed in seeds], device=device)
         self.generators = [
             None if seed is None else torch.Generator(device=device).manual_seed(stream_seed(seed, purpose))
-            for seed in distinct
+            for seed in rows
         ]
-        self.buffer = torch.empty(len(distinct), 0, dtype=torch.int16, device=device)  # (S, drawn)
+        self.buffer = torch.empty(len(rows), 0, dtype=torch.int16, device=device)  # (S, drawn)
         self.before = self._states()  # before the buffer was drawn
         self.position = 0
 
@@ -140,12 +140,12 @@ class DropoutNoise:
 
     def select(self, members: Sequence[int]) -> None:
         """Keep only these members, in this order."""
-        rows = self.row_K.tolist()
-        kept = list(dict.fromkeys(rows[k] for k in members))
-        self.row_K = torch.tensor([kept.index(rows[k]) for k in members], device=self.device)
+        rows = self.row_K[list(members)].tolist()
+        kept = {row: place for place, row in enumerate(dict.fromkeys(rows))}
+        self.row_K = torch.tensor([kept[row] for row in rows], device=self.device)
         self.generators = [self.generators[row] for row in kept]
         self.before = [self.before[row] for row in kept]
-        self.buffer = self.buffer[kept]
+        self.buffer = self.buffer[list(kept)]
 
     def member_state(self, k: int) -> dict[str, Tensor | int | None]:
         """All that member k's stream needs to go on: see load_member_states."""

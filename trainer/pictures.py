@@ -132,9 +132,8 @@ def _picture(image: np.ndarray, size: int) -> Image.Image:
     """(C, H, W) of any scale, stretched to grey or colour."""
     low, high = image.min(), image.max()
     pixels = ((image - low) / ((high - low) or 1) * 255).astype(np.uint8)
-    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).resize(
-        (size, size), Image.Resampling.NEAREST
-    )
+    tile = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    return tile.resize((size, size), Image.Resampling.NEAREST)
 
 
 def _grid(tiles: list[Image.Image], captions: list[str], columns: int) -> Png:
