@@ -208,7 +208,7 @@ def _installed(module: str) -> bool:
     try:
         importlib.import_module(module)
     except ImportError:
-        print(f"not measured: {module} is not installed")
+        print(f"not measured: {module} is not installed; try pip install -e '.[benchmark]'")
         return False
     return True
 

@@ -114,7 +114,12 @@ def test_a_bad_run_fails_alone_with_its_reason(
         assert "1 of 2 runs completed" in out
         assert json.loads((tmp_path / "here" / "0" / "summary.json").read_text())["status"] == "completed"
     else:
-        assert not list((tmp_path / "here").glob("*/summary.json"))
+        assert not (tmp_path / "here").exists()
+
+
+def test_a_sweep_that_is_refused_leaves_nothing(cli: Cli, tmp_path: Path) -> None:
+    assert cli(f"-m {TINY} model.dropout=1.5,2")[0] == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sweep_of_one_and_one_in_the_same_folder(cli: Cli, tmp_path: Path) -> None:

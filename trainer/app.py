@@ -81,7 +81,7 @@ def _report_error(error: Exception, overrides: list[str]) -> int:
         directory = getattr(error, "left_in", None) or diagnose.run_directory(overrides)
         problems = [_os_problem(error, directory)]
         if directory is not None:
-            _remove_if_bare(directory.absolute())
+            _remove_if_bare(directory)
     else:
         raise error
     return report(problems, left_in=getattr(error, "left_in", None))
@@ -254,7 +254,7 @@ def _os_problem(error: OSError, directory: Path | None) -> str:
 
 def _is_bare(directory: Path) -> bool:
     """Whether a directory holds nothing but what Hydra writes before a run begins."""
-    bare = {".hydra", ".resume", "summary.json"}  # no lock: it is nobody's
+    bare = {".hydra", ".resume", "summary.json", "multirun.yaml"}  # no lock: it is nobody's
     return directory.is_dir() and {path.name for path in directory.iterdir()} <= bare
 
 
@@ -265,6 +265,6 @@ def _remove_if_bare(directory: Path) -> None:
     shutil.rmtree(directory)
     outputs = Path.cwd() / "outputs"
     with suppress(OSError):  # not empty
-        for folder in directory.parents:
+        for folder in directory.absolute().parents:
             if outputs in (folder, *folder.parents):
                 folder.rmdir()
