@@ -223,7 +223,7 @@ def _read_ours(search: _Search, folder: Path) -> Curves | None:
     for name, state in sealed.get("files", {}).items():
         if name in _READ:
             check_bytes((folder / name).read_bytes(), folder / name, state)
-    text = content.decode(errors="replace")
+    text = foreign.without_nul(content.decode(errors="replace"))
     rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))  # without a row still being written
     if not rows or "epoch" not in rows[0] or _LOSSES[0] not in rows[0]:
         return None

@@ -49,18 +49,23 @@ def read_event_folder(folder: Path, files: Iterable[str]) -> tuple[dict[str, Ser
     return {tag: _in_order(*map(np.concatenate, zip(*parts, strict=True))) for tag, parts in pieces.items()}, notes
 
 
+def without_nul(text: str) -> str:
+    """NUL as what cannot be decoded: csv of Python 3.10 refuses a whole line for it."""
+    return text.replace("\0", "\ufffd")
+
+
 def read_csv(path: Path) -> dict[str, Series]:
     """The numeric columns of a CSV file over its `step` or `epoch` column, or over its rows; empty where it has none.
 
     Lightning's CSVLogger leaves cells empty, Keras's separator is the user's choice, a last line may be half-written.
     """
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        header = file.readline()
+        header = without_nul(file.readline())
         delimiter = max(",;\t", key=header.count)
         names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
         if tags.guess(dict.fromkeys(names, 2)) is None and not any("loss" in name.lower() for name in names):
             return {}  # some other table, perhaps a large one
-        text = file.read()
+        text = without_nul(file.read())
     rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines(), delimiter=delimiter))
     columns = {name: [number(row[i]) if i < len(row) else None for row in rows] for i, name in enumerate(names)}
     axes = (columns[name] for name in ("step", "global_step", "epoch") if name in columns)

@@ -1,4 +1,7 @@
-"""Pictures of a trained run as PNG: confusion matrix, confidently wrong examples, first-layer weights. No torch."""
+"""Pictures of a trained run as PNG: confusion matrix, confidently wrong examples, first-layer weights. No torch.
+
+TensorBoard's cards are 350 pixels wide, and leave out pixels of what is wider: letters would be torn.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,8 @@ def confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> Png:
     """
     counts = np.bincount(target * classes + predicted, minlength=classes * classes).reshape(classes, classes)
     share = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    cell = 36 if classes <= 20 else 12
-    left, top = 52, 40
+    cell = 29 if classes <= 10 else 24 if classes <= 20 else 12
+    left, top = 34, 40
     deep = np.where(counts, 1 + np.rint(share * (SHADES - 1)), 0).astype(np.uint8)  # 0: paper, then SHADES of a colour
     cells = np.where((deep > 0) & ~np.eye(classes, dtype=bool), deep + SHADES, deep).repeat(cell, 0).repeat(cell, 1)
     cells[cell - 1 :: cell] = cells[:, cell - 1 :: cell] = LINES
@@ -46,7 +49,7 @@ def confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> Png:
     for i in range(0, classes, 1 if cell > 20 else 5):
         middle = cell * i + cell // 2
         _write(sheet, _letters(str(i)), left + middle, top - 10)
-        _write(sheet, _letters(str(i)), left - 14, top + middle)
+        _write(sheet, _letters(str(i)), left - 12, top + middle)
     if cell > 20:
         for i, j in np.argwhere(counts):
             _write(sheet, _letters(str(counts[i, j])), left + cell * j + cell // 2 - 1, top + cell * i + cell // 2 - 1)
@@ -92,7 +95,7 @@ def wrong(images: np.ndarray, target: np.ndarray, probabilities: np.ndarray, mos
     if len(index) == 0:
         return None
     captions = [f"{target[i]} seen as {predicted[i]}\n{confidence[i]:.0%}" for i in index]
-    return _grid([_picture(images[i], 80) for i in index], captions, columns=8 if len(index) > 4 else 4)
+    return _grid([_picture(images[i]) for i in index], captions, columns=4)
 
 
 def first_layer(weights: np.ndarray, shape: tuple[int, ...], most: int = 64) -> Png:
@@ -106,7 +109,7 @@ def first_layer(weights: np.ndarray, shape: tuple[int, ...], most: int = 64) -> 
         planes, scale = np.nan_to_num(planes, nan=0.0, posinf=0.0, neginf=0.0), 1.0
     levels = np.rint(127 + 127 * np.clip(planes / scale, -1, 1)).astype(np.uint8)
     height, width = shape[1:]
-    zoom, gap, columns = max(1, 56 // max(height, width)), 8, min(8, len(levels))
+    zoom, gap, columns = max(1, 36 // max(height, width)), 8, min(8, len(levels))
     rows = -(-len(levels) // columns)
     cell_height, cell_width = height * zoom + gap, width * zoom + gap
     sheet = np.full((rows * cell_height + gap, columns * cell_width + gap), 127, np.uint8)
@@ -128,17 +131,17 @@ def _mix(a: tuple[int, int, int], b: tuple[int, int, int], t: float) -> tuple[in
     return red, green, blue
 
 
-def _picture(image: np.ndarray, size: int) -> Image.Image:
-    """(C, H, W) of any scale, stretched to grey or colour."""
+def _picture(image: np.ndarray) -> Image.Image:
+    """(C, H, W) of any scale, stretched to grey or colour, enlarged to about 64 pixels."""
     low, high = image.min(), image.max()
-    pixels = ((image - low) / ((high - low) or 1) * 255).astype(np.uint8)
-    tile = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-    return tile.resize((size, size), Image.Resampling.NEAREST)
+    zoom = max(1, 64 // max(image.shape[1:]))
+    pixels = ((image - low) / ((high - low) or 1) * 255).astype(np.uint8).repeat(zoom, 1).repeat(zoom, 2)
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
 def _grid(tiles: list[Image.Image], captions: list[str], columns: int) -> Png:
     width, height = tiles[0].size
-    gap, below, wide = 8, 34, max(width, 96)
+    gap, below, wide = 8, 34, max(width, 76)
     rows = -(-len(tiles) // columns)
     size = columns * (wide + gap) + gap, rows * (height + below + gap) + gap
     image = Image.new(tiles[0].mode, size, "white")
