@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
@@ -59,7 +61,7 @@ def test_shares_come_back_in_order(processes: int) -> None:
 
 
 @pytest.mark.parametrize("bad", [0, 6])
-def test_an_error_in_a_share_waits_for_the_others(bad: int, tmp_path) -> None:
+def test_an_error_in_a_share_waits_for_the_others(bad: int, tmp_path: Path) -> None:
     def work(item: int) -> None:
         if item == bad:
             raise ValueError(f"{item}")
@@ -68,3 +70,45 @@ def test_an_error_in_a_share_waits_for_the_others(bad: int, tmp_path) -> None:
     with pytest.raises(ValueError, match=str(bad)):
         aside.shared(work, list(range(7)), 7)
     assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_where_nothing_can_be_forked_the_work_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    handles = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "fork", refuse)
+    assert aside.shared(lambda item: (item, os.getpid()), [1, 2, 3], 3) == [(n, os.getpid()) for n in (1, 2, 3)]
+    assert len(os.listdir("/proc/self/fd")) == handles
+
+
+def test_children_that_nobody_has_to_wait_for() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert aside.start(lambda: 3)() == 3
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
+    """It might write into a directory that another command has taken over."""
+
+    def lives_long() -> None:
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        time.sleep(60)
+
+    parent = os.fork()
+    if parent == 0:
+        aside.start(lives_long)
+        time.sleep(60)
+        os._exit(0)
+    deadline = time.monotonic() + 30
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    child = Path("/proc") / (tmp_path / "pid").read_text() / "stat"
+    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

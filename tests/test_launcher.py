@@ -117,9 +117,20 @@ def test_a_bad_run_fails_alone_with_its_reason(
         assert not (tmp_path / "here").exists()
 
 
-def test_a_sweep_that_is_refused_leaves_nothing(cli: Cli, tmp_path: Path) -> None:
-    assert cli(f"-m {TINY} model.dropout=1.5,2")[0] == 2
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("place", ["", "hydra.sweep.dir=.", "hydra.sweep.dir=HERE", "hydra.sweep.dir=HERE/a/b"])
+def test_a_sweep_that_is_refused_leaves_nothing(cli: Cli, tmp_path: Path, place: str) -> None:
+    code, _, err = cli(f"-m {TINY} model.dropout=1.5,2 {place.replace('HERE', str(tmp_path))}")
+    assert code == 2
+    assert "model.dropout: found 1.5" in err
+    assert [path for path in tmp_path.rglob("*") if path.name != "a"] == []
+
+
+def test_a_sweep_that_is_refused_leaves_a_link(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    assert cli(f"-m {TINY} model.dropout=1.5,2 hydra.sweep.dir=link")[0] == 2
+    assert (tmp_path / "link").is_symlink()
+    assert list((tmp_path / "there").iterdir()) == []
 
 
 def test_a_sweep_of_one_and_one_in_the_same_folder(cli: Cli, tmp_path: Path) -> None:
@@ -156,6 +167,12 @@ def test_callbacks_see_every_job(cli: Cli) -> None:
     assert cli(line)[0] == 0
     assert [event for event in Spy.seen if event[0] == "start"] == [("start", 0, 0), ("start", 1, 0.25)]
     assert [event for event in Spy.seen if event[0] == "end"] == [("end", 0, "COMPLETED"), ("end", 1, "COMPLETED")]
+
+
+def test_callbacks_see_a_job_that_is_refused(cli: Cli) -> None:
+    Spy.seen.clear()
+    assert cli(f"-m {HERE} {TINY} +hydra.callbacks.spy._target_=test_launcher.Spy model.dropout=0,1.5")[0] == 1
+    assert Spy.seen == [("start", 0, 0), ("start", 1, 1.5), ("end", 0, "COMPLETED"), ("end", 1, "FAILED")]
 
 
 def test_two_sweeps_in_one_second_have_folders_of_their_own(cli: Cli, tmp_path: Path) -> None:

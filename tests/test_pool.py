@@ -163,10 +163,19 @@ def _group(number: int) -> bool:
     return True
 
 
-def test_teams_of_threads_are_not_forked(tmp_path: Path) -> None:
-    """OpenMP hangs in a forked child that opens a team of threads after its parent did."""
-    one, two = make_config(threads=1), make_config(threads=2)
-    linux = "fork" if sys.platform == "linux" else "spawn"
-    parts = [stack.Part([Job(0, tmp_path, config=config)]) for config in (one, two)]
-    assert pool._start_method(parts[:1]) == linux
-    assert pool._start_method(parts) == "spawn"
+@pytest.mark.parametrize(
+    ("threads", "planned_for", "forked"), [(1, 2, True), (None, 2, True), (1, 1, True), (2, 2, False), (None, 1, False)]
+)
+def test_teams_of_threads_are_not_forked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None, planned_for: int, forked: bool
+) -> None:
+    """OpenMP hangs in a forked child that opens a team of threads after its parent did.
+
+    A stack that was planned alone takes all cores, when others train beside it too.
+    """
+    monkeypatch.setattr(work, "PYTORCH_THREADS", 2)
+    configs = make_config(threads=1), make_config(threads=threads)
+    parts = [
+        stack.Part([Job(0, tmp_path, config=c)], workers=w) for c, w in zip(configs, (2, planned_for), strict=True)
+    ]
+    assert pool._start_method(parts) == ("fork" if forked and sys.platform == "linux" else "spawn")

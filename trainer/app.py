@@ -259,12 +259,16 @@ def _is_bare(directory: Path) -> bool:
 
 
 def _remove_if_bare(directory: Path) -> None:
-    """Remove the directory of a run that was refused, and the folders of outputs/ that are empty without it."""
+    """Remove a run that was refused with its directory, and the folders of outputs/ that are empty without it."""
     if not _is_bare(directory):
         return
-    shutil.rmtree(directory)
-    outputs = Path.cwd() / "outputs"
-    with suppress(OSError):  # not empty
+    here = Path.cwd()
+    for path in list(directory.iterdir()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    outputs = here / "outputs"
+    with suppress(OSError):  # a link, or not empty
+        if not here.is_relative_to(directory.resolve()):
+            directory.rmdir()
         for folder in directory.absolute().parents:
             if outputs in (folder, *folder.parents):
                 folder.rmdir()

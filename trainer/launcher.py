@@ -104,6 +104,7 @@ class StackLauncher(Launcher):
         """
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        folder = Path(str(self.config.hydra.sweep.dir))
         composer = Composer(self.hydra_context, self.config)
         numbered = list(enumerate(map(list, job_overrides), initial_job_idx))
         compose = lambda: ([composer.attempt(*job) for job in numbered], composer.bases)  # noqa: E731
@@ -113,7 +114,6 @@ class StackLauncher(Launcher):
 
         attempts, composer.bases = compose()
         composed = [None if isinstance(attempt, ConfigError) else attempt for attempt in attempts]
-        folder = Path(str(self.config.hydra.sweep.dir))
         jobs = [_job(number, folder, o, attempt) for (number, o), attempt in zip(numbered, attempts, strict=True)]
         if asked.dry_run:
             self._place(resume.Session(folder, asked.overrides), composer, jobs, composed).say(jobs)
@@ -175,7 +175,7 @@ class Composed:
     dirname: str  # the overrides in one word, hydra.job.override_dirname
     overrides: list[str]
     raw: dict[str, Any]  # the task's configuration, interpolations as they are
-    config: Config
+    config: Config | ConfigError
     files: dict[str, str]  # those of .hydra: name -> text
     base: DictConfig
 
@@ -227,7 +227,7 @@ class Composer:
             return ConfigError(diagnose.problems(diagnose.CONF, overrides, error))
 
     def compose(self, number: int, overrides: list[str]) -> Composed:
-        """The job's configuration. Raises ConfigError or one of Hydra's errors for an override that cannot be."""
+        """The job's configuration, checked. Raises ConfigError or one of Hydra's for an override that cannot be."""
         parsed = [(text, _parse(text)) for text in overrides]
         simple = [override for _, override in parsed if self._sets_a_value(override)]
         base = self._base(tuple(text for text, o in parsed if not self._sets_a_value(o)))
@@ -249,7 +249,11 @@ class Composer:
         ):
             hydra_yaml = hydra_yaml.replace(marker, json.dumps(value))
         texts = {"config.yaml": _yaml(raw), "overrides.yaml": _yaml(task), "hydra.yaml": hydra_yaml}
-        return Composed(number, directory, dirname, task, raw, cfg.from_dict(_resolve(raw)), texts, base.whole)
+        try:
+            config = cfg.from_dict(_resolve(raw))
+        except ConfigError as error:
+            config = error
+        return Composed(number, directory, dirname, task, raw, config, texts, base.whole)
 
     def _sets_a_value(self, override: Override) -> bool:
         """Whether an override does nothing but give an existing key a plain value."""
@@ -352,10 +356,11 @@ def _job(number: int, folder: Path, overrides: list[str], attempt: Composed | Co
     from trainer.stack import Job
 
     job = Job(number, folder, list(filter_overrides(overrides)))
-    if isinstance(attempt, ConfigError):
-        job.fail(attempt)
+    config = attempt.config if isinstance(attempt, Composed) else attempt
+    if isinstance(config, ConfigError):
+        job.fail(config)
     else:
-        job.config = attempt.config
+        job.config = config
     return job
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
-from trainer import aside, record
+from trainer import aside, record, work
 from trainer.progress import News, Reporter
 
 if TYPE_CHECKING:
@@ -91,8 +91,17 @@ def train_stacks(
 
 
 def _start_method(parts: Sequence[Part]) -> str:
-    """fork: nothing is imported anew. Not where a child opens a team of OpenMP threads, nor outside of Linux."""
-    teams = any(job.config is not None and (job.config.threads or 1) > 1 for part in parts for job in part.jobs)
+    """fork: nothing is imported anew. Not where a child opens a team of OpenMP threads, nor outside of Linux.
+
+    A stack that was planned alone may have a team, and keeps it: the number of threads is part of its bits.
+    """
+    threads = [
+        job.config.threads or (1 if part.workers > 1 else work.PYTORCH_THREADS)
+        for part in parts
+        for job in part.jobs
+        if job.config is not None
+    ]
+    teams = max(threads, default=1) > 1
     return "fork" if aside.CAN_FORK and not teams else "spawn"
 
 

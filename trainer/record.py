@@ -32,6 +32,7 @@ from trainer.train import Member, Stack, evaluate_test
 
 FLUSH_STEPS = 1024
 FLUSH_S = 2.0
+FINISHED_BY_ONE = 8  # members that are worth a process: to fork takes as long as to finish three
 TEXTS = {"metrics": "metrics.csv", "log": "trainer.log"}
 WRITTEN = (*TEXTS, "events")  # the files of a run that grow
 Charts = dict[str, dict[str, list[str]]]
@@ -212,7 +213,8 @@ class Recorder:
         self.flush(stack)
         self.seconds += time.perf_counter() - began
         ending = [(k, reason) for k, reason in leaving.items() if self.runs[stack.members[k].index] is not None]
-        summaries = aside.shared(lambda end: self._finish(stack, *end), ending, 1 + self.reporter.idle())
+        processes = min(1 + self.reporter.idle(), len(ending) // FINISHED_BY_ONE)
+        summaries = aside.shared(lambda end: self._finish(stack, *end), ending, processes)
         for (k, _), summary in zip(ending, summaries, strict=True):
             self.summaries[stack.members[k].index] = summary
 
