@@ -14,6 +14,7 @@ import lightning  # pyright: ignore[reportMissingImports]
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor  # pyright: ignore[reportMissingImports]
 from lightning.pytorch.loggers import TensorBoardLogger  # pyright: ignore[reportMissingImports]
+from lightning.pytorch.utilities import grad_norm  # pyright: ignore[reportMissingImports]
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -47,7 +48,7 @@ class Module(lightning.LightningModule):
 
     def on_before_optimizer_step(self, optimizer):
         """The norm of each parameter's gradient, and the total."""
-        self.log_dict(lightning.pytorch.utilities.grad_norm(self, norm_type=2))
+        self.log_dict(grad_norm(self, norm_type=2))
 
     def configure_optimizers(self):
         """PyTorch's defaults."""
