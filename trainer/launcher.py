@@ -109,7 +109,7 @@ class StackLauncher(Launcher):
         numbered = list(enumerate(map(list, job_overrides), initial_job_idx))
         compose = lambda: ([composer.attempt(*job) for job in numbered], composer.bases)  # noqa: E731
         if "torch" not in sys.modules:
-            compose = aside.start(compose)  # which takes as long as half of the import
+            compose = aside.start(compose)  # while torch is imported, which takes longer
         from trainer import resume, stack, terminal
 
         attempts, composer.bases = compose()

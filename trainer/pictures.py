@@ -154,7 +154,7 @@ def _grid(tiles: list[Image.Image], captions: list[str], columns: int) -> Png:
 
 
 def _encode_palette(sheet: np.ndarray, colours: list[int]) -> Png:
-    """A sheet of indices into a list of red, green, blue, red ... : six times as fast to encode as full colours."""
+    """A sheet of indices into a list of red, green, blue, red ...; for full colours the encoder would try filters."""
     image = Image.fromarray(sheet).convert("P")
     image.putpalette(colours)
     return encode(image)

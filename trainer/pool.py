@@ -52,7 +52,8 @@ def train_stacks(
 
     A stack whose process died (out of memory, most likely) begins again in halves; a job that was alone fails.
     """
-    context: Any = multiprocessing.get_context(_start_method(parts))
+    method = _start_method(parts)
+    context: Any = multiprocessing.get_context(method)
     shared = context.RawValue(Shared)
     waiting = list(enumerate(parts))
     pool = [_start(context, train_stack, shared) for _ in range(min(workers, len(parts)))]
@@ -63,7 +64,7 @@ def train_stacks(
                     worker.number, worker.part = waiting.pop(0)
                     worker.connection.send((worker.number, worker.part))
             busy = {worker.connection: worker for worker in pool if worker.part is not None}
-            shared.idle = len(pool) - len(busy) if context.get_start_method() == "fork" else 0
+            shared.idle = len(pool) - len(busy) if method == "fork" else 0
             if not busy:
                 return
             for connection in wait(list(busy), WAIT_S):
