@@ -26,10 +26,12 @@ import numpy as np
 import torch
 
 from scripts.peers import loops
-from trainer import app, data, progress, stack, train, work
+from trainer.cli import app
 from trainer.config import Config, ConfigError
-from trainer.events import EventWriter
-from trainer.record import Recorder
+from trainer.core import data, loop
+from trainer.engine import progress, runtime, worker
+from trainer.record.recorder import Recorder
+from trainer.record.tensorboard import EventWriter
 
 PYTHON = sys.executable
 MNIST = ["data=mnist", "data.batch_size=64", "model.depth=1", "model.width=256", "model.dropout=0", "epochs=1"]
@@ -42,7 +44,7 @@ class Silent:
     def tell(self, news: progress.News) -> None:
         """Nothing."""
 
-    def done(self, jobs: Sequence[stack.Job]) -> None:
+    def done(self, jobs: Sequence[worker.Job]) -> None:
         """Nothing."""
 
 
@@ -77,7 +79,7 @@ def command(*arguments: str, folder: str) -> float:
 class UntilTested(Recorder):
     """A recorder that stops the clock once training is over and everything measured is written: before the test."""
 
-    def leave(self, stack: train.Stack, leaving: dict[int, str]) -> None:
+    def leave(self, stack: loop.Stack, leaving: dict[int, str]) -> None:
         """Flush; no test, no checkpoints."""
         self.flush(stack)
         self.ended = time.perf_counter()
@@ -88,13 +90,13 @@ def train_seconds(configs: Sequence[Config], dataset: data.Dataset, record: bool
     if not record:
         configs = [dataclasses.replace(c, record=dataclasses.replace(c.record, every=0)) for c in configs]
     with tempfile.TemporaryDirectory() as folder:
-        work.set_up(configs[0])
-        made = train.Stack(configs, dataset)
-        work.set_threads(made, 1)
+        runtime.set_up(configs[0])
+        made = loop.Stack(configs, dataset)
+        runtime.set_threads(made, 1)
         silent = progress.Reporter(0, Silent().tell)
         recorder = UntilTested(made, [Path(folder) / str(k) for k in range(len(configs))], silent)
         began = time.perf_counter()
-        train.train(made, recorder)
+        loop.train(made, recorder)
         return recorder.ended - began - made.evaluating_s, made.evaluating_s
 
 
@@ -128,8 +130,8 @@ def single(n: int) -> None:
         return
     split = data.split(dataset, config.data, 0)
     x, y = dataset.x[split.train], dataset.y[split.train]
-    made = train.Stack([config], dataset)
-    work.set_threads(made, 1)
+    made = loop.Stack([config], dataset)
+    runtime.set_threads(made, 1)
     print(
         f"MNIST 784-256-10, batch 64, Adam, {len(x)} examples, {torch.get_num_threads()} threads, times of one epoch:"
     )
@@ -215,7 +217,7 @@ def _installed(module: str) -> bool:
 
 def _growth(config: Config, dataset: data.Dataset) -> None:
     """Time a member and step over the stack's size, all recorded, and the share of the matrix-multiply peak."""
-    work.set_up(config)
+    runtime.set_up(config)
     torch.set_num_threads(1)
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     peak = max(2 * 1024**3 / seconds(lambda: a @ b) for _ in range(20))
@@ -225,10 +227,10 @@ def _growth(config: Config, dataset: data.Dataset) -> None:
     weights = sum(p * q for p, q in itertools.pairwise(sizes))
     flops = 64 * (6 * weights - 2 * sizes[0] * sizes[1])  # forward 2, backward 4 a weight, none for the inputs
     for K in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
-        made = train.Stack([dataclasses.replace(adamw, seed=k) for k in range(K)], dataset)
+        made = loop.Stack([dataclasses.replace(adamw, seed=k) for k in range(K)], dataset)
         torch.set_num_threads(1)
         rows, target = made.next_order()
-        step = lambda: train.train_step(made, rows, target, [slice(0, 64)], True)  # noqa: B023, E731
+        step = lambda: loop.train_step(made, rows, target, [slice(0, 64)], True)  # noqa: B023, E731
         step()
         repeats = max(5, 256 // K)
         times = [seconds(lambda: [step() for _ in range(repeats)]) / repeats / K for _ in range(5)]  # noqa: B023
@@ -242,19 +244,19 @@ def health(n: int) -> None:
     """What the look after each epoch adds to the training of that epoch, on digits, all recorded."""
     dataset = data.load(app.configure([]).data)
     for K, limit in ((1, "at most 0.05"), (64, "at most 0.03")):
-        made = train.Stack([app.configure([f"seed={k}"]) for k in range(K)], dataset)
+        made = loop.Stack([app.configure([f"seed={k}"]) for k in range(K)], dataset)
         torch.set_num_threads(1)
         say(f"a look / training of an epoch, K = {K}", [_look_share(made) for _ in range(5 * n)], limit)
 
 
-def _look_share(made: train.Stack) -> float:
+def _look_share(made: loop.Stack) -> float:
     """Evaluation with a look minus evaluation without, over the steps of an epoch, measured in turn."""
     rows, target = made.next_order()
     evaluated = [
-        seconds(lambda look=look: [train.evaluate(made, made.train_KN, made.train_y_KN, look=look) for _ in range(10)])
+        seconds(lambda look=look: [loop.evaluate(made, made.train_KN, made.train_y_KN, look=look) for _ in range(10)])
         for look in (True, False)
     ]
-    trained = seconds(lambda: [train.train_step(made, rows, target, [batch], True) for batch in made.batches])
+    trained = seconds(lambda: [loop.train_step(made, rows, target, [batch], True) for batch in made.batches])
     return (evaluated[0] - evaluated[1]) / 10 / trained
 
 
@@ -306,8 +308,8 @@ def _train_jobs(configs: Sequence[Config], folder: str) -> float:
     """Our training of all runs, evaluation and records included; pictures are not."""
     with tempfile.TemporaryDirectory(dir=folder) as runs:
         plain = [dataclasses.replace(c, record=dataclasses.replace(c.record, pictures=False)) for c in configs]
-        jobs = [stack.Job(k, Path(runs) / str(k), config=c) for k, c in enumerate(plain)]
-        return seconds(lambda: stack.train_jobs(jobs, 128, Silent(), lambda: False))
+        jobs = [worker.Job(k, Path(runs) / str(k), config=c) for k, c in enumerate(plain)]
+        return seconds(lambda: worker.train_jobs(jobs, 128, Silent(), lambda: False))
 
 
 def _overrides(name: str, dropout: float, batchnorm: bool, seed: int) -> list[str]:
@@ -324,8 +326,8 @@ def _peer_run(name: str, dropout: float, batchnorm: bool, x: torch.Tensor, y: to
 def _test_accuracy(overrides: list[str]) -> float:
     config = app.configure(overrides)
     with tempfile.TemporaryDirectory() as folder:
-        job = stack.Job(0, Path(folder), config=config)
-        stack.train_jobs([job], 1, Silent(), lambda: False)
+        job = worker.Job(0, Path(folder), config=config)
+        worker.train_jobs([job], 1, Silent(), lambda: False)
         assert job.summary is not None
         return job.summary["test"]["best"]["accuracy"]
 

@@ -22,10 +22,10 @@ import plants
 from histories import NOISES, Floats, Rng, history
 from scipy import stats
 
-from trainer.compare import ALPHA, Comparison, Run, compare
-from trainer.health import judge as judge_health
-from trainer.overfit import Verdict, judge
-from trainer.stats import share_interval
+from trainer.compare.comparison import ALPHA, Comparison, Run, compare
+from trainer.compare.statistics import share_interval
+from trainer.judge.health import judge as judge_health
+from trainer.judge.overfit import Verdict, judge
 
 ROOT = Path(__file__).parents[1]
 VERDICTS = ("overfit", "healthy", "underfit", "diverged", "too_short")

@@ -31,9 +31,11 @@ from unittest import mock
 
 from hydra.core.global_hydra import GlobalHydra
 
-import trainer.resume
-import trainer.terminal  # noqa: F401  # before the first fork, not after each
-from trainer import app, checkpoint, evaluate, events, files, record, work
+from trainer import evaluate, files
+from trainer.cli import app
+from trainer.engine import runtime
+from trainer.engine.resume import checkpoint
+from trainer.record import recorder, tensorboard
 
 SWEEP = shlex.split(
     "-m epochs=8,14 model.batchnorm=false,true optimizer=sgd,adam,nadam optimizer.lr=0.02 seed=1 model.width=12 "
@@ -80,7 +82,7 @@ def ends_within(directory: Path, after_s: float, sweep: Sequence[str] = SWEEP) -
     child = os.fork()
     if child == 0:
         code = 70
-        record.FINISHED_BY_ONE = 1  # helpers, where two members end
+        recorder.FINISHED_BY_ONE = 1  # helpers, where two members end
         try:
             code = command(directory, sweep)[0]
         finally:
@@ -217,7 +219,7 @@ class _Half:
 
 def full(folder: Path, every: int = 1) -> int:
     """ENOSPC from every write on, and EIO at every write (or every so many); how many failed."""
-    with mock.patch.object(work, "workers", return_value=1):
+    with mock.patch.object(runtime, "workers", return_value=1):
         command(folder / "never", SMALL)
         wanted = results(folder / "never")
         disk = BadDisk(folder / "count", 0, sys.maxsize, False)
@@ -261,7 +263,7 @@ def half_written(directory: Path) -> list[str]:
             elif path.name in ("best.pt", "last.pt"):
                 checkpoint.from_bytes(path.read_bytes())
             elif "tfevents" in path.name:
-                wrong += events.read_scalars(path)[1]
+                wrong += tensorboard.read_scalars(path)[1]
         except (files.Damaged, RuntimeError) as error:
             wrong.append(str(error))
     return wrong
@@ -271,7 +273,7 @@ def flip(n: int, seed: int, folder: Path, pattern: str = "*") -> int:
     """Each file of a finished and of an interrupted sweep, damaged at n places; how many damages did harm."""
     chance = random.Random(seed)
     failures = cases = 0
-    with mock.patch.object(work, "workers", return_value=1):
+    with mock.patch.object(runtime, "workers", return_value=1):
         command(folder / "never", SMALL)
         wanted = results(folder / "never")
         judged = judgement(folder / "never")

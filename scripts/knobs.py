@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from trainer.cli.overrides import CONF, knobs
 from trainer.config import Config
-from trainer.diagnose import CONF, knobs
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- knobs: written by scripts/knobs.py -->\n", "<!-- end of knobs -->"

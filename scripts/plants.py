@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import data, health, train
-from trainer.app import configure
+from trainer.cli.app import configure
 from trainer.config import Config, Mlp
-from trainer.data import Dataset
-from trainer.stack import stack_key
+from trainer.core import data, loop
+from trainer.core.data import Dataset
+from trainer.engine.worker import stack_key
+from trainer.judge import health
 
 Rng = np.random.Generator
 Knobs = dict[str, Any]
@@ -38,7 +39,7 @@ class Fault:
     expected: frozenset[str]  # one of these must be found
     also: frozenset[str]  # these may be: what follows from the fault
     knobs: Callable[[Rng, Knobs], Knobs] = lambda rng, architecture: {}
-    change: Callable[[Rng, train.Stack, int], None] | None = None  # of one member, before it trains
+    change: Callable[[Rng, loop.Stack, int], None] | None = None  # of one member, before it trains
     inputs: Callable[[Rng, Tensor], Tensor] | None = None  # of a whole stack
     shape: Callable[[Rng], Knobs] | None = None  # its own architecture, where not any will do
     fits: Callable[[Knobs], bool] = lambda architecture: True  # or what it asks of one
@@ -190,10 +191,10 @@ def healthy_knobs(rng: Rng, a: Knobs) -> Knobs:
 # ------------------------------------------------------------------ faults
 
 
-def _bias(value: Callable[[Rng], float]) -> Callable[[Rng, train.Stack, int], None]:
+def _bias(value: Callable[[Rng], float]) -> Callable[[Rng, loop.Stack, int], None]:
     """All biases of one hidden layer."""
 
-    def change(rng: Rng, stack: train.Stack, k: int) -> None:
+    def change(rng: Rng, stack: loop.Stack, k: int) -> None:
         layer = int(rng.integers(0, _depth(stack, k)))
         with torch.no_grad():
             stack.parameters[f"layers.{layer}.bias"][k].fill_(value(rng))
@@ -201,10 +202,10 @@ def _bias(value: Callable[[Rng], float]) -> Callable[[Rng, train.Stack, int], No
     return change
 
 
-def _output(part: str, low: float, high: float) -> Callable[[Rng, train.Stack, int], None]:
+def _output(part: str, low: float, high: float) -> Callable[[Rng, loop.Stack, int], None]:
     """The output layer's weights scaled up, or the bias of its first unit lifted."""
 
-    def change(rng: Rng, stack: train.Stack, k: int) -> None:
+    def change(rng: Rng, stack: loop.Stack, k: int) -> None:
         parameter = stack.parameters[f"layers.{_depth(stack, k)}.{part}"].detach()[k]
         if part == "weight":
             parameter *= log_uniform(rng, low, high)
@@ -214,17 +215,17 @@ def _output(part: str, low: float, high: float) -> Callable[[Rng, train.Stack, i
     return change
 
 
-def _labels(share: float) -> Callable[[Rng, train.Stack, int], None]:
+def _labels(share: float) -> Callable[[Rng, loop.Stack, int], None]:
     """This share of the training labels, drawn at random, becomes one class."""
 
-    def change(rng: Rng, stack: train.Stack, k: int) -> None:
+    def change(rng: Rng, stack: loop.Stack, k: int) -> None:
         labels = stack.train_y_KN[k]
         labels[torch.from_numpy(rng.random(len(labels)) < share)] = int(rng.integers(0, stack.classes))
 
     return change
 
 
-def _depth(stack: train.Stack, k: int) -> int:
+def _depth(stack: loop.Stack, k: int) -> int:
     network = stack.members[k].config.model
     assert isinstance(network, Mlp)
     return network.depth
@@ -500,12 +501,12 @@ def _train(rng: Rng, dataset: Dataset, group: Sequence[tuple[Fault | None, Confi
     faults, configs, made = zip(*group, strict=True)
     if faults[0] is not None and faults[0].inputs:
         dataset = dataclasses.replace(dataset, x=faults[0].inputs(rng, dataset.x))
-    stack = train.Stack(configs, dataset)
+    stack = loop.Stack(configs, dataset)
     for k, fault in enumerate(faults):
         if fault is not None and fault.change:
             fault.change(rng, stack, k)
     kept = Kept(stack)
-    train.train(stack, kept)
+    loop.train(stack, kept)
     return [
         Case(fault.name if fault else "", text, member.rows, member.start, config.flat(), kept.first.get(member.index))
         for fault, config, text, member in zip(faults, configs, made, kept.members, strict=True)
@@ -515,7 +516,7 @@ def _train(rng: Rng, dataset: Dataset, group: Sequence[tuple[Fault | None, Confi
 class Kept:
     """An observer that finds the first step of each member that is not finite."""
 
-    def __init__(self, stack: train.Stack) -> None:
+    def __init__(self, stack: loop.Stack) -> None:
         self.members = list(stack.members)
         self.tags = stack.step_tags
         self.first: dict[int, health.NotFinite] = {}
@@ -531,7 +532,7 @@ class Kept:
         self.steps.append(step)
         self.measured.append(measured_MK)
 
-    def epoch(self, stack: train.Stack, rows: list[dict[str, float]]) -> None:
+    def epoch(self, stack: loop.Stack, rows: list[dict[str, float]]) -> None:
         """Look through the epoch's steps."""
         measured_SMK = torch.stack(self.measured).numpy()
         for k, member in enumerate(stack.members):
@@ -540,5 +541,5 @@ class Kept:
                 self.first.setdefault(member.index, found)
         self.steps, self.measured = [], []
 
-    def leave(self, stack: train.Stack, leaving: dict[int, str]) -> None:
+    def leave(self, stack: loop.Stack, leaving: dict[int, str]) -> None:
         """Nothing to write."""

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.events import read_scalars
+from trainer.record.tensorboard import read_scalars
 
 Measure = Callable[[Path], float]  # a run's directory -> the number to compare
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from trainer.events import EventWriter
+from trainer.record.tensorboard import EventWriter
 
 LAYERS = ["layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias", "layers.2.weight", "layers.2.bias"]
 

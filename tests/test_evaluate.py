@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fake_runs
 import numpy as np
 import pytest
 
+from tests import fake_runs
 from trainer.evaluate import VERDICTS, evaluate, main
-from trainer.tables import print_tables
+from trainer.report.terminal import print_tables
 
 
 @pytest.fixture(scope="module")

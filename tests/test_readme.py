@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from trainer import app, evaluate
+from trainer import evaluate
+from trainer.cli import app
 from trainer.trace.__main__ import main as trace
 
 ROOT = Path(__file__).parents[1]

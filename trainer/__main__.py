@@ -10,7 +10,7 @@ import threading
 def main() -> None:
     gc.disable()  # searching for garbage takes a third of importing torch; stack.train_jobs enables it
     try:
-        from trainer import app
+        from trainer.cli import app
 
         code = app.run(sys.argv[1:])
     except KeyboardInterrupt:  # before training began, or a second time: nothing to save, or no patience to save it

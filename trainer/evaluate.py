@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from trainer import compare, overfit
-from trainer.curves import Curves, find_runs
+from trainer.compare import comparison as compare
+from trainer.judge import overfit
+from trainer.read.find_runs import Curves, find_runs
 
 VERDICTS = ("overfit", "healthy", "underfit", "diverged", "too_short")
 
@@ -117,10 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    from trainer import report, tables  # rich, which bad input need not wait for
+    from trainer.report import html, terminal  # rich, which bad input need not wait for
 
     said = sys.stderr if options.json == "-" else sys.stdout
-    tables.print_tables(evaluation, said)
+    terminal.print_tables(evaluation, said)
     if options.json == "-":
         json.dump(evaluation, sys.stdout, allow_nan=False)
         print()
@@ -129,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.html:
         target = Path(options.html)
         command = shlex.join(["python", "-m", "trainer.evaluate", *(sys.argv[1:] if arguments is None else arguments)])
-        write_whole(target, report.page(evaluation, runs, target.parent, command))
+        write_whole(target, html.page(evaluation, runs, target.parent, command))
         print(f"report: {target.resolve().as_uri()}", file=said)
     return int(any(run["verdict"] in options.fail_on for run in evaluation["runs"]))
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import yaml
 
 from trainer import config as cfg
-from trainer import diagnose, files
+from trainer import files
+from trainer.cli import overrides as diagnose
+from trainer.cli.overrides import CONF
 from trainer.config import ConfigError, nearest
-from trainer.diagnose import CONF
 
 DEFAULT = "data=clusters"  # with the network 4-5-10 and batches of five that come with it
 CHOOSES_DATA = ("data=", "experiment=", "problem=")

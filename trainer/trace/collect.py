@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainer import data as datasets
-from trainer import train
 from trainer.config import Config, ConfigError, Mlp, Optimizer, nearest
+from trainer.core import data as datasets
+from trainer.core import loop
 from trainer.trace import differences, facts, graph, stepping
 from trainer.trace.network import Batch, Point, Subject, Watch
 from trainer.trace.stepping import Place
@@ -81,9 +81,9 @@ def trace(config: Config, weight: str | None, steps: int, rivals: Mapping[str, O
 
 def _train_in_float32(config: Config) -> tuple[dict[str, float], dict[str, Tensor]]:
     """What the trainer measures in its own first step, in its own precision; and the weights after it."""
-    stack = train.Stack([config], datasets.load(config.data))
+    stack = loop.Stack([config], datasets.load(config.data))
     rows_KN, target_KN = stack.next_order()
-    measured_MK = train.train_step(stack, rows_KN, target_KN, stack.batches[: stack.accumulate], measure=True)
+    measured_MK = loop.train_step(stack, rows_KN, target_KN, stack.batches[: stack.accumulate], measure=True)
     assert measured_MK is not None
     measured = dict(zip(stack.step_tags, measured_MK[:, 0].tolist(), strict=True))
     weights = {name: p.detach()[0].clone() for name, p in stack.parameters.items()}

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainer import config as cfg
-from trainer import data as datasets
-from trainer import metrics, model
 from trainer.config import Config, ConfigError, CustomModel, Mlp
-from trainer.model import StackedDropout
-from trainer.optim import MemberOptimizers
-from trainer.train import Stack
+from trainer.core import data as datasets
+from trainer.core import losses as metrics
+from trainer.core import mlp
+from trainer.core.loop import Stack
+from trainer.core.mlp import StackedDropout
+from trainer.core.optimizers import MemberOptimizers
 
 Batch = tuple[Tensor, Tensor]  # examples (B, *shape), targets
 
@@ -88,7 +89,7 @@ class Subject:
     def output(self, x: Tensor) -> Tensor:
         """(B, *shape) -> (B, O). Raises ConfigError where a module of the user's own fails."""
         try:
-            return model.outputs(self.network, x, self.dataset.out_features)
+            return mlp.outputs(self.network, x, self.dataset.out_features)
         except ConfigError as error:
             hint = "; trace computes in float64, so tensors that forward makes want dtype=x.dtype"
             raise ConfigError([line + hint * ("dtype" in line) for line in error.problems]) from error
@@ -116,9 +117,9 @@ def _plain(stack: Stack) -> nn.Module:
     config = stack.members[0].config
     sizes = (stack.dataset.in_features, stack.dataset.out_features)
     if isinstance(config.model, CustomModel):
-        network = model.build(config.model, *sizes, config.seed)
+        network = mlp.build(config.model, *sizes, config.seed)
         return network.to(torch.float64).train()
-    network = model.plain(config.model, *sizes)
+    network = mlp.plain(config.model, *sizes)
     network.load_state_dict(stack.model.member_state(0))
     for name, layer in stack.model.named_modules():
         if isinstance(layer, StackedDropout):

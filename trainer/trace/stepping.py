@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import ConfigError, Optimizer
-from trainer.optim import MemberOptimizers
+from trainer.core.optimizers import MemberOptimizers
 from trainer.trace import equations, facts
 from trainer.trace.network import Batch, Subject
 

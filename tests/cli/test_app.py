@@ -1,0 +1,434 @@
+"""The command line as a person meets it: bad input, interruption, full disks, what is left behind."""
+
+import errno
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers import HEAD, Cli, environment
+from trainer.cli import display
+from trainer.core import data
+from trainer.engine import worker
+from trainer.engine.progress import News
+from trainer.record.tensorboard import EventWriter
+
+ROOT = Path(__file__).parents[2]
+
+
+def left_behind(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+INSTALLED = {distribution.name for distribution in metadata.distributions()}
+LAUNCHERS = "basic joblib stack" if "hydra-joblib-launcher" in INSTALLED else "basic stack"
+BAD = {
+    "optimiser=adam": "optimiser: no such key; did you mean optimizer?",
+    "optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
+    "optimizer=null": "optimizer=null: no such option; there is adam, adamw, nadam, rmsprop, sgd",
+    "data=dgits": "data=dgits: no such option; did you mean digits?",
+    "~model": "~model: cannot be left out; choose another with model=NAME, there is custom, mlp, surface",
+    "+sizes=mlp_mnist": "sizes: follows from other choices; set its keys themselves, e.g. model.width=256",
+    "optimizr.lr=1": "optimizr: no such key; did you mean optimizer?",
+    "optimizer.lrr=1": "optimizer.lrr: no such key; did you mean lr?",
+    "optimizer.momentum=0.9": "optimizer.momentum: no such key here; optimizer=rmsprop, optimizer=sgd have it",
+    "optimizer.foooo=1": "optimizer.foooo: no such key; an argument of optimizer._target_ is added with a plus, "
+    "+optimizer.foooo=VALUE",
+    "schedule.step_size=3": "schedule.step_size: no such key here; schedule=step has it",
+    "model._target_=a.B": "model._target_: no such key here; model=custom has it",
+    "model=custom model._target_=a.B model.depth=2": "model.depth: no such key here; model=mlp has it",
+    "data=line +data.noise=3": "data.noise: is there already; type it without the plus, data.noise=VALUE",
+    "epochs.foo=1": "epochs.foo: epochs is a value, not a group of keys",
+    "+record.foo.bar=1": "record.foo: no such key; there is every, pictures",
+    "epochs": "epochs: cannot be read as KEY=VALUE (missing EQUAL at '<EOF>'); quote special characters",
+    "=3": "=3: cannot be read as KEY=VALUE (no key); --help lists every key",
+    "epochs=1,2": "epochs=1,2: several values make a sweep, which takes the flag -m; a list is written [1,2]",
+    "hydra/launcher=foo": "In 'hydra/config': Could not find 'hydra/launcher/foo' Available options in "
+    f"'hydra/launcher': {LAUNCHERS}",
+    "--multirn": "--multirn: no such flag; did you mean --multirun?",
+    "--cfg job optimizer=adamm epochs=2": "optimizer=adamm: no such option; did you mean adam?",
+    "--help optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
+}
+REFUSED = {  # what only shows with the values, the data or the model at hand
+    "+typo=1 ": "typo: no such key; there is accumulate, check, checkpoint, clip_norm, data, deterministic, device, "
+    "early_stopping, epochs, loss, model, optimizer, record, schedule, seed, steps, threads",
+    "epochs=0": "epochs: found 0, expected a whole number of epochs >= 1",
+    "+optimizer.typo=1": "optimizer.typo: Adam has no such argument; there is amsgrad, betas, capturable, "
+    "decoupled_weight_decay, differentiable, eps, foreach, fused, lr, maximize, weight_decay",
+    "optimizer=sgd optimizer.nesterov=true": "optimizer: torch.optim.SGD refuses its arguments: Nesterov momentum "
+    "requires a momentum and zero dampening",
+    "optimizer._target_=torch.optim.adam": "optimizer._target_: no class torch.optim.adam; in torch.optim, did you "
+    "mean Adam?",
+    "data.train_size=5000": "data.train_size: found 5000, expected at most the 1437 examples of digits that are "
+    "neither test nor validation; try data.train_size=null for all",
+    "data.val_fraction=0.9999": "data.val_fraction: 0.9999 leaves no training examples of 1617",
+    "data.batch_size=5000 data.drop_last=true": "data.batch_size: found 5000, expected at most the 1437 training "
+    "examples with data.drop_last=true, which leaves out smaller batches; try data.batch_size=1437",
+    "data.batch_size=4 data.train_size=9 model.batchnorm=true": "data.batch_size: 9 training examples in batches of 4 "
+    "leave a batch of one example, which model.batchnorm=true cannot normalise; try data.drop_last=true, or another "
+    "data.batch_size",
+    "data.batch_size=1 model.batchnorm=true": "data.batch_size: 1437 training examples in batches of 1 leave a batch "
+    "of one example, which model.batchnorm=true cannot normalise; try more examples a batch",
+}
+
+
+@pytest.mark.parametrize("line", [*BAD, *REFUSED])
+def test_bad_input_is_told_in_one_message(line: str, cli: Cli, tmp_path: Path) -> None:
+    code, out, err = cli(line)
+    assert err == f"trainer: 1 problem; {HEAD}\n  {(BAD | REFUSED)[line]}\n"
+    assert (code, out, left_behind(tmp_path)) == (2, "", [])
+
+
+def test_all_problems_of_a_command_line_at_once(cli: Cli, tmp_path: Path) -> None:
+    code, out, err = cli("optimizer=sdg data.batch_sise=3 model.actvation=relu epochs=0 seed=x")
+    assert err.splitlines() == [
+        f"trainer: 5 problems; {HEAD}",
+        "  optimizer=sdg: no such option; did you mean sgd?",
+        "  data.batch_sise: no such key; did you mean batch_size?",
+        "  model.actvation: no such key; did you mean activation?",
+        "  seed: found x, expected a whole number >= 0 and < 2^63",
+        "  epochs: found 0, expected a whole number of epochs >= 1",
+    ]
+    assert (code, out, left_behind(tmp_path)) == (2, "", [])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_no_gpu(cli: Cli) -> None:
+    _, _, err = cli("device=cuda")
+    assert err.endswith("  device: found cuda, but PyTorch sees no such device here; try device=cpu\n")
+
+
+@pytest.mark.parametrize("line", ["model.depth=0", "model.depth=50 model.width=8", "data.batch_size=5000"])
+def test_extremes_that_work(line: str, cli: Cli) -> None:
+    assert cli(f"{line} epochs=1 data.train_size=100 hydra.run.dir=run")[0] == 0
+    assert json.loads(Path("run/summary.json").read_text())["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [
+        ("optimizer.lr=0 epochs=6", "underfit"),
+        ("optimizer=sgd optimizer.lr=1e9", "diverged"),
+        ("data.label_noise=1 data.train_size=64 epochs=2", "too_short"),
+        ("data.train_size=1 epochs=2", "too_short"),
+    ],
+)
+def test_odd_runs_end_with_a_verdict(line: str, verdict: str, cli: Cli) -> None:
+    code, out, err = cli(f"{line} hydra.run.dir=run")
+    assert (code, err) == (0, "")
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert (summary["status"], summary["verdict"]["verdict"]) == ("completed", verdict)
+    assert f"\n{verdict.replace('_', ' ')}: " in out
+
+
+MODELS = """
+import torch
+from torch import nn
+class Good(nn.Module):
+    def __init__(self, in_features, out_features, hidden=8):
+        super().__init__()
+        layers = nn.Linear(in_features, hidden), nn.ReLU(), nn.Linear(hidden, out_features)
+        self.net = nn.Sequential(nn.Flatten(), *layers)
+    def forward(self, x):
+        return self.net(x)
+class Raises(nn.Module):
+    def __init__(self):
+        raise RuntimeError("no luck")
+class RaisesLater(Good):
+    def forward(self, x):
+        raise RuntimeError("no luck")
+class Narrow(nn.Module):
+    def __init__(self, in_features):
+        super().__init__()
+        self.linear = nn.Linear(in_features, 7)
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+class Two(Good):
+    def forward(self, x):
+        return self.net(x), 1
+class Bare(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :10]
+class Norm(Good):
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features)
+        self.norm = nn.BatchNorm1d(in_features)
+    def forward(self, x):
+        return self.net(self.norm(x.flatten(1)))
+"""
+NEEDS = "expected a tensor (128, 10): a row an example, a column a class or output"
+BAD_MODELS = {
+    "Good": "model._target_: found Good, expected module.Class, importable from this folder, e.g. my_models.Good",
+    "nowhere.Net": "model._target_: cannot import nowhere.Net: ModuleNotFoundError: No module named 'nowhere'; "
+    "expected module.Class, importable from this folder",
+    "my_models.Godo": "model._target_: cannot import my_models.Godo: AttributeError: module 'my_models' has no "
+    "attribute 'Godo'; expected module.Class, importable from this folder",
+    "my_models.Raises": "model: my_models.Raises() fails: RuntimeError: no luck (TMP/my_models.py, line 13)",
+    "my_models.Good +model.zoom=3": "model: my_models.Good(zoom=3, in_features=64, out_features=10) fails: "
+    "TypeError: Good.__init__() got an unexpected keyword argument 'zoom'",
+    "my_models.RaisesLater": "model._target_: RaisesLater fails on inputs of shape (128, 1, 8, 8): RuntimeError: no "
+    "luck (TMP/my_models.py, line 16)",
+    "my_models.Narrow": f"model._target_: the output of Narrow is (128, 7), {NEEDS}",
+    "my_models.Two": f"model._target_: the output of Two is tuple, {NEEDS}",
+    "my_models.Bare": "model._target_: my_models.Bare has no parameters to train",
+    "my_models.Norm data.batch_size=1": "model._target_: Norm fails on inputs of shape (1, 1, 8, 8): ValueError: "
+    "Expected more than 1 value per channel when training, got input size torch.Size([1, 64]) (TMP/my_models.py, line "
+    "34); batch norm wants two examples a batch, try data.drop_last=true or another data.batch_size",
+    "json.loads": "model: json.loads() fails: TypeError: loads() missing 1 required positional argument: 's'",
+    "builtins.dict": "model._target_: builtins.dict gives dict, expected torch.nn.Module",
+}
+
+
+@pytest.mark.parametrize("target", BAD_MODELS)
+def test_bad_models_of_the_users_own(target: str, cli: Cli, tmp_path: Path) -> None:
+    Path("my_models.py").write_text(MODELS)
+    code, out, err = cli(f"model=custom model._target_={target}")
+    if target == "builtins.dict":  # whatever Python says of its signature
+        assert "builtins.dict" in err
+    else:
+        assert err == f"trainer: 1 problem; {HEAD}\n  {BAD_MODELS[target].replace('TMP', str(tmp_path))}\n"
+    assert (code, out) == (2, "")
+    assert [name for name in left_behind(tmp_path) if "pycache" not in name] == ["my_models.py"]
+
+
+def test_a_good_model_of_the_users_own(cli: Cli) -> None:
+    Path("my_models.py").write_text(MODELS)
+    code, _, err = cli("model=custom model._target_=my_models.Good +model.hidden=4 epochs=2 hydra.run.dir=run")
+    assert (code, err) == (0, "")
+    state = torch.load("run/checkpoints/best.pt", weights_only=True)["model"]
+    assert state["net.1.weight"].shape == (4, 64)
+
+
+# ------------------------------------------------------------------ folders, files, disks
+
+
+def test_two_runs_at_once_have_two_folders(cli: Cli) -> None:
+    for _ in range(2):
+        assert cli("epochs=1 data.train_size=64 record.pictures=false")[0] == 0
+    runs = list(Path("outputs/runs").glob("*/*/summary.json"))
+    assert len(runs) == 2
+
+
+def test_a_finished_run_is_not_run_over(cli: Cli, tmp_path: Path) -> None:
+    assert cli("hydra.run.dir=run epochs=1 data.train_size=64")[0] == 0
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    code, out, err = cli("hydra.run.dir=run epochs=1 data.train_size=65")
+    run = tmp_path / "run"
+    assert err == (
+        f"trainer: 1 problem; {HEAD}\n  {run}: holds a run of another configuration: data.train_size was 64, is 65; "
+        "repeat its command (more values of a key add runs to a sweep), or choose another directory\n"
+    )
+    assert (code, out) == (2, "")
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+
+
+def test_a_file_where_the_folder_should_be(cli: Cli, tmp_path: Path) -> None:
+    Path("taken").write_text("mine")
+    for folder, said in (("taken", "File exists"), ("taken/run", "Not a directory")):
+        code, _, err = cli(f"hydra.run.dir={folder}")
+        hint = "make room or choose another folder with hydra.run.dir=DIR"
+        assert err == f"trainer: 1 problem; {HEAD}\n  {folder}: {said}; {hint}\n"
+        assert code == 2
+    assert left_behind(tmp_path) == ["taken"]
+
+
+def test_a_disk_that_fills_up(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the folder; the rows of metrics.csv are there."""
+
+    def flush(self: EventWriter) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(EventWriter, "flush", flush)
+    code, _, err = cli("hydra.run.dir=run epochs=3")
+    run = tmp_path / "run"
+    assert err == (
+        f"trainer: 1 problem; the run stopped; what it had recorded is in {run} (python -m trainer --help lists every "
+        f"key)\n  {run}: No space left on device; make room or choose another folder with hydra.run.dir=DIR\n"
+    )
+    assert code == 2
+    assert len((run / "metrics.csv").read_text().splitlines()) == 4
+
+
+def test_a_disk_that_is_full(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room even for Hydra's files: one message, and no folder stays."""
+    import hydra.core.utils
+
+    def save(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(hydra.core.utils, "_save_config", save)
+    code, _, err = cli("epochs=1 hydra.run.dir=outputs/run")
+    hint = "make room or choose another folder with hydra.run.dir=DIR"
+    assert err == f"trainer: 1 problem; {HEAD}\n  outputs/run: No space left on device; {hint}\n"
+    assert code == 2
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.slow  # torchvision alone takes a second or more to import
+def test_data_that_is_missing_or_damaged(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    def download(*arguments: object, **keywords: object) -> None:
+        folder = tmp_path / "away/MNIST/raw"
+        folder.mkdir(parents=True)
+        raise RuntimeError("no\nnetwork")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torchvision.datasets, "MNIST", download)
+        code, _, err = cli("data=mnist data.root=away")
+    put = "put its files (train-images-idx3-ubyte, ...) into {}, or say where they are: data.root=DIR or "
+    put += "TRAINER_DATA_ROOT=DIR\n"
+    assert err.endswith(
+        f"  data.root: no MNIST in away, and it cannot be downloaded (no network); {put.format('away/MNIST/raw')}"
+    )
+    assert (code, left_behind(tmp_path)) == (2, [])
+    raw = Path("here/MNIST/raw")
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(b"\0\0\x08\x03\0\0\0\x02\0\0\0\x1c\0\0\0\x1c" + bytes(100))
+    code, _, err = cli("data=mnist data.root=here")
+    assert "  data.root: cannot read MNIST from here/MNIST/raw (" in err
+    assert err.endswith(f"); delete damaged files, then {put.format('here/MNIST/raw')}")
+    assert (code, err.count("\n")) == (2, 2)
+
+
+def digits(monkeypatch: pytest.MonkeyPatch, *arrays: np.ndarray) -> None:
+    """Let data=digits be these arrays, also where it has been read before."""
+    monkeypatch.setattr(data, "_digits", lambda config: arrays)
+    monkeypatch.setattr(worker, "_cached_dataset", worker._cached_dataset.__wrapped__)
+
+
+def test_numbers_that_are_not_finite_in_the_data(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.zeros((20, 3))
+    x[4, 1] = np.nan
+    y = np.arange(20) % 2
+    digits(monkeypatch, x, y, x[:5] * 0, y[:5])
+    code, _, err = cli()
+    assert err == (
+        f"trainer: 1 problem; {HEAD}\n  data: 1 values of the inputs of digits are not finite, the first at (4, 1); "
+        "expected finite numbers; repair or drop these examples\n"
+    )
+    assert code == 2
+
+
+def test_one_class_only(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    y = np.zeros(40, int)
+    digits(monkeypatch, x, y, x[:5], y[:5])
+    assert cli("epochs=2 hydra.run.dir=run")[0] == 0
+    assert json.loads(Path("run/summary.json").read_text())["test"]["best"]["accuracy"] == 1.0
+
+
+# ------------------------------------------------------------------ interruption
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_cleanly(number: int, expected: int, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tell(self: display.Display, news: News) -> None:
+        if news.row and news.epoch == 3:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(display.Display, "tell", tell)
+    before = signal.getsignal(number)
+    code, out, err = cli("hydra.run.dir=run epochs=100000")
+    assert (code, err) == (expected, "")
+    assert signal.getsignal(number) is before
+    assert "\nended by interrupt after epoch 3\n" in out
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert (summary["status"], summary["stopped_by"], summary["epochs"]) == ("interrupted", "interrupt", 3)
+    assert len(Path("run/metrics.csv").read_text().splitlines()) == 4
+    for name in ("best", "last"):
+        assert torch.load(f"run/checkpoints/{name}.pt", weights_only=True)["epoch"] in {1, 2, 3}
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_the_middle_of_a_real_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trainer", "epochs=100000", "hydra.run.dir=run"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("epoch 1/100000  train loss ")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "ended by interrupt" in out
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "interrupted"
+
+
+def test_ctrl_c_before_anything_began(tmp_path: Path) -> None:
+    code = "import sys, signal, os\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # may be ignored here
+    code += "from trainer import __main__\nfrom trainer.cli import app\n"
+    code += "app.run = lambda arguments: os.kill(os.getpid(), signal.SIGINT)\n__main__.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "trainer: interrupted\n")
+
+
+# ------------------------------------------------------------------ starting fast
+
+
+def modules_after(line: str, folder: Path) -> tuple[int, str, set[str]]:
+    """Exit code, stdout and top-level names of the modules that a command line imports."""
+    code = (
+        "import sys\nfrom trainer.cli import app\n"
+        "try:\n    code = app.run(sys.argv[1:])\nexcept SystemExit as end:\n    code = end.code\n"
+        "print(code or 0, *sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, *shlex.split(line)]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=True)
+    exit_code, *modules = done.stderr.split()
+    return int(exit_code), done.stdout, set(modules)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [("--help", "optimizer.lr "), ("--cfg job optimizer.lr=0.5", "lr: 0.5"), ("--info", "Defaults Tree")],
+)
+def test_what_needs_no_training_imports_no_torch(line: str, says: str, tmp_path: Path) -> None:
+    code, out, modules = modules_after(line, tmp_path)
+    assert code == 0
+    assert says in out
+    assert not modules & {"torch", "numpy", "rich.console", "tensorboard"}
+    assert left_behind(tmp_path) == []
+
+
+def test_a_run_imports_only_what_it_uses(tmp_path: Path) -> None:
+    code, _, modules = modules_after("epochs=1", tmp_path)
+    heavy = {"torch._dynamo", "torch._inductor", "sympy", "torchvision", "matplotlib", "tensorboard", "tensorflow"}
+    heavy |= {"scipy", "pandas", "google.protobuf", "sklearn"}
+    assert code == 0
+    assert "torch" in modules
+    assert not modules & heavy
+
+
+def test_tab_completion(tmp_path: Path) -> None:
+    def complete(line: str) -> list[str]:
+        arguments = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+        done = subprocess.run(
+            [sys.executable, "-m", "trainer", "-sc", "query=bash"],
+            cwd=tmp_path,
+            env=environment() | arguments,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.split()
+
+    assert complete("trainer optimizer=ad") == ["optimizer=adam", "optimizer=adamw"]
+    assert complete("trainer model.batch") == ["model.batchnorm=", "model.batchnorm_position="]
+    assert left_behind(tmp_path) == []
+
+
+def test_flags_and_overrides_in_any_order(cli: Cli) -> None:
+    code, out, _ = cli("epochs=7 --cfg job model.depth=3")
+    assert code == 0
+    assert "epochs: 7\n" in out
+    assert "depth: 3\n" in out

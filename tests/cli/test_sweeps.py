@@ -1,0 +1,208 @@
+"""Sweeps through Hydra: what a job's directory holds, cheap composition, failures, callbacks, the table."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.experimental.callback import Callback
+
+from tests.helpers import Cli
+from trainer import evaluate
+from trainer.cli import sweep_table
+from trainer.engine.worker import Job
+
+TINY = "epochs=1 data.train_size=64 model.width=4 record.pictures=false"
+HERE = "hydra.sweep.dir=here"
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def test_a_job_has_the_files_that_hydras_own_launcher_would_write(cli: Cli, tmp_path: Path) -> None:
+    sweep_of = f"{TINY} optimizer=sgd,adamw model.dropout=0,0.5 +optimizer.maximize=false seed=3 optimizer.lr=0.01"
+    assert cli(f"-m {HERE} {sweep_of}")[0] == 0
+    assert cli(f"-m hydra.sweep.dir=there hydra/launcher=basic hydra/sweeper=basic {sweep_of}")[0] == 0
+    for number in range(4):
+        ours, hydras = (tmp_path / folder / str(number) / ".hydra" for folder in ("here", "there"))
+        assert read(ours / "config.yaml") == read(hydras / "config.yaml")
+        assert read(ours / "overrides.yaml") == read(hydras / "overrides.yaml")
+        a, b = read(ours / "hydra.yaml")["hydra"], read(hydras / "hydra.yaml")["hydra"]
+        assert a["runtime"].pop("output_dir") == str(tmp_path / "here" / str(number))
+        assert b["runtime"].pop("output_dir") == str(tmp_path / "there" / str(number))
+        for node in (a, b):  # what the two commands differ in
+            del node["launcher"], node["sweeper"], node["sweep"]["dir"], node["overrides"]["hydra"], node["run"]
+            for choice in ("hydra/launcher", "hydra/sweeper"):
+                del node["runtime"]["choices"][choice]
+        assert str(a["job"].pop("id")) == str(b["job"].pop("id"))
+        assert a == b
+
+
+def test_hydra_composes_once_a_choice_of_files(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    compose = ConfigLoaderImpl.load_sweep_config
+
+    def count(self: ConfigLoaderImpl, master: Any, overrides: list[str]) -> Any:
+        calls.append(overrides)
+        return compose(self, master, overrides)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", count)
+    assert cli(f"-m {HERE} {TINY} optimizer=sgd,adam model.dropout=0,0.1 seed=range(5)")[0] == 0
+    assert sorted(calls) == [["optimizer=adam"], ["optimizer=sgd"]]
+
+
+def test_a_sweep_ends_with_its_table_and_files(cli: Cli, tmp_path: Path) -> None:
+    code, out, err = cli(f"-m {HERE} {TINY} model.dropout=0,0.5 seed=1,2")
+    assert (code, err) == (0, "")
+    header = next(line for line in out.splitlines() if line.startswith("dropout"))
+    assert header.split()[:4] == ["dropout", "runs", "val", "loss"]
+    assert "4 of 4 runs completed" in out
+    runs = json.loads((tmp_path / "here" / "sweep.json").read_text())["runs"]
+    assert [(run["run"], run["model.dropout"], run["seed"]) for run in runs] == [
+        (0, "0", "1"), (1, "0", "2"), (2, "0.5", "1"), (3, "0.5", "2"),
+    ]  # fmt: skip
+    for run in runs:
+        summary = json.loads((Path(run["directory"]) / "summary.json").read_text())
+        assert run["test accuracy"] == summary["test"]["best"]["accuracy"]
+        assert run["verdict"] == summary["verdict"]["verdict"]
+    with open(tmp_path / "here" / "sweep.csv") as file:
+        assert [row["test loss"] for row in csv.DictReader(file)] == [str(run["test loss"]) for run in runs]
+
+
+def test_a_sweep_is_judged_as_its_runs_were(cli: Cli, tmp_path: Path) -> None:
+    """Every run once, with the verdict it had at its end; a knob that changes labels is no other split."""
+    assert cli(f"-m {HERE} {TINY.replace('epochs=1', 'epochs=6')} data.label_noise=0,0.5 seed=1,2")[0] == 0
+    assert evaluate.main(["here", "--json", "found.json"]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found["runs"]) == 4
+    for run in found["runs"]:
+        summary = json.loads((Path(run["path"]) / "summary.json").read_text())
+        assert (run["verdict"], run["best_epoch"]) == (summary["verdict"]["verdict"], summary["verdict"]["best_epoch"])
+    assert not any("split" in warning for warning in found["warnings"])
+
+
+FAILING = {
+    "model.dropout=0,1.5": (1, "run 1 failed: model.dropout: found 1.5, expected a number >= 0 and < 1"),
+    "optimizer=adam,adamm": (1, "run 1 failed: optimizer=adamm: no such option; did you mean adam?"),
+    "data=digits,mnist data.root=nowhere": (1, "run 1 failed: data.root: no MNIST in nowhere"),
+    "model.dropout=1.5,2": (2, "model.dropout: found 2, expected a number >= 0 and < 1"),
+    "model.dropuot=0,0.5": (2, "model.dropuot: no such key; did you mean dropout?"),
+    "seed=range(0)": (2, "an empty sweep; give every key at least one value"),
+}
+
+
+@pytest.mark.parametrize("line", FAILING)
+def test_a_bad_run_fails_alone_with_its_reason(
+    line: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision
+
+    def no_network(*arguments: Any, **options: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", no_network)
+    expected_code, message = FAILING[line]
+    code, out, err = cli(f"-m {HERE} {TINY} {line}")
+    assert code == expected_code
+    assert message in (out if code == 1 else err)
+    assert "Traceback" not in out + err
+    assert "Error executing" not in out + err
+    if code == 1:
+        assert "1 of 2 runs completed" in out
+        assert json.loads((tmp_path / "here" / "0" / "summary.json").read_text())["status"] == "completed"
+    else:
+        assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.parametrize("place", ["", "hydra.sweep.dir=.", "hydra.sweep.dir=HERE", "hydra.sweep.dir=HERE/a/b"])
+def test_a_sweep_that_is_refused_leaves_nothing(cli: Cli, tmp_path: Path, place: str) -> None:
+    code, _, err = cli(f"-m {TINY} model.dropout=1.5,2 {place.replace('HERE', str(tmp_path))}")
+    assert code == 2
+    assert "model.dropout: found 1.5" in err
+    assert [path for path in tmp_path.rglob("*") if path.name != "a"] == []
+
+
+def test_a_sweep_that_is_refused_leaves_a_link(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    assert cli(f"-m {TINY} model.dropout=1.5,2 hydra.sweep.dir=link")[0] == 2
+    assert (tmp_path / "link").is_symlink()
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_sweep_of_one_and_one_in_the_same_folder(cli: Cli, tmp_path: Path) -> None:
+    assert cli(f"-m {HERE} {TINY}")[0] == 0
+    files = [path for path in (tmp_path / "here" / "0").rglob("*") if path.is_file()]
+    before = [path.read_bytes() for path in files]
+    code, _, err = cli(f"-m {HERE} {TINY} seed=5")
+    assert code == 2
+    assert "here/0: holds a run of another configuration: seed was 0, is 5; repeat its command" in err
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_another_launcher_learns_that_a_job_failed(cli: Cli) -> None:
+    code, _, err = cli(f"-m {HERE} hydra/launcher=basic hydra/sweeper=basic {TINY} model.dropout=0,1.5")
+    assert code == 2
+    assert "model.dropout: found 1.5, expected a number >= 0 and < 1" in err
+
+
+class Spy(Callback):
+    """What Hydra's callbacks are told."""
+
+    seen: list[tuple[str, int, str]] = []  # noqa: RUF012
+
+    def on_job_start(self, config: Any, **_: Any) -> None:
+        self.seen.append(("start", config.hydra.job.num, config.model.dropout))
+
+    def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
+        self.seen.append(("end", config.hydra.job.num, job_return.status.name))
+
+
+def test_callbacks_see_every_job(cli: Cli) -> None:
+    Spy.seen.clear()
+    line = f"-m {HERE} {TINY} +hydra.callbacks.spy._target_=tests.cli.test_sweeps.Spy model.dropout=0,0.25"
+    assert cli(line)[0] == 0
+    assert [event for event in Spy.seen if event[0] == "start"] == [("start", 0, 0), ("start", 1, 0.25)]
+    assert [event for event in Spy.seen if event[0] == "end"] == [("end", 0, "COMPLETED"), ("end", 1, "COMPLETED")]
+
+
+def test_callbacks_see_a_job_that_is_refused(cli: Cli) -> None:
+    Spy.seen.clear()
+    assert cli(f"-m {HERE} {TINY} +hydra.callbacks.spy._target_=tests.cli.test_sweeps.Spy model.dropout=0,1.5")[0] == 1
+    assert Spy.seen == [("start", 0, 0), ("start", 1, 1.5), ("end", 0, "COMPLETED"), ("end", 1, "FAILED")]
+
+
+def test_two_sweeps_in_one_second_have_folders_of_their_own(cli: Cli, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert cli(f"-m {TINY}")[0] == 0
+    assert len(list((tmp_path / "outputs" / "sweeps").glob("*/*/0/summary.json"))) == 2
+
+
+def job(number: int, overrides: str, loss: float, status: str = "completed") -> Job:
+    summary = {"best": {"val/loss": loss, "val/accuracy": 0.5}, "verdict": {"verdict": "healthy"}}
+    return Job(number, Path(str(number)), overrides.split(), status=status, summary=summary)
+
+
+def test_the_table_groups_over_seeds_best_first_with_the_swept_knobs() -> None:
+    jobs = [
+        job(0, "optimizer=sgd epochs=3 seed=0", 0.4),
+        job(1, "optimizer=sgd epochs=3 seed=1", 0.6),
+        job(2, "optimizer=adam epochs=3 seed=0", 0.1),
+        job(3, "optimizer=adam epochs=3 seed=1", 0.3),
+        job(4, "optimizer=nadam epochs=3 seed=0", float("nan")),
+    ]
+    assert sweep_table.swept(jobs) == ["optimizer"]
+    table = sweep_table.table(jobs)
+    cells = [list(column.cells) for column in table.columns]
+    assert [column.header for column in table.columns][:3] == ["optimizer", "runs", "val loss"]
+    assert cells[0] == ["adam", "sgd", "nadam"]
+    assert cells[2] == ["0.2000 ± 0.1414", "0.5000 ± 0.1414", "nan"]  # stdev of 0.1 and 0.3
+
+
+def test_failed_runs_are_named_in_ranges() -> None:
+    jobs = [job(number, f"seed={number}", 0.1, "interrupted") for number in (0, 1, 2, 5)]
+    assert sweep_table.troubles(jobs) == ["runs 0-2, 5 interrupted  (seed=0 ...)"]

@@ -1,0 +1,157 @@
+"""What is measured against slow loops, finite differences and torch's own clipping, in float64."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.helpers import make_config, small_data
+from trainer.config import Loss
+from trainer.core import losses
+from trainer.core.loop import Stack, train_step
+from trainer.core.mlp import plain
+
+EXACT = {"rtol": 1e-12, "atol": 1e-12}  # sums of at most a few hundred terms
+
+
+def loss_of(**values: Any) -> Loss:
+    return make_config(**{f"loss.{key}": value for key, value in values.items()}).loss
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_cross_entropy_is_the_equation(smoothing: float) -> None:
+    """-sum_c q_c log p_c with q = (1 - s) onehot + s / C, one example at a time."""
+    output, target = draw(2, 5, 4), torch.tensor([[0, 1, 2, 3, 3], [3, 3, 0, 1, 2]])
+    got = losses.losses_KB(loss_of(label_smoothing=smoothing), output, target)
+    for k in range(2):
+        for b in range(5):
+            e = [math.exp(v) for v in output[k, b].tolist()]
+            q = [smoothing / 4 + (1 - smoothing) * (c == int(target[k, b])) for c in range(4)]
+            want = -sum(q[c] * math.log(e[c] / sum(e)) for c in range(4))
+            assert got[k, b].item() == pytest.approx(want, rel=1e-12)
+
+
+def test_mean_squared_error_of_values_and_of_one_hot_classes() -> None:
+    output = draw(2, 3, 4)
+    values = draw(2, 3, 4) / 2
+    for name in ("auto", "mse"):
+        got = losses.losses_KB(loss_of(name=name), output, values)
+        for k in range(2):
+            for b in range(3):
+                want = sum((o - v) ** 2 for o, v in zip(output[k, b].tolist(), values[k, b].tolist(), strict=True)) / 4
+                assert got[k, b].item() == pytest.approx(want, rel=1e-12)
+    classes = torch.tensor([[0, 3, 1], [2, 2, 0]])
+    one_hot = torch.zeros(2, 3, 4, dtype=torch.float64)
+    for k in range(2):
+        for b in range(3):
+            one_hot[k, b, classes[k, b]] = 1
+    got = losses.losses_KB(loss_of(name="mse"), output, classes)
+    torch.testing.assert_close(got, (output - one_hot).square().mean(2), **EXACT)
+
+
+def test_correct_is_the_largest_output() -> None:
+    output, target = draw(2, 50, 4), torch.randint(4, (2, 50), generator=torch.Generator().manual_seed(0))
+    want = [[max(range(4), key=lambda c: output[k, b, c]) == target[k, b] for b in range(50)] for k in range(2)]
+    assert losses.correct_KB(output, target).tolist() == want
+
+
+# ------------------------------------------------------------------ gradient norms
+
+
+def one_step(*choices: str, **values: Any) -> tuple[Stack, dict[str, Tensor], Tensor, Tensor]:
+    """A stack after one measured step (learning rate 0, unless said); tag -> (K,); its rows and targets."""
+    shared = {"model.width": 4, "data.batch_size": 7, "data.train_size": 7, "optimizer.lr": 0.0} | values
+    configs = [make_config("optimizer=sgd", *choices, **{"seed": s}, **shared) for s in (0, 1)]
+    stack = Stack(configs, small_data("line" if "data=line" in choices else "spirals"))
+    rows, target = stack.next_order()
+    measured = train_step(stack, rows, target, stack.batches, measure=True)
+    assert measured is not None
+    return stack, dict(zip(stack.step_tags, measured, strict=True)), rows, target
+
+
+@pytest.mark.parametrize(
+    ("choices", "values"),
+    [
+        (("data=spirals",), {"model.activation": "tanh"}),
+        (("data=spirals",), {"model.activation": "gelu", "model.batchnorm": True, "loss.label_smoothing": 0.1}),
+        (("data=spirals",), {"model.activation": "sigmoid", "loss.name": "mse"}),
+        (("data=line",), {"model.depth": 1, "model.activation": "silu"}),
+    ],
+)
+def test_gradient_norms_against_finite_differences(choices: tuple[str, ...], values: dict[str, Any]) -> None:
+    """Central differences with h = 1e-5: the error is h^2 times a third derivative, and 1e-16 / h: about 1e-9."""
+    h = 1e-5
+    stack, measured, rows, target = one_step(*choices, **values)
+
+    @torch.no_grad()
+    def loss_K() -> Tensor:
+        return losses.losses_KB(stack.loss, stack.model(stack.gather(rows)), target).mean(1)
+
+    torch.testing.assert_close(measured["train/loss"], loss_K(), **EXACT)
+    squares = torch.zeros(2, dtype=torch.float64)
+    for name, parameter in stack.parameters.items():
+        flat = parameter.detach().view(2, -1)
+        slopes = torch.empty_like(flat)
+        for i in range(flat.shape[1]):
+            original = flat[:, i].clone()
+            flat[:, i] = original + h
+            above = loss_K()
+            flat[:, i] = original - h
+            slopes[:, i] = (above - loss_K()) / (2 * h)
+            flat[:, i] = original
+        norm = slopes.square().sum(1).sqrt()
+        torch.testing.assert_close(measured[f"grad_norm/{name}"], norm, rtol=1e-6, atol=1e-8)
+        squares += norm.square()
+    torch.testing.assert_close(measured["grad_norm/total"], squares.sqrt(), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("clip", [1e-3, 0.05, 1e6])
+def test_norms_and_clipping_against_plain_modules(clip: float) -> None:
+    """Per-parameter .grad of each member's plain model, and torch.nn.utils.clip_grad_norm_ on them."""
+    stack, measured, rows, target = one_step("data=spirals", **{"clip_norm": clip, "optimizer.lr": 0.5})
+    before = Stack([m.config for m in stack.members], stack.dataset)
+    for k, member in enumerate(stack.members):
+        network = plain(member.config.model, 2, 3).double()
+        network.load_state_dict(before.model.member_state(k))
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+        loss = nn.functional.cross_entropy(network(stack.dataset.x[rows[k]]), target[k])
+        loss.backward()
+        for name, parameter in network.named_parameters():
+            assert measured[f"grad_norm/{name}"][k].item() == pytest.approx(parameter.grad.norm().item(), rel=1e-12)
+        total = torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
+        clipped = torch.stack([p.grad.norm() for p in network.parameters()]).norm()
+        assert measured["grad_norm/total"][k].item() == pytest.approx(total.item(), rel=1e-12)
+        assert measured["grad_norm/clipped_total"][k].item() == pytest.approx(clipped.item(), rel=1e-12)
+        assert clipped <= clip
+        optimizer.step()
+        torch.testing.assert_close(stack.model.member_state(k), dict(network.state_dict()), **EXACT)
+
+
+def test_norms_of_what_is_not_finite_or_not_there() -> None:
+    tensors = [torch.tensor([[3.0, 4.0], [math.inf, 1.0], [math.nan, 1.0]]), None, torch.tensor([12.0, 0.0, 0.0])]
+    norms = losses.norms_PK(tensors, 3)
+    assert str(norms.tolist()) == "[[5.0, inf, nan], [0.0, 0.0, 0.0], [12.0, 0.0, 0.0]]"
+    assert str(losses.total_norm_K(norms).tolist()) == "[13.0, inf, nan]"
+
+
+def test_clip_factor_of_what_is_not_finite() -> None:
+    """As torch's: an infinite norm shortens to nothing, NaN stays; no limit leaves every gradient as it is."""
+    total = torch.tensor([math.inf, math.nan, math.inf, math.nan, 0.0], dtype=torch.float64)
+    limit = torch.tensor([1.0, 1.0, math.inf, math.inf, 1.0], dtype=torch.float64)
+    assert str(losses.clip_factor_K(total, limit).tolist()) == "[0.0, nan, 1.0, 1.0, 1.0]"
+
+
+def test_one_members_nan_stays_its_own() -> None:
+    output = torch.stack([torch.full((3, 4), math.nan), torch.ones(3, 4)]).requires_grad_()
+    loss = losses.losses_KB(loss_of(), output, torch.zeros(2, 3, dtype=torch.int64))
+    (gradient,) = torch.autograd.grad(loss.sum(), [output])
+    assert loss[0].isnan().all()
+    assert loss[1].isfinite().all()
+    assert gradient[1].isfinite().all()
+    assert losses.correct_KB(output, torch.zeros(2, 3, dtype=torch.int64))[1].all()

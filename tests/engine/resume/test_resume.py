@@ -1,0 +1,285 @@
+"""Going on in a directory: what is done is recognised, the rest ends with the bits of a run never stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scripts.faults import differing, results
+from tests.helpers import HEAD, Cli, environment, make_config, rows, scalars, summary
+from trainer import files
+from trainer.core import loop
+from trainer.engine import progress
+from trainer.engine.resume.store import Store
+from trainer.record import provenance, recorder
+
+TINY = "data.train_size=100 model.width=6 record.pictures=false"
+RUN = f"hydra.run.dir=run {TINY}"
+SWEEP = f"-m hydra.sweep.dir=sweep {TINY}"
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ctrl-C once, before the step after this one."""
+    tick = progress.Reporter.tick
+
+    def ticking(self: progress.Reporter, stack: loop.Stack) -> None:
+        if stack.step == step:
+            monkeypatch.undo()
+            os.kill(os.getpid(), signal.SIGINT)
+        tick(self, stack)
+
+    monkeypatch.setattr(progress.Reporter, "tick", ticking)
+
+
+def bytes_of(folder: str) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+MIXED = {
+    "epochs=4 optimizer=nadam model.dropout=0.3 model.batchnorm=true schedule=cosine": "resume=run",
+    "steps=7 accumulate=2 optimizer=sgd optimizer.momentum=0.9 clip_norm=0.1": RUN,
+    "epochs=8 early_stopping.monitor=verdict data.val_fraction=0.2 model.input_dropout=0.1": "resume=run",
+}
+
+
+@pytest.mark.parametrize("line", MIXED)
+def test_interrupted_within_an_epoch_it_ends_with_the_same_bits(
+    line: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli(f"hydra.run.dir=whole {TINY} {line}")[0] == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        assert cli(f"{RUN} {line}")[0] == 130
+    assert summary(Path("run"))["steps"] == 5
+    again = MIXED[line] if MIXED[line].startswith("resume") else f"{RUN} {line}"
+    code, _, err = cli(again)
+    assert (code, err) == (0, "")
+    for name, source in (("a", "run"), ("b", "whole")):
+        Path(name).mkdir()
+        Path(source).rename(f"{name}/0")
+    assert differing(results(Path("a")), results(Path("b"))) == []
+    (one, two) = scalars(Path("a/0")), scalars(Path("b/0"))
+    assert one.keys() == two.keys()
+    for tag in one:  # one unbroken curve: no gap, no step twice
+        np.testing.assert_array_equal(one[tag].steps, two[tag].steps)
+        np.testing.assert_array_equal(one[tag].values, two[tag].values)
+    assert not list(Path("a/0/.resume").glob("*.pt"))
+
+
+def test_a_finished_run_is_recognised_and_left_alone(cli: Cli) -> None:
+    assert cli(f"{RUN} epochs=2")[0] == 0
+    before = bytes_of("run")
+    code, out, _ = cli(f"{RUN} epochs=2 checkpoint.minutes=7 data.root=elsewhere")  # which change no result
+    assert code == 0
+    assert "run: done before; nothing is trained" in out
+    assert bytes_of("run") == before
+
+
+CHANGED = {
+    "epochs=2 seed=1": "holds a run of another configuration: seed was 0, is 1; repeat its command (more values of a "
+    "key add runs to a sweep), or choose another directory",
+    "epochs=1": "epochs was 2, is 1, but a finished run cannot be made shorter; choose another directory",
+    "epochs=2 schedule=cosine": "holds a run of another configuration: schedule.name was constant, is cosine; repeat "
+    "its command (more values of a key add runs to a sweep), or choose another directory",
+}
+
+
+@pytest.mark.parametrize("line", CHANGED)
+def test_what_would_mix_two_configurations_is_refused(line: str, cli: Cli, tmp_path: Path) -> None:
+    assert cli(f"{RUN} epochs=2")[0] == 0
+    before = bytes_of("run")
+    code, out, err = cli(f"{RUN} {line}")
+    assert err == f"trainer: 1 problem; {HEAD}\n  {tmp_path / 'run'}: {CHANGED[line]}\n"
+    assert (code, out) == (2, "")
+    assert bytes_of("run") == before
+
+
+def test_other_results_under_a_finished_run_are_refused(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli(f"{RUN} epochs=1")[0] == 0
+    now = provenance.RESULTS
+    monkeypatch.setattr(provenance, "RESULTS", now + 1)
+    code, _, err = cli(f"{RUN} epochs=1")
+    assert code == 2
+    assert f"run: was finished with other code or data: results was {now}, is {now + 1}; " in err
+
+
+def test_a_run_finished_before_results_had_versions_stays_usable(cli: Cli) -> None:
+    assert cli(f"{RUN} epochs=1")[0] == 0
+    for name in ("run/summary.json", "run/.resume/plan.json"):
+        content = files.read_sealed(Path(name))
+        code = content["provenance"]["code"] if "provenance" in content else content["runs"]["."]["code"]
+        assert code.pop("results") == 1
+        code["trainer"] = "0123456789abcdef"  # a hash of the sources
+        files.write_sealed(Path(name), content)
+    code, out, err = cli(f"{RUN} epochs=1")
+    assert (code, err) == (0, "")
+    assert "done before; nothing is trained" in out
+
+
+def test_a_model_of_the_users_own_is_part_of_the_code(cli: Cli, tmp_path: Path) -> None:
+    Path("my_models.py").write_text("from torch.nn import LazyLinear as Net\n")
+    config = make_config("model=custom", **{"model._target_": "my_models.Net"})
+    sys.path.insert(0, str(tmp_path))  # as the command line does; the fixture puts it back
+    before = provenance.code(config)
+    Path("my_models.py").write_text("from torch.nn import Linear as Net\n")
+    assert provenance.differences(before, provenance.code(config))[0].startswith("my_models was ")
+
+
+def test_a_failed_run_runs_again(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+
+        def fail(*arguments: Any) -> None:
+            raise RuntimeError("odd")
+
+        patch.setattr(loop, "train_step", fail)
+        code, out, _ = cli(f"{SWEEP} seed=1,2 epochs=1")
+        assert (code, "0 of 2 runs completed" in out) == (1, True)
+    code, out, _ = cli("resume=sweep")
+    assert (code, "2 of 2 runs completed" in out) == (0, True)
+
+
+# ------------------------------------------------------------------ growing
+
+
+def test_a_sweep_grows_by_seeds_whatever_their_numbers(cli: Cli) -> None:
+    assert cli(f"{SWEEP} optimizer=sgd,adam seed=1,2 epochs=1")[0] == 0
+    before = bytes_of("sweep/0") | bytes_of("sweep/3")
+    code, out, _ = cli("resume=sweep seed=1,2,3 --dry-run")
+    assert code == 0
+    assert out.splitlines() == [
+        "stack 1: runs 4-5 from the beginning",
+        "done before: runs 0-3",
+        "2 of 6 runs would train, in 1 stacks; nothing was written",
+    ]
+    code, out, _ = cli("resume=sweep seed=1,2,3")
+    assert (code, "6 of 6 runs completed, 4 of them before" in out) == (0, True)
+    assert {path: path.read_bytes() for path in before} == before
+    runs = json.loads(Path("sweep/sweep.json").read_text())["runs"]
+    assert [(run["run"], run["optimizer"], run["seed"]) for run in runs] == [
+        (0, "sgd", "1"), (1, "sgd", "2"), (4, "sgd", "3"), (2, "adam", "1"), (3, "adam", "2"), (5, "adam", "3"),
+    ]  # fmt: skip
+    assert all(summary(Path("sweep") / str(run["run"]))["config"]["seed"] == int(run["seed"]) for run in runs)
+
+
+def test_runs_that_leave_out_those_that_are_there_are_not_mixed_in(cli: Cli) -> None:
+    assert cli(f"{SWEEP} seed=1,2 epochs=1")[0] == 0
+    code, _, err = cli(f"{SWEEP} seed=3,4 epochs=1")
+    assert code == 2
+    assert "sweep/0: holds a run of another configuration: seed was 1, is 3; repeat its command" in err
+    assert cli(f"{SWEEP} seed=2 epochs=1")[0] == 0  # fewer is no harm
+
+
+@pytest.mark.parametrize(
+    "line", ["early_stopping.patience=1", pytest.param("model.dropout=0.2 optimizer=nadam", marks=pytest.mark.slow)]
+)
+def test_more_epochs_are_those_of_a_longer_run(line: str, cli: Cli) -> None:
+    """Also of one that has stopped early: it stays where it was, under its new budget."""
+    values = f"seed=1,2 optimizer.lr=0.05 {line}"
+    assert cli(f"-m hydra.sweep.dir=whole {TINY} {values} epochs=6")[0] == 0
+    assert cli(f"{SWEEP} {values} epochs=3")[0] == 0
+    assert cli("resume=sweep epochs=6")[0] == 0
+    assert differing(results(Path("sweep")), results(Path("whole"))) == []
+    longer = scalars(Path("sweep/1"))
+    np.testing.assert_array_equal(longer["train/loss"].values, scalars(Path("whole/1"))["train/loss"].values)
+    assert longer["test/loss"].steps.tolist() == [rows(Path("sweep/1"))[-1]["step"]]
+    assert cli("resume=sweep epochs=6 --dry-run")[1].startswith("done before: runs 0-1\n")
+
+
+def test_more_epochs_where_the_schedule_depends_on_them(cli: Cli, tmp_path: Path) -> None:
+    assert cli(f"{RUN} epochs=2 schedule=cosine")[0] == 0
+    said = "schedule=cosine: its learning rate fell to zero over 2 epochs, over 4 it falls otherwise"
+    _, _, err = cli("resume=run epochs=4")
+    assert err.endswith(f"  {tmp_path / 'run'}: epochs was 2, is 4, but {said}; choose another directory\n")
+    assert cli(f"hydra.run.dir=other {TINY} steps=3")[0] == 0
+    assert "but its budget is steps=3" in cli("resume=other epochs=40")[2]
+
+
+# ------------------------------------------------------------------ asking
+
+
+def test_a_dry_run_writes_nothing(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli(f"{SWEEP} seed=1,2 model.depth=1,2 epochs=1 model.dropout=0,2 --dry-run")
+    assert code == 0
+    assert "run 1 would fail: model.dropout: found 2, expected a number >= 0 and < 1" in out
+    assert "4 of 8 runs would train, in 2 stacks; nothing was written" in out
+    assert cli(f"{RUN} --dry-run")[1].endswith("1 of 1 runs would train, in 1 stacks; nothing was written\n")
+    assert cli(f"{SWEEP} seed=1,2 hydra/launcher=basic --dry-run")[0] == 2
+    assert os.listdir(tmp_path) == []
+
+
+WRONG = {
+    "resume=nowhere": "resume=nowhere: no such directory; expected a run's or a sweep's",
+    "resume=.": "resume=.: holds no run to resume; expected a run's or a sweep's directory",
+    "resume=sweep/0": "resume=sweep/0: is a run of a sweep; resume all of it, resume=sweep",
+}
+
+
+def test_what_cannot_be_resumed(cli: Cli) -> None:
+    assert cli(f"{SWEEP} seed=1 epochs=1")[0] == 0
+    for line, said in WRONG.items():
+        assert cli(line) == (2, "", f"trainer: 1 problem; {HEAD}\n  {said}\n")
+
+
+def test_a_run_of_an_older_version_is_not_run_over(cli: Cli) -> None:
+    Path("run").mkdir()
+    Path("run/metrics.csv").write_text("epoch,step\n")
+    code, _, err = cli(RUN)
+    assert (code, "run: already holds a run, without a plan to resume it by" in err) == (2, True)
+    assert os.listdir("run") == ["metrics.csv"]
+
+
+# ------------------------------------------------------------------ checkpoints
+
+
+def test_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:
+    store = Store(tmp_path, "3")
+    assert list(store.load()) == []
+    for step in (1, 2, 3):
+        store.save({"epoch": 0, "step": step})
+    assert [saved["step"] for saved in store.load()] == [3, 2]
+    assert store.place() == (0, 3)
+    content = bytearray(store.paths[0].read_bytes())
+    content[-1] ^= 1
+    store.paths[0].write_bytes(content)
+    assert store.place() == (0, 2)
+    assert [saved["step"] for saved in store.load()] == [2]
+    store.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_numbers_come_back_from_metrics_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    values = [7, 0.1, 1e-300, float("inf"), float("-inf"), float("nan"), -0.0, 3.0]
+    path.write_text("a,b,c,d,e,f,g,h\n" + ",".join(map(repr, values)) + "\n")
+    (row,) = recorder.read_rows(path)
+    assert [(type(v), repr(v)) for v in row.values()] == [(type(v), repr(v)) for v in values]
+
+
+def test_checkpoints_by_epochs_and_by_the_minute(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[int] = []
+    save = Store.save
+    monkeypatch.setattr(Store, "save", lambda self, payload: (places.append(payload["step"]), save(self, payload)))
+    for line, expected in (("checkpoint.epochs=2", [4, 8]), ("checkpoint.minutes=0", None), ("", [])):
+        places.clear()
+        assert cli(f"hydra.run.dir={len(line)} {TINY} epochs=6 {line}")[0] == 0
+        assert places == expected if expected is not None else places
+
+
+@pytest.mark.slow
+def test_a_killed_process_and_the_same_command(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "trainer", *f"{RUN} epochs=800 checkpoint.minutes=0.001".split()]
+    process = subprocess.Popen(line, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
+    while not list(tmp_path.glob("run/.resume/stack-*.pt")):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    done = subprocess.run([*line[:3], "resume=run"], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == [*range(1, 801)]
+    assert "goes on after epoch" in (tmp_path / "run/trainer.log").read_text()

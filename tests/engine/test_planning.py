@@ -1,0 +1,237 @@
+"""Runs as work items: who trains with whom, isolation of failures, memory, interruption."""
+
+import csv
+import dataclasses
+import itertools
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.helpers import make_config, small_data
+from trainer.config import Config
+from trainer.core import loop
+from trainer.engine import runtime, worker
+from trainer.engine.progress import News
+from trainer.engine.worker import Job
+
+SMALL = {"epochs": 2, "data.train_size": 200, "model.width": 8, "record.pictures": False}
+
+
+class Silent:
+    """A display that only counts."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def tell(self, news: News) -> None:
+        if (news.step, news.runs) == (0, 0.0):
+            self.sizes.append(news.members)
+
+    def done(self, jobs: Sequence[Job]) -> None: ...
+
+
+def small(*choices: str, **values: object) -> Config:
+    return make_config(*choices, **(SMALL | values))
+
+
+def jobs_of(configs: Sequence[Config], folder: Path) -> list[Job]:
+    return [Job(number, folder / str(number), config=config) for number, config in enumerate(configs)]
+
+
+def train_all(configs: Sequence[Config], folder: Path, max_members: int = 128, stop=lambda: False):
+    jobs, display = jobs_of(configs, folder), Silent()
+    worker.train_jobs(jobs, max_members, display, stop)
+    return jobs, display
+
+
+def losses(job: Job) -> list[float]:
+    with open(job.directory / "metrics.csv") as file:
+        return [float(row["eval/train_loss"]) for row in csv.DictReader(file)]
+
+
+MIXED = [
+    small("optimizer=sgd", seed=0),
+    small("optimizer=adam", seed=1, **{"model.dropout": 0.3, "clip_norm": 1.0}),
+    small("optimizer=adamw", seed=2, **{"model.dropout": 0.5, "schedule.warmup": 1.0}),
+    small("optimizer=adam", seed=3, **{"data.label_noise": 0.2, "model.init": "he_normal"}),
+    small("optimizer=adamw", seed=4, **{"model.batchnorm": True}),
+    small("optimizer=sgd", seed=5, epochs=3),
+]
+
+
+def keys(plan: list[list[Job]]) -> set[frozenset[int]]:
+    return {frozenset(job.number for job in jobs) for jobs in plan}
+
+
+def test_only_shapes_data_and_steps_keep_runs_apart(tmp_path: Path) -> None:
+    assert keys(worker.plan(jobs_of(MIXED, tmp_path), 128)) == {frozenset({0, 1, 2, 3, 5}), frozenset({4})}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model.depth": 1},
+        {"model.width": 9},
+        {"model.activation": "tanh"},
+        {"model.batchnorm": True},
+        {"data.batch_size": 32},
+        {"data.train_size": 100},
+        {"data.val_fraction": 0.3},
+        {"data.normalisation": "unit"},
+        {"steps": 7},
+        {"accumulate": 2},
+        {"loss.label_smoothing": 0.1},
+        {"record.every": 5},
+    ],
+)
+def test_what_keeps_two_runs_apart(change: dict[str, object], tmp_path: Path) -> None:
+    assert len(worker.plan(jobs_of([small(), small(**change)], tmp_path), 128)) == 2
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 5), st.integers(1, 4))
+def test_a_plan_holds_every_job_once_in_spans_of_equal_optimizers(chance: random.Random, most: int, cores: int) -> None:
+    jobs = jobs_of([config for config in MIXED for _ in range(3)], Path())
+    chance.shuffle(jobs)
+    plan = worker.plan(jobs, most, cores)
+    assert sorted(job.number for group in plan for job in group) == list(range(18))
+    for group in plan:
+        assert len(group) <= most
+        spans = [job.config.optimizer._target_ for job in group if job.config]
+        assert len(set(spans)) == 1 + sum(a != b for a, b in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "workers", "expected"),
+    [
+        ([40], 1, [40]),
+        ([40], 2, [20, 20]),
+        ([41], 4, [11, 10, 10, 10]),
+        ([15], 2, [15]),  # halves would be too small
+        ([30, 30, 15, 15], 2, [30, 30, 15, 15]),  # 45 each as it is
+        ([30, 30, 30], 2, [15] * 6),
+        ([32, 8], 4, [11, 11, 10, 8]),
+        ([3, 2, 1], 4, [3, 2, 1]),
+    ],
+)
+def test_cores_share_the_members_evenly(shapes: list[int], workers: int, expected: list[int], tmp_path: Path) -> None:
+    kinds = zip(("relu", "tanh", "gelu", "silu"), shapes, strict=False)  # other shapes of the same cost
+    configs = [small(seed=seed, **{"model.activation": kind}) for kind, n in kinds for seed in range(n)]
+    assert [len(group) for group in worker.plan(jobs_of(configs, tmp_path), 128, workers)] == expected
+
+
+def test_what_costs_more_is_cut_and_trains_first(tmp_path: Path) -> None:
+    """By members alone two stacks of 20 would be even: one core would train the wide ones, the other wait for it."""
+    configs = [small(seed=s, **{"model.width": width}) for width in (16, 256) for s in range(20)]
+    plan = worker.plan(jobs_of(configs, tmp_path), 128, 2)
+    assert [len(group) for group in plan] == [10, 10, 20]
+    longer = [small(seed=s, epochs=epochs, **{"data.train_size": 100 + epochs}) for epochs in (2, 9) for s in range(7)]
+    plan = worker.plan(jobs_of(longer, tmp_path), 128, 2)
+    assert [group[0].config.epochs for group in plan if group[0].config] == [9, 2]
+
+
+def test_split_by_the_bound_or_by_memory_the_runs_are_the_same(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32 and another order of summation: 1e-5 after 8 steps; another seed's run differs by 1e-3."""
+    together, whole = train_all(MIXED, tmp_path / "together")
+    split, halves = train_all(MIXED, tmp_path / "split", max_members=2)
+    monkeypatch.setattr(runtime, "free_memory", lambda device: 0)
+    alone, ones = train_all(MIXED, tmp_path / "alone")
+    assert sorted(whole.sizes) == [1, 5]
+    assert max(halves.sizes) == 2
+    assert ones.sizes == [1] * 6
+    for a, b, c in zip(together, split, alone, strict=True):
+        assert losses(a) == pytest.approx(losses(b), rel=1e-5)
+        assert losses(a) == pytest.approx(losses(c), rel=1e-5)
+    assert abs(losses(together[0])[-1] - losses(together[5])[1]) > 1e-3
+
+
+def test_a_refused_optimizer_fails_alone(tmp_path: Path) -> None:
+    bad = small("optimizer=sgd", **{"optimizer.nesterov": True})
+    jobs, _ = train_all([*MIXED[:2], bad, *MIXED[2:]], tmp_path)
+    assert [job.status for job in jobs] == ["completed"] * 2 + ["failed"] + ["completed"] * 4
+    assert str(jobs[2].error) == (
+        "optimizer: torch.optim.SGD refuses its arguments: Nesterov momentum requires a momentum and zero dampening"
+    )
+
+
+def test_a_stack_that_breaks_is_halved_and_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory in the middle of the second epoch of every stack of more than one: nothing is written twice."""
+    step = loop.train_step
+
+    def break_down(stack: loop.Stack, *arguments):
+        if len(stack.members) > 1 and stack.epoch == 1:
+            raise MemoryError
+        return step(stack, *arguments)
+
+    monkeypatch.setattr(loop, "train_step", break_down)
+    jobs, display = train_all([small(seed=seed) for seed in range(4)], tmp_path)
+    assert display.sizes == [4, 2, 1, 1, 2, 1, 1]
+    assert [job.status for job in jobs] == ["completed"] * 4
+    for job in jobs:
+        assert len(losses(job)) == 2
+        assert len(list(job.directory.glob("events.out.tfevents.*"))) == 1
+
+
+def test_a_run_that_breaks_keeps_its_records_and_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = loop.train_step
+
+    def break_down(stack: loop.Stack, *arguments):
+        if any(member.config.seed == 2 for member in stack.members) and stack.epoch == 1:
+            raise RuntimeError("something\nodd")
+        return step(stack, *arguments)
+
+    monkeypatch.setattr(loop, "train_step", break_down)
+    jobs, _ = train_all([small(seed=seed) for seed in range(4)], tmp_path)
+    assert [job.status for job in jobs] == ["completed", "completed", "failed", "completed"]
+    assert jobs[2].summary is not None
+    assert jobs[2].summary["error"] == "RuntimeError: something odd"
+
+
+def test_a_diverging_member_harms_no_other(tmp_path: Path) -> None:
+    configs = [small("optimizer=sgd", seed=0), small("optimizer=sgd", seed=1, **{"optimizer.lr": 1e9})]
+    (beside, diverged), _ = train_all(configs, tmp_path / "beside")
+    (alone,), _ = train_all(configs[:1], tmp_path / "alone")
+    assert losses(beside) == pytest.approx(losses(alone), rel=1e-4)
+    assert diverged.summary is not None
+    assert diverged.summary["verdict"]["verdict"] == "diverged"
+
+
+def test_interruption_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "workers", lambda configs: 1)
+    asked = iter(range(10**6))
+    configs = [small(**{"model.activation": name}) for name in ("relu", "tanh", "gelu")]
+    jobs, _ = train_all(configs, tmp_path, stop=lambda: next(asked) > 12)  # 8 steps a run
+    assert [job.status for job in jobs] == ["completed", "interrupted", "interrupted"]
+    assert (jobs[1].directory / "checkpoints" / "last.pt").exists()
+    assert len(losses(jobs[0])) == 2
+    assert jobs[2].summary == {
+        "status": "interrupted",
+        "stopped_by": "interrupt",
+        "error": None,
+        "epochs": 0,
+        "steps": 0,
+    }
+
+
+def test_modules_of_the_users_own_train_one_at_a_time(tmp_path: Path) -> None:
+    own = make_config("model=custom", epochs=1, **{"model._target_": "torch.nn.LazyLinear"})
+    assert runtime.workers([small(), own]) == 1
+    assert len(worker.plan(jobs_of([own, own], tmp_path), 128)) == 2
+    assert runtime.workers([dataclasses.replace(small(), threads=10**6)]) == 1
+
+
+def test_threads_follow_the_stack_and_not_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "PYTORCH_THREADS", 2)
+    tiny = loop.Stack([small()], small_data("digits"))
+    large = loop.Stack([small(**{"model.width": 1024})], small_data("digits"))
+    chosen = loop.Stack([small(threads=3)], small_data("digits"))
+    threads = []
+    for made, workers in ((tiny, 1), (large, 1), (tiny, 1), (large, 2), (chosen, 2)):
+        runtime.set_threads(made, workers)
+        threads.append(torch.get_num_threads())
+    assert threads == [1, 2, 1, 1, 3]

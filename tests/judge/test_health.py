@@ -1,0 +1,344 @@
+"""Findings: planted by configuration or by hand, and absent where all is well. docs/health.md has the large numbers."""
+
+import csv
+import functools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers import Cli, make_config, record, small_data
+from trainer.config import Config
+from trainer.core.loop import Stack, train
+from trainer.judge import health
+from trainer.judge.health import Finding, NotFinite, first_not_finite, judge
+from trainer.record.recorder import Recorder
+
+DATA = torch.float32
+ILL: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [  # finding, choices, values, where
+    (
+        "vanishing_gradients",
+        (),
+        {"model.depth": 20, "model.activation": "sigmoid", "epochs": 3},
+        "layers.0 to layers.19",
+    ),
+    ("vanishing_gradients", (), {"model.depth": 16, "model.init_scale": 0.5}, "layers.0 to layers.15"),
+    ("exploding_gradients", (), {"model.depth": 9, "model.init": "he_normal", "model.init_scale": 4.0}, "layers.0 to "),
+    ("dead_units", (), {"model.bias_init": -20.0}, "layers.act0, layers.act1"),
+    ("saturated_units", (), {"model.activation": "tanh", "model.init_scale": 60.0}, "layers.act0, layers.act1"),
+    ("loss_at_start", (), {"model.init_scale": 12.0}, "output layer"),
+    ("inputs_not_normalised", (), {"data.normalisation": "none"}, "inputs"),
+    ("learning_rate_too_high", (), {"optimizer.lr": 1.0}, ""),
+    ("learning_rate_too_low", (), {"optimizer.lr": 1e-6}, ""),
+    ("learning_rate_too_low", (), {"optimizer.lr": 0.0}, ""),
+    ("weight_decay_dominates", ("optimizer=sgd",), {"optimizer.weight_decay": 1.0, "epochs": 15}, "layers."),
+    ("not_finite", ("optimizer=sgd",), {"optimizer.lr": 1e30}, "train/loss"),
+    ("labels_unrelated", (), {"data.label_noise": 1.0, "epochs": 20, "optimizer.lr": 0.003}, "labels"),
+]
+WELL: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    ((), {}),
+    (("optimizer=sgd",), {"optimizer.momentum": 0.9, "optimizer.lr": 0.03}),
+    (("optimizer=adamw", "schedule=cosine"), {"model.dropout": 0.5, "optimizer.weight_decay": 0.1}),
+    ((), {"model.batchnorm": True, "model.depth": 12, "model.width": 32}),
+    ((), {"model.depth": 4, "model.init": "he_normal", "epochs": 25}),  # overfits
+    ((), {"model.activation": "tanh", "model.batchnorm": True, "model.batchnorm_position": "after"}),
+    ((), {"data.label_noise": 0.4, "loss.label_smoothing": 0.1}),
+    ((), {"loss.name": "mse"}),
+    ((), {"model.depth": 3, "model.width": [64, 32, 32], "model.batchnorm": True, "model.activation": "gelu"}),
+    ((), {"epochs": 1}),
+    ((), {"epochs": 1, "data.train_size": 30}),  # one step
+    ((), {"epochs": 2, "model.depth": 6}),
+    (("data=line",), {}),
+    (("data=line",), {"model.depth": 2, "optimizer.lr": 0.01}),
+]
+
+
+def short(*choices: str, **values: Any) -> Config:
+    """Ten epochs of 400 digits, but for what is said."""
+    size = {} if "data=line" in choices else {"data.train_size": 400, "data.batch_size": 32}
+    return make_config(*choices, **({"epochs": 10, **size, "record.pictures": False} | values))
+
+
+class Findings(Recorder):
+    """Judges as a recorder does, and writes nothing of the end."""
+
+    def leave(self, stack: Stack, leaving: dict[int, str]) -> None:
+        self.flush(stack)
+        for k in leaving:
+            member = stack.members[k]
+            bad = member.not_finite
+            self.found = judge(member.rows, member.start, member.config.flat(), bad)
+
+
+def findings(config: Config, folder: Path) -> list[Finding]:
+    stack = Stack(
+        [config],
+        small_data(config.data.name.value, DATA)
+        if config.data.normalisation.value != "none" or config.data.name.value == "line"
+        else raw_digits(),
+    )
+    recorder = Findings(stack, [folder], Silent())
+    train(stack, recorder)
+    return recorder.found
+
+
+class Silent:
+    def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
+        pass
+
+
+@functools.cache
+def raw_digits():
+    from trainer.core import data
+
+    return data.load(make_config(**{"data.normalisation": "none"}).data)
+
+
+@pytest.mark.parametrize(("finding", "choices", "values", "where"), ILL)
+def test_what_is_planted_is_found(
+    finding: str, choices: tuple[str, ...], values: dict[str, Any], where: str, tmp_path: Path
+) -> None:
+    found = findings(short(*choices, **values), tmp_path)
+    named = {one.finding: one for one in found}
+    assert finding in named, found
+    assert named[finding].where.startswith(where)
+    assert set(named) <= {finding, "learning_rate_too_high", "loss_at_start", "dead_units", "one_class"}
+    for one in found:
+        said = one.to_json()
+        assert set(said) == {"finding", "where", "step", "sentence", "evidence", "why", "try"}
+        assert said["sentence"] in health.line(said)
+        assert 0 <= one.step <= 10 * 13
+
+
+@pytest.mark.parametrize(("choices", "values"), WELL)
+def test_all_is_well(choices: tuple[str, ...], values: dict[str, Any], tmp_path: Path) -> None:
+    assert findings(short(*choices, **values), tmp_path) == []
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_layer_that_dies_is_named(layer: int, tmp_path: Path) -> None:
+    stack = Stack([short(**{"model.depth": 3})], small_data("digits", DATA))
+    with torch.no_grad():
+        stack.parameters[f"layers.{layer}.bias"].fill_(-100)
+    recorder = Findings(stack, [tmp_path], Silent())
+    train(stack, recorder)
+    (found,) = recorder.found
+    assert (found.finding, found.where, found.step) == ("dead_units", f"layers.act{layer}", 0)
+    assert found.evidence["at_end"] == {f"layers.act{layer}": 1.0}
+
+
+def test_one_class_in_the_labels_and_in_the_predictions(tmp_path: Path) -> None:
+    stack = Stack([short()], small_data("digits", DATA))
+    stack.train_y_KN.fill_(3)
+    recorder = Findings(stack, [tmp_path], Silent())
+    train(stack, recorder)
+    assert [(found.finding, found.where) for found in recorder.found] == [("one_class", "labels")]
+    rows, start = sound()
+    for row in rows[5:]:
+        row |= {"eval/train_loss": 2.1, "eval/top_class": 1.0}
+    for row in rows[:5]:
+        row["eval/train_loss"] = 2.1
+    (found,) = judge(rows, start, CONFIG)
+    assert (found.finding, found.where, found.step) == ("one_class", "predictions", 60)
+
+
+# ------------------------------------------------------------------ planted in records
+
+
+CONFIG = {"model.depth": 3, "model.width": 64}
+
+
+def sound(epochs: int = 12, layers: int = 3) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """Records of a run as it should be; 10 steps an epoch."""
+    names = [f"layers.{i}.{part}" for i in range(layers + 1) for part in ("weight", "bias")]
+    start = {"loss": 2.35, "guessing_loss": 2.3, "expected_loss": 2.3, "target_top_class": 0.1, "eval/top_class": 0.2}
+    start |= {"input_rms": 1.0, "input_mean": 0.0, "input_feature_ratio": 1.2}
+    steady = {
+        f"{kind}/layers.act{i}": v for i in range(layers) for kind, v in (("activation_mean", 0.2), ("dead_units", 0.1))
+    }
+    steady |= {f"weight_norm/{n}": 5.0 for n in names} | {f"update_ratio/{n}": 0.005 for n in names}
+    start |= steady | {f"grad_norm/{n}": 0.3 for n in names}
+    rows = [
+        {
+            "epoch": e,
+            "step": 10 * e,
+            "eval/train_loss": 2.3 * math.exp(-e / 4),
+            "eval/train_accuracy": 1 - 0.9 * math.exp(-e / 4),
+            "val/loss": 2.3 * math.exp(-e / 4) + 0.1,
+            "val/accuracy": 0.9 - 0.8 * math.exp(-e / 4),
+            "eval/top_class": 0.12,
+            "lr": 0.001,
+            **steady,
+            **{f"grad_norm/{n}": 0.2 for n in names},
+        }
+        for e in range(1, epochs + 1)
+    ]
+    return rows, start
+
+
+def names(*judged: Any) -> list[str]:
+    return [found.finding for found in judge(*judged)]
+
+
+def test_a_sound_record_and_nothing_to_judge() -> None:
+    rows, start = sound()
+    assert judge(rows, start, CONFIG) == []
+    assert judge([], start, CONFIG) == judge(rows, {}, CONFIG) == []
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.2, 5.0, 10.0])
+def test_the_factor_a_layer_is_measured(factor: float) -> None:
+    rows, start = sound(layers=8)
+    for i in range(8):
+        start[f"grad_norm/layers.{i}.bias"] = 0.1 * factor ** (7 - i)
+    (found,) = judge(rows, start, CONFIG)
+    assert found.finding == ("vanishing_gradients" if factor < 1 else "exploding_gradients")
+    assert found.evidence["factor_a_layer"] == pytest.approx(factor)
+    assert found.evidence["bottom_over_top"] == pytest.approx(factor**7)
+    assert (found.where, found.step) == ("layers.0 to layers.7", 1)
+
+
+def test_a_gradient_so_small_that_it_is_zero_vanishes_too() -> None:
+    rows, start = sound(layers=8)
+    for i in range(8):
+        start[f"grad_norm/layers.{i}.bias"] = 0.1**6 ** (7 - i) if i > 3 else 0.0
+        start[f"grad_norm/layers.{i}.weight"] = 0.0 if i < 3 else 0.1
+    assert names(rows, start, CONFIG) == ["vanishing_gradients"]
+
+
+def test_biases_of_a_module_of_the_users_own_must_lie_on_a_line() -> None:
+    """A bias below batch norm has next to no gradient: no sign of vanishing."""
+    rows, start = sound(layers=8)
+    for i in range(8):
+        start[f"grad_norm/layers.{i}.bias"] = 1e-9 if i % 2 == 0 else 0.1
+    assert judge(rows, start, {}) == []
+    for i in range(8):
+        start[f"grad_norm/layers.{i}.bias"] = 0.1**i
+    assert names(rows, start, {}) == ["exploding_gradients"]
+
+
+@pytest.mark.parametrize(("weak", "learns"), [(True, True), (False, False), (False, True)])
+def test_where_the_sign_is_ambiguous_the_outcome_decides(weak: bool, learns: bool) -> None:
+    """Gradients a hundred times smaller at the bottom: no fault of a network that learned."""
+    rows, start = sound(layers=3)
+    for i in range(3):
+        start[f"grad_norm/layers.{i}.bias"] = (0.07 if weak else 0.5) ** (2 - i)
+    if not learns:
+        for row in rows:
+            row["eval/train_loss"] = 2.2 - 0.01 * row["epoch"]
+    assert ("vanishing_gradients" in names(rows, start, CONFIG)) == (weak and not learns)
+
+
+def test_a_parameter_without_gradient() -> None:
+    rows, start = sound()
+    for recorded in (start, *rows):
+        recorded["grad_norm/layers.1.weight"] = 0.0
+    (found,) = judge(rows, start, CONFIG)
+    assert (found.finding, found.where) == ("no_gradient", "layers.1.weight")
+    rows[3]["grad_norm/layers.1.weight"] = 0.1
+    assert judge(rows, start, CONFIG) == []
+
+
+def test_oscillation_and_a_rate_that_throws_the_loss_up() -> None:
+    rows, start = sound(30)
+    for row in rows:
+        row["eval/train_loss"] = 0.4 + 0.9 * (row["epoch"] % 5 == 0)
+    (found,) = judge(rows, start, CONFIG)
+    assert (found.finding, found.step, found.evidence["climbs"]) == ("oscillation", 50, 6)
+    for row in rows:
+        row |= {"eval/train_loss": 2.29, "val/loss": 2.31}
+    (found,) = judge(rows, start, CONFIG)
+    assert (found.finding, found.step) == ("loss_does_not_move", 300)
+    for row in rows:
+        row |= {"eval/train_loss": 9.0, "update_ratio/layers.0.weight": 0.3}
+    assert names(rows, start, CONFIG) == ["learning_rate_too_high"]
+
+
+def test_what_is_not_finite_is_named_in_the_order_of_computation() -> None:
+    tags = ["train/loss", "grad_norm/total", "grad_norm/a", "grad_norm/b", "lr"]
+    values = np.ones((4, 5))
+    steps = np.array([3, 5, 6, 9])
+    assert first_not_finite(steps, tags, values) is None
+    values[3] = math.nan
+    values[2, 1:4] = math.inf
+    assert first_not_finite(steps, tags, values) == NotFinite(6, "grad_norm/b")
+    values[1, 2] = math.nan
+    assert first_not_finite(steps, tags, values) == NotFinite(5, "grad_norm/a")
+    values[1, 0] = math.nan
+    assert first_not_finite(steps, tags, values) == NotFinite(5, "train/loss")
+    rows, start = sound()
+    assert names(rows, start, CONFIG, NotFinite(5, "train/loss")) == ["not_finite", "learning_rate_too_high"]
+    rows[4]["weight_norm/layers.1.bias"] = math.inf
+    assert judge(rows, start, CONFIG)[0].where == "layers.1.bias"
+    assert judge(rows, start, CONFIG)[0].step == 50
+
+
+def test_a_problem_without_a_network_has_no_fault_of_a_network() -> None:
+    rows, start = sound()
+    start |= {"input_rms": 0.0, "loss": 900.0}
+    assert judge(rows, start, {"model.function": "rosenbrock"}) == []
+    assert [one.finding for one in judge(rows, start, {"model.function": "beale"}, NotFinite(3, "train/loss"))] == [
+        "not_finite"
+    ]
+
+
+# ------------------------------------------------------------------ where findings go
+
+
+def test_findings_stand_in_every_record_of_the_run(tmp_path: Path, cli: Cli) -> None:
+    code, out, _ = cli(
+        "model.depth=12 model.activation=sigmoid epochs=2 data.train_size=100 record.pictures=false hydra.run.dir=ill"
+    )
+    assert code == 0
+    summary = json.loads((tmp_path / "ill/summary.json").read_text())
+    (found,) = summary["health"]
+    assert found["finding"] == "vanishing_gradients"
+    assert health.line(found) in out
+    assert health.line(found) in (tmp_path / "ill/trainer.log").read_text()
+    (events,) = (tmp_path / "ill").glob("events*")
+    assert b"**vanishing gradients**" in events.read_bytes()
+    with open(tmp_path / "ill/metrics.csv", newline="") as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    again = judge(rows, summary["start"], short(**{"model.depth": 12}).flat())
+    assert [one.to_json() for one in again] == [found]  # from files alone
+    code, out, _ = cli("epochs=2 data.train_size=100 record.pictures=false hydra.run.dir=well")
+    assert health.ALL_WELL in out
+    assert json.loads((tmp_path / "well/summary.json").read_text())["health"] == []
+
+
+def test_the_findings_of_many_runs_in_lines() -> None:
+    def run(number: int, *found: str) -> dict[str, Any]:
+        return {"name": f"<{number}>", "health": [Finding(one, "", 1, "so").to_json() for one in found]}
+
+    runs = [
+        run(0),
+        *(run(n, "dead_units", "dead_units") for n in range(1, 8)),
+        run(8, "one_class"),
+        {"name": "x", "health": ["?"]},
+    ]
+    assert health.in_runs(runs) == ["dead units in 7 runs: <1>, <2>, <3>, <4>, <5>, ...", "one class in 1 run: <8>"]
+
+
+def test_every_finding_says_why_and_what_to_try() -> None:
+    for finding in health.ADVICE:
+        said = Finding(finding, "there", 3, "so it is").to_json()
+        assert health.line(said).startswith(f"{finding.replace('_', ' ')} (there, from step 3): so it is; ")
+    assert {one for one, *_ in ILL} | {
+        "no_gradient",
+        "oscillation",
+        "loss_does_not_move",
+        "one_class",
+        "one_batch",
+        "wrong_gradient",
+    } == set(health.ADVICE)
+
+
+def test_members_of_a_stack_have_their_own_findings(tmp_path: Path) -> None:
+    configs = [short(epochs=2), short(epochs=2, **{"optimizer.lr": 0.0}), short(epochs=2, **{"model.bias_init": -20.0})]
+    runs = record(configs, tmp_path, small_data("digits", DATA))
+    found = [json.loads((run / "summary.json").read_text())["health"] for run in runs]
+    assert [[one["finding"] for one in some] for some in found] == [[], ["learning_rate_too_low"], ["dead_units"]]

@@ -1,0 +1,275 @@
+"""Runs of every kind are found and read: ours, TensorBoard loops, Keras, Lightning, CSV; and what is no run is said."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import fake_runs
+from trainer.read.find_runs import find_runs
+from trainer.record.tensorboard import EventWriter
+
+TRAIN, VAL = fake_runs.curves(30, 0.5, 0)
+
+
+def write_events(folder: Path, series: dict[str, tuple[np.ndarray, np.ndarray]], born: float = 1.7e9) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = EventWriter(folder, wall_time=born)
+    for tag, (steps, values) in series.items():
+        steps = np.asarray(steps)
+        writer.scalars([tag], steps, np.asarray(values, float)[:, None], born + steps)
+    writer.flush()
+    return writer.path
+
+
+def only_run(*arguments):
+    runs, _ = find_runs(*arguments)
+    assert len(runs) == 1
+    return runs[0]
+
+
+def close(found, expected) -> None:
+    """Event files keep 32 bits of a number."""
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+# ------------------------------------------------------------------ our runs
+
+
+def test_a_sweep_of_ours(tmp_path: Path) -> None:
+    runs, problems = find_runs([fake_runs.sweep(tmp_path / "s", seeds=1, events=False)])
+    assert not problems
+    assert [run.name for run in runs] == [str(i) for i in range(18)]  # 10 after 9
+    run = runs[5]
+    assert run.source == "trainer"
+    assert run.config["model.dropout"] == 0.5
+    assert run.config["optimizer.name"] == "sgd"
+    assert run.summary["status"] == "completed"
+    np.testing.assert_array_equal(run.epochs, np.arange(1, 31))
+    assert run.train_accuracy is not None
+    assert run.val_accuracy is not None
+    np.testing.assert_array_equal(run.train_accuracy, np.exp(-run.train_loss))
+
+
+def test_exact_numbers_nan_and_infinity(tmp_path: Path) -> None:
+    train, val = TRAIN.copy(), VAL.copy()
+    train[3], val[4], val[5] = math.nan, math.inf, -math.inf
+    run = only_run([fake_runs.our_run(tmp_path / "r", {"seed": 0}, train, val, events=False)])
+    np.testing.assert_array_equal(run.train_loss, train)
+    np.testing.assert_array_equal(run.val_loss, val)
+
+
+def test_a_row_still_being_written_and_a_broken_one(tmp_path: Path) -> None:
+    folder = fake_runs.our_run(tmp_path / "r", {"seed": 0}, TRAIN, VAL, events=False)
+    path = folder / "metrics.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:5], "1,2", *lines[6:10], lines[10][:9]]))
+    runs, problems = find_runs([folder])
+    assert runs[0].epochs.tolist() == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert len(problems) == 1
+    assert "1 broken" in problems[0]
+
+
+def test_the_same_run_given_twice_counts_once(tmp_path: Path) -> None:
+    root = fake_runs.sweep(tmp_path / "s", seeds=1, events=False)
+    assert len(find_runs([root, root / "3", root / ".." / "s"])[0]) == 18
+
+
+def test_names_of_runs_below_two_paths_differ(tmp_path: Path) -> None:
+    roots = [fake_runs.sweep(tmp_path / name, seeds=1, events=False) for name in ("a", "b")]
+    runs, _ = find_runs(roots)
+    assert {"a/0", "b/0"} < {run.name for run in runs}
+    assert len({run.name for run in runs}) == 36
+
+
+def test_a_file_that_cannot_be_opened_costs_itself_alone(tmp_path: Path) -> None:
+    root = fake_runs.sweep(tmp_path / "s", seeds=1, events=False)
+    (root / "odd").mkdir()
+    (root / "odd" / "events.out.tfevents.1700000000.x").symlink_to(root / "gone")
+    runs, problems = find_runs([root])
+    assert len(runs) == 18
+    assert "odd: cannot be read" in problems[0]
+
+
+def test_no_validation_split(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (folder / "metrics.csv").write_text("epoch,step,eval/train_loss\n1,23,2.0\n")
+    assert only_run([folder]).val_loss is None
+
+
+def test_a_failed_run_without_epochs_is_named(tmp_path: Path) -> None:
+    root = fake_runs.sweep(tmp_path / "s", seeds=1, events=False)
+    (root / "4" / "metrics.csv").unlink()
+    (root / "4" / "summary.json").write_text('{"status": "failed", "error": "out of memory"}')
+    runs, problems = find_runs([root])
+    assert len(runs) == 17
+    assert "4: nothing to judge: out of memory" in problems[0]
+
+
+# ------------------------------------------------------------------ other tools' runs
+
+
+def test_a_hand_written_loop(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        fake_runs.foreign_run(tmp_path / "runs" / name, ("Loss/train", "Loss/val"), TRAIN, VAL)
+    runs, problems = find_runs([tmp_path])
+    assert not problems
+    assert [run.name for run in runs] == ["runs/a", "runs/b"]
+    close(runs[0].val_loss, VAL)
+    assert runs[0].epochs.tolist() == list(range(30))
+
+
+def test_keras_folders(tmp_path: Path) -> None:
+    steps = np.arange(30)
+    for role, losses in (("train", TRAIN), ("validation", VAL)):
+        write_events(tmp_path / "logs" / role, {"epoch_loss": (steps, losses), "epoch_accuracy": (steps, losses / 9)})
+    run = only_run([tmp_path / "logs"])
+    assert run.name == "logs"
+    close(run.train_loss, TRAIN)
+    close(run.val_loss, VAL)
+    close(run.val_accuracy, VAL / 9)
+    given = only_run([tmp_path / "logs"], "epoch_accuracy", "epoch_accuracy")
+    close(given.train_loss, TRAIN / 9)
+    close(given.val_loss, VAL / 9)
+
+
+def test_sibling_folders_of_several_runs(tmp_path: Path) -> None:
+    for name, losses in (("adam_train", TRAIN), ("adam_val", VAL), ("sgd_train", 2 * TRAIN), ("sgd_val", 2 * VAL)):
+        write_events(tmp_path / name, {"loss": (np.arange(30), losses)})
+    runs, _ = find_runs([tmp_path])
+    assert [run.name for run in runs] == ["adam", "sgd"]
+    close(runs[1].val_loss, 2 * VAL)
+
+
+def test_add_scalars_folders(tmp_path: Path) -> None:
+    for name, losses in (("loss_train", TRAIN), ("loss_val", VAL), ("acc_train", VAL), ("acc_val", TRAIN)):
+        write_events(tmp_path / "run" / name, {name.split("_")[0]: (np.arange(30), losses)})
+    close(only_run([tmp_path]).val_loss, VAL)
+
+
+def test_lightning(tmp_path: Path) -> None:
+    """Training loss of every 10th step and of the epoch, validation loss once an epoch of 100 steps."""
+    folder = tmp_path / "lightning_logs" / "version_0"
+    ends = 100 * np.arange(1, 31) - 1
+    every = np.arange(9, 3000, 10)
+    series = {
+        "train_loss_step": (every, np.interp(every, ends, TRAIN)),
+        "train_loss_epoch": (ends, TRAIN),
+        "val_loss": (ends, VAL),
+        "epoch": (every, every // 100),
+    }
+    write_events(folder, series)
+    (folder / "hparams.yaml").write_text("lr: 0.1\nmodel:\n  width: 64\n")
+    run = only_run([tmp_path])
+    close(run.train_loss, TRAIN)
+    assert run.config == {"lr": 0.1, "model.width": 64}
+    close(only_run([tmp_path], "train_loss_step", "val_loss").val_loss, VAL)
+
+
+@pytest.mark.parametrize("unit", [1, 100])
+def test_training_loss_of_every_step(tmp_path: Path, unit: int) -> None:
+    """Means over each epoch, whether the validation loss counts steps (unit 100) or epochs."""
+    steps = np.arange(3000)
+    write_events(
+        tmp_path, {"train/loss": (steps, np.repeat(TRAIN, 100)), "val/loss": (unit * np.arange(1, 31) - 1, VAL)}
+    )
+    run = only_run([tmp_path])
+    close(run.train_loss, TRAIN)
+    close(run.val_loss, VAL)
+
+
+def test_resumed_run_last_value_wins(tmp_path: Path) -> None:
+    """A second file repeats the last steps of the first; the first stands out of order."""
+    order = np.random.default_rng(0).permutation(20)
+    write_events(tmp_path, {"train_loss": (order, 9 + TRAIN[order]), "val_loss": (order, 9 + VAL[order])}, 1.7e9)
+    rest = np.arange(10, 30)
+    write_events(tmp_path, {"train_loss": (rest, TRAIN[10:]), "val_loss": (rest, VAL[10:])}, 1.8e9)
+    run = only_run([tmp_path])
+    assert run.epochs.tolist() == list(range(30))
+    close(run.val_loss, np.append(9 + VAL[:10], VAL[10:]))
+
+
+def test_scalars_without_steps(tmp_path: Path) -> None:
+    """add_scalar without global_step writes step 0 each time."""
+    write_events(tmp_path, {"train_loss": (np.zeros(30, int), TRAIN), "val_loss": (np.zeros(30, int), VAL)})
+    close(only_run([tmp_path]).val_loss, VAL)
+
+
+def test_event_files_with_names_of_their_own_are_a_run_each(tmp_path: Path) -> None:
+    for name, factor in (("a", 1), ("b", 2)):
+        series = {"train_loss": (np.arange(30), factor * TRAIN), "val_loss": (np.arange(30), factor * VAL)}
+        write_events(tmp_path, series).rename(tmp_path / f"{name}.tfevents")
+    runs, _ = find_runs([tmp_path])
+    assert [run.name for run in runs] == ["a.tfevents", "b.tfevents"]
+    close(runs[1].val_loss, 2 * VAL)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.77])
+def test_truncated_file(tmp_path: Path, share: float) -> None:
+    path = next(fake_runs.foreign_run(tmp_path / "r", ("train_loss", "val_loss"), TRAIN, VAL).iterdir())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole)) | 1])
+    runs, problems = find_runs([tmp_path])
+    assert abs(len(runs[0].epochs) - 30 * share) < 2
+    assert len(problems) <= 1
+    path.write_bytes(whole[:1000] + b"\xff" * 20 + whole[1020:])
+    runs, problems = find_runs([tmp_path])
+    assert len(runs[0].epochs) >= 28
+    assert "record" in problems[0]
+
+
+def test_csv_of_keras_and_lightning(tmp_path: Path) -> None:
+    rows = [f"{i};{np.exp(-t)};{t};{np.exp(-v)};{v}" for i, (t, v) in enumerate(zip(TRAIN, VAL, strict=True))]
+    damaged = ["x;0.5;9;0.5;9", "nan;0.5;9;0.5;9"]  # rows that do not say which epoch they are
+    (tmp_path / "keras.csv").write_text(
+        "\n".join(["epoch;accuracy;loss;val_accuracy;val_loss", *rows, *damaged, "30;0."])
+    )
+    folder = tmp_path / "lightning_logs" / "version_0"
+    folder.mkdir(parents=True)
+    lines = ["epoch,step,train_loss,val_loss"]
+    for i, (t, v) in enumerate(zip(TRAIN.tolist(), VAL.tolist(), strict=True)):
+        lines += [f"{i},{100 * i + 49},{t},", f"{i},{100 * i + 99},,{v}", f"{i},{100 * i + 99},{t},"]
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "people.csv").write_text("name,age\nAda,36\n")
+    runs, problems = find_runs([tmp_path])
+    assert not problems
+    assert [run.name for run in runs] == ["keras.csv", "lightning_logs/version_0/metrics.csv"]
+    for run in runs:
+        np.testing.assert_allclose(run.train_loss, TRAIN)
+        np.testing.assert_allclose(run.val_loss, VAL)
+    assert only_run([tmp_path / "keras.csv"]).name == "keras.csv"
+
+
+# ------------------------------------------------------------------ what is no run
+
+
+def test_tags_in_some_runs_only(tmp_path: Path) -> None:
+    fake_runs.foreign_run(tmp_path / "good", ("a", "b"), TRAIN, VAL)
+    write_events(tmp_path / "other", {"x": (np.arange(3), np.ones(3))})
+    runs, problems = find_runs([tmp_path], "a", "b")
+    assert [run.name for run in runs] == ["good"]
+    assert "other: found the tags x; expected --train-tag a and --val-tag b" in problems[0]
+
+
+@pytest.mark.parametrize("what", ["missing", "empty", "other", "tags"])
+def test_no_run_says_what_was_found_and_what_to_type(tmp_path: Path, what: str) -> None:
+    (tmp_path / "sweeps").mkdir()
+    path = tmp_path / ("sweep" if what == "missing" else "sweeps")
+    if what == "other":
+        (path / "notes.txt").write_text("hello")
+        (path / "events.out.tfevents.1").write_bytes(b"junk" * 99)
+        (path / "table.csv").write_bytes(b"\xff\xfe\0")
+    if what == "tags":
+        write_events(path, {"cost_a": (np.arange(3), np.ones(3))})
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        find_runs([path])
+    expected = {
+        "missing": ["no such file or folder", f"did you mean {tmp_path / 'sweeps'}"],
+        "empty": ["found nothing", "expected folders with metrics.csv"],
+        "other": ["found 3 files", "expected folders with metrics.csv"],
+        "tags": ["found the tags cost_a", "--train-tag TAG --val-tag TAG"],
+    }
+    for part in expected[what]:
+        assert part in str(error.value)

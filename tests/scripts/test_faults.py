@@ -1,0 +1,40 @@
+"""Killed, full, damaged: a few of each; scripts/faults.py does all of them, with a sweep of 12 mixed runs."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts import faults
+from tests.helpers import Cli
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(cli: Cli) -> None:
+    """In an empty folder, with Hydra's state put back afterwards."""
+
+
+def test_a_killed_sweep_ends_with_the_bits_of_one_never_killed(tmp_path: Path) -> None:
+    assert faults.kill(2, 0, tmp_path, faults.SMALL, most_kills=2) == 0
+
+
+@pytest.mark.slow
+def test_killed_sweeps_of_mixed_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert faults.kill(25, 1, tmp_path) == 0, capsys.readouterr().out
+
+
+def test_a_full_disk_is_said_and_made_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert faults.full(tmp_path, every=110) == 0, capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_full_disks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert faults.full(tmp_path, every=9) == 0, capsys.readouterr().out
+
+
+def test_a_damaged_plan_is_said_and_made_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert faults.flip(1, 0, tmp_path, "plan.json") == 0, capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_damaged_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert faults.flip(1, 1, tmp_path) == 0, capsys.readouterr().out

@@ -1,0 +1,211 @@
+"""What a person sees: a progress bar (plain lines where there is no terminal), and the table at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trainer.engine.progress import TICK_S, News, loss_of
+from trainer.judge import health
+from trainer.record.recorder import epoch_line
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from trainer.engine.worker import Job
+
+PLAIN_LINE_S = 1.0
+PLAIN_SWEEP_LINE_S = 5.0
+BAR_TEXT_WIDTH = 75  # characters beside the bar
+
+
+class Display:
+    """Shows one run's training: on a terminal a bar, else a line an epoch, at most one a second."""
+
+    def __init__(self) -> None:
+        self.console = Console()
+        self.progress = _bar(self.console) if self.console.is_terminal else None
+        self.began = self.said = 0.0
+
+    def __enter__(self) -> Display:
+        if self.progress:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.progress:
+            self.progress.stop()
+
+    def tell(self, news: News) -> None:
+        """Move the bar; a line where an epoch has ended."""
+        now = time.perf_counter()
+        if self.progress and not self.progress.tasks:
+            self.progress.add_task("", total=news.steps)
+        self.began = self.began or now
+        if self.progress:
+            self.progress.update(self.progress.task_ids[0], completed=news.step)
+        if news.row is None:
+            return
+        speed = f"{news.step / (now - self.began):,.0f} steps/s"
+        if self.progress:
+            text = f"{news.epoch}/{news.epochs}  {_short_line(news.row)}  {speed}"
+            self.progress.update(self.progress.task_ids[0], description=text)
+        elif news.epoch in {1, news.epochs} or now - self.said > PLAIN_LINE_S:
+            said = epoch_line(news.row).replace(f"epoch {news.epoch}", f"epoch {news.epoch}/{news.epochs}", 1)
+            print(f"{said}  {speed}", flush=True)
+            self.said = now
+
+    def done(self, jobs: Sequence[Job]) -> None:
+        """The end of a run: numbers, verdict, where the time went, where to look further."""
+        if self.progress:
+            self.progress.stop()
+        for job in jobs:
+            if job.summary and job.status != "failed":
+                self.summary(job.summary, job.directory)
+
+    def summary(self, summary: dict[str, Any], directory: Path) -> None:
+        """The end of a run: numbers, verdict, where the time went, where to look further."""
+        if summary["final"]:
+            self.console.print(_table(summary))
+        for line in _closing_lines(summary, directory):
+            self.console.print(line, soft_wrap=True, highlight=False)
+        sys.stdout.flush()
+
+
+VERDICT_STYLES = {"healthy": "green", "overfit": "yellow", "underfit": "yellow", "diverged": "red", "too_short": "dim"}
+
+
+class SweepDisplay:
+    """One line for a whole sweep: runs done, steps a second over all members, time left, best so far."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.console = Console()
+        self.progress = _bar(self.console) if self.console.is_terminal else None
+        self.began = self.said = self.ticked = time.perf_counter()
+        self.steps = 0  # of all members
+        self.news: dict[int, News] = {}  # the last of each stack in training
+        self.best: tuple[float, str] = (float("inf"), "")
+
+    def __enter__(self) -> SweepDisplay:
+        if self.progress:
+            self.progress.start()
+            self.task = self.progress.add_task("", total=len(self.jobs))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.progress:
+            self.progress.stop()
+
+    def tell(self, news: News) -> None:
+        """How far a stack has come; several train at once, each after an error again in halves."""
+        before = self.news.get(news.stack)
+        self.steps += news.members * (news.step - (before.step if before and before.step < news.step else 0))
+        self.news[news.stack] = news
+        if news.row is not None and (loss := loss_of(news.row, news.monitor)) < self.best[0]:
+            tag = news.monitor if news.monitor in news.row else "eval/train_loss"
+            self.best = (loss, f"best {tag.replace('/', ' ')} {news.row[tag]:.4f}")
+        now = time.perf_counter()
+        if now - self.ticked > TICK_S:
+            self.ticked = now
+            self._say(now)
+
+    def done(self, jobs: Sequence[Job]) -> None:
+        """Some jobs have ended."""
+        self._say(time.perf_counter())
+
+    def _say(self, now: float) -> None:
+        ended = sum(job.status != "waiting" for job in self.jobs)
+        runs = min(ended + sum(one.runs for one in self.news.values()), len(self.jobs))
+        speed = self.steps / (now - self.began)
+        line = f"{self.best[1]}  {speed:,.0f} steps/s"
+        if self.progress:
+            self.progress.update(self.task, completed=runs, description=f"{runs:.0f}/{len(self.jobs)} runs  {line}")
+        elif runs == len(self.jobs) or now - self.said > PLAIN_SWEEP_LINE_S:
+            left = (now - self.began) * (len(self.jobs) / max(runs, 1e-9) - 1)
+            print(f"{runs:.0f} of {len(self.jobs)} runs  {line}  {left:.0f} s left", flush=True)
+            self.said = now
+
+
+def _bar(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        BarColumn(bar_width=max(5, min(40, console.width - BAR_TEXT_WIDTH))),
+        TextColumn("{task.description}", markup=False),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+    )
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    """Train, val and test by the best and the last weights."""
+    best, last, test = summary["best"], summary["final"], summary["test"]
+    names = ["loss", "accuracy"] if "eval/train_accuracy" in last else ["loss"]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for weights in (f"best (epoch {best['epoch']:.0f})", f"last (epoch {last['epoch']:.0f})"):
+        for i, name in enumerate(names):
+            table.add_column(f"{weights}\n{name}" if i == 0 else f"\n{name}", justify="right")
+    rows = [("train", best, last, "eval/train_"), ("val", best, last, "val/")]
+    for name, *columns, prefix in [*rows, ("test", test.get("best", {}), test.get("last", {}), "")]:
+        if f"{prefix}loss" in columns[0]:
+            table.add_row(name, *(number(values, prefix + n) for values in columns for n in names))
+    return table
+
+
+def number(values: dict[str, float], key: str) -> str:
+    """A loss to four decimals, an accuracy in percent, what is large in powers of ten."""
+    value = values[key]
+    if key.endswith("accuracy"):
+        return f"{value:.2%}"
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.3e}"
+
+
+def _short_line(row: dict[str, float]) -> str:
+    """An epoch beside the bar."""
+    parts = [f"loss {number(row, 'eval/train_loss')} train"]
+    if "val/loss" in row:
+        parts.append(f"{number(row, 'val/loss')} val")
+    accuracy = "val/accuracy" if "val/accuracy" in row else "eval/train_accuracy"
+    if accuracy in row:
+        parts.append(f"{number(row, accuracy)} right")
+    return "  ".join(parts)
+
+
+def _closing_lines(summary: dict[str, Any], directory: Path) -> list[Text | str]:
+    cost, verdict, best, last = summary["cost"], summary["verdict"], summary["best"], summary["final"]
+    lines: list[Text | str] = []
+    if best and "val/loss" in best:
+        gap = number({"loss": last["val/loss"] - last["eval/train_loss"]}, "loss")
+        lines.append(f"gap at the end {gap} (val loss - train loss)")
+    for key, pair in summary.get("recovered", {}).items():
+        lines.append(f"{key:<10}true {pair['true']:g}, found {pair['found']:.4f}")
+    name = verdict["verdict"]
+    lines.append(Text.assemble((name.replace("_", " "), VERDICT_STYLES[name]), f": {verdict['sentence']}"))
+    if last and not summary["health"]:
+        lines.append(health.ALL_WELL)
+    for finding in summary["health"]:
+        called = health.name(finding)
+        lines.append(Text.assemble((called, "red"), health.line(finding).removeprefix(called)))
+    if summary["stopped_by"] != "budget":
+        lines.append(f"ended by {summary['stopped_by'].replace('_', ' ')} after epoch {summary['epochs']}")
+    shares = {key: cost[f"{key}_s"] / cost["seconds"] for key in ("training", "evaluation", "recording")}
+    spent = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    lines.append(f"{cost['seconds']:.2f} s at {cost['steps_per_second']:,.0f} steps/s: {spent}")
+    try:
+        shown = directory.relative_to(Path.cwd())
+    except ValueError:
+        shown = directory
+    lines.append(f"curves    tensorboard --logdir {shown}")
+    lines.append(f"numbers   {shown}/summary.json, metrics.csv, checkpoints/")
+    return lines

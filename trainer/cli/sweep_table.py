@@ -1,0 +1,200 @@
+"""What a sweep came to: one table, grouped over seeds, and sweep.csv and sweep.json with a row a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from trainer import files
+from trainer.config import Surface
+from trainer.core.surfaces import PROBLEMS
+from trainer.engine.worker import Job, describe
+from trainer.judge import health
+from trainer.record import trajectories
+
+MOST_ROWS = 40
+PLAIN_WIDTH = 160  # columns where there is no terminal to ask
+MEASURES = {  # column -> where it stands in summary.json; the first one present ranks, lower is better
+    "val loss": ("best", "val/loss"),
+    "val accuracy": ("best", "val/accuracy"),
+    "train loss": ("best", "eval/train_loss"),
+    "test loss": ("test", "best", "loss"),
+    "test accuracy": ("test", "best", "accuracy"),
+}
+
+
+def close(jobs: Sequence[Job]) -> None:
+    """Print the table and write sweep.csv and sweep.json beside the runs. Raises OSError where these cannot be."""
+    folder = common_folder(jobs)
+    rows = [row(job) for job in jobs]
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    console.print(table(jobs))
+    for line in troubles(jobs):
+        console.print(line, soft_wrap=True, highlight=False)
+    for line in health.in_runs([{"name": job.number, **(job.summary or {})} for job in jobs]):
+        console.print(line, soft_wrap=True, highlight=False)
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    done = sum(job.status == "completed" for job in jobs)
+    before = sum(job.before for job in jobs)
+    said = f", {before} of them before" if before else ""
+    console.print(f"{done} of {len(jobs)} runs completed{said}", highlight=False)
+    console.print(f"judged    python -m trainer.evaluate {shown}", soft_wrap=True, highlight=False)
+    console.print(f"curves    tensorboard --logdir {shown}", soft_wrap=True, highlight=False)
+    console.print(f"numbers   {shown}/sweep.csv, sweep.json", soft_wrap=True, highlight=False)
+    files.write(folder / "sweep.json", files.to_json({"runs": rows}))
+    files.write(folder / "sweep.csv", _csv(rows))
+    for name in draw_paths(jobs, folder):
+        console.print(f"picture   {shown}/{name}", soft_wrap=True, highlight=False)
+
+
+def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
+    """A picture of the ways downhill for each function that the sweep minimised; the files' names."""
+    by_function: dict[str, dict[str, Any]] = {}
+    keys = [key for key in swept(jobs) if key != "problem"]
+    for job in jobs:
+        if job.config is None or not isinstance(job.config.model, Surface) or job.status != "completed":
+            continue
+        with open(job.directory / "metrics.csv", newline="", encoding="utf-8") as file:
+            points = trajectories.points(job.config.model.start, list(csv.DictReader(file)))
+        ways = by_function.setdefault(job.config.model.function.value, {})
+        name = _name(job, keys)
+        ways[name if name not in ways else f"{name} ({job.number})"] = points
+    for function, ways in by_function.items():
+        files.write(folder / f"paths_{function}.png", trajectories.draw(PROBLEMS[function], ways).data)
+    return [f"paths_{function}.png" for function in by_function]
+
+
+def _name(job: Job, keys: Sequence[str]) -> str:
+    """A run by what was swept: 'sgd lr=0.1'; without a sweep, by its optimizer."""
+    values = dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
+    parts = [values[k] if k == "optimizer" else f"{k.split('.')[-1]}={values[k]}" for k in keys if k in values]
+    assert job.config is not None
+    return " ".join(parts) or job.config.optimizer.name
+
+
+def troubles(jobs: Sequence[Job]) -> list[str]:
+    """A line for every reason why runs have no result, with the runs' numbers and the overrides of the first."""
+    by_reason: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.status != "completed":
+            reason = f"{job.status}{'' if job.error is None else ': ' + describe(job.error)}"
+            by_reason.setdefault(reason, []).append(job)
+    return [
+        f"run{'s' if len(group) > 1 else ''} {ranges([job.number for job in group])} {reason}"
+        f"  ({' '.join(group[0].overrides)}{' ...' if len(group) > 1 else ''})"
+        for reason, group in by_reason.items()
+    ]
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """0, 1, 2, 5 -> '0-2, 5'."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
+
+
+def row(job: Job) -> dict[str, Any]:
+    """One run in sweep.json: number, status, its overrides, its measures, its verdict."""
+    summary = job.summary or {}
+    out: dict[str, Any] = {"run": job.number, "status": job.status}
+    out |= dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
+    out |= {name: _measure(job, name) for name in MEASURES}
+    verdict = summary.get("verdict") or {}
+    out |= {"best_epoch": verdict.get("best_epoch"), "verdict": verdict.get("verdict"), "epochs": summary.get("epochs")}
+    return out | {"error": None if job.error is None else describe(job.error), "directory": str(job.directory)}
+
+
+def table(jobs: Sequence[Job]) -> Table:
+    """Runs that differ by seed alone in one row: mean and spread (standard deviation), best first."""
+    keys = swept(jobs)
+    groups: dict[tuple[str, ...], list[Job]] = {}
+    for job in jobs:
+        values = dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
+        groups.setdefault(tuple(values.get(key, "") for key in keys), []).append(job)
+    measures = [name for name in MEASURES if any(_measure(job, name) is not None for job in jobs)]
+    out = Table(box=None, pad_edge=False)
+    for key in keys:
+        out.add_column(key.removeprefix("model.").removeprefix("data."))
+    out.add_column("runs", justify="right")
+    for name in [*measures, "verdicts"]:
+        out.add_column(name, justify="right" if name != "verdicts" else "left")
+    ranked = sorted(groups.items(), key=lambda item: _rank(item[1], measures))
+    for values, members in ranked[:MOST_ROWS]:
+        cells = [_mean_and_spread([_measure(job, name) for job in members], name) for name in measures]
+        out.add_row(*map(_short, values), str(len(members)), *cells, _verdicts(members))
+    if len(ranked) > MOST_ROWS:
+        out.caption = f"the best {MOST_ROWS} of {len(ranked)} rows; sweep.csv has all"
+    return out
+
+
+def swept(jobs: Sequence[Job]) -> list[str]:
+    """The override keys that take more than one value over the jobs, the seed apart."""
+    seen: dict[str, set[str]] = {}
+    for job in jobs:
+        for override in job.overrides:
+            key, _, value = override.lstrip("+").partition("=")
+            seen.setdefault(key, set()).add(value)
+    return [key for key, values in seen.items() if len(values) > 1 and key != "seed"]
+
+
+def _measure(job: Job, name: str) -> float | None:
+    value: Any = job.summary or {}
+    for key in MEASURES[name]:
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None else float(value)
+
+
+def _short(value: str) -> str:
+    """A drawn number in four digits; anything else as it was typed."""
+    try:
+        return f"{float(value):.4g}" if len(value) > len("0.00001") else value
+    except ValueError:
+        return value
+
+
+def _rank(jobs: Sequence[Job], measures: Sequence[str]) -> float:
+    values = [_measure(job, measures[0]) for job in jobs] if measures else []
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return statistics.fmean(finite) if finite and len(finite) == len(values) else math.inf
+
+
+def _mean_and_spread(values: Sequence[float | None], name: str) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    form = (lambda value: f"{value:.2%}") if name.endswith("accuracy") else (lambda value: f"{value:.4f}")
+    spread = f" ± {form(statistics.stdev(known))}" if len(known) > 1 and all(map(math.isfinite, known)) else ""
+    return form(statistics.fmean(known)) + spread
+
+
+def _verdicts(jobs: Sequence[Job]) -> str:
+    names = [((job.summary or {}).get("verdict") or {}).get("verdict") or job.status for job in jobs]
+    return ", ".join(f"{names.count(name)} {name.replace('_', ' ')}" for name in dict.fromkeys(names))
+
+
+def common_folder(jobs: Sequence[Job]) -> Path:
+    """Hydra's sweep directory: the parent of the runs' own."""
+    parents = {job.directory.parent if job.config is not None else job.directory for job in jobs}
+    return min(parents, key=lambda path: len(path.parts))
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

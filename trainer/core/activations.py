@@ -1,0 +1,108 @@
+"""What a look at a stack in evaluation mode records for health.py: activations layer by layer, predictions, inputs.
+
+A look takes the first LOOK_EXAMPLES training examples of each member, the same every epoch. It draws no random number
+and changes no tensor. Shapes: K member, B example, F unit of a layer (or channel), C class.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainer.core.mlp import Mlp, Solo, Surface
+
+LOOK_EXAMPLES = 128
+FLAT_SLOPE = 0.05  # an activation is flat where its slope is below this share of its steepest
+_FLAT_TANH = (1 - FLAT_SLOPE) ** 0.5  # |tanh(z)| whose slope 1 - tanh^2 is FLAT_SLOPE
+_SATURATING: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {  # outputs in the flat part
+    nn.Tanh: lambda a: a.abs() > _FLAT_TANH,
+    nn.Sigmoid: lambda a: (a - 0.5).abs() > _FLAT_TANH / 2,  # sigmoid(z) = (1 + tanh(z / 2)) / 2
+}
+_RECTIFYING: dict[type[nn.Module], float] = {  # inputs up to which the slope is flat
+    nn.ReLU: 0.0,
+    nn.GELU: -2.349,
+    nn.SiLU: -4.083,
+}
+SATURATED_EXAMPLES = 0.9  # a unit is saturated where it is flat on at least this share of the examples
+
+
+class Look:
+    """Statistics of every activation module, taken while it is attached: tag -> (K,).
+
+    `activation_mean/<module>` over units and examples; `activation_spread/<module>`: the standard deviation over
+    examples, root mean square over units; `dead_units/<module>` (ReLU, GELU, SiLU): share of units that are flat on
+    every example; `saturated_units/<module>` (tanh, sigmoid): share of units that are flat on nearly every example.
+    """
+
+    def __init__(self, network: Mlp | Surface | Solo) -> None:
+        self.alone = isinstance(network, Solo)
+        modules = (network.module if isinstance(network, Solo) else network).named_modules()
+        self.modules = {name: m for name, m in modules if type(m) in {*_SATURATING, *_RECTIFYING}}
+        self.found: dict[str, Tensor] = {}
+        self.tags: list[str] | None = None  # those of the first look: every row has the same columns
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """Watch every activation module until the block ends."""
+        self.found = {}
+        handles = [
+            module.register_forward_hook(lambda m, inputs, output, name=name: self._take(name, m, inputs[0], output))
+            for name, module in self.modules.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def taken(self, loss_K: Tensor) -> dict[str, Tensor]:
+        """What the last block saw; NaN, where `loss_K` lies, for a module that was not called."""
+        self.tags = self.tags or list(self.found)
+        return {tag: self.found.get(tag, torch.full_like(loss_K, math.nan)) for tag in self.tags}
+
+    def _take(self, name: str, module: nn.Module, z: Tensor, a: Tensor) -> None:
+        z, a = self._by_unit(z), self._by_unit(a)
+        calls = sum(tag.split("/")[1].split(" ")[0] == name for tag in self.found)
+        name = f"{name} {calls // 3 + 1}" if calls else name  # a module used several times
+        mean_KF = a.mean(2)  # var_mean is 20 times slower than the two lines that follow
+        self.found[f"activation_mean/{name}"] = mean_KF.mean(1)
+        self.found[f"activation_spread/{name}"] = (
+            torch.linalg.vector_norm(a - mean_KF[:, :, None], dim=(1, 2)) / (a.shape[1] * a.shape[2]) ** 0.5
+        )
+        if type(module) in _SATURATING:
+            flat = _SATURATING[type(module)](a).sum(2) >= SATURATED_EXAMPLES * a.shape[2]
+            self.found[f"saturated_units/{name}"] = flat.mean(1, dtype=a.dtype)
+        else:
+            flat = z.amax(2) <= _RECTIFYING[type(module)]
+            self.found[f"dead_units/{name}"] = flat.mean(1, dtype=a.dtype)
+
+    def _by_unit(self, x: Tensor) -> Tensor:
+        """(K, F, B): inside a stack of MLPs as it is; a module of the user's own sees (B, F, ...) or (B,)."""
+        if not self.alone:
+            return x
+        return (x if x.ndim > 1 else x[:, None]).transpose(0, 1).flatten(1)[None]
+
+
+def top_class_K(output_KBC: Tensor) -> Tensor:
+    """The share of examples whose prediction is the class predicted most."""
+    predicted_KB = output_KBC.transpose(1, 2).max(1).indices
+    return F.one_hot(predicted_KB, output_KBC.shape[2]).mean(1, dtype=torch.float64).amax(1)
+
+
+def input_statistics(x_KBI: Tensor) -> dict[str, Tensor]:
+    """Root mean square and mean of all inputs, and how far their features' scales lie apart: (K,).
+
+    input_feature_ratio: the largest standard deviation of a feature over the median one, constant features apart.
+    """
+    feature_KI = x_KBI.std(1, correction=0)
+    feature_KI = feature_KI.masked_fill(feature_KI == 0, math.nan)
+    return {
+        "input_rms": x_KBI.square().mean((1, 2)).sqrt(),
+        "input_mean": x_KBI.mean((1, 2)),
+        "input_feature_ratio": feature_KI.nan_to_num(0).amax(1) / feature_KI.nanmedian(1).values,
+    }

@@ -1,0 +1,549 @@
+"""Networks of K members at once: each weight is one tensor with a leading member axis.
+
+Shapes: K member, B example, I in-features, O out-features, F features of a hidden layer. A stack takes (K, B, I) and
+gives (K, B, O); its layers work on (K, F, B).
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+import math
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from trainer import config as cfg
+from trainer.config import Activation, ConfigError, Init, Position, stream_seed
+from trainer.core.surfaces import PROBLEMS
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    Activation.relu: nn.ReLU,
+    Activation.tanh: nn.Tanh,
+    Activation.sigmoid: nn.Sigmoid,
+    Activation.gelu: nn.GELU,
+    Activation.silu: nn.SiLU,
+}
+INITS: dict[Init, Callable[[Tensor, cfg.Mlp, torch.Generator], object]] = {
+    # U(-1/sqrt(fan_in), 1/sqrt(fan_in)): nn.Linear's default, and the "standard" one of Glorot and Bengio 2010, eq. 1
+    Init.default: lambda w, c, g: nn.init.uniform_(w, -1 / math.sqrt(w.shape[1]), 1 / math.sqrt(w.shape[1]), g),
+    # variance 2 / (fan_in + fan_out): Glorot and Bengio 2010, eq. 16
+    Init.glorot_uniform: lambda w, c, g: nn.init.xavier_uniform_(w, generator=g),
+    Init.glorot_normal: lambda w, c, g: nn.init.xavier_normal_(w, generator=g),
+    # variance 2 / fan_in: He et al. 2015, eq. 10
+    Init.he_uniform: lambda w, c, g: nn.init.kaiming_uniform_(w, nonlinearity="relu", generator=g),
+    Init.he_normal: lambda w, c, g: nn.init.kaiming_normal_(w, nonlinearity="relu", generator=g),
+    Init.normal: lambda w, c, g: nn.init.normal_(w, std=c.init_std, generator=g),
+}
+
+
+class StackedLinear(nn.Module):
+    """K linear layers: (K, I, B) -> (K, O, B). weight (K, O, I) and bias (K, O): member k's are nn.Linear's own.
+
+    One batched matrix product for all. With examples in the last axis the gradient of the weight, grad (K, O, B) times
+    x (K, B, I), comes out laid out like the weight; with (K, B, I) activations it comes transposed and wants a copy.
+    """
+
+    def __init__(self, members: int, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(members, out_features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.bias is None:
+            return torch.bmm(self.weight, x)
+        return torch.baddbmm(self.bias.unsqueeze(2), self.weight, x)
+
+
+class StackedBatchNorm(nn.Module):
+    """K batch normalisations (Ioffe and Szegedy 2015): (K, F, B) -> (K, F, B).
+
+    Channels are independent, so K of them over F features are one over K * F. State as in nn.BatchNorm1d, with a
+    leading member axis.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, members: int, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, features))
+        self.bias = nn.Parameter(torch.zeros(members, features))
+        self.register_buffer("running_mean", torch.zeros(members, features))
+        self.register_buffer("running_var", torch.ones(members, features))
+        self.register_buffer("num_batches_tracked", torch.zeros(members, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        K, features, B = x.shape
+        if self.training:
+            self.num_batches_tracked += 1
+        y = F.batch_norm(
+            x.view(1, K * features, B),
+            self.running_mean.view(-1),
+            self.running_var.view(-1),
+            self.weight.view(-1),
+            self.bias.view(-1),
+            training=self.training,
+        )
+        return y.view(K, features, B)
+
+
+class DropoutNoise:
+    """Uniform 16-bit numbers from every member's own seed, one stream a seed, for all layers of one purpose.
+
+    Input and hidden layers have a stream each: a member without the one then reads the same numbers for the other,
+    whether its neighbours have both or not. Drawn 64 bits at a time into a buffer: a Bernoulli draw for each unit
+    costs thirty times as much on a CPU. What a member reads does not depend on who else is in the stack: members of
+    one seed read the same numbers, which are drawn once. A member without a seed has no dropout of this purpose: it
+    reads zeros, which nobody draws. Shapes: S distinct seeds.
+    """
+
+    CAPACITY = 2**17  # numbers a seed and refill; part of the stream's definition
+
+    def __init__(self, seeds: Sequence[int | None], device: torch.device, purpose: str = "dropout") -> None:
+        self.device = device
+        rows = {seed: row for row, seed in enumerate(dict.fromkeys(seeds))}
+        self.row_K = torch.tensor([rows[seed] for seed in seeds], device=device)
+        self.generators = [
+            None if seed is None else torch.Generator(device=device).manual_seed(stream_seed(seed, purpose))
+            for seed in rows
+        ]
+        self.buffer = torch.empty(len(rows), 0, dtype=torch.int16, device=device)  # (S, drawn)
+        self.before = self._states()  # before the buffer was drawn
+        self.position = 0
+
+    def _states(self) -> list[Tensor | None]:
+        return [None if generator is None else generator.get_state() for generator in self.generators]
+
+    def take(self, n: int) -> Tensor:
+        """The next n numbers of every member's stream: (K, n) int16, uniform on [-2^15, 2^15)."""
+        if self.position + n > self.buffer.shape[1]:
+            self._refill(max(n + -n % 4, self.CAPACITY))
+        self.position += n
+        numbers_Sn = self.buffer[:, self.position - n : self.position]
+        return numbers_Sn if len(numbers_Sn) == len(self.row_K) else numbers_Sn.index_select(0, self.row_K)
+
+    def _refill(self, n: int) -> None:
+        words = torch.empty(len(self.generators), n // 4, dtype=torch.int64, device=self.device)
+        self.before = self._states()
+        for row, generator in zip(words, self.generators, strict=True):
+            row.zero_() if generator is None else row.random_(-(2**63), None, generator=generator)
+        self.buffer = words.view(torch.int16)
+        self.position = 0
+
+    def select(self, members: Sequence[int]) -> None:
+        """Keep only these members, in this order."""
+        rows = self.row_K[list(members)].tolist()
+        kept = {row: place for place, row in enumerate(dict.fromkeys(rows))}
+        self.row_K = torch.tensor([kept[row] for row in rows], device=self.device)
+        self.generators = [self.generators[row] for row in kept]
+        self.before = [self.before[row] for row in kept]
+        self.buffer = self.buffer[list(kept)]
+
+    def member_state(self, k: int) -> dict[str, Tensor | int | None]:
+        """All that member k's stream needs to go on: see load_member_states."""
+        return {"generator": self.before[self.row_K[k]], "drawn": self.buffer.shape[1], "position": self.position}
+
+    def load_member_states(self, states: Sequence[dict[str, Tensor | int | None]]) -> None:
+        """Put every stream back where its state was taken (all at the same position: members march in step)."""
+        for row, state in zip(self.row_K.tolist(), states, strict=True):
+            generator = self.generators[row]
+            if generator is not None:
+                assert isinstance(state["generator"], Tensor)
+                generator.set_state(state["generator"])
+        drawn, position = states[0]["drawn"], states[0]["position"]
+        assert isinstance(drawn, int)
+        assert isinstance(position, int)
+        self.buffer = self.buffer[:, :0]
+        self.before = self._states()
+        if drawn:
+            self._refill(drawn)
+        self.position = position
+
+
+class StackedDropout(nn.Module):
+    """K dropouts (Srivastava et al. 2014, inverted), each with its own rate: x -> x * [r >= p] / (1 - p).
+
+    p is rounded to a multiple of 2^-16, in the mask and in the scale alike, so that the expectation is exact.
+    """
+
+    threshold: Tensor
+    scale: Tensor
+
+    def __init__(self, rates: Sequence[float], noise: DropoutNoise) -> None:
+        super().__init__()
+        self.noise = noise
+        dropped = torch.tensor([min(round(rate * 2**16), 2**16 - 1) for rate in rates])
+        self.register_buffer("threshold", (dropped - 2**15).to(torch.int16).view(-1, 1, 1), persistent=False)
+        self.register_buffer("scale", (1 / (1 - dropped.double() / 2**16)).float().view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor(x) if self.training else x
+
+    def factor(self, x: Tensor) -> Tensor:
+        """The next mask times the scale, for an input like x (K, F, B): 0 where it is dropped, else 1 / (1 - p)."""
+        noise = self.noise.take(x[0].numel()).view(x.shape)
+        kept = torch.ge(noise, self.threshold, out=torch.empty_like(noise))  # as int16: bools cost five times as much
+        return kept.to(x.dtype).mul_(self.scale)
+
+
+class _Stacked(nn.Module):
+    """K members whose parameters and buffers all have a leading member axis, named as in the plain model."""
+
+    def stacked_parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter by its plain name; the leading axis is the member."""
+        return dict(self.named_parameters())
+
+    def member_state(self, k: int) -> dict[str, Tensor]:
+        """Member k's parameters and buffers, as the state dict of its plain model (copies, on the CPU)."""
+        return {name: value[k].detach().to("cpu", copy=True) for name, value in self.state_dict().items()}
+
+    def load_member_state(self, k: int, state: dict[str, Tensor]) -> None:
+        """Put a state that member_state gave back into member k."""
+        for name, value in self.state_dict().items():
+            value[k].copy_(state[name])
+
+    def predictor(self, state: dict[str, Tensor], config: cfg.Config, sizes: tuple[int, int]) -> nn.Module:
+        """A member's plain model in evaluation mode with the weights of `state`: (B, I) -> (B, O)."""
+        assert not isinstance(config.model, cfg.CustomModel)
+        network = plain(config.model, *sizes)
+        network.load_state_dict(state)
+        first = next(self.parameters())
+        return network.to(first.device, first.dtype).eval()
+
+    def readings(self) -> dict[str, Tensor]:
+        """What is to be recorded of every member after an epoch, by tag: (K,) each."""
+        return {}
+
+    def select(self, members: Sequence[int]) -> None:
+        """Keep only these members, in this order."""
+        index = torch.tensor(list(members), device=next(self.parameters()).device)
+        for module in self.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = nn.Parameter(parameter.detach()[index])
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = None if buffer is None else buffer[index]
+
+
+class Mlp(_Stacked):
+    """K multi-layer perceptrons of one shape: (K, B, I) -> (K, B, O).
+
+    Parameter names are those of the plain model that `plain` builds: layers.<i> is the i-th linear layer, whatever
+    else stands between, layers.norm<i> the batch norm after it.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[cfg.Mlp],
+        seeds: Sequence[int],
+        in_features: int,
+        out_features: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Raises AssertionError where the members' shapes differ."""
+        super().__init__()
+        first = configs[0]
+        assert all(shape_key(c) == shape_key(first) for c in configs), "members of a stack have one shape"
+        members = len(configs)
+        keys = ("dropout", "input_dropout")
+        self.noises = {
+            key: DropoutNoise(
+                [seed if getattr(c, key) else None for c, seed in zip(configs, seeds, strict=True)],
+                torch.device(device),
+                key,
+            )
+            for key in keys
+        }
+        self.layers = nn.Sequential(
+            _layers(
+                first,
+                in_features,
+                out_features,
+                lambda i, o, bias: StackedLinear(members, i, o, bias),
+                lambda features: StackedBatchNorm(members, features),
+                lambda key: StackedDropout([getattr(c, key) for c in configs], self.noises[key]),
+                has_dropout={key: any(getattr(c, key) for c in configs) for key in keys},
+            )
+        )
+        for before, layer in itertools.pairwise(self.layers):
+            if isinstance(before, StackedLinear) and isinstance(layer, nn.ReLU):
+                layer.inplace = True  # one pass over memory less; the product's own backward does not read its output
+        parameters = dict(self.named_parameters())
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                if ".norm" in name:
+                    continue  # one and zero, as built
+                fan_in = parameters[name.replace("bias", "weight")].shape[2]
+                for member, c, seed in zip(parameter, configs, seeds, strict=True):
+                    _initialise(member, fan_in, c, torch.Generator().manual_seed(stream_seed(seed, f"init/{name}")))
+        self.to(device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(K, B, I) -> (K, B, O), both as views: inside, examples are the last axis."""
+        return self.layers(x.transpose(1, 2)).transpose(1, 2)
+
+    def select(self, members: Sequence[int]) -> None:
+        """Keep only these members, in this order."""
+        super().select(members)
+        for noise in self.noises.values():
+            noise.select(members)
+
+
+class Surface(_Stacked):
+    """K points in the plane, each at a function's value there: whatever comes in (K, B, I), out goes f (K, B, 1)."""
+
+    def __init__(self, configs: Sequence[cfg.Surface]) -> None:
+        """Raises AssertionError where the members' functions differ."""
+        super().__init__()
+        self.function = configs[0].function
+        assert all(c.function is self.function for c in configs), "members of a stack have one function"
+        self.point = nn.Parameter(torch.tensor([c.start for c in configs]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(K, B, I) -> (K, B, 1)."""
+        value_K = PROBLEMS[self.function.value].value(self.point[:, 0], self.point[:, 1])
+        return value_K.view(-1, 1, 1).expand(-1, x.shape[1], 1)
+
+    def readings(self) -> dict[str, Tensor]:
+        """Where every member's point is."""
+        return {"point/x": self.point.detach()[:, 0], "point/y": self.point.detach()[:, 1]}
+
+
+class PlainSurface(nn.Module):
+    """One point in the plane: (B, I) -> (B, 1), the function's value there for every example."""
+
+    def __init__(self, config: cfg.Surface) -> None:
+        super().__init__()
+        self.value = PROBLEMS[config.function.value].value
+        self.point = nn.Parameter(torch.tensor(config.start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value(self.point[0], self.point[1]).expand(len(x), 1)
+
+
+class Solo(nn.Module):
+    """A stack of one: any module of the user's own, (1, B, I) -> (1, B, O).
+
+    Its parameters get the leading member axis, its buffers stay as they are; its forward sees a batch of examples in
+    their own shape, (B, *shape).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        shape: tuple[int, ...],
+        out_features: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """out_features: what the module must give for each example."""
+        super().__init__()
+        self.shape = shape
+        self.out_features = out_features
+        self.module = module.to(device)
+        stacked: dict[nn.Parameter, nn.Parameter] = {}  # one for one: parameters that are tied stay tied
+        for part in module.modules():
+            for name, parameter in part._parameters.items():
+                if parameter is not None:
+                    if parameter not in stacked:
+                        value = parameter.detach()[None].contiguous()
+                        stacked[parameter] = nn.Parameter(value, parameter.requires_grad)
+                    part._parameters[name] = stacked[parameter]
+
+    def forward(self, x: Tensor) -> Tensor:
+        parameters = {name: value[0] for name, value in self.module.named_parameters()}
+        return outputs(self.module, x[0].view(-1, *self.shape), self.out_features, parameters)[None]
+
+    def stacked_parameters(self) -> dict[str, nn.Parameter]:
+        """Every trainable parameter by the module's own name for it."""
+        return {name: value for name, value in self.module.named_parameters() if value.requires_grad}
+
+    def member_state(self, k: int) -> dict[str, Tensor]:
+        """The module's own state dict (copies, on the CPU)."""
+        parameters = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
+        state = self.module.state_dict()
+        return {n: (v[k] if n in parameters else v).detach().to("cpu", copy=True) for n, v in state.items()}
+
+    def load_member_state(self, k: int, state: dict[str, Tensor]) -> None:
+        """Put a state that member_state gave back into the module."""
+        parameters = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
+        for name, value in self.module.state_dict().items():
+            (value[k] if name in parameters else value).copy_(state[name])
+
+    def predictor(self, state: dict[str, Tensor], config: cfg.Config, sizes: tuple[int, int]) -> nn.Module:
+        """The module itself in evaluation mode with the weights of `state`: (B, I) -> (B, O). It keeps them."""
+        self.load_member_state(0, state)
+        return _Unstacked(self).eval()
+
+    def readings(self) -> dict[str, Tensor]:
+        """Nothing that we know of."""
+        return {}
+
+    def select(self, members: Sequence[int]) -> None:
+        """A stack of one keeps its member."""
+        assert list(members) == [0]
+
+
+def outputs(
+    module: nn.Module, examples: Tensor, out_features: int, parameters: dict[str, Tensor] | None = None
+) -> Tensor:
+    """What a module, or the module with these parameters instead of its own, gives for examples (B, ...): (B, O).
+
+    Raises ConfigError where it fails, or gives anything else.
+    """
+    name = type(module).__name__
+    try:
+        y = module(examples) if parameters is None else functional_call(module, parameters, (examples,))
+    except Exception as error:
+        hint = ""
+        if "more than 1 value per channel" in str(error):
+            hint = "; batch norm wants two examples a batch, try data.drop_last=true or another data.batch_size"
+        raise ConfigError(
+            [f"model._target_: {name} fails on inputs of shape {tuple(examples.shape)}: {_told(error)}{hint}"]
+        ) from error
+    if not isinstance(y, Tensor) or y.shape != (len(examples), out_features):
+        found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        what = f"a tensor ({len(examples)}, {out_features}): a row an example, a column a class or output"
+        raise ConfigError([f"model._target_: the output of {name} is {found}, expected {what}"])
+    return y
+
+
+class _Unstacked(nn.Module):
+    """A stack of one without its member axis: (B, I) -> (B, O)."""
+
+    def __init__(self, solo: Solo) -> None:
+        super().__init__()
+        self.solo = solo
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.solo(x[None])[0]
+
+
+def shape_key(config: cfg.Mlp | cfg.Surface) -> tuple[object, ...]:
+    """What two members must share to have one shape."""
+    if isinstance(config, cfg.Surface):
+        return (config.function,)
+    return tuple(config.widths), config.activation, config.batchnorm, config.batchnorm and config.batchnorm_position
+
+
+def plain(config: cfg.Mlp | cfg.Surface, in_features: int, out_features: int) -> nn.Module:
+    """The same network for one member out of torch.nn's own layers; it loads what member_state gives."""
+    if isinstance(config, cfg.Surface):
+        return PlainSurface(config)
+    rates = {"dropout": config.dropout, "input_dropout": config.input_dropout}
+    layers = _layers(
+        config,
+        in_features,
+        out_features,
+        lambda i, o, bias: nn.Linear(i, o, bias),
+        nn.BatchNorm1d,
+        lambda key: nn.Dropout(rates[key]),
+        has_dropout={key: rate > 0 for key, rate in rates.items()},
+    )
+    return nn.Sequential(OrderedDict(layers=nn.Sequential(layers)))
+
+
+def custom(config: cfg.CustomModel, in_features: int, out_features: int, shape: tuple[int, ...], seed: int) -> Solo:
+    """The user's own module as a stack of one. Raises ConfigError where the class cannot be found or built."""
+    return Solo(build(config, in_features, out_features, seed), shape, out_features)
+
+
+def build(config: cfg.CustomModel, in_features: int, out_features: int, seed: int) -> nn.Module:
+    """The user's own module, initialised under the run's init stream; PyTorch's own generator then draws its dropout.
+
+    Raises ConfigError where the class cannot be found or built.
+    """
+    path, _, name = config._target_.rpartition(".")
+    expected = "expected module.Class, importable from this folder"
+    if not path:
+        raise ConfigError([f"model._target_: found {name}, {expected}, e.g. my_models.{name.capitalize()}"])
+    try:
+        target = getattr(importlib.import_module(path), name)
+    except Exception as error:
+        raise ConfigError([f"model._target_: cannot import {config._target_}: {_told(error)}; {expected}"]) from error
+    arguments = dict(config.arguments)
+    try:
+        known = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # not callable, or written in C
+        known = {}
+    arguments |= {
+        key: value
+        for key, value in {"in_features": in_features, "out_features": out_features}.items()
+        if key in known and key not in arguments
+    }
+    torch.manual_seed(stream_seed(seed, "init"))
+    try:
+        module = target(**arguments)
+    except Exception as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise ConfigError([f"model: {config._target_}({given}) fails: {_told(error)}"]) from error
+    if not isinstance(module, nn.Module):
+        raise ConfigError(
+            [f"model._target_: {config._target_} gives {type(module).__name__}, expected torch.nn.Module"]
+        )
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ConfigError([f"model._target_: {config._target_} has no parameters to train"])
+    torch.manual_seed(stream_seed(seed, "dropout"))
+    return module
+
+
+def _told(error: Exception) -> str:
+    """An error of the user's own code in one line, with the place in that code where there is one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [
+        f for f in frames if f.filename != __file__ and "site-packages" not in f.filename and f.filename[0] != "<"
+    ]
+    theirs = [f for f in theirs if "importlib" not in f.filename]
+    place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+
+
+def _layers(
+    config: cfg.Mlp,
+    in_features: int,
+    out_features: int,
+    linear: Callable[[int, int, bool], nn.Module],
+    norm: Callable[[int], nn.Module],
+    dropout: Callable[[str], nn.Module],
+    has_dropout: dict[str, bool],
+) -> OrderedDict[str, nn.Module]:
+    """The layers of an MLP by name, in order, out of the parts given.
+
+    A linear layer that feeds batch norm has no bias: the norm subtracts it again, its gradient is zero but for
+    rounding, and Adam would amplify that.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if has_dropout["input_dropout"]:
+        layers["drop_in"] = dropout("input_dropout")
+    features = in_features
+    norm_first = config.batchnorm and config.batchnorm_position is Position.before
+    for i, width in enumerate(config.widths):
+        layers[str(i)] = linear(features, width, not norm_first)
+        if norm_first:
+            layers[f"norm{i}"] = norm(width)
+        layers[f"act{i}"] = ACTIVATIONS[config.activation]()
+        if config.batchnorm and not norm_first:
+            layers[f"norm{i}"] = norm(width)
+        if has_dropout["dropout"]:
+            layers[f"drop{i}"] = dropout("dropout")
+        features = width
+    layers[str(config.depth)] = linear(features, out_features, True)
+    return layers
+
+
+def _initialise(member: Tensor, fan_in: int, config: cfg.Mlp, generator: torch.Generator) -> None:
+    """Fill one member's weight (O, I) or bias (O,)."""
+    if member.ndim == 2:
+        INITS[config.init](member, config, generator)
+        member.mul_(config.init_scale)
+    elif config.bias_init is not None:
+        member.fill_(config.bias_init)
+    else:
+        nn.init.uniform_(member, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator)

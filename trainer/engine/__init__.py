@@ -1,0 +1,1 @@
+"""Who trains what, where, and what is left after a crash. May import record, judge, core, config and files."""

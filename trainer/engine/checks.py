@@ -1,0 +1,118 @@
+"""Checks before training, on request: does the network fit one batch, and does backward compute forward's derivative?
+
+They work on stacks of their own, made from the same configurations: the run itself is not touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import torch
+from torch import Tensor
+
+from trainer.config import Config, ConfigError, Mlp, ScheduleName
+from trainer.core import losses
+from trainer.core.data import Dataset
+from trainer.core.finite_differences import TOLERANCE, check_gradients
+from trainer.core.loop import Stack, train_step
+from trainer.judge.health import Finding
+
+ONE_BATCH_STEPS = 500
+FITTED = 0.1  # of the loss of guessing this batch
+GRADIENT_EXAMPLES = 16
+
+
+def check(stack: Stack) -> None:
+    """Run the checks that members' configurations ask for; what they find becomes part of each member's findings.
+
+    Raises ConfigError where a network cannot be checked: in float64 it fails, or its loss is not the same twice.
+    """
+    members = [member for member in stack.members if member.config.check.one_batch]
+    with torch.random.fork_rng():  # a module of the user's own draws from the global stream
+        if members:
+            for member, finding in zip(members, one_batch([m.config for m in members], stack.dataset), strict=True):
+                member.findings += [finding] if finding else []
+        for member in stack.members:
+            if member.config.check.gradients:
+                member.findings += wrong_gradients(member.config, stack.dataset)
+
+
+def one_batch(configs: list[Config], dataset: Dataset) -> list[Finding | None]:
+    """Whether each run's optimizer brings its first batch near to no loss, dropout and schedule out of the way."""
+    stack = Stack([_undisturbed(config) for config in configs], dataset)
+    rows_KN, target_KN = stack.next_order()
+    batch = stack.batches[0]
+    target_KB = target_KN[:, batch]
+    guessing_K = losses.guessing(stack.loss, target_KB, stack.classes)["guessing_loss"]
+    floor = _smoothing_floor(configs[0], stack)
+    lowest_K = torch.full((len(configs),), torch.inf)
+    for _ in range(ONE_BATCH_STEPS):
+        measured_MK = train_step(stack, rows_KN, target_KN, [batch], measure=True)
+        assert measured_MK is not None
+        lowest_K = torch.fmin(lowest_K, measured_MK[0].cpu() - floor)
+        if (lowest_K <= FITTED * guessing_K.cpu()).all():
+            break
+    out: list[Finding | None] = []
+    for lowest, guessing in zip(lowest_K.tolist(), guessing_K.tolist(), strict=True):
+        said = (
+            f"in {ONE_BATCH_STEPS} steps on a batch of {target_KB.shape[1]} examples the loss fell to {lowest:.3g} "
+            f"only; guessing costs {guessing:.3g}"
+        )
+        evidence = {"lowest_loss": lowest, "guessing": guessing, "steps": ONE_BATCH_STEPS}
+        failed = not lowest <= FITTED * guessing and guessing > 0
+        out.append(Finding("one_batch", "first batch", 0, said, evidence) if failed else None)
+    return out
+
+
+def wrong_gradients(config: Config, dataset: Dataset) -> list[Finding]:
+    """The parameters whose gradient disagrees with differences of the loss, in float64, in training mode."""
+    x, y = dataset.x.cpu(), dataset.y.cpu()
+    precise = dataclasses.replace(
+        dataset, x=x.double(), y=y.double() if y.dtype.is_floating_point else y, test_x=x[:0], test_y=y[:0]
+    )
+    stack = Stack([_undisturbed(config)], precise)
+    rows_KB = stack.train_KN[:, :GRADIENT_EXAMPLES]
+    x_KBI, target_KB = stack.gather(rows_KB), stack.train_y_KN[:, :GRADIENT_EXAMPLES]
+
+    def loss() -> Tensor:
+        torch.manual_seed(0)  # the same dropout in a module of the user's own
+        return losses.losses_KB(stack.loss, stack.model(x_KBI), target_KB).mean()
+
+    try:
+        checks = check_gradients(loss, stack.parameters)
+    except ValueError as error:
+        raise ConfigError([f"check.gradients: {error}"]) from error
+    return [
+        Finding(
+            "wrong_gradient",
+            name,
+            0,
+            f"at {name}[{', '.join(map(str, found.coordinate[1:]))}] backward says {found.gradient:.6g}, "
+            f"differences of the loss {found.difference:.6g}",
+            {"error": found.error, "tolerance": TOLERANCE},
+        )
+        for name, found in checks.items()
+        if not found.agrees
+    ]
+
+
+def _undisturbed(config: Config) -> Config:
+    """The configuration without what keeps a network from fitting, or makes its loss another at each call."""
+    model = config.model
+    if isinstance(model, Mlp):
+        model = dataclasses.replace(model, dropout=0.0, input_dropout=0.0)
+    schedule = dataclasses.replace(config.schedule, name=ScheduleName.constant, warmup=0.0, step_size=None, gamma=None)
+    return dataclasses.replace(config, model=model, schedule=schedule)
+
+
+@functools.cache
+def _entropy(share: float, classes: int) -> float:
+    q = torch.full((classes,), share / classes, dtype=torch.float64)
+    q[0] += 1 - share
+    return torch.special.entr(q).sum().item()
+
+
+def _smoothing_floor(config: Config, stack: Stack) -> float:
+    """The lowest cross-entropy that smoothed labels allow: their entropy."""
+    return _entropy(config.loss.label_smoothing, stack.classes) if stack.classes else 0.0

@@ -1,0 +1,347 @@
+"""Going on in a directory that holds runs: which are done, which go on and in which stacks, and what is refused.
+
+`.resume/plan.json` in the directory of a sweep (or of a single run) says which run lies where, with which
+configuration and code, and which runs form a stack. The plan is kept because a member's bits depend on its company: a
+stack goes on with the members it began with, however many cores or however much memory there is then. Where a member
+is finished and its stack is not, it keeps its place, and nothing of it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer import files
+from trainer.cli import sweep_table
+from trainer.config import Config, ConfigError, ScheduleName
+from trainer.engine import worker
+from trainer.engine.resume import checkpoint
+from trainer.engine.resume.store import Store
+from trainer.engine.worker import Job, Part
+from trainer.files import Damaged
+from trainer.record import provenance, recorder, tensorboard
+
+FOLDER = ".resume"
+MOST_PROBLEMS = 10  # told in one message
+CHANGED = "choose another directory, or remove this one to train it again"
+
+
+class Session:
+    """A directory that runs are trained in, and the plan that lies in it.
+
+    Asked in this order: `places`, then `plan`, then `commit`, which writes what the first two found out.
+    """
+
+    def __init__(self, directory: Path, command: Sequence[str]) -> None:
+        """command: the overrides that were typed, for resume=DIR."""
+        self.directory = directory
+        self.command = list(command)
+        self.notes: list[str] = []  # what a user should know: damages, what starts over
+        self.parts: list[Part] = []  # the stacks that are left to train
+        self.runs: dict[str, dict[str, Any]] = {}  # name (the path below the directory) -> flat config, code
+        self.stacks: dict[str, dict[str, Any]] = {}  # name -> names of its runs, stacks trained side by side
+        self._extended: dict[str, dict[str, Any]] = {}  # name of a run with more epochs -> its summary so far
+        self._before: list[Callable[[], None]] = []  # to be written before the plan
+        self._after: list[Store] = []  # to be removed after it
+        self.had_plan = (self.folder / "plan.json").exists()
+        try:
+            found = read_plan(directory)
+        except Damaged as damage:
+            self.notes.append(f"{damage}; stacks are planned anew")
+            found = _recovered(directory)
+        self.runs, self.stacks = found["runs"], found["stacks"]
+
+    @property
+    def folder(self) -> Path:
+        """Where the plan and the checkpoints lie."""
+        return self.directory / FOLDER
+
+    def name(self, job: Job) -> str:
+        """A run's path below the directory."""
+        return str(job.directory.relative_to(self.directory))
+
+    # ------------------------------------------------------------------ which run is which
+
+    def places(self, configs: Sequence[Config | None], names: Sequence[str]) -> list[str]:
+        """The run of each configuration: one that is here with equal results, whatever its name; else `names`, or the
+        next free number where that name is taken.
+
+        Raises ConfigError where a run would be mixed into one of another configuration.
+        """
+        wanted = [None if config is None else provenance.result_keys(config) for config in configs]
+        out: dict[int, str] = {}
+        claimed: set[str] = set()
+        for unchanged in (set(), {"epochs"}):  # first the runs that are here, then those that get more epochs
+            for i, keys in enumerate(wanted):
+                if keys is None or i in out:
+                    continue
+                for name in (names[i], *self.runs):
+                    there = name in self.runs and name not in claimed
+                    if there and provenance.changed(self.runs[name]["config"], keys) == unchanged:
+                        out[i] = name
+                        claimed.add(name)
+                        break
+        problems, taken = [], {*self.runs}
+        mixed: dict[str, str] = {}  # what changed -> the first run of which it did
+        for i, config in enumerate(configs):
+            if config is None:
+                continue
+            if i in out:
+                problems += self._extension(out[i], config)
+            elif names[i] in self.runs and names[i] not in claimed:
+                mixed.setdefault(self._nearest(wanted[i] or {}, claimed), names[i])
+            else:
+                out[i] = names[i] if names[i] not in taken else _next_number(taken)
+                problems += self._foreign(out[i])
+                taken.add(out[i])
+        hint = "repeat its command (more values of a key add runs to a sweep), or choose another directory"
+        for changes, name in mixed.items():
+            problems.append(f"{self.directory / name}: holds a run of another configuration: {changes}; {hint}")
+        _raise(problems)
+        return [out.get(i, names[i]) for i in range(len(names))]
+
+    def _nearest(self, wanted: dict[str, Any], claimed: set[str]) -> str:
+        """In what a configuration differs from the run here that is most like it."""
+        others = [run["config"] for name, run in self.runs.items() if name not in claimed]
+        return ", ".join(min((provenance.differences(other, wanted) for other in others), key=len))
+
+    def _foreign(self, name: str) -> list[str]:
+        """Whether something lies where a new run would, that is of no plan."""
+        directory = self.directory / name
+        if self.had_plan or not (directory / "metrics.csv").exists():
+            return []
+        return [f"{directory}: already holds a run, without a plan to resume it by; choose another directory"]
+
+    def _extension(self, name: str, config: Config) -> list[str]:
+        """Note that a run gets more epochs, if it does; what is wrong with that."""
+        was, now = self.runs[name]["config"], provenance.result_keys(config)
+        if was == now:
+            return []
+        where = f"{self.directory / name}: {provenance.differences(was, now)[0]}"
+        summary, _ = read_summary(self.directory / name, was)
+        if summary is None:
+            return [f"{where}, but the run is not finished; finish it as it was, then extend it"]
+        if config.steps is not None:
+            return [f"{where}, but its budget is steps={config.steps}; choose another directory"]
+        if now["epochs"] < was["epochs"]:
+            return [f"{where}, but a finished run cannot be made shorter; choose another directory"]
+        if config.schedule.name is ScheduleName.cosine:
+            why = f"its learning rate fell to zero over {was['epochs']} epochs, over {now['epochs']} it falls otherwise"
+            return [f"{where}, but schedule=cosine: {why}; choose another directory"]
+        self._extended[name] = summary
+        return []
+
+    # ------------------------------------------------------------------ what is left to do
+
+    def plan(self, jobs: Sequence[Job], max_members: int) -> None:
+        """Find the jobs that are done, which become completed, and the stacks of the others.
+
+        Raises ConfigError where a finished run is of other code or other data.
+        """
+        by_name = {self.name(job): job for job in jobs if job.config is not None}
+        self._flatten()
+        problems: list[str] = []
+        for name, job in by_name.items():
+            problems += self._survey(name, job) if name in self.runs else []
+        _raise(problems)
+        self._extend(by_name)
+        for name, job in by_name.items():
+            assert job.config is not None
+            self.runs[name] = {"config": provenance.result_keys(job.config), "code": provenance.code(job.config)}
+        planned = {name for part in self.stacks.values() for name in part["runs"]}
+        new = [job for name, job in by_name.items() if name not in planned]
+        stacks, workers = worker.plan_side_by_side(new, max_members)
+        for members in stacks:
+            self._add_stack([self.name(job) for job in members], workers)
+        for part, entry in self.stacks.items():
+            members = [by_name[name] for name in entry["runs"] if name in by_name]
+            if any(job.status == "waiting" for job in members):
+                problems += self._without_company(entry["runs"], by_name)
+                self.parts.append(Part(members, Store(self.folder, part), entry["workers"]))
+        _raise(problems)
+
+    def _without_company(self, names: list[str], by_name: dict[str, Job]) -> list[str]:
+        missing = [name for name in names if name not in by_name]
+        if not missing:
+            return []
+        why = f"the runs {', '.join(missing)} train in one stack with others of this command, which leaves them out"
+        return [f"{self.directory}: {why}; repeat the whole command, resume={self.directory}"]
+
+    def _survey(self, name: str, job: Job) -> list[str]:
+        """Complete a job that is done before; what is wrong with it."""
+        assert job.config is not None
+        was, code = self.runs[name], provenance.code(job.config)
+        trained_by = provenance.recorded_code(was["code"])
+        summary, damage = read_summary(job.directory, was["config"])
+        if damage:
+            self.notes.append(f"{damage}; the run is trained again")
+        if summary is None:
+            if trained_by != code:
+                changes = ", ".join(provenance.differences(trained_by, code))
+                self.notes.append(f"{job.directory}: its code has changed ({changes}); it starts from the beginning")
+                self._after += [Store(self.folder, part) for part, e in self.stacks.items() if name in e["runs"]]
+            return []
+        then = {"data": summary["provenance"]["data_hash"], **trained_by}
+        now = {"data": worker.data_hash(job.config), **code}
+        if then != now:
+            changes = ", ".join(provenance.differences(then, now))
+            return [f"{job.directory}: was finished with other code or data: {changes}; {CHANGED}"]
+        if name not in self._extended:
+            job.finish(summary)
+            job.before = True
+        return []
+
+    def _flatten(self) -> None:
+        """Halves of stacks that had to be halved are stacks of their own."""
+        while halved := [part for part in self.stacks if Store(self.folder, part).is_halved]:
+            for part in halved:
+                entry, store = self.stacks.pop(part), Store(self.folder, part)
+                middle = len(entry["runs"]) // 2
+                for half, runs in zip(store.halves(), (entry["runs"][:middle], entry["runs"][middle:]), strict=True):
+                    self.stacks[half.name] = {**entry, "runs": runs}
+                self._after.append(store)
+
+    def _extend(self, by_name: dict[str, Job]) -> None:
+        """Move runs with more epochs into stacks of their own: those that ended together go on together."""
+        for part, entry in list(self.stacks.items()):
+            groups: dict[tuple[object, ...], list[str]] = {}
+            for name in entry["runs"]:
+                if name in self._extended:
+                    summary = self._extended[name]
+                    groups.setdefault((summary["steps"], summary["stopped_by"] == "budget"), []).append(name)
+            for names in groups.values():
+                store = Store(self.folder, self._add_stack(names, entry["workers"]))
+                summaries = [self._extended[name] for name in names]
+                jobs = [by_name[name] for name in names]
+                self._before.append(lambda store=store, jobs=jobs, s=summaries: store.save(_continued(jobs, s)))
+            entry["runs"] = [name for name in entry["runs"] if name not in self._extended]
+            if not entry["runs"]:
+                del self.stacks[part]
+
+    def _add_stack(self, names: list[str], workers: int) -> str:
+        number = str(1 + max((int(part.split(".")[0]) for part in self.stacks), default=-1))
+        self.stacks[number] = {"runs": names, "workers": workers}
+        return number
+
+    def commit(self) -> None:
+        """Write the plan; from here on a kill is made good by the same command. Raises OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for write in self._before:
+            write()
+        plan = {"command": self.command, "runs": self.runs, "stacks": self.stacks}
+        files.write_sealed(self.folder / "plan.json", plan)
+        for store in self._after:
+            store.close()
+
+    def say(self, jobs: Sequence[Job]) -> None:
+        """Print what a command would do."""
+        waiting = [job for job in jobs if job.status == "waiting"]
+        done = [job.number for job in jobs if job.before]
+        for note in self.notes:
+            print(f"note: {note}")
+        for line in self.describe():
+            print(line)
+        for job in jobs:
+            if job.status == "failed":
+                print(f"run {job.number} would fail: {worker.describe(job.error or Exception())}")
+        if done:
+            print(f"done before: run{'s' * (len(done) > 1)} {sweep_table.ranges(done)}")
+        print(f"{len(waiting)} of {len(jobs)} runs would train, in {len(self.parts)} stacks; nothing was written")
+
+    def describe(self) -> Iterator[str]:
+        """A line for each stack that is left to train."""
+        for part in self.parts:
+            place = part.store.place()
+            extended = [self._extended[name] for job in part.jobs if (name := self.name(job)) in self._extended]
+            if extended:
+                place = extended[0]["epochs"], extended[0]["steps"]
+            begin = f"from epoch {place[0]}, step {place[1]}" if place else "from the beginning"
+            waiting = [job.number for job in part.jobs if job.status == "waiting"]
+            done = len(part.jobs) - len(waiting)
+            company = f", beside {done} done" if done else ""
+            runs = f"run{'s' * (len(waiting) > 1)} {sweep_table.ranges(waiting)}"
+            yield f"stack {part.store.name}: {runs} {begin}{company}"
+
+
+def read_plan(directory: Path) -> dict[str, Any]:
+    """The plan of a directory; an empty one where there is none. Raises Damaged."""
+    try:
+        return files.read_sealed(directory / FOLDER / "plan.json")
+    except (FileNotFoundError, NotADirectoryError):
+        return {"command": [], "runs": {}, "stacks": {}}
+
+
+def read_summary(directory: Path, config: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
+    """(the summary of a run that completed with this flat configuration and is whole, what is damaged of it)."""
+    try:
+        summary = files.read_sealed(directory / "summary.json")
+        if summary["status"] != "completed" or summary["config"] != config:
+            return None, None
+        for name, state in summary["files"].items():
+            files.check(directory / name, state)
+            if (directory / name).stat().st_size > state["size"]:
+                raise Damaged(f"{directory / name}: damaged; it is longer than it was")
+    except FileNotFoundError:
+        return None, None
+    except Damaged as damage:
+        return None, str(damage)
+    return summary, None
+
+
+def _recovered(directory: Path) -> dict[str, Any]:
+    """What finished runs say of themselves, where the plan is lost."""
+    runs = {}
+    for path in (directory, *sorted(directory.iterdir())):
+        try:
+            summary = files.read_sealed(path / "summary.json")
+            runs[str(path.relative_to(directory))] = {
+                "config": summary["config"],
+                "code": summary["provenance"]["code"],
+            }
+        except (OSError, Damaged, KeyError):
+            continue
+    return {"command": [], "runs": runs, "stacks": {}}
+
+
+def _continued(jobs: Sequence[Job], summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The checkpoint from which finished runs go on, out of what each left: as if it had been written at their end.
+
+    Their event files begin anew, with the new configuration for TensorBoard's HParams.
+    """
+    members, runs, stopped = [], {}, {}
+    place: dict[str, Any] = {}
+    for index, (job, summary) in enumerate(zip(jobs, summaries, strict=True)):
+        assert job.config is not None
+        folder = job.directory / "checkpoints"
+        last, best = (checkpoint.from_bytes((folder / f"{name}.pt").read_bytes()) for name in ("last", "best"))
+        members.append({"index": index, **last, "best_model": best["model"]})
+        place = {key: last[key] for key in ("epoch", "step", "epoch_step", "looked")}  # of all the same
+        runs[index] = {key: files.state(job.directory / name) for key, name in recorder.TEXTS.items()}
+        content = files.check(job.directory / summary["trained"]["name"], summary["trained"])
+        writer = tensorboard.EventWriter(job.directory)
+        files.write(writer.path, tensorboard.with_hparams(content, *recorder.hparams(job.config)))
+        runs[index]["events"] = files.state(writer.path)
+        if summary["stopped_by"] != "budget":
+            stopped[index] = summary["stopped_by"]
+    return place | {
+        "members": members,
+        "stopped": stopped,
+        "records": {"runs": runs, "spent": {}},
+        "data_hash": summaries[0]["provenance"]["data_hash"],
+        "runs": worker.hashes(jobs),
+    }
+
+
+def _next_number(taken: set[str]) -> str:
+    """Raises ConfigError where runs are not numbered."""
+    numbers = [int(name) for name in taken if name.isdecimal()]
+    if len(numbers) < len(taken):
+        raise ConfigError(["hydra.sweep.subdir: two runs would share a folder; number them, or name them by every key"])
+    return str(max(numbers) + 1)
+
+
+def _raise(problems: list[str]) -> None:
+    if problems:
+        more = [f"and {len(problems) - MOST_PROBLEMS} more like these"] if len(problems) > MOST_PROBLEMS else []
+        raise ConfigError([*problems[:MOST_PROBLEMS], *more])

@@ -1,0 +1,1 @@
+"""Verdicts on one run from its curves: overfitting and health. NumPy only; may import nothing of ours."""

@@ -1,0 +1,152 @@
+"""Curves that other tools recorded: event files and CSV files in a folder, whatever their tags are called."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from trainer.judge.overfit import align
+from trainer.read import tag_names
+from trainer.read.tag_names import Tags
+from trainer.record.tensorboard import read_scalars
+
+_UNIT_RATIO = 4  # one curve's steps go so many times further than the other's: it counts steps, the other epochs
+
+
+class Series(NamedTuple):
+    """A tag's points, each (N,): ascending steps, each once, and values."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+class Recorded(NamedTuple):
+    """A run's curves, each (N,) or None, over `steps` as they were logged."""
+
+    tags: Tags
+    steps: np.ndarray
+    train_loss: np.ndarray
+    val_loss: np.ndarray
+    train_accuracy: np.ndarray | None
+    val_accuracy: np.ndarray | None
+    notes: list[str]
+
+
+def read_event_folder(folder: Path, files: Iterable[str]) -> tuple[dict[str, Series], list[str]]:
+    """All scalars of a folder's event files, later files last, and a sentence about whatever was wrong."""
+    pieces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    notes = []
+    for name in sorted(files):
+        scalars, problems = read_scalars(folder / name)
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            notes.append(f"{folder / name}: {problems[0]}{more}")
+        for tag, points in scalars.items():
+            pieces.setdefault(tag, []).append((points.steps, points.values))
+    return {tag: _in_order(*map(np.concatenate, zip(*parts, strict=True))) for tag, parts in pieces.items()}, notes
+
+
+def without_nul(text: str) -> str:
+    """NUL as what cannot be decoded: csv of Python 3.10 refuses a whole line for it."""
+    return text.replace("\0", "\ufffd")
+
+
+def read_csv(path: Path) -> dict[str, Series]:
+    """The numeric columns of a CSV file over its `step` or `epoch` column, or over its rows; empty where it has none.
+
+    Lightning's CSVLogger leaves cells empty, Keras's separator is the user's choice, a last line may be half-written.
+    """
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        header = without_nul(file.readline())
+        delimiter = max(",;\t", key=header.count)
+        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+        if tag_names.guess(dict.fromkeys(names, 2)) is None and not any("loss" in name.lower() for name in names):
+            return {}  # some other table, perhaps a large one
+        text = without_nul(file.read())
+    rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines(), delimiter=delimiter))
+    columns = {name: [number(row[i]) if i < len(row) else None for row in rows] for i, name in enumerate(names)}
+    axes = (columns[name] for name in ("step", "global_step", "epoch") if name in columns)
+    steps = next((axis for axis in axes if any(axis)), list(map(float, range(len(rows)))))
+    series = {}
+    for name, cells in columns.items():
+        both = [(step, cell) for step, cell in zip(steps, cells, strict=True) if step is not None and cell is not None]
+        points = [(step, cell) for step, cell in both if isfinite(step)]
+        if points:
+            series[name] = _in_order(*np.array(points, np.float64).T)
+    return series
+
+
+def choose(series: Mapping[str, Series], train_tag: str | None, val_tag: str | None) -> Recorded | None:
+    """The losses and accuracies among a run's series, brought to the same steps; None where there are no two losses."""
+    found = tag_names.guess({name: len(points.steps) for name, points in series.items()}, train_tag, val_tag)
+    if found is None:
+        return None
+    train, val = series[found.train_loss], series[found.val_loss]
+    notes = []
+    slope, offset = 1.0, 0.0
+    if len(train.steps) == len(val.steps):
+        steps, train_loss, val_loss = val.steps, train.values, val.values  # one value each an epoch
+    else:
+        slope, offset = _units(train.steps, val.steps)
+        if slope != 1.0:
+            notes.append(f"{found.train_loss} and {found.val_loss} count different steps: taken to span the same run")
+        steps, train_loss, val_loss = align(
+            np.round(train.steps * slope + offset, 6), train.values, val.steps, val.values
+        )
+    train_accuracy = None if found.train_accuracy is None else _onto(steps, series[found.train_accuracy], slope, offset)
+    val_accuracy = None if found.val_accuracy is None else _onto(steps, series[found.val_accuracy], 1.0, 0.0)
+    return Recorded(found, steps, train_loss, val_loss, train_accuracy, val_accuracy, notes)
+
+
+def _units(train_steps: np.ndarray, val_steps: np.ndarray) -> tuple[float, float]:
+    """Slope and offset that take training steps to validation steps: 1 and 0, unless one of them counts epochs."""
+    if min(len(train_steps), len(val_steps)) < 3:
+        return 1.0, 0.0
+    # a value stands for the stretch that ends with it, so a curve begins one distance before its first value
+    (train_begin, train_end), (val_begin, val_end) = (
+        (steps[0] - np.median(np.diff(steps)), steps[-1]) for steps in (train_steps, val_steps)
+    )
+    slope = (val_end - val_begin) / (train_end - train_begin)
+    if 1 / _UNIT_RATIO < slope < _UNIT_RATIO:
+        return 1.0, 0.0
+    return slope, val_begin - train_begin * slope
+
+
+def _onto(steps: np.ndarray, series: Series, slope: float, offset: float) -> np.ndarray:
+    if len(series.steps) == len(steps):
+        return series.values
+    if len(series.steps) > len(steps):
+        return align(series.steps * slope + offset, series.values, steps, steps)[1]
+    return np.interp(steps, series.steps * slope + offset, series.values)
+
+
+def _in_order(steps: np.ndarray, values: np.ndarray) -> Series:
+    """Steps ascending, the last value of each (a resumed run); points that all say the same step stand in a row."""
+    if len(steps) > 1 and (steps == steps[0]).all():
+        return Series(np.arange(len(steps), dtype=np.float64), values)
+    if (np.diff(steps) > 0).all():
+        return Series(steps.astype(np.float64), values)
+    order = np.argsort(steps, kind="stable")
+    steps, values = steps[order], values[order]
+    last = np.append(np.diff(steps) > 0, True)
+    return Series(steps[last].astype(np.float64), values[last])
+
+
+def number(cell: str) -> float | None:
+    """A cell's number; None where it holds none."""
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def role_folders(names: Sequence[str]) -> dict[str, list[str]]:
+    """Sub-folders that hold the sides of one run, by the run's name: Keras's `train` and `validation` make up ''."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        if tag_names.role(name) is not None:
+            groups.setdefault(tag_names.subject(name), []).append(name)
+    return {subject: parts for subject, parts in groups.items() if len({tag_names.role(part) for part in parts}) == 2}

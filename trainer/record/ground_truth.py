@@ -1,0 +1,36 @@
+"""What a run was to find and what it found, where the truth is known: a line's slope and intercept, a minimum.
+
+A pair is {"true": ..., "found": ...}, by the name of the quantity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainer.config import Config, DataName, Surface
+from trainer.core.data import INTERCEPT, SLOPE
+from trainer.core.surfaces import PROBLEMS
+
+
+def recovered(config: Config, state: Mapping[str, Any], shift: float, scale: float) -> dict[str, dict[str, float]]:
+    """The pairs of a run with these weights; empty where no truth is known.
+
+    state: a plain model's state dict. shift, scale: of the inputs, x = (raw - shift) / scale; the found slope and
+    intercept are those of raw inputs. A network with hidden layers has neither.
+    """
+    if isinstance(config.model, Surface):
+        x, y = map(float, state["point"])
+        nearest = PROBLEMS[config.model.function.value].nearest(x, y)
+        return {"x": _pair(nearest[0], x), "y": _pair(nearest[1], y)}
+    weight = state.get("layers.0.weight")
+    if config.data.name is not DataName.line or weight is None or tuple(weight.shape) != (1, 1):
+        return {}
+    if "layers.1.weight" in state:
+        return {}
+    slope = float(weight) / scale
+    return {"slope": _pair(SLOPE, slope), "intercept": _pair(INTERCEPT, float(state["layers.0.bias"]) - slope * shift)}
+
+
+def _pair(true: float, found: float) -> dict[str, float]:
+    return {"true": true, "found": found}

@@ -1,0 +1,74 @@
+"""What makes a run the same run: its configuration, its data and the code that trained it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from trainer import files
+from trainer.config import Config, CustomModel
+
+RESULTS = 1  # raised with every change of the golden values in tests/, and by nothing else: results then differ
+NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # keys that change nothing of what a run leaves
+
+
+def result_keys(config: Config) -> dict[str, Any]:
+    """The flat configuration, without what changes no result, in JSON's own values."""
+    return json.loads(files.to_json({key: value for key, value in config.flat().items() if key not in NO_RESULT}))
+
+
+def config_hash(config: Config) -> str:
+    """Equal for configurations with equal results."""
+    return files.digest(result_keys(config))
+
+
+def code(config: Config) -> dict[str, Any]:
+    """What computes: the version of our results, those of packages, and a hash of a user's own module's source."""
+    out: dict[str, Any] = {"results": RESULTS, **_versions()}
+    if isinstance(config.model, CustomModel):
+        module = config.model._target_.rpartition(".")[0]
+        try:
+            found = importlib.util.find_spec(module)
+        except (ImportError, ValueError):  # the run itself will say so
+            found = None
+        if found is not None and found.origin is not None and Path(found.origin).is_file():
+            out[module] = _hash([Path(found.origin)])
+    return out
+
+
+def recorded_code(code: Mapping[str, Any]) -> dict[str, Any]:
+    """The `code` of an earlier run in today's terms: before results had versions, a hash of our sources stood there."""
+    return {"results": 1} | {key: value for key, value in code.items() if key != "trainer"}
+
+
+def changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    """The keys in which two flat mappings differ."""
+    return {key for key in {**was, **now} if was.get(key) != now.get(key)}
+
+
+def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """'key was 1, is 2' for each key of two flat mappings."""
+    keys = changed(was, now)
+    return [f"{key} was {_show(was.get(key))}, is {_show(now.get(key))}" for key in {**was, **now} if key in keys]
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("torch", "numpy")}
+
+
+def _hash(paths: list[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _show(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,260 @@
+"""report.html: one page with everything inside it, that loads nothing and opens from disk.
+
+Python gathers the numbers as JSON; trainer/page/ holds the page itself. No name from a file becomes markup: the JSON
+has no `<` in it, and the script puts text into the page as text alone.
+"""
+
+import json
+import math
+import os
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import yaml
+from scipy.special import stdtrit
+
+from trainer.judge import health
+from trainer.read.find_runs import Curves
+from trainer.read.other_tools import read_event_folder
+
+VERDICTS = ("overfit", "diverged", "underfit", "too_short", "healthy")  # worst first
+NO_KNOB = "run"  # what compare calls the difference between runs without a config
+_POINTS = 400_000  # numbers in a page's curves, all together
+_GRADIENT_RUNS = 8
+_GRADIENT_POINTS = 120
+_GRADIENT_TAG = re.compile(r"grad(ient)?s?[^/]*norm[^/]*/(?!total$|clipped_total$)(?P<parameter>.+)")
+_FILES = ("metrics.csv", "summary.json", ".hydra/config.yaml", "trainer.log", "checkpoints/best.pt", "hparams.yaml")
+_CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
+
+
+def page(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path, command: str) -> str:
+    """The page for an evaluation and its runs' curves; links are relative to `folder`, where it will lie."""
+    parts = {name: (Path(__file__).parent / "page" / name).read_text("utf-8") for name in _PAGE}
+    data = json.dumps(_page_data(evaluation, runs, folder, command), allow_nan=False, separators=(",", ":"))
+    return _fill(
+        parts["report.html"],
+        {
+            "/*title*/": "Evaluation",
+            "/*style*/": parts["report.css"],
+            "/*data*/": data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
+            "/*script*/": parts["charts.js"] + parts["report.js"].removeprefix('"use strict";\n'),
+        },
+    )
+
+
+_PAGE = ("report.html", "report.css", "charts.js", "report.js")
+
+
+def _fill(template: str, values: dict[str, str]) -> str:
+    """Each placeholder replaced once, from the front: what is filled in is never looked at again."""
+    done = []
+    for placeholder, value in values.items():
+        before, _, template = template.partition(placeholder)
+        done += [before, value]
+    return "".join([*done, template])
+
+
+def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path, command: str) -> dict[str, Any]:
+    """What page/report.js reads."""
+    judged, groups = evaluation["runs"], evaluation["groups"]
+    index = {run["path"]: i for i, run in enumerate(judged)}
+    levels = {path: group["knobs"] for group in groups for path in group["runs"]}
+    knobs = knob_names(evaluation)
+    common = {
+        key: value
+        for key, value in (judged[0]["config"] if judged else {}).items()
+        if all(key in run["config"] and run["config"][key] == value for run in judged)
+    }
+    grids: dict[bytes, int] = {}
+    most = min(max(_POINTS // (len(_CURVES) * max(len(runs), 1)), 24), 240)
+    entries = []
+    for i, (run, curves) in enumerate(zip(judged, runs, strict=True)):
+        keep = np.unique(np.linspace(0, len(curves.epochs) - 1, min(most, len(curves.epochs))).round().astype(int))
+        grid = grids.setdefault(curves.epochs[keep].tobytes(), len(grids))
+        own = {**levels.get(run["path"], {}), "seed": run["config"].get("seed")}
+        config = {key: value for key, value in run["config"].items() if key not in common}
+        fields = (
+            "path",
+            "name",
+            "verdict",
+            "best_epoch",
+            "onset",
+            "sentence",
+            "evidence",
+            "measures",
+            "status",
+            "notes",
+        )
+        entries.append(
+            {
+                **{key: run[key] for key in fields},
+                "index": i,
+                "x": grid,
+                **{name: _short(values[keep]) for name in _CURVES if (values := getattr(curves, name)) is not None},
+                "levels": own,
+                "knobs": [own.get(knob) for knob in knobs],
+                "config": config,
+                "health": [health_sentence(item) for item in run["health"]],
+                "command": run_command(Path(run["path"])),
+                "link": _link(Path(run["path"]), folder),
+                "files": _files(Path(run["path"]), folder),
+            }
+        )
+    ranked = sorted(groups, key=lambda group: -((group["measures"].get("gap") or {}).get("mean") or -math.inf))
+    recommendation, warnings = advice(evaluation)
+    ours = all(run.source == "trainer" for run in runs)
+    return {
+        "title": "Evaluation of " + ", ".join(dict.fromkeys(str(path) for path in evaluation["paths"])),
+        "verdicts": VERDICTS,
+        "knobs": knobs,
+        "brief": dict(zip(knobs, short_names(knobs), strict=True)),
+        "common": common,
+        "x_label": "epoch" if ours else "step or epoch, as it was logged",
+        "t975": _short(stdtrit(np.arange(1, 201), 0.975)),
+        "grids": [_short(np.frombuffer(key)) for key in grids],
+        "runs": entries,
+        "groups": [
+            {
+                "name": _group_name(group),
+                "runs": [index[path] for path in group["runs"]],
+                "verdicts": group["verdicts"],
+                "gap": group["measures"].get("gap"),
+            }
+            for group in ranked
+        ],
+        "effects": [effect for effect in evaluation["effects"] if effect["knob"] != NO_KNOB],
+        "interactions": evaluation["interactions"],
+        "recommendation": recommendation,
+        "warnings": [*health.in_runs(judged), *warnings],
+        "problems": evaluation["problems"],
+        "gradients": _gradients(ranked, index),
+        "commands": [["This page", command], *_sweep_commands(runs)],
+    }
+
+
+def advice(evaluation: dict[str, Any]) -> tuple[str | None, list[str]]:
+    """What to use, and warnings: of a comparison, so nothing for a single group or for runs that share no config."""
+    groups = evaluation["groups"]
+    if len(groups) < 2 or any(NO_KNOB in group["knobs"] for group in groups):
+        return None, []
+    return evaluation["recommendation"].get("sentence"), [warning["text"] for warning in evaluation["warnings"]]
+
+
+def knob_names(evaluation: dict[str, Any]) -> list[str]:
+    """The knobs of the comparison, and `seed` where runs have one and differ in it."""
+    knobs = list(dict.fromkeys(knob for group in evaluation["groups"] for knob in group["knobs"] if knob != NO_KNOB))
+    seeds = {str(run["config"]["seed"]) for run in evaluation["runs"] if "seed" in run["config"]}
+    return [*knobs, "seed"] if len(seeds) > 1 else knobs
+
+
+def short_names(knobs: Sequence[str]) -> list[str]:
+    """`model.dropout` as dropout, `optimizer.name` as optimizer; in full where two would be the same."""
+    short = [knob.removesuffix(".name").split(".")[-1] for knob in knobs]
+    return [one if short.count(one) == 1 else knob for one, knob in zip(short, knobs, strict=True)]
+
+
+def _group_name(group: dict[str, Any]) -> str:
+    levels = group["knobs"]
+    if not levels or NO_KNOB in levels:
+        return group["name"].removeprefix(f"{NO_KNOB}=")
+    names = short_names(list(levels))
+    return " ".join(f"{name}={_level(value)}" for name, value in zip(names, levels.values(), strict=True))
+
+
+def _level(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _short(values: np.ndarray) -> list[float | None]:
+    """Five digits, as many as a picture shows; None for what is not finite."""
+    return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values.tolist()]
+
+
+def health_sentence(item: Any) -> str:
+    if isinstance(item, dict) and {"where", "step", "sentence", "why", "try"} <= item.keys():
+        return health.line(item)
+    if isinstance(item, dict):
+        return str(item.get("sentence") or item.get("text") or json.dumps(item))
+    return str(item)
+
+
+# ------------------------------------------------------------------ files
+
+
+def _link(path: Path, folder: Path) -> str:
+    try:
+        return quote(os.path.relpath(path, folder).replace(os.sep, "/"))
+    except ValueError:  # another drive
+        return path.resolve().as_uri()
+
+
+def _files(path: Path, folder: Path) -> list[list[str]]:
+    return [[name, _link(path / name, folder)] for name in _FILES if (path / name).is_file()]
+
+
+def run_command(path: Path) -> str | None:
+    """The command that makes this run of ours again, from the overrides that Hydra wrote down."""
+    try:
+        lines = (path / ".hydra" / "overrides.yaml").read_text("utf-8").splitlines()
+        overrides = [part for line in lines for part in _list_line(line)]
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return shlex.join(["python", "-m", "trainer", *overrides])
+
+
+@lru_cache(maxsize=1 << 14)
+def _list_line(line: str) -> tuple[str, ...]:
+    """The items of a line of a YAML list; a sweep's runs share most lines. Raises ValueError for other YAML."""
+    items = yaml.load(line, yaml.CSafeLoader) or []
+    if not isinstance(items, list):
+        raise ValueError(f"not a list: {line}")
+    return tuple(map(str, items))
+
+
+def _sweep_commands(runs: Iterable[Curves]) -> list[list[str]]:
+    """The commands of the sweeps that the runs belong to, from Hydra's multirun.yaml beside them."""
+    commands = []
+    for sweep in sorted({Path(run.path).parent for run in runs if run.source == "trainer"}):
+        try:
+            found = yaml.load((sweep / "multirun.yaml").read_text("utf-8"), yaml.CSafeLoader)
+            overrides = list(map(str, found["hydra"]["overrides"]["task"]))
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            continue
+        commands.append([f"The sweep {sweep}", shlex.join(["python", "-m", "trainer", "-m", *overrides])])
+    return commands[:20]
+
+
+# ------------------------------------------------------------------ gradient norms
+
+
+def _gradients(ranked: Sequence[dict[str, Any]], index: dict[str, int]) -> list[dict[str, Any]]:
+    """Gradient norms by parameter over the steps of a few runs: one of each group with much gap, and with little."""
+    half = _GRADIENT_RUNS // 2
+    chosen = [*ranked[:half], *ranked[half:][-half:]]
+    found = []
+    for group in chosen:
+        path = Path(group["runs"][0])
+        if not path.is_dir():
+            continue
+        files = [name for name in os.listdir(path) if "tfevents" in name]
+        series, _ = read_event_folder(path, files)
+        named = {tag: match["parameter"] for tag in series if (match := _GRADIENT_TAG.fullmatch(tag))}
+        if not named:
+            continue
+        thinned = {parameter: _means(series[tag].values) for tag, parameter in named.items()}
+        steps = next(series[tag].steps for tag in named)
+        norms = {parameter: _short(values) for parameter, values in thinned.items() if len(values)}
+        found.append({"run": index[group["runs"][0]], "steps": _short(_means(steps)), "norms": norms})
+    return found
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+    """Means over at most _GRADIENT_POINTS stretches of about equal length."""
+    edges = np.unique(np.linspace(0, len(values), min(_GRADIENT_POINTS, len(values)), endpoint=False).astype(int))
+    return np.add.reduceat(values, edges) / np.diff(np.append(edges, len(values)))
