@@ -82,7 +82,7 @@ def _dataset(name: str) -> Dataset:
         return data.load(base)
     rng = np.random.default_rng(0)
     x, y = {"moons": _moons, "blobs": _blobs, "waves": _waves}[name](rng)
-    return data.assemble(dataclasses.replace(base, normalisation=data.Normalisation.standard), x, y, x[:50], y[:50])
+    return data.assemble(dataclasses.replace(base, normalisation="standard"), x, y, x[:50], y[:50])
 
 
 def _configured(name: str) -> str:

@@ -83,10 +83,10 @@ MISTAKES = {
     "epochs: missing; give it a value, epochs=VALUE (passes over the training split)": {"epochs": ...},
     "steps: found 0, expected a whole number of steps >= 1, or null": {"steps": 0},
     "seed: found -1, expected a whole number >= 0 and < 2^63": {"seed": -1},
-    "typo: no such key; there is accumulate, check, checkpoint, clip_norm, data, deterministic, device, "
+    "typo: no such key; choose from accumulate, check, checkpoint, clip_norm, data, deterministic, device, "
     "early_stopping, epochs, loss, model, optimizer, record, schedule, seed, steps, threads": {"typo": 1},
     "data.batch_sise: no such key; did you mean batch_size?": {"data.batch_sise": 1},
-    "data.root: found null, expected a text": {"data.root": None},
+    "data.root: found null, expected a string": {"data.root": None},
     "data.label_noise: found 1.5, expected a number >= 0 and <= 1": {"data.label_noise": 1.5},
     "data.val_fraction: found 1, expected a number >= 0 and < 1": {"data.val_fraction": 1},
     "data.drop_last: found 1, expected true or false": {"data.drop_last": 1},
@@ -201,7 +201,7 @@ def test_streams_are_separate_and_stay_what_they_are() -> None:
 
 def test_nearest() -> None:
     assert nearest("optimiser", ["optimizer", "data"]) == "did you mean optimizer?"
-    assert nearest("zzz", ["b", "a"]) == "there is a, b"
+    assert nearest("zzz", ["b", "a"]) == "choose from a, b"
 
 
 def test_no_experiment_takes_dropout_from_the_default_network() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import enum
 import functools
 import hashlib
 import math
@@ -15,7 +14,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 
 class ConfigError(ValueError):
@@ -48,86 +47,19 @@ def rest(help: str) -> Any:
     return field(metadata={"help": help, "rest": True})
 
 
-class DataName(enum.Enum):
-    digits = "digits"
-    mnist = "mnist"
-    fashion_mnist = "fashion_mnist"
-    kmnist = "kmnist"
-    cifar10 = "cifar10"
-    spirals = "spirals"
-    line = "line"
-    clusters = "clusters"
-    point = "point"
-
-
-GENERATED = {DataName.spirals, DataName.line, DataName.clusters}
-_GENERATED_NAMES = ", ".join(sorted(name.value for name in GENERATED))
-
-
-class Normalisation(enum.Enum):
-    none = "none"
-    unit = "unit"
-    standard = "standard"
-
-
-class Activation(enum.Enum):
-    relu = "relu"
-    tanh = "tanh"
-    sigmoid = "sigmoid"
-    gelu = "gelu"
-    silu = "silu"
-
-
-class Position(enum.Enum):
-    before = "before"
-    after = "after"
-
-
-class Init(enum.Enum):
-    default = "default"
-    glorot_uniform = "glorot_uniform"
-    glorot_normal = "glorot_normal"
-    he_uniform = "he_uniform"
-    he_normal = "he_normal"
-    normal = "normal"
-
-
-class Function(enum.Enum):
-    quadratic = "quadratic"
-    rosenbrock = "rosenbrock"
-    beale = "beale"
-    saddle = "saddle"
-
-
-class Decay(enum.Enum):
-    all = "all"
-    weights = "weights"
-
-
-class ScheduleName(enum.Enum):
-    constant = "constant"
-    step = "step"
-    cosine = "cosine"
-
-
-class LossName(enum.Enum):
-    auto = "auto"
-    cross_entropy = "cross_entropy"
-    mse = "mse"
-    output = "output"
-
-
-class Device(enum.Enum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
-class Monitor(enum.Enum):
-    val_loss = "val/loss"
-    val_accuracy = "val/accuracy"
-    verdict = "verdict"
+DataName = Literal["digits", "mnist", "fashion_mnist", "kmnist", "cifar10", "spirals", "line", "clusters", "point"]
+GENERATED = {"spirals", "line", "clusters"}
+_GENERATED_NAMES = ", ".join(sorted(GENERATED))
+Normalisation = Literal["none", "unit", "standard"]
+Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu"]
+Position = Literal["before", "after"]
+Init = Literal["default", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "normal"]
+Function = Literal["quadratic", "rosenbrock", "beale", "saddle"]
+Decay = Literal["all", "weights"]
+ScheduleName = Literal["constant", "step", "cosine"]
+LossName = Literal["auto", "cross_entropy", "mse", "output"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Monitor = Literal["val/loss", "val/accuracy", "verdict"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +179,7 @@ class EarlyStopping:
     @property
     def tag(self) -> str:
         """The value whose best epoch is kept."""
-        return "val/accuracy" if self.monitor is Monitor.val_accuracy else "val/loss"
+        return "val/accuracy" if self.monitor == "val/accuracy" else "val/loss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +241,7 @@ def to_dict(config: Any) -> dict[str, Any]:
         elif dataclasses.is_dataclass(value):
             out[f.name] = to_dict(value)
         elif value is not None or f.default is dataclasses.MISSING:
-            out[f.name] = value.value if isinstance(value, enum.Enum) else value
+            out[f.name] = value
     return out
 
 
@@ -337,10 +269,10 @@ def stream_seed(seed: int, purpose: str) -> int:
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """', did you mean <the closest known word>?' or a list of what there is."""
+    """', did you mean <the closest known word>?' or the list to choose from."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"there is {', '.join(known)}"
+    return f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
 
 
 MISSING = "???"  # how a YAML file says that a value must be given
@@ -407,7 +339,7 @@ def _convert(hint: Any, value: Any, where: str, f: dataclasses.Field[Any], probl
                 problems.append(f"{where}: found {_show(value)}, expected {what}")
             return converted
     hint_text = ""
-    names = [member.value for o in options if isinstance(o, type) and issubclass(o, enum.Enum) for member in o]
+    names = [name for option in options for name in _choices(option)]
     if close := difflib.get_close_matches(str(value), names, n=1, cutoff=0.5):
         hint_text = f"; did you mean {close[0]}?"
     elif int in options and isinstance(value, float) and value.is_integer():
@@ -426,12 +358,16 @@ def _as_type(option: Any, value: Any) -> tuple[bool, Any]:
             return False, None
         converted = [_as_type(item, element) for element in value]
         return all(ok for ok, _ in converted), [element for _, element in converted]
-    if issubclass(option, enum.Enum):
-        match = [member for member in option if member.value == value]
-        return bool(match), match[0] if match else None
+    if names := _choices(option):
+        return value in names, value
     if option is float and isinstance(value, int) and not isinstance(value, bool):
         return True, float(value)
     return type(value) is option, value
+
+
+def _choices(option: Any) -> tuple[str, ...]:
+    """The strings of a Literal; none for any other type."""
+    return typing.get_args(option) if typing.get_origin(option) is Literal else ()
 
 
 def _in_range(value: Any, limits: Mapping[str, Any]) -> bool:
@@ -448,13 +384,13 @@ def _in_range(value: Any, limits: Mapping[str, Any]) -> bool:
 
 def describe_type(options: Sequence[Any]) -> str:
     """A type in words: 'a whole number', 'one of relu, tanh', 'a number or null'."""
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", type(None): "null"}
     out = []
     for option in options:
         if typing.get_origin(option) is list:
             out.append("a list such as [64,32]" if typing.get_args(option) == (int,) else "a list of numbers")
-        elif issubclass(option, enum.Enum):
-            out.append("one of " + ", ".join(member.value for member in option))
+        elif names := _choices(option):
+            out.append("one of " + ", ".join(names))
         else:
             out.append(words[option])
     return " or ".join(out)
@@ -486,39 +422,39 @@ def _contradictions(config: Config) -> list[str]:
             f"model.width: found {len(model.width)} widths for model.depth={model.depth} hidden layers, "
             f"expected one a layer; try model.depth={len(model.width)}, or one number for all"
         )
-    if schedule.name is ScheduleName.step and (schedule.step_size is None or schedule.gamma is None):
+    if schedule.name == "step" and (schedule.step_size is None or schedule.gamma is None):
         problems.append("schedule: step wants step_size (epochs) and gamma; try schedule=step")
-    if schedule.name is not ScheduleName.step and (schedule.step_size is not None or schedule.gamma is not None):
-        problems.append(f"schedule: {schedule.name.value} has no step_size and gamma; choose schedule=step")
+    if schedule.name != "step" and (schedule.step_size is not None or schedule.gamma is not None):
+        problems.append(f"schedule: {schedule.name} has no step_size and gamma; choose schedule=step")
     if config.data.name not in GENERATED and (config.data.examples is not None or config.data.noise is not None):
         problems.append(
             f"data: examples and noise are for {_GENERATED_NAMES}, which are generated; "
-            f"{config.data.name.value} is as it is, see data.train_size and data.label_noise"
+            f"{config.data.name} is as it is, see data.train_size and data.label_noise"
         )
     if isinstance(model, Surface):
-        if config.data.name is not DataName.point or config.loss.name is not LossName.output:
+        if config.data.name != "point" or config.loss.name != "output":
             problems.append(
-                f"model: {model.function.value} is a function to minimise, which has data=point and loss.name=output; "
-                f"found {config.data.name.value} and {config.loss.name.value}; leave both to problem="
-                f"{model.function.value}"
+                f"model: {model.function} is a function to minimise, which has data=point and loss.name=output; "
+                f"found {config.data.name} and {config.loss.name}; leave both to problem="
+                f"{model.function}"
             )
         if len(model.start) != 2:
             problems.append(f"model.start: found {len(model.start)} numbers, expected two, e.g. [-1.5,2]")
-    elif config.data.name is DataName.point or config.loss.name is LossName.output:
+    elif config.data.name == "point" or config.loss.name == "output":
         problems.append(
             "model: data=point and loss.name=output are for functions to minimise; choose one with problem=NAME, or "
             "another data set and loss.name=auto"
         )
-    if config.data.name is DataName.line:
+    if config.data.name == "line":
         if config.data.label_noise:
             problems.append("data.label_noise: a regression has no labels to redraw; set it to 0 and use data.noise")
-        if config.loss.name is LossName.cross_entropy:
+        if config.loss.name == "cross_entropy":
             problems.append("loss.name: cross_entropy wants classes, and data=line is a regression; try loss.name=mse")
-    if config.loss.label_smoothing and (config.loss.name is LossName.mse or config.data.name is DataName.line):
+    if config.loss.label_smoothing and (config.loss.name == "mse" or config.data.name == "line"):
         problems.append("loss.label_smoothing: only cross-entropy can be smoothed; set it to 0")
-    if config.early_stopping.monitor is Monitor.val_accuracy and config.data.name is DataName.line:
+    if config.early_stopping.monitor == "val/accuracy" and config.data.name == "line":
         problems.append("early_stopping.monitor: a regression has no accuracy; try early_stopping.monitor=val/loss")
-    stops = config.early_stopping.patience is not None or config.early_stopping.monitor is Monitor.verdict
+    stops = config.early_stopping.patience is not None or config.early_stopping.monitor == "verdict"
     if stops and config.data.val_fraction == 0:
         problems.append(
             "early_stopping.patience: data.val_fraction=0 leaves nothing to monitor; "

@@ -33,9 +33,9 @@ LAUNCHERS = "basic joblib stack" if "hydra-joblib-launcher" in INSTALLED else "b
 BAD = {
     "optimiser=adam": "optimiser: no such key; did you mean optimizer?",
     "optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
-    "optimizer=null": "optimizer=null: no such option; there is adam, adamw, nadam, rmsprop, sgd",
+    "optimizer=null": "optimizer=null: no such option; choose from adam, adamw, nadam, rmsprop, sgd",
     "data=dgits": "data=dgits: no such option; did you mean digits?",
-    "~model": "~model: cannot be left out; choose another with model=NAME, there is custom, mlp, surface",
+    "~model": "~model: cannot be left out; choose another with model=NAME, choose from custom, mlp, surface",
     "+sizes=mlp_mnist": "sizes: follows from other choices; set its keys themselves, e.g. model.width=256",
     "optimizr.lr=1": "optimizr: no such key; did you mean optimizer?",
     "optimizer.lrr=1": "optimizer.lrr: no such key; did you mean lr?",
@@ -47,7 +47,7 @@ BAD = {
     "model=custom model._target_=a.B model.depth=2": "model.depth: no such key here; model=mlp has it",
     "data=line +data.noise=3": "data.noise: is there already; type it without the plus, data.noise=VALUE",
     "epochs.foo=1": "epochs.foo: epochs is a value, not a group of keys",
-    "+record.foo.bar=1": "record.foo: no such key; there is every, pictures",
+    "+record.foo.bar=1": "record.foo: no such key; choose from every, pictures",
     "epochs": "epochs: cannot be read as KEY=VALUE (missing EQUAL at '<EOF>'); quote special characters",
     "=3": "=3: cannot be read as KEY=VALUE (no key); --help lists every key",
     "epochs=1,2": "epochs=1,2: several values make a sweep, which takes the flag -m; a list is written [1,2]",
@@ -58,10 +58,10 @@ BAD = {
     "--help optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
 }
 REFUSED = {  # what only shows with the values, the data or the model at hand
-    "+typo=1 ": "typo: no such key; there is accumulate, check, checkpoint, clip_norm, data, deterministic, device, "
+    "+typo=1 ": "typo: no such key; choose from accumulate, check, checkpoint, clip_norm, data, deterministic, device, "
     "early_stopping, epochs, loss, model, optimizer, record, schedule, seed, steps, threads",
     "epochs=0": "epochs: found 0, expected a whole number of epochs >= 1",
-    "+optimizer.typo=1": "optimizer.typo: Adam has no such argument; there is amsgrad, betas, capturable, "
+    "+optimizer.typo=1": "optimizer.typo: Adam has no such argument; choose from amsgrad, betas, capturable, "
     "decoupled_weight_decay, differentiable, eps, foreach, fused, lr, maximize, weight_decay",
     "optimizer=sgd optimizer.nesterov=true": "optimizer: torch.optim.SGD refuses its arguments: Nesterov momentum "
     "requires a momentum and zero dampening",

@@ -5,7 +5,7 @@ Tolerance 1e-11 in float64 unless said otherwise: both sides sum the same few hu
 
 import itertools
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -51,11 +51,11 @@ class Masked(nn.Module):
 def by_hand(c: cfg.Mlp, seed: int, sizes: tuple[int, int]) -> nn.Sequential:
     """The documented network, written out: linear, batch norm, activation, dropout."""
     noise = {key: DropoutNoise([seed], CPU, key) for key in ("dropout", "input_dropout")}
-    activation = getattr(nn, {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}.get(c.activation.value, "Tanh"))
-    activation = nn.Sigmoid if c.activation is Activation.sigmoid else activation
+    activation = getattr(nn, {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}.get(c.activation, "Tanh"))
+    activation = nn.Sigmoid if c.activation == "sigmoid" else activation
     parts: list[nn.Module] = [Masked(c.input_dropout, noise["input_dropout"])] if c.input_dropout else []
     features = sizes[0]
-    before, after = c.batchnorm and c.batchnorm_position.value == "before", c.batchnorm_position.value == "after"
+    before, after = c.batchnorm and c.batchnorm_position == "before", c.batchnorm_position == "after"
     for width in c.widths:
         parts.append(nn.Linear(features, width, bias=not before))
         parts += [nn.BatchNorm1d(width)] if before else []
@@ -81,7 +81,7 @@ def stack_of(configs: list[cfg.Mlp], seeds: list[int], sizes: tuple[int, int] = 
     return network
 
 
-@pytest.mark.parametrize("activation", [a.value for a in Activation])
+@pytest.mark.parametrize("activation", get_args(Activation))
 @pytest.mark.parametrize("batchnorm", BATCHNORM)
 @pytest.mark.parametrize("dropout", [{}, {"dropout": 0.3}, {"input_dropout": 0.2, "dropout": 0.6}])
 def test_every_layer_kind_gives_values_gradients_and_statistics_of_plain_modules(

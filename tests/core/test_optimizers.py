@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from tests.helpers import make_config, make_optimizer
-from trainer.config import ConfigError, Decay, Optimizer
+from trainer.config import ConfigError, Optimizer
 from trainer.core.optimizers import ELEMENTWISE, MemberOptimizers, lr_schedule
 
 SHAPES = {"layers.0.weight": (5, 3), "layers.0.bias": (5,), "layers.norm0.weight": (5,), "layers.1.weight": (2, 5)}
@@ -67,7 +67,7 @@ def oracle(config: Optimizer, weights: list[Tensor], factors: list[float]) -> li
     leaves = [nn.Parameter(w.clone()) for w in weights]
     keywords = {key: tuple(v) if isinstance(v, list) else v for key, v in config.keywords().items()}
     groups: list[dict[str, Any]] = [{"params": leaves}]
-    if config.decay is Decay.weights:
+    if config.decay == "weights":
         groups = [
             {"params": [p for p in leaves if p.ndim > 1]},
             {"params": [p for p in leaves if p.ndim == 1], "weight_decay": 0.0},

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_minima(name: str) -> None:
 
 def test_every_function_has_its_file_and_knob() -> None:
     files = {path.stem for path in (CONF / "problem").glob("*.yaml")}
-    assert files == set(PROBLEMS) == {function.value for function in Function}
+    assert files == set(PROBLEMS) == set(get_args(Function))
     for path in (CONF / "problem").glob("*.yaml"):
         equation = PROBLEMS[path.stem].equation.partition("= ")[2]
         assert path.read_text().splitlines()[1].startswith(f"# {equation}: ")

@@ -77,8 +77,8 @@ class Findings(Recorder):
 def findings(config: Config, folder: Path) -> list[Finding]:
     stack = Stack(
         [config],
-        small_data(config.data.name.value, DATA)
-        if config.data.normalisation.value != "none" or config.data.name.value == "line"
+        small_data(config.data.name, DATA)
+        if config.data.normalisation != "none" or config.data.name == "line"
         else raw_digits(),
     )
     recorder = Findings(stack, [folder], Silent())

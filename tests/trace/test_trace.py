@@ -604,7 +604,7 @@ def test_rows_of_any_graph_hold_every_operation_below_all_that_lead_to_it() -> N
 
 
 MISTAKES = {
-    "--member foo": "--member: no parameter foo; there is layers.0.bias, layers.0.weight, layers.1.bias, "
+    "--member foo": "--member: no parameter foo; choose from layers.0.bias, layers.0.weight, layers.1.bias, "
     "layers.1.weight",
     "--member layers.0.wieght[1,2]": "--member: no parameter layers.0.wieght; did you mean layers.0.weight?",
     "--member layers.0.weight[5,0]": "--member: layers.0.weight[5,0] is not in its shape (5, 4); the last entry is "

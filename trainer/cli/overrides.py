@@ -265,7 +265,7 @@ def _having(owners: Sequence[str]) -> str:
 
 
 def _there_is(options: Iterable[str]) -> str:
-    return f"there is {', '.join(sorted(options))}"
+    return f"choose from {', '.join(sorted(options))}"
 
 
 def _choices(override: Override) -> list[str]:

@@ -65,7 +65,7 @@ def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
             continue
         with open(job.directory / "metrics.csv", newline="", encoding="utf-8") as file:
             points = trajectories.points(job.config.model.start, list(csv.DictReader(file)))
-        ways = by_function.setdefault(job.config.model.function.value, {})
+        ways = by_function.setdefault(job.config.model.function, {})
         name = _name(job, keys)
         ways[name if name not in ways else f"{name} ({job.number})"] = points
     for function, ways in by_function.items():

@@ -20,10 +20,10 @@ from trainer import config as cfg
 from trainer.config import ConfigError, DataName, Normalisation, stream_seed
 
 TORCHVISION = {
-    DataName.mnist: ("MNIST", "MNIST/raw", "train-images-idx3-ubyte"),
-    DataName.fashion_mnist: ("FashionMNIST", "FashionMNIST/raw", "train-images-idx3-ubyte"),
-    DataName.kmnist: ("KMNIST", "KMNIST/raw", "train-images-idx3-ubyte"),
-    DataName.cifar10: ("CIFAR10", "cifar-10-batches-py", "data_batch_1"),
+    "mnist": ("MNIST", "MNIST/raw", "train-images-idx3-ubyte"),
+    "fashion_mnist": ("FashionMNIST", "FashionMNIST/raw", "train-images-idx3-ubyte"),
+    "kmnist": ("KMNIST", "KMNIST/raw", "train-images-idx3-ubyte"),
+    "cifar10": ("CIFAR10", "cifar-10-batches-py", "data_batch_1"),
 }
 GENERATED_TEST_SHARE = 0.2
 SLOPE, INTERCEPT = 2.0, 1.0  # of data=line; a run says at its end how near it came
@@ -80,11 +80,11 @@ def load(data: cfg.Data, device: torch.device | str = "cpu", dtype: torch.dtype 
         raw = _torchvision(data.name, Path(data.root).expanduser())
     else:
         made_here = {
-            DataName.digits: _digits,
-            DataName.spirals: _spirals,
-            DataName.line: _line,
-            DataName.clusters: _clusters,
-            DataName.point: _point,
+            "digits": _digits,
+            "spirals": _spirals,
+            "line": _line,
+            "clusters": _clusters,
+            "point": _point,
         }
         raw = made_here[data.name](data)
     return assemble(data, *raw, device=device, dtype=dtype)
@@ -109,7 +109,7 @@ def assemble(
             bad = np.argwhere(~np.isfinite(values))
             raise ConfigError(
                 [
-                    f"data: {len(bad)} values of the {name} of {data.name.value} are not finite, the first at "
+                    f"data: {len(bad)} values of the {name} of {data.name} are not finite, the first at "
                     f"{tuple(bad[0].tolist())}; expected finite numbers; repair or drop these examples"
                 ]
             )
@@ -124,7 +124,7 @@ def assemble(
     targets = [torch.from_numpy(t).to(torch.int64 if integer else dtype).to(device) for t in (y, test_y)]
     classes = int(max(y.max(), test_y.max())) + 1 if integer else None
     return Dataset(
-        name=data.name.value,
+        name=data.name,
         x=rows.to(device),
         y=targets[0],
         test_x=test_rows.to(device),
@@ -226,11 +226,11 @@ def batch_slices(n: int, batch_size: int, drop_last: bool) -> list[slice]:
 
 def _normalisation(kind: Normalisation, rows: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """(shift, scale), each broadcastable to a row: per channel for pictures, per feature otherwise."""
-    if kind is Normalisation.none:
+    if kind == "none":
         return torch.zeros(1, dtype=rows.dtype), torch.ones(1, dtype=rows.dtype)
     channels = shape[0] if len(shape) == 3 else rows.shape[1]
     grouped = rows.reshape(len(rows), channels, -1)
-    if kind is Normalisation.unit:
+    if kind == "unit":
         shift = grouped.amin((0, 2))
         scale = grouped.amax((0, 2)) - shift
     else:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from trainer.config import Config, ConfigError, CustomModel, Mlp, Monitor, Surface
+from trainer.config import Config, ConfigError, CustomModel, Mlp, Surface
 from trainer.core import data as datasets
 from trainer.core import losses, mlp
 from trainer.core.activations import LOOK_EXAMPLES, Look, input_statistics, top_class_K
@@ -69,14 +69,14 @@ class Member:
         if value is None:
             self.best = Best(int(row["epoch"]), math.nan, row, snapshot())
         else:
-            loss = -value if stopping.monitor is Monitor.val_accuracy else value
+            loss = -value if stopping.monitor == "val/accuracy" else value
             if self.best is None or loss < self.best.value - stopping.min_delta:  # NaN is no improvement
                 self.best = Best(int(row["epoch"]), loss if math.isfinite(loss) else math.inf, row, snapshot())
                 self.waited = 0
             else:
                 self.waited += 1
         patience = stopping.patience
-        if stopping.monitor is Monitor.verdict:
+        if stopping.monitor == "verdict":
             self.overfit_for = self.overfit_for + 1 if self.judge().verdict == "overfit" else 0
             self.waited, patience = self.overfit_for, patience or 1
         if not all(math.isfinite(v) for tag, v in row.items() if tag.startswith("weight_norm/")):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer.config import Loss, LossName
+from trainer.config import Loss
 
 
 def losses_KB(loss: Loss, output_KBC: Tensor, target_KB: Tensor) -> Tensor:
@@ -22,10 +22,10 @@ def losses_KB(loss: Loss, output_KBC: Tensor, target_KB: Tensor) -> Tensor:
     Mean squared error: the mean over outputs of (output - target)^2, the target one-hot for classes.
     Output: the mean of the model's own outputs.
     """
-    if loss.name is LossName.output:
+    if loss.name == "output":
         return output_KBC.mean(-1)
     classes = not target_KB.dtype.is_floating_point
-    if loss.name is LossName.cross_entropy or (loss.name is LossName.auto and classes):
+    if loss.name == "cross_entropy" or (loss.name == "auto" and classes):
         smoothing = loss.label_smoothing
         scores = output_KBC.transpose(1, 2) if output_KBC.ndim == 3 else output_KBC  # classes in the second place
         return F.cross_entropy(scores, target_KB, reduction="none", label_smoothing=smoothing)
@@ -51,7 +51,7 @@ def guessing(loss: Loss, target_KN: Tensor, classes: int | None) -> dict[str, Te
             "expected_loss": y_KNO.square().mean((1, 2)),
         }
     share_KC = torch.stack([torch.bincount(y, minlength=classes) for y in target_KN]).double() / target_KN.shape[1]
-    if loss.name is LossName.mse:
+    if loss.name == "mse":
         costs = (share_KC * (1 - share_KC)).mean(1), torch.full_like(share_KC[:, 0], 1 / classes)
     else:
         q_KC = (1 - loss.label_smoothing) * share_KC + loss.label_smoothing / classes

@@ -20,26 +20,26 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from trainer import config as cfg
-from trainer.config import Activation, ConfigError, Init, Position, stream_seed
+from trainer.config import Activation, ConfigError, Init, stream_seed
 from trainer.core.surfaces import PROBLEMS
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
-    Activation.relu: nn.ReLU,
-    Activation.tanh: nn.Tanh,
-    Activation.sigmoid: nn.Sigmoid,
-    Activation.gelu: nn.GELU,
-    Activation.silu: nn.SiLU,
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
 }
 INITS: dict[Init, Callable[[Tensor, cfg.Mlp, torch.Generator], object]] = {
     # U(-1/sqrt(fan_in), 1/sqrt(fan_in)): nn.Linear's default, and the "standard" one of Glorot and Bengio 2010, eq. 1
-    Init.default: lambda w, c, g: nn.init.uniform_(w, -1 / math.sqrt(w.shape[1]), 1 / math.sqrt(w.shape[1]), g),
+    "default": lambda w, c, g: nn.init.uniform_(w, -1 / math.sqrt(w.shape[1]), 1 / math.sqrt(w.shape[1]), g),
     # variance 2 / (fan_in + fan_out): Glorot and Bengio 2010, eq. 16
-    Init.glorot_uniform: lambda w, c, g: nn.init.xavier_uniform_(w, generator=g),
-    Init.glorot_normal: lambda w, c, g: nn.init.xavier_normal_(w, generator=g),
+    "glorot_uniform": lambda w, c, g: nn.init.xavier_uniform_(w, generator=g),
+    "glorot_normal": lambda w, c, g: nn.init.xavier_normal_(w, generator=g),
     # variance 2 / fan_in: He et al. 2015, eq. 10
-    Init.he_uniform: lambda w, c, g: nn.init.kaiming_uniform_(w, nonlinearity="relu", generator=g),
-    Init.he_normal: lambda w, c, g: nn.init.kaiming_normal_(w, nonlinearity="relu", generator=g),
-    Init.normal: lambda w, c, g: nn.init.normal_(w, std=c.init_std, generator=g),
+    "he_uniform": lambda w, c, g: nn.init.kaiming_uniform_(w, nonlinearity="relu", generator=g),
+    "he_normal": lambda w, c, g: nn.init.kaiming_normal_(w, nonlinearity="relu", generator=g),
+    "normal": lambda w, c, g: nn.init.normal_(w, std=c.init_std, generator=g),
 }
 
 
@@ -304,12 +304,12 @@ class Surface(_Stacked):
         """Raises AssertionError where the members' functions differ."""
         super().__init__()
         self.function = configs[0].function
-        assert all(c.function is self.function for c in configs), "members of a stack have one function"
+        assert all(c.function == self.function for c in configs), "members of a stack have one function"
         self.point = nn.Parameter(torch.tensor([c.start for c in configs]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(K, B, I) -> (K, B, 1)."""
-        value_K = PROBLEMS[self.function.value].value(self.point[:, 0], self.point[:, 1])
+        value_K = PROBLEMS[self.function].value(self.point[:, 0], self.point[:, 1])
         return value_K.view(-1, 1, 1).expand(-1, x.shape[1], 1)
 
     def readings(self) -> dict[str, Tensor]:
@@ -322,7 +322,7 @@ class PlainSurface(nn.Module):
 
     def __init__(self, config: cfg.Surface) -> None:
         super().__init__()
-        self.value = PROBLEMS[config.function.value].value
+        self.value = PROBLEMS[config.function].value
         self.point = nn.Parameter(torch.tensor(config.start))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -523,7 +523,7 @@ def _layers(
     if has_dropout["input_dropout"]:
         layers["drop_in"] = dropout("input_dropout")
     features = in_features
-    norm_first = config.batchnorm and config.batchnorm_position is Position.before
+    norm_first = config.batchnorm and config.batchnorm_position == "before"
     for i, width in enumerate(config.widths):
         layers[str(i)] = linear(features, width, not norm_first)
         if norm_first:

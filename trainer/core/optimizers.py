@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from trainer import config as cfg
-from trainer.config import ConfigError, Decay, Schedule, ScheduleName, nearest
+from trainer.config import ConfigError, Schedule, nearest
 
 # The update of a weight depends on that weight's gradient alone: a slice of members is as good as one.
 ELEMENTWISE = {
@@ -42,10 +42,10 @@ class LrSchedule:
     def __call__(self, t: int) -> float:
         if t < self.warmup_steps:
             return (t + 1) / self.warmup_steps
-        if self.schedule.name is ScheduleName.cosine:
+        if self.schedule.name == "cosine":
             rest = max(1, self.total_steps - self.warmup_steps)
             return (1 + math.cos(math.pi * (t - self.warmup_steps) / rest)) / 2
-        if self.schedule.name is ScheduleName.step:
+        if self.schedule.name == "step":
             assert self.schedule.gamma is not None
             return self.schedule.gamma ** (t // self.drop_steps)
         return 1.0
@@ -62,7 +62,7 @@ def lr_schedule(schedule: Schedule, steps_per_epoch: int, total_steps: int) -> L
         schedule,
         warmup_steps=round(schedule.warmup * steps_per_epoch),
         drop_steps=max(1, round(schedule.step_size * steps_per_epoch)) if schedule.step_size is not None else 1,
-        total_steps=total_steps if schedule.name is ScheduleName.cosine else 0,
+        total_steps=total_steps if schedule.name == "cosine" else 0,
     )
 
 
@@ -117,7 +117,7 @@ class MemberOptimizers:
             else:
                 leaves.append(parameter.detach()[start:stop])
         decayed, spared = leaves, []
-        if config.decay is Decay.weights:
+        if config.decay == "weights":
             is_weight = [parameter.ndim > 2 for parameter in self.parameters.values()]
             decayed = [leaf for leaf, weight in zip(leaves, is_weight, strict=True) if weight]
             spared = [leaf for leaf, weight in zip(leaves, is_weight, strict=True) if not weight]

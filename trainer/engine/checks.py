@@ -11,7 +11,7 @@ import functools
 import torch
 from torch import Tensor
 
-from trainer.config import Config, ConfigError, Mlp, ScheduleName
+from trainer.config import Config, ConfigError, Mlp
 from trainer.core import losses
 from trainer.core.data import Dataset
 from trainer.core.finite_differences import TOLERANCE, check_gradients
@@ -102,7 +102,7 @@ def _undisturbed(config: Config) -> Config:
     model = config.model
     if isinstance(model, Mlp):
         model = dataclasses.replace(model, dropout=0.0, input_dropout=0.0)
-    schedule = dataclasses.replace(config.schedule, name=ScheduleName.constant, warmup=0.0, step_size=None, gamma=None)
+    schedule = dataclasses.replace(config.schedule, name="constant", warmup=0.0, step_size=None, gamma=None)
     return dataclasses.replace(config, model=model, schedule=schedule)
 
 

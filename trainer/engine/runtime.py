@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.config import Config, ConfigError, CustomModel, Device
+from trainer.config import Config, ConfigError, CustomModel
 from trainer.core.loop import Stack
 
 PYTORCH_THREADS = torch.get_num_threads()  # its own choice, before any of ours
@@ -33,8 +33,8 @@ def keep_freed_memory() -> None:
 def set_up(config: Config) -> torch.device:
     """The device to train on, determinism set. Raises ConfigError where there is no such device."""
     keep_freed_memory()
-    name = config.device.value
-    if config.device is Device.auto:
+    name = config.device
+    if config.device == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[name]:
@@ -48,7 +48,7 @@ def set_up(config: Config) -> torch.device:
 
 def workers(configs: Sequence[Config]) -> int:
     """How many stacks to train at once: one a core; one alone on a GPU, or where modules share PyTorch's own stream."""
-    on_cpu = all(c.device is Device.cpu or (c.device is Device.auto and not torch.cuda.is_available()) for c in configs)
+    on_cpu = all(c.device == "cpu" or (c.device == "auto" and not torch.cuda.is_available()) for c in configs)
     if not on_cpu or any(isinstance(c.model, CustomModel) for c in configs):
         return 1
     threads = max((c.threads or 1 for c in configs), default=1)

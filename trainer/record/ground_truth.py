@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.config import Config, DataName, Surface
+from trainer.config import Config, Surface
 from trainer.core.data import INTERCEPT, SLOPE
 from trainer.core.surfaces import PROBLEMS
 
@@ -21,10 +21,10 @@ def recovered(config: Config, state: Mapping[str, Any], shift: float, scale: flo
     """
     if isinstance(config.model, Surface):
         x, y = map(float, state["point"])
-        nearest = PROBLEMS[config.model.function.value].nearest(x, y)
+        nearest = PROBLEMS[config.model.function].nearest(x, y)
         return {"x": _pair(nearest[0], x), "y": _pair(nearest[1], y)}
     weight = state.get("layers.0.weight")
-    if config.data.name is not DataName.line or weight is None or tuple(weight.shape) != (1, 1):
+    if config.data.name != "line" or weight is None or tuple(weight.shape) != (1, 1):
         return {}
     if "layers.1.weight" in state:
         return {}

@@ -269,13 +269,13 @@ def _describe(subject: Subject) -> str:
     config, dataset = subject.config.model, subject.dataset
     if isinstance(config, Mlp):
         sizes = [dataset.in_features, *config.widths, dataset.out_features]
-        return "-".join(map(str, sizes)) + (f" {config.activation.value}" if config.depth else "")
+        return "-".join(map(str, sizes)) + (f" {config.activation}" if config.depth else "")
     return type(subject.network).__name__
 
 
 def _loss_name(config: Config, target: Tensor) -> str:
-    if config.loss.name.value != "auto":
-        return config.loss.name.value
+    if config.loss.name != "auto":
+        return config.loss.name
     return "mse" if target.dtype.is_floating_point else "cross_entropy"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from trainer import files
 from trainer.cli import sweep_table
-from trainer.config import Config, ConfigError, ScheduleName
+from trainer.config import Config, ConfigError
 from trainer.engine import worker
 from trainer.engine.resume import checkpoint
 from trainer.engine.resume.store import Store
@@ -126,7 +126,7 @@ class Session:
             return [f"{where}, but its budget is steps={config.steps}; choose another directory"]
         if now["epochs"] < was["epochs"]:
             return [f"{where}, but a finished run cannot be made shorter; choose another directory"]
-        if config.schedule.name is ScheduleName.cosine:
+        if config.schedule.name == "cosine":
             why = f"its learning rate fell to zero over {was['epochs']} epochs, over {now['epochs']} it falls otherwise"
             return [f"{where}, but schedule=cosine: {why}; choose another directory"]
         self._extended[name] = summary
