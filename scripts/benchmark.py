@@ -29,7 +29,10 @@ from scripts.peers import loops
 from trainer.cli import app
 from trainer.config import Config, ConfigError
 from trainer.core import data, loop
-from trainer.engine import progress, runtime, worker
+from trainer.core.stack import Stack
+from trainer.engine import planning, pool, runtime
+from trainer.engine.jobs import Job, StackJob
+from trainer.engine.progress import News
 from trainer.record.recorder import Recorder
 from trainer.record.tensorboard import EventWriter
 
@@ -41,10 +44,10 @@ SWEEP = ["optimizer=sgd,adam,adamw", "model.dropout=0,0.25,0.5", "model.batchnor
 class Silent:
     """A display that says nothing."""
 
-    def tell(self, news: progress.News) -> None:
+    def tell(self, news: News) -> None:
         """Nothing."""
 
-    def done(self, jobs: Sequence[worker.Job]) -> None:
+    def done(self, jobs: Sequence[Job]) -> None:
         """Nothing."""
 
 
@@ -79,7 +82,9 @@ def command(*arguments: str, folder: str) -> float:
 class UntilTested(Recorder):
     """A recorder that stops the clock once training is over and everything measured is written: before the test."""
 
-    def leave(self, stack: loop.Stack, leaving: dict[int, str]) -> None:
+    def checkpoint(self, stack: Stack) -> None: ...
+
+    def leave(self, stack: Stack, leaving: dict[int, str]) -> None:
         """Flush; no test, no checkpoints."""
         self.flush(stack)
         self.ended = time.perf_counter()
@@ -91,10 +96,9 @@ def train_seconds(configs: Sequence[Config], dataset: data.Dataset, record: bool
         configs = [dataclasses.replace(c, record=dataclasses.replace(c.record, every=0)) for c in configs]
     with tempfile.TemporaryDirectory() as folder:
         runtime.set_up(configs[0])
-        made = loop.Stack(configs, dataset)
+        made = Stack(configs, dataset)
         runtime.set_threads(made, 1)
-        silent = progress.Reporter(0, Silent().tell)
-        recorder = UntilTested(made, [Path(folder) / str(k) for k in range(len(configs))], silent)
+        recorder = UntilTested(made, [Path(folder) / str(k) for k in range(len(configs))])
         began = time.perf_counter()
         loop.train(made, recorder)
         return recorder.ended - began - made.evaluating_s, made.evaluating_s
@@ -130,7 +134,7 @@ def single(n: int) -> None:
         return
     split = data.split(dataset, config.data, 0)
     x, y = dataset.x[split.train], dataset.y[split.train]
-    made = loop.Stack([config], dataset)
+    made = Stack([config], dataset)
     runtime.set_threads(made, 1)
     print(
         f"MNIST 784-256-10, batch 64, Adam, {len(x)} examples, {torch.get_num_threads()} threads, times of one epoch:"
@@ -227,7 +231,7 @@ def _growth(config: Config, dataset: data.Dataset) -> None:
     weights = sum(p * q for p, q in itertools.pairwise(sizes))
     flops = 64 * (6 * weights - 2 * sizes[0] * sizes[1])  # forward 2, backward 4 a weight, none for the inputs
     for K in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
-        made = loop.Stack([dataclasses.replace(adamw, seed=k) for k in range(K)], dataset)
+        made = Stack([dataclasses.replace(adamw, seed=k) for k in range(K)], dataset)
         torch.set_num_threads(1)
         rows, target = made.next_order()
         step = lambda: loop.train_step(made, rows, target, [slice(0, 64)], True)  # noqa: B023, E731
@@ -244,17 +248,17 @@ def health(n: int) -> None:
     """What the look after each epoch adds to the training of that epoch, on digits, all recorded."""
     dataset = data.load(app.configure([]).data)
     for K, limit in ((1, "at most 0.05"), (64, "at most 0.03")):
-        made = loop.Stack([app.configure([f"seed={k}"]) for k in range(K)], dataset)
+        made = Stack([app.configure([f"seed={k}"]) for k in range(K)], dataset)
         torch.set_num_threads(1)
-        say(f"a look / training of an epoch, K = {K}", [_look_share(made) for _ in range(5 * n)], limit)
+        say(f"activation statistics / training of an epoch, K = {K}", [_statistics_share(made) for _ in range(5 * n)], limit)
 
 
-def _look_share(made: loop.Stack) -> float:
-    """Evaluation with a look minus evaluation without, over the steps of an epoch, measured in turn."""
+def _statistics_share(made: Stack) -> float:
+    """Evaluation with activation statistics minus evaluation without, over the steps of an epoch, measured in turn."""
     rows, target = made.next_order()
     evaluated = [
-        seconds(lambda look=look: [loop.evaluate(made, made.train_KN, made.train_y_KN, look=look) for _ in range(10)])
-        for look in (True, False)
+        seconds(lambda probe=probe: [loop.evaluate(made, made.train_KN, made.train_y_KN, probe=probe) for _ in range(10)])
+        for probe in (True, False)
     ]
     trained = seconds(lambda: [loop.train_step(made, rows, target, [batch], True) for batch in made.batches])
     return (evaluated[0] - evaluated[1]) / 10 / trained
@@ -308,8 +312,10 @@ def _train_jobs(configs: Sequence[Config], folder: str) -> float:
     """Our training of all runs, evaluation and records included; pictures are not."""
     with tempfile.TemporaryDirectory(dir=folder) as runs:
         plain = [dataclasses.replace(c, record=dataclasses.replace(c.record, pictures=False)) for c in configs]
-        jobs = [worker.Job(k, Path(runs) / str(k), config=c) for k, c in enumerate(plain)]
-        return seconds(lambda: worker.train_jobs(jobs, 128, Silent(), lambda: False))
+        jobs = [Job(k, Path(runs) / str(k), config=c) for k, c in enumerate(plain)]
+        stacks, side_by_side = planning.plan_side_by_side(jobs, 128)
+        items = [StackJob(members, side_by_side=side_by_side) for members in stacks]
+        return seconds(lambda: pool.train_stacks(items, side_by_side, Silent(), lambda: False))
 
 
 def _overrides(name: str, dropout: float, batchnorm: bool, seed: int) -> list[str]:
@@ -326,8 +332,8 @@ def _peer_run(name: str, dropout: float, batchnorm: bool, x: torch.Tensor, y: to
 def _test_accuracy(overrides: list[str]) -> float:
     config = app.configure(overrides)
     with tempfile.TemporaryDirectory() as folder:
-        job = worker.Job(0, Path(folder), config=config)
-        worker.train_jobs([job], 1, Silent(), lambda: False)
+        job = Job(0, Path(folder), config=config)
+        pool.train_stacks([StackJob([job])], 0, Silent(), lambda: False)
         assert job.summary is not None
         return job.summary["test"]["best"]["accuracy"]
 

@@ -22,7 +22,8 @@ from trainer.cli.app import configure
 from trainer.config import Config, Mlp
 from trainer.core import data, loop
 from trainer.core.data import Dataset
-from trainer.engine.worker import stack_key
+from trainer.core.stack import Stack, Step
+from trainer.engine.planning import stack_key
 from trainer.judge import health
 
 Rng = np.random.Generator
@@ -39,7 +40,7 @@ class Fault:
     expected: frozenset[str]  # one of these must be found
     also: frozenset[str]  # these may be: what follows from the fault
     knobs: Callable[[Rng, Knobs], Knobs] = lambda rng, architecture: {}
-    change: Callable[[Rng, loop.Stack, int], None] | None = None  # of one member, before it trains
+    change: Callable[[Rng, Stack, int], None] | None = None  # of one member, before it trains
     inputs: Callable[[Rng, Tensor], Tensor] | None = None  # of a whole stack
     shape: Callable[[Rng], Knobs] | None = None  # its own architecture, where not any will do
     fits: Callable[[Knobs], bool] = lambda architecture: True  # or what it asks of one
@@ -191,10 +192,10 @@ def healthy_knobs(rng: Rng, a: Knobs) -> Knobs:
 # ------------------------------------------------------------------ faults
 
 
-def _bias(value: Callable[[Rng], float]) -> Callable[[Rng, loop.Stack, int], None]:
+def _bias(value: Callable[[Rng], float]) -> Callable[[Rng, Stack, int], None]:
     """All biases of one hidden layer."""
 
-    def change(rng: Rng, stack: loop.Stack, k: int) -> None:
+    def change(rng: Rng, stack: Stack, k: int) -> None:
         layer = int(rng.integers(0, _depth(stack, k)))
         with torch.no_grad():
             stack.parameters[f"layers.{layer}.bias"][k].fill_(value(rng))
@@ -202,10 +203,10 @@ def _bias(value: Callable[[Rng], float]) -> Callable[[Rng, loop.Stack, int], Non
     return change
 
 
-def _output(part: str, low: float, high: float) -> Callable[[Rng, loop.Stack, int], None]:
+def _output(part: str, low: float, high: float) -> Callable[[Rng, Stack, int], None]:
     """The output layer's weights scaled up, or the bias of its first unit lifted."""
 
-    def change(rng: Rng, stack: loop.Stack, k: int) -> None:
+    def change(rng: Rng, stack: Stack, k: int) -> None:
         parameter = stack.parameters[f"layers.{_depth(stack, k)}.{part}"].detach()[k]
         if part == "weight":
             parameter *= log_uniform(rng, low, high)
@@ -215,17 +216,17 @@ def _output(part: str, low: float, high: float) -> Callable[[Rng, loop.Stack, in
     return change
 
 
-def _labels(share: float) -> Callable[[Rng, loop.Stack, int], None]:
+def _labels(share: float) -> Callable[[Rng, Stack, int], None]:
     """This share of the training labels, drawn at random, becomes one class."""
 
-    def change(rng: Rng, stack: loop.Stack, k: int) -> None:
+    def change(rng: Rng, stack: Stack, k: int) -> None:
         labels = stack.train_y_KN[k]
         labels[torch.from_numpy(rng.random(len(labels)) < share)] = int(rng.integers(0, stack.classes))
 
     return change
 
 
-def _depth(stack: loop.Stack, k: int) -> int:
+def _depth(stack: Stack, k: int) -> int:
     network = stack.members[k].config.model
     assert isinstance(network, Mlp)
     return network.depth
@@ -501,7 +502,7 @@ def _train(rng: Rng, dataset: Dataset, group: Sequence[tuple[Fault | None, Confi
     faults, configs, made = zip(*group, strict=True)
     if faults[0] is not None and faults[0].inputs:
         dataset = dataclasses.replace(dataset, x=faults[0].inputs(rng, dataset.x))
-    stack = loop.Stack(configs, dataset)
+    stack = Stack(configs, dataset)
     for k, fault in enumerate(faults):
         if fault is not None and fault.change:
             fault.change(rng, stack, k)
@@ -516,23 +517,26 @@ def _train(rng: Rng, dataset: Dataset, group: Sequence[tuple[Fault | None, Confi
 class Kept:
     """An observer that finds the first step of each member that is not finite."""
 
-    def __init__(self, stack: loop.Stack) -> None:
+    def __init__(self, stack: Stack) -> None:
         self.members = list(stack.members)
         self.tags = stack.step_tags
         self.first: dict[int, health.NotFinite] = {}
         self.steps: list[int] = []
         self.measured: list[Tensor] = []
 
-    def wants(self, step: int, *, first: bool, last: bool) -> bool:
+    def checkpoint(self, stack: Stack) -> None:
+        """Nothing is saved."""
+
+    def wants(self, step: Step) -> bool:
         """Every step."""
         return True
 
-    def step(self, step: int, measured_MK: Tensor, learning_rates: list[float]) -> None:
+    def step(self, number: int, measured_MK: Tensor, learning_rates: list[float]) -> None:
         """Keep a step until its epoch ends."""
-        self.steps.append(step)
+        self.steps.append(number)
         self.measured.append(measured_MK)
 
-    def epoch(self, stack: loop.Stack, rows: list[dict[str, float]]) -> None:
+    def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
         """Look through the epoch's steps."""
         measured_SMK = torch.stack(self.measured).numpy()
         for k, member in enumerate(stack.members):
@@ -541,5 +545,5 @@ class Kept:
                 self.first.setdefault(member.index, found)
         self.steps, self.measured = [], []
 
-    def leave(self, stack: loop.Stack, leaving: dict[int, str]) -> None:
+    def leave(self, stack: Stack, leaving: dict[int, str]) -> None:
         """Nothing to write."""

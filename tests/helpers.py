@@ -21,9 +21,14 @@ from trainer.cli.app import CONF
 from trainer.config import Config
 from trainer.core import data
 from trainer.core.data import Dataset
-from trainer.core.loop import Stack, train
-from trainer.engine.progress import Reporter
+from trainer.core.loop import train
+from trainer.core.stack import Member, Stack, Step
+from trainer.engine import planning, pool
+from trainer.engine.jobs import Job, StackJob
+from trainer.engine.progress import News
+from trainer.engine.resume.checkpoint import Checkpoints
 from trainer.record.recorder import Recorder
+from trainer.record.summary import verdict
 from trainer.record.tensorboard import Scalars, read_scalars
 
 
@@ -81,11 +86,13 @@ class Log:
         self.starts: list[dict[str, float]] = [{} for _ in members]
         self.pending: list[tuple[int, Tensor, list[float]]] = []
 
-    def wants(self, step: int, *, first: bool, last: bool) -> bool:
-        return self.every > 0 and (first or last or step % self.every == 0)
+    def checkpoint(self, stack: Stack) -> None: ...
 
-    def step(self, step: int, measured_MK: Tensor, learning_rates: list[float]) -> None:
-        self.pending.append((step, measured_MK, learning_rates))
+    def wants(self, step: Step) -> bool:
+        return self.every > 0 and (step.first or step.last or step.number % self.every == 0)
+
+    def step(self, number: int, measured_MK: Tensor, learning_rates: list[float]) -> None:
+        self.pending.append((number, measured_MK, learning_rates))
 
     def _flush(self, stack: Stack) -> None:
         for step, measured_MK, rates in self.pending:
@@ -115,9 +122,20 @@ def run(configs: Sequence[Config], dataset: Dataset, every: int = 1, stop: Calla
     """Train a stack to its end in memory."""
     stack = Stack(configs, dataset)
     log = Log(stack, every)
-    train(stack, log, stop)
+    train(stack, log, stop, is_overfit)
     assert all(log.reasons)
     return log
+
+
+class Quiet(Recorder):
+    """A recorder that observes alone: nothing saves checkpoints."""
+
+    def checkpoint(self, stack: Stack) -> None: ...
+
+
+def is_overfit(member: Member) -> bool:
+    """What early_stopping.monitor=verdict asks."""
+    return verdict(member).verdict == "overfit"
 
 
 def record(
@@ -125,16 +143,54 @@ def record(
     directory: Path,
     dataset: Dataset | None = None,
     stop: Callable[[], bool] = lambda: False,
-    idle: int = 0,
 ) -> list[Path]:
-    """Train a stack and record it; the run directories, <directory>/<number>. In 32 bits, as users do.
-
-    idle: processes that help where members end.
-    """
+    """Train a stack and record it; the run directories, <directory>/<number>. In 32 bits, as users do."""
     stack = Stack(configs, dataset or small_data("digits", torch.float32))
     runs = [directory / str(k) for k in range(len(configs))]
-    train(stack, Recorder(stack, runs, Reporter(0, lambda news: None, lambda: idle)), stop)
+    train(stack, Quiet(stack, runs), stop, is_overfit)
     return runs
+
+
+class Listener:
+    """A display that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.news: list[News] = []
+        self.ended: list[int] = []
+
+    def tell(self, news: News) -> None:
+        self.news.append(news)
+
+    def done(self, jobs: Sequence[Job]) -> None:
+        self.ended += [job.number for job in jobs]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Members of every stack that began to train, in order."""
+        return [news.members for news in self.news if (news.step, news.runs) == (0, 0.0) and news.row is None]
+
+
+def jobs_of(configs: Sequence[Config], folder: Path) -> list[Job]:
+    """A job for each configuration, in <folder>/<number>."""
+    return [Job(number, folder / str(number), config=config) for number, config in enumerate(configs)]
+
+
+def train_jobs(
+    jobs: Sequence[Job],
+    max_members: int = 128,
+    workers: int = 0,
+    display: Listener | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    checkpoints: Path | None = None,
+) -> Listener:
+    """Plan stacks of the jobs and train them, in this process where workers is 0."""
+    display = display or Listener()
+    if checkpoints:
+        checkpoints.mkdir(exist_ok=True)
+    planned = planning.plan(jobs, max_members, max(1, workers))
+    stacks = [StackJob(m, Checkpoints(checkpoints, str(n)), max(1, workers)) for n, m in enumerate(planned)]
+    pool.train_stacks(stacks, workers, display, stop)
+    return display
 
 
 Cli = Callable[..., tuple[int, str, str]]

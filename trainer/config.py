@@ -100,13 +100,23 @@ class Mlp:
         """Units of each hidden layer, input side first."""
         return self.width if isinstance(self.width, list) else [self.width] * self.depth
 
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What networks must have in common to share tensors: widths, activation, where batch norm stands."""
+        return tuple(self.widths), self.activation, self.batchnorm, self.batchnorm and self.batchnorm_position
+
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
     """A point in the plane that an optimizer moves downhill: the loss is a function of its two coordinates."""
 
-    function: Function = knob("the function of two variables to minimise, see trainer/problems.py")
+    function: Function = knob("the function of two variables to minimise, see trainer/core/surfaces.py")
     start: list[float] = knob("where the point starts, [x,y]")
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What points must have in common to share tensors."""
+        return (self.function,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +190,11 @@ class EarlyStopping:
     def tag(self) -> str:
         """The value whose best epoch is kept."""
         return "val/accuracy" if self.monitor == "val/accuracy" else "val/loss"
+
+    def loss(self, row: Mapping[str, float]) -> float | None:
+        """Return an epoch's monitored value, lower is better; None without a validation split."""
+        value = row.get(self.tag)
+        return None if value is None else -value if self.tag == "val/accuracy" else value
 
 
 @dataclass(frozen=True, kw_only=True)

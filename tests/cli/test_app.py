@@ -164,7 +164,7 @@ class Norm(Good):
     def forward(self, x):
         return self.net(self.norm(x.flatten(1)))
 """
-NEEDS = "expected a tensor (128, 10): a row an example, a column a class or output"
+NEEDS = "expected a tensor (128, 10): one row per example, one column per class or output"
 BAD_MODELS = {
     "Good": "model._target_: found Good, expected module.Class, importable from this folder, e.g. my_models.Good",
     "nowhere.Net": "model._target_: cannot import nowhere.Net: ModuleNotFoundError: No module named 'nowhere'; "

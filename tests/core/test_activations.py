@@ -10,9 +10,11 @@ from torch.nn import functional as F
 
 from tests.helpers import make_config, run, small_data
 from trainer.config import Activation
-from trainer.core import losses, mlp
-from trainer.core.activations import LOOK_EXAMPLES, Look, input_statistics
-from trainer.core.loop import Stack, look_at_start
+from trainer.core import losses, mlp, networks
+from trainer.core.activations import PROBE_EXAMPLES, ActivationStatistics, input_statistics
+from trainer.core.loop import measure_start
+from trainer.core.stack import Stack
+from trainer.core.user_module import UserModule
 
 STEEPEST = {"relu": 1.0, "tanh": 1.0, "sigmoid": 0.25, "gelu": 1.0, "silu": 1.0}
 
@@ -44,12 +46,12 @@ def test_every_member_and_layer_against_a_loop(activation: str, size: int) -> No
     values |= {"data.train_size": size, "model.bias_init": -1.0}
     configs = [make_config(seed=seed, **values) for seed in (1, 2, 3)]
     stack = Stack(configs, small_data())
-    look_at_start(stack)
+    measure_start(stack)
     kind = "saturated_units" if activation in {"tanh", "sigmoid"} else "dead_units"
     shares = set()
     for k, (member, config) in enumerate(zip(stack.members, configs, strict=True)):
-        plain = stack.model.predictor(stack.model.member_state(k), config, (64, 10))
-        x = stack.dataset.x[member.split.train[:LOOK_EXAMPLES]]
+        plain = networks.predictor(stack.model, stack.model.member_state(k), config, stack.dataset)
+        x = stack.dataset.x[member.split.train[:PROBE_EXAMPLES]]
         for i in range(2):
             z = plain.layers[2 * i](x)  # type: ignore[index]
             want = obvious(z.detach(), activation)
@@ -81,8 +83,8 @@ def test_a_module_of_the_users_own_by_channel_and_call() -> None:
         network.conv.bias.copy_(torch.tensor([-100.0, 0.0, 0.0]))  # type: ignore[union-attr]
     x = small_data().x[:40]
     hidden = network.conv(x.view(-1, 1, 8, 8)).relu()
-    solo = mlp.Solo(network, (1, 8, 8), 10)
-    look = Look(solo)
+    solo = UserModule(network, (1, 8, 8), 10)
+    look = ActivationStatistics(solo)
     with torch.no_grad(), look.attached():
         solo(x[None])
     found = {tag: value.item() for tag, value in look.taken(torch.zeros(1)).items()}
@@ -99,7 +101,7 @@ def test_a_module_of_the_users_own_by_channel_and_call() -> None:
 def test_predictions_and_inputs() -> None:
     log = run([make_config(epochs=2, **{"data.train_size": 100, "optimizer.lr": 0.01})], small_data())
     stack = Stack([make_config(**{"data.train_size": 100})], small_data())
-    plain = stack.model.predictor(log.states[0], stack.members[0].config, (64, 10))
+    plain = networks.predictor(stack.model, log.states[0], stack.members[0].config, stack.dataset)
     predicted = plain(stack.dataset.x[stack.members[0].split.train]).argmax(1).tolist()
     assert log.rows[0][-1]["eval/top_class"] == max(predicted.count(c) for c in range(10)) / 100
     x = torch.tensor([[[1.0, 0.0, 5.0], [3.0, 0.0, 5.5], [5.0, 0.0, 6.0]]], dtype=torch.float64)
@@ -114,7 +116,7 @@ def test_the_cost_of_guessing_is_that_of_the_best_constant(name: str, smoothing:
     """Against gradient descent on a constant output, and a network of zeros."""
     loss = make_config(**{"loss.name": name, "loss.label_smoothing": smoothing}).loss
     target = torch.tensor([[0, 0, 0, 1, 1, 2], [2, 2, 2, 2, 2, 2]])
-    found = losses.guessing(loss, target, 4)
+    found = losses.chance_level(loss, target, 4)
     for k in range(2):
         constant = torch.zeros(4, dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.LBFGS([constant], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
@@ -133,7 +135,7 @@ def test_the_cost_of_guessing_is_that_of_the_best_constant(name: str, smoothing:
         assert found["guessing_loss"][k].item() == pytest.approx(cost().item(), abs=1e-5)
     assert found["target_top_class"].tolist() == [0.5, 1]
     values = torch.tensor([[[1.0], [2.0], [6.0]]])
-    found = losses.guessing(loss, values, None)
+    found = losses.chance_level(loss, values, None)
     assert found["guessing_loss"].item() == pytest.approx(F.mse_loss(values, torch.full_like(values, 3)).item())
     assert found["expected_loss"].item() == pytest.approx(41 / 3)
 
@@ -141,7 +143,7 @@ def test_the_cost_of_guessing_is_that_of_the_best_constant(name: str, smoothing:
 def test_the_first_step_is_part_of_the_start() -> None:
     log = run([make_config("optimizer=sgd", epochs=1, **{"data.train_size": 100})], small_data())
     stack = Stack([make_config("optimizer=sgd", epochs=1, **{"data.train_size": 100})], small_data())
-    look_at_start(stack)
+    measure_start(stack)
     start = stack.members[0].start
     assert start["weight_norm/layers.0.weight"] == stack.model.member_state(0)["layers.0.weight"].norm().item()
     first = log.starts[0]

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.helpers import Log, make_config, run, small_data
+from tests.helpers import Log, is_overfit, make_config, run, small_data
 from trainer.config import Config, ConfigError
-from trainer.core import mlp
+from trainer.core import networks
 from trainer.core.data import EpochOrder, split
-from trainer.core.loop import Stack, evaluate, look_at_start, train_step
+from trainer.core.loop import evaluate, measure_start, train_step
+from trainer.core.stack import Stack
 from trainer.judge import overfit
 from trainer.record import provenance
 
@@ -124,7 +125,7 @@ def test_the_loop_is_the_textbook_loop(values: dict[str, Any]) -> None:
     log = run([config], dataset)
 
     rows = split(dataset, config.data, config.seed)
-    network = mlp.plain(config.model, 64, 10).double()
+    network = networks.plain(config.model, 64, 10).double()
     network.load_state_dict(Stack([config], dataset).model.member_state(0))
     criterion = nn.CrossEntropyLoss(label_smoothing=config.loss.label_smoothing)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.001, weight_decay=0.01)
@@ -245,11 +246,11 @@ def test_a_look_changes_no_bit_and_draws_no_number(activation: str) -> None:
         for _ in range(3):
             rows, target = stack.next_order()
             if looks:
-                look_at_start(stack)
+                measure_start(stack)
             for batch in stack.batches:
                 train_step(stack, rows, target, [batch], measure=looks)
             if looks:
-                evaluate(stack, stack.train_KN, stack.train_y_KN, look=True)
+                evaluate(stack, stack.train_KN, stack.train_y_KN, probe=True)
         states.append([stack.model.member_state(k) for k in range(2)])
         assert all(module.training for module in stack.model.modules())
         assert not any(module._forward_hooks for module in stack.model.modules())
@@ -345,7 +346,9 @@ def test_early_stopping_on_a_planted_curve(
     for epoch, loss in enumerate(losses, 1):
         value = loss if monitor == "val/loss" else 10 - loss
         reasons.append(
-            member.observe({"epoch": epoch, "step": epoch, monitor: value}, lambda epoch=epoch: {"w": epoch})
+            member.observe(
+                {"epoch": epoch, "step": epoch, monitor: value}, lambda epoch=epoch: {"w": epoch}, is_overfit
+            )
         )
         if reasons[-1]:
             break
@@ -394,7 +397,7 @@ def test_early_stopping_by_the_verdict(patience: int | None) -> None:
     assert all(called[30:])
     values = {"early_stopping.monitor": "verdict", "early_stopping.patience": patience}
     member = Stack([spirals(**values)], small_data("spirals")).members[0]
-    stopped = next(n for n, row in enumerate(rows, 1) if member.observe(row, lambda: {}))
+    stopped = next(n for n, row in enumerate(rows, 1) if member.observe(row, dict, is_overfit))
     assert stopped == called.index(True) + (patience or 1)
     assert member.best is not None
     assert member.best.epoch == 10

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from tests.helpers import make_config
 from trainer import config as cfg
 from trainer.config import Activation, ConfigError, CustomModel
-from trainer.core import mlp as model
-from trainer.core.mlp import DropoutNoise, Mlp, Solo, StackedDropout, plain
-from trainer.core.optimizers import MemberOptimizers, lr_schedule
+from trainer.core.mlp import DropoutNoise, Mlp, StackedDropout
+from trainer.core.networks import plain
+from trainer.core.optimizers import MemberOptimizers
+from trainer.core.schedules import lr_schedule
+from trainer.core.user_module import UserModule, build
 
 CPU = torch.device("cpu")
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
@@ -399,7 +401,7 @@ def test_a_module_of_ones_own_trains_as_it_would_without_us() -> None:
     torch.manual_seed(0)
     own = Net(4).double()
     torch.manual_seed(0)
-    solo = Solo(Net(4).double(), (1, 4, 4), 4)
+    solo = UserModule(Net(4).double(), (1, 4, 4), 4)
     names = list(solo.stacked_parameters())
     assert names == [name for name, p in own.named_parameters() if p.requires_grad]
     adam = torch.optim.Adam(own.parameters(), lr=0.01)
@@ -427,7 +429,7 @@ def test_a_module_of_ones_own_trains_as_it_would_without_us() -> None:
 def test_a_module_of_ones_own_predicts_from_a_state() -> None:
     torch.manual_seed(0)
     module = Net(4).double()
-    solo = Solo(module, (1, 4, 4), 4)
+    solo = UserModule(module, (1, 4, 4), 4)
     x = torch.randn(6, 16, dtype=torch.float64)
     solo(x[None])
     state = solo.member_state(0)
@@ -436,12 +438,12 @@ def test_a_module_of_ones_own_predicts_from_a_state() -> None:
     with torch.no_grad():
         for p in solo.parameters():
             p.mul_(2)
-    y = solo.predictor(state, make_config(), (16, 4))(x)
+    y = solo.predictor(state)(x)
     torch.testing.assert_close(y, plain_net.eval()(x.view(6, 1, 4, 4)), **CLOSE)
 
 
-def custom(target: str, **arguments: Any) -> Solo:
-    return model.custom(CustomModel(_target_=target, arguments=arguments), 16, 4, (1, 4, 4), seed=0)
+def custom(target: str, **arguments: Any) -> UserModule:
+    return UserModule(build(CustomModel(_target_=target, arguments=arguments), 16, 4, seed=0), (1, 4, 4), 4)
 
 
 def test_custom_fills_in_sizes_and_starts_from_its_seed() -> None:
@@ -495,10 +497,10 @@ def test_custom_refusals(target: str, arguments: dict[str, Any], message: str) -
 )
 def test_an_output_of_the_wrong_shape_is_named(reduce: Any, found: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Solo(Wrong(reduce), (2,), 2)(torch.zeros(1, 5, 2))
+        UserModule(Wrong(reduce), (2,), 2)(torch.zeros(1, 5, 2))
     assert str(caught.value) == (
-        f"model._target_: the output of Wrong is {found}, expected a tensor (5, 2): a row an example, "
-        "a column a class or output"
+        f"model._target_: the output of Wrong is {found}, expected a tensor (5, 2): one row per example, "
+        "one column per class or output"
     )
 
 

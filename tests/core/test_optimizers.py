@@ -16,7 +16,8 @@ from torch.optim import lr_scheduler
 
 from tests.helpers import make_config, make_optimizer
 from trainer.config import ConfigError, Optimizer
-from trainer.core.optimizers import ELEMENTWISE, MemberOptimizers, lr_schedule
+from trainer.core.optimizers import ELEMENTWISE, MemberOptimizers
+from trainer.core.schedules import lr_schedule
 
 SHAPES = {"layers.0.weight": (5, 3), "layers.0.bias": (5,), "layers.norm0.weight": (5,), "layers.1.weight": (2, 5)}
 STEPS = 50

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.helpers import Cli, make_config, small_data
 from trainer.config import Config, ConfigError
-from trainer.core.loop import Stack
+from trainer.core.stack import Stack
 from trainer.engine import checks
 
 MODULES = """

@@ -12,41 +12,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers import make_config, small_data
+from tests.helpers import jobs_of, make_config, small_data, train_jobs
 from trainer.config import Config
 from trainer.core import loop
-from trainer.engine import runtime, worker
-from trainer.engine.progress import News
-from trainer.engine.worker import Job
+from trainer.core.stack import Stack
+from trainer.engine import planning, runtime
+from trainer.engine.jobs import Job
 
 SMALL = {"epochs": 2, "data.train_size": 200, "model.width": 8, "record.pictures": False}
-
-
-class Silent:
-    """A display that only counts."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-
-    def tell(self, news: News) -> None:
-        if (news.step, news.runs) == (0, 0.0):
-            self.sizes.append(news.members)
-
-    def done(self, jobs: Sequence[Job]) -> None: ...
 
 
 def small(*choices: str, **values: object) -> Config:
     return make_config(*choices, **(SMALL | values))
 
 
-def jobs_of(configs: Sequence[Config], folder: Path) -> list[Job]:
-    return [Job(number, folder / str(number), config=config) for number, config in enumerate(configs)]
-
-
 def train_all(configs: Sequence[Config], folder: Path, max_members: int = 128, stop=lambda: False):
-    jobs, display = jobs_of(configs, folder), Silent()
-    worker.train_jobs(jobs, max_members, display, stop)
-    return jobs, display
+    jobs = jobs_of(configs, folder)
+    return jobs, train_jobs(jobs, max_members, stop=stop)
 
 
 def losses(job: Job) -> list[float]:
@@ -69,7 +51,7 @@ def keys(plan: list[list[Job]]) -> set[frozenset[int]]:
 
 
 def test_only_shapes_data_and_steps_keep_runs_apart(tmp_path: Path) -> None:
-    assert keys(worker.plan(jobs_of(MIXED, tmp_path), 128)) == {frozenset({0, 1, 2, 3, 5}), frozenset({4})}
+    assert keys(planning.plan(jobs_of(MIXED, tmp_path), 128)) == {frozenset({0, 1, 2, 3, 5}), frozenset({4})}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +72,7 @@ def test_only_shapes_data_and_steps_keep_runs_apart(tmp_path: Path) -> None:
     ],
 )
 def test_what_keeps_two_runs_apart(change: dict[str, object], tmp_path: Path) -> None:
-    assert len(worker.plan(jobs_of([small(), small(**change)], tmp_path), 128)) == 2
+    assert len(planning.plan(jobs_of([small(), small(**change)], tmp_path), 128)) == 2
 
 
 @settings(max_examples=20, deadline=None)
@@ -98,7 +80,7 @@ def test_what_keeps_two_runs_apart(change: dict[str, object], tmp_path: Path) ->
 def test_a_plan_holds_every_job_once_in_spans_of_equal_optimizers(chance: random.Random, most: int, cores: int) -> None:
     jobs = jobs_of([config for config in MIXED for _ in range(3)], Path())
     chance.shuffle(jobs)
-    plan = worker.plan(jobs, most, cores)
+    plan = planning.plan(jobs, most, cores)
     assert sorted(job.number for group in plan for job in group) == list(range(18))
     for group in plan:
         assert len(group) <= most
@@ -122,16 +104,16 @@ def test_a_plan_holds_every_job_once_in_spans_of_equal_optimizers(chance: random
 def test_cores_share_the_members_evenly(shapes: list[int], workers: int, expected: list[int], tmp_path: Path) -> None:
     kinds = zip(("relu", "tanh", "gelu", "silu"), shapes, strict=False)  # other shapes of the same cost
     configs = [small(seed=seed, **{"model.activation": kind}) for kind, n in kinds for seed in range(n)]
-    assert [len(group) for group in worker.plan(jobs_of(configs, tmp_path), 128, workers)] == expected
+    assert [len(group) for group in planning.plan(jobs_of(configs, tmp_path), 128, workers)] == expected
 
 
 def test_what_costs_more_is_cut_and_trains_first(tmp_path: Path) -> None:
     """By members alone two stacks of 20 would be even: one core would train the wide ones, the other wait for it."""
     configs = [small(seed=s, **{"model.width": width}) for width in (16, 256) for s in range(20)]
-    plan = worker.plan(jobs_of(configs, tmp_path), 128, 2)
+    plan = planning.plan(jobs_of(configs, tmp_path), 128, 2)
     assert [len(group) for group in plan] == [10, 10, 20]
     longer = [small(seed=s, epochs=epochs, **{"data.train_size": 100 + epochs}) for epochs in (2, 9) for s in range(7)]
-    plan = worker.plan(jobs_of(longer, tmp_path), 128, 2)
+    plan = planning.plan(jobs_of(longer, tmp_path), 128, 2)
     assert [group[0].config.epochs for group in plan if group[0].config] == [9, 2]
 
 
@@ -163,7 +145,7 @@ def test_a_stack_that_breaks_is_halved_and_begins_again(tmp_path: Path, monkeypa
     """Out of memory in the middle of the second epoch of every stack of more than one: nothing is written twice."""
     step = loop.train_step
 
-    def break_down(stack: loop.Stack, *arguments):
+    def break_down(stack: Stack, *arguments):
         if len(stack.members) > 1 and stack.epoch == 1:
             raise MemoryError
         return step(stack, *arguments)
@@ -180,7 +162,7 @@ def test_a_stack_that_breaks_is_halved_and_begins_again(tmp_path: Path, monkeypa
 def test_a_run_that_breaks_keeps_its_records_and_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = loop.train_step
 
-    def break_down(stack: loop.Stack, *arguments):
+    def break_down(stack: Stack, *arguments):
         if any(member.config.seed == 2 for member in stack.members) and stack.epoch == 1:
             raise RuntimeError("something\nodd")
         return step(stack, *arguments)
@@ -201,8 +183,7 @@ def test_a_diverging_member_harms_no_other(tmp_path: Path) -> None:
     assert diverged.summary["verdict"]["verdict"] == "diverged"
 
 
-def test_interruption_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "workers", lambda configs: 1)
+def test_interruption_keeps_what_is_finished(tmp_path: Path) -> None:
     asked = iter(range(10**6))
     configs = [small(**{"model.activation": name}) for name in ("relu", "tanh", "gelu")]
     jobs, _ = train_all(configs, tmp_path, stop=lambda: next(asked) > 12)  # 8 steps a run
@@ -218,18 +199,21 @@ def test_interruption_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest
     }
 
 
-def test_modules_of_the_users_own_train_one_at_a_time(tmp_path: Path) -> None:
+def test_modules_of_the_users_own_are_stacks_of_one(tmp_path: Path) -> None:
     own = make_config("model=custom", epochs=1, **{"model._target_": "torch.nn.LazyLinear"})
-    assert runtime.workers([small(), own]) == 1
-    assert len(worker.plan(jobs_of([own, own], tmp_path), 128)) == 2
-    assert runtime.workers([dataclasses.replace(small(), threads=10**6)]) == 1
+    assert len(planning.plan(jobs_of([own, own], tmp_path), 128)) == 2
+
+
+def test_as_many_workers_as_cores_over_threads() -> None:
+    assert runtime.workers([small()]) == runtime.cores()
+    assert runtime.workers([small(), dataclasses.replace(small(), threads=10**6)]) == 1
 
 
 def test_threads_follow_the_stack_and_not_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "PYTORCH_THREADS", 2)
-    tiny = loop.Stack([small()], small_data("digits"))
-    large = loop.Stack([small(**{"model.width": 1024})], small_data("digits"))
-    chosen = loop.Stack([small(threads=3)], small_data("digits"))
+    monkeypatch.setattr(runtime, "pytorch_threads", lambda: 2)
+    tiny = Stack([small()], small_data("digits"))
+    large = Stack([small(**{"model.width": 1024})], small_data("digits"))
+    chosen = Stack([small(threads=3)], small_data("digits"))
     threads = []
     for made, workers in ((tiny, 1), (large, 1), (tiny, 1), (large, 2), (chosen, 2)):
         runtime.set_threads(made, workers)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers import Cli, make_config, record, small_data
+from tests.helpers import Cli, Quiet, make_config, record, small_data
 from trainer.config import Config
-from trainer.core.loop import Stack, train
+from trainer.core.loop import train
+from trainer.core.stack import Stack
 from trainer.judge import health
 from trainer.judge.health import Finding, NotFinite, first_not_finite, judge
-from trainer.record.recorder import Recorder
 
 DATA = torch.float32
 ILL: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [  # finding, choices, values, where
@@ -63,15 +63,15 @@ def short(*choices: str, **values: Any) -> Config:
     return make_config(*choices, **({"epochs": 10, **size, "record.pictures": False} | values))
 
 
-class Findings(Recorder):
+class Findings(Quiet):
     """Judges as a recorder does, and writes nothing of the end."""
 
     def leave(self, stack: Stack, leaving: dict[int, str]) -> None:
         self.flush(stack)
         for k in leaving:
-            member = stack.members[k]
-            bad = member.not_finite
-            self.found = judge(member.rows, member.start, member.config.flat(), bad)
+            member, run = stack.members[k], self.runs[k]
+            assert run is not None
+            self.found = judge(member.rows, member.start, member.config.flat(), run.not_finite)
 
 
 def findings(config: Config, folder: Path) -> list[Finding]:
@@ -81,14 +81,9 @@ def findings(config: Config, folder: Path) -> list[Finding]:
         if config.data.normalisation != "none" or config.data.name == "line"
         else raw_digits(),
     )
-    recorder = Findings(stack, [folder], Silent())
+    recorder = Findings(stack, [folder])
     train(stack, recorder)
     return recorder.found
-
-
-class Silent:
-    def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
-        pass
 
 
 @functools.cache
@@ -124,7 +119,7 @@ def test_a_layer_that_dies_is_named(layer: int, tmp_path: Path) -> None:
     stack = Stack([short(**{"model.depth": 3})], small_data("digits", DATA))
     with torch.no_grad():
         stack.parameters[f"layers.{layer}.bias"].fill_(-100)
-    recorder = Findings(stack, [tmp_path], Silent())
+    recorder = Findings(stack, [tmp_path])
     train(stack, recorder)
     (found,) = recorder.found
     assert (found.finding, found.where, found.step) == ("dead_units", f"layers.act{layer}", 0)
@@ -134,7 +129,7 @@ def test_a_layer_that_dies_is_named(layer: int, tmp_path: Path) -> None:
 def test_one_class_in_the_labels_and_in_the_predictions(tmp_path: Path) -> None:
     stack = Stack([short()], small_data("digits", DATA))
     stack.train_y_KN.fill_(3)
-    recorder = Findings(stack, [tmp_path], Silent())
+    recorder = Findings(stack, [tmp_path])
     train(stack, recorder)
     assert [(found.finding, found.where) for found in recorder.found] == [("one_class", "labels")]
     rows, start = sound()

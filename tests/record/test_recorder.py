@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,8 @@ from tests.helpers import make_config, record, rows, run, scalars, small_data, s
 from trainer import files
 from trainer.config import Config
 from trainer.core.data import Dataset
-from trainer.engine import background
 from trainer.judge import overfit
-from trainer.record.recorder import NO_HYPERPARAMETERS
+from trainer.record.provenance import NO_HYPERPARAMETERS
 
 FILES = ["checkpoints/best.pt", "checkpoints/last.pt", "metrics.csv", "summary.json", "trainer.log"]
 NAMES = [f"layers.{i}.{part}" for i in range(3) for part in ("weight", "bias")]
@@ -190,32 +188,6 @@ def test_each_member_leaves_the_directory_of_a_run_alone(tmp_path: Path) -> None
             assert a[key] == b[key], key
         assert (together[k] / "metrics.csv").read_text().count("\n") == len(rows(alone)) + 1
         assert weights(together[k])["config"] == weights(alone)["config"]
-
-
-@pytest.mark.skipif(not background.CAN_FORK, reason="for systems that fork")
-@pytest.mark.parametrize("idle", [1, 5])
-def test_helpers_leave_the_bits_of_a_process_alone(tmp_path: Path, idle: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    forks = []
-    fork = os.fork
-    monkeypatch.setattr(os, "fork", lambda: forks.append(1) or fork())
-    monkeypatch.setattr("trainer.record.recorder.FINISHED_BY_ONE", 1)
-    alone, helped = record(COMPANY, tmp_path / "alone"), record(COMPANY, tmp_path / "helped", idle=idle)
-    assert forks == [1]  # the last two members end together
-    for a, b in zip(alone, helped, strict=True):
-        assert sorted(path.name for path in a.rglob("*") if "tfevents" not in path.name) == sorted(
-            path.name for path in b.rglob("*") if "tfevents" not in path.name
-        )
-        for file in ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt"):
-            assert (a / file).read_bytes() == (b / file).read_bytes(), file
-        ours, theirs = scalars(a), scalars(b)
-        assert ours.keys() == theirs.keys()
-        assert all(ours[tag].values.tobytes() == theirs[tag].values.tobytes() for tag in ours)
-        assert summary(a)["test"] == summary(b)["test"]
-
-
-def test_few_members_are_sooner_finished_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fork", lambda: pytest.fail("forked"))
-    record([short(seed=1), short(seed=2), short(seed=3)], tmp_path, idle=2)
 
 
 class Watched(Dataset):

@@ -17,7 +17,8 @@ from tests.helpers import make_config
 from trainer.cli.overrides import CONF
 from trainer.config import Config
 from trainer.core import data
-from trainer.core.loop import Stack, train_step
+from trainer.core.loop import train_step
+from trainer.core.stack import Stack
 from trainer.trace import collect, differences, equations, facts, svg, text, tree
 from trainer.trace.__main__ import _compose, _rivals, main
 

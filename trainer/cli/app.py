@@ -24,8 +24,8 @@ from trainer.config import Config, ConfigError
 from trainer.engine import interrupts, lock
 
 if TYPE_CHECKING:
+    from trainer.engine.jobs import Job
     from trainer.engine.resume import run_plan
-    from trainer.engine.worker import Job
 
 
 # Rounds that a thread of OpenMP (libgomp) waits for the others before it sleeps. With its own 300,000, two runs at once
@@ -134,20 +134,20 @@ def train_one(
     prepare: called where there is something to train, before. Raises what its training raised.
     """
     from trainer.cli import display as terminal
-    from trainer.engine import worker  # torch comes with these: --help and --cfg start without it
+    from trainer.engine import pool  # torch comes with these: --help and --cfg start without it
 
     session, job = _session(config, directory)
     with terminal.Display() as display:
         for note in session.notes:
             print(f"note: {note}")
-        if job.before:
+        if job.finished_earlier:
             assert job.summary is not None
             print(f"{directory}: done before; nothing is trained")
             display.summary(job.summary, directory)
             return job.objective
         session.commit()
         prepare()
-        worker.train_jobs([job], 1, display, stop, session.parts)
+        pool.train_stacks(session.stacks, 0, display, stop)
     if job.error is not None:
         raise job.error
     return job.objective
@@ -155,12 +155,12 @@ def train_one(
 
 def _session(config: Config, directory: Path) -> tuple[run_plan.Session, Job]:
     """A single run and what is there of it. Raises ConfigError where that is something else."""
-    from trainer.engine import worker
+    from trainer.engine import jobs
     from trainer.engine.resume import run_plan
 
     session = run_plan.Session(directory, hydra_plugins.asked.overrides)
     session.places([config], ["."])
-    job = worker.Job(0, directory, config=config)
+    job = jobs.Job(0, directory, config=config)
     session.plan([job], 1)
     return session, job
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trainer.engine.progress import TICK_S, News, loss_of
+from trainer.engine.progress import TICK_S, News
 from trainer.judge import health
-from trainer.record.recorder import epoch_line
+from trainer.record.run_files import epoch_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -109,9 +109,8 @@ class SweepDisplay:
         before = self.news.get(news.stack)
         self.steps += news.members * (news.step - (before.step if before and before.step < news.step else 0))
         self.news[news.stack] = news
-        if news.row is not None and (loss := loss_of(news.row, news.monitor)) < self.best[0]:
-            tag = news.monitor if news.monitor in news.row else "eval/train_loss"
-            self.best = (loss, f"best {tag.replace('/', ' ')} {news.row[tag]:.4f}")
+        if news.row is not None and news.loss < self.best[0]:
+            self.best = (news.loss, f"best {news.monitor.replace('/', ' ')} {news.row[news.monitor]:.4f}")
         now = time.perf_counter()
         if now - self.ticked > TICK_S:
             self.ticked = now

@@ -33,14 +33,14 @@ from trainer import config as cfg
 from trainer import files
 from trainer.cli import overrides as diagnose
 from trainer.config import Config, ConfigError, nearest
-from trainer.engine import background, interrupts, lock
+from trainer.engine import interrupts, lock
 
 Plugins.instance()  # executes the core plugins' modules anew, so a class of theirs can be derived from only after it
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 
 if TYPE_CHECKING:
+    from trainer.engine.jobs import Job
     from trainer.engine.resume import run_plan
-    from trainer.engine.worker import Job
 
 MODULE = "hydra_plugins.trainer_launcher"  # Hydra takes plugins from this namespace alone
 NUMBER_MARKER = 987654321
@@ -92,8 +92,8 @@ class GridSweeper(BasicSweeper):
 class StackLauncher(Launcher):
     """Trains the jobs of a batch together, in this process. max_members bounds a stack."""
 
-    def __init__(self, max_members: int) -> None:
-        self.max_members = max_members
+    def __init__(self, max_members: int, workers: int | None = None) -> None:
+        self.max_members, self.workers = max_members, workers
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra's sweepers."""
@@ -109,14 +109,14 @@ class StackLauncher(Launcher):
         folder = Path(str(self.config.hydra.sweep.dir))
         composer = Composer(self.hydra_context, self.config)
         numbered = list(enumerate(map(list, job_overrides), initial_job_idx))
-        compose = lambda: ([composer.attempt(*job) for job in numbered], composer.bases)  # noqa: E731
-        if "torch" not in sys.modules:
-            compose = background.start(compose)  # while torch is imported, which takes longer
+        from trainer.engine import pool, runtime
+
+        if self.workers != 0:
+            pool.warm_up()  # it imports torch, which takes longer than what follows here
+        attempts = [composer.attempt(*job) for job in numbered]
         from trainer.cli import display as terminal
-        from trainer.engine import worker
         from trainer.engine.resume import run_plan
 
-        attempts, composer.bases = compose()
         composed = [None if isinstance(attempt, ConfigError) else attempt for attempt in attempts]
         jobs = [_job(number, folder, o, attempt) for (number, o), attempt in zip(numbered, attempts, strict=True)]
         if asked.dry_run:
@@ -133,8 +133,11 @@ class StackLauncher(Launcher):
             finished.extend(jobs)
             with env_override(self.config.hydra.job.env_set), interrupts.caught() as ended_by:
                 self._call("on_job_start", jobs, composed)
-                with terminal.SweepDisplay([job for job in jobs if not job.before]) as display:
-                    worker.train_jobs(jobs, self.max_members, display, lambda: bool(ended_by), session.parts)
+                with terminal.SweepDisplay([job for job in jobs if not job.finished_earlier]) as display:
+                    workers = self.workers
+                    if workers is None:
+                        workers = runtime.workers([job.config for job in jobs if job.config is not None])
+                    pool.train_stacks(session.stacks, workers, display, lambda: bool(ended_by))
             returns = [_job_return(job) for job in jobs]
             self._call("on_job_end", jobs, composed, returns)
         return returns
@@ -357,7 +360,7 @@ class QuietJobReturn(JobReturn):
 
 def _job(number: int, folder: Path, overrides: list[str], attempt: Composed | ConfigError) -> Job:
     """A job with its checked configuration; a failed one where that could not be."""
-    from trainer.engine.worker import Job
+    from trainer.engine.jobs import Job
 
     job = Job(number, folder, list(filter_overrides(overrides)))
     config = attempt.config if isinstance(attempt, Composed) else attempt

@@ -17,7 +17,7 @@ from rich.table import Table
 from trainer import files
 from trainer.config import Surface
 from trainer.core.surfaces import PROBLEMS
-from trainer.engine.worker import Job, describe
+from trainer.engine.jobs import Job, describe, ranges
 from trainer.judge import health
 from trainer.record import trajectories
 
@@ -44,7 +44,7 @@ def close(jobs: Sequence[Job]) -> None:
         console.print(line, soft_wrap=True, highlight=False)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     done = sum(job.status == "completed" for job in jobs)
-    before = sum(job.before for job in jobs)
+    before = sum(job.finished_earlier for job in jobs)
     said = f", {before} of them before" if before else ""
     console.print(f"{done} of {len(jobs)} runs completed{said}", highlight=False)
     console.print(f"judged    python -m trainer.evaluate {shown}", soft_wrap=True, highlight=False)
@@ -93,17 +93,6 @@ def troubles(jobs: Sequence[Job]) -> list[str]:
         f"  ({' '.join(group[0].overrides)}{' ...' if len(group) > 1 else ''})"
         for reason, group in by_reason.items()
     ]
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """0, 1, 2, 5 -> '0-2, 5'."""
-    spans: list[list[int]] = []
-    for number in sorted(numbers):
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
 
 
 def row(job: Job) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What a look at a stack in evaluation mode records for health.py: activations layer by layer, predictions, inputs.
+"""Activation statistics of a stack in evaluation mode, layer by layer; predictions and inputs: what judge.health reads.
 
-A look takes the first LOOK_EXAMPLES training examples of each member, the same every epoch. It draws no random number
-and changes no tensor. Shapes: K member, B example, F unit of a layer (or channel), C class.
+They are taken of the first PROBE_EXAMPLES training examples of each member, the same every epoch. That draws no random
+number and changes no tensor. Shapes: K member, B example, F unit of a layer (or channel), C class.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.core.mlp import Mlp, Solo, Surface
+from trainer.core.networks import Network
+from trainer.core.user_module import UserModule
 
-LOOK_EXAMPLES = 128
+PROBE_EXAMPLES = 128
 FLAT_SLOPE = 0.05  # an activation is flat where its slope is below this share of its steepest
 _FLAT_TANH = (1 - FLAT_SLOPE) ** 0.5  # |tanh(z)| whose slope 1 - tanh^2 is FLAT_SLOPE
 _SATURATING: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {  # outputs in the flat part
@@ -31,20 +32,20 @@ _RECTIFYING: dict[type[nn.Module], float] = {  # inputs up to which the slope is
 SATURATED_EXAMPLES = 0.9  # a unit is saturated where it is flat on at least this share of the examples
 
 
-class Look:
-    """Statistics of every activation module, taken while it is attached: tag -> (K,).
+class ActivationStatistics:
+    """Statistics of every activation module, taken while attached: tag -> (K,).
 
     `activation_mean/<module>` over units and examples; `activation_spread/<module>`: the standard deviation over
     examples, root mean square over units; `dead_units/<module>` (ReLU, GELU, SiLU): share of units that are flat on
     every example; `saturated_units/<module>` (tanh, sigmoid): share of units that are flat on nearly every example.
     """
 
-    def __init__(self, network: Mlp | Surface | Solo) -> None:
-        self.alone = isinstance(network, Solo)
-        modules = (network.module if isinstance(network, Solo) else network).named_modules()
+    def __init__(self, network: Network) -> None:
+        self.alone = isinstance(network, UserModule)
+        modules = (network.module if isinstance(network, UserModule) else network).named_modules()
         self.modules = {name: m for name, m in modules if type(m) in {*_SATURATING, *_RECTIFYING}}
         self.found: dict[str, Tensor] = {}
-        self.tags: list[str] | None = None  # those of the first look: every row has the same columns
+        self.tags: list[str] | None = None  # those of the first time: every row has the same columns
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:

@@ -1,12 +1,11 @@
-"""What is measured, as pure functions: tensors in, a tensor with a leading member axis out. Nothing here syncs.
+"""Losses and accuracy as pure functions: tensors in, a tensor with a leading member axis out. Nothing here syncs.
 
-Shapes: K member, B example, C class (or O output), P parameter.
+Shapes: K member, B example, N example of a split, C class (or O output).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -38,7 +37,7 @@ def correct_KB(output_KBC: Tensor, target_KB: Tensor) -> Tensor:
     return output_KBC.transpose(1, 2).max(1).indices == target_KB
 
 
-def guessing(loss: Loss, target_KN: Tensor, classes: int | None) -> dict[str, Tensor]:
+def chance_level(loss: Loss, target_KN: Tensor, classes: int | None) -> dict[str, Tensor]:
     """What predictions that do not look at the input cost on these targets, (K,) each.
 
     guessing_loss: the best constant prediction. expected_loss: a network whose outputs are all zero, as a fresh one's
@@ -57,28 +56,3 @@ def guessing(loss: Loss, target_KN: Tensor, classes: int | None) -> dict[str, Te
         q_KC = (1 - loss.label_smoothing) * share_KC + loss.label_smoothing / classes
         costs = torch.special.entr(q_KC).sum(1), torch.full_like(q_KC[:, 0], math.log(classes))
     return {"guessing_loss": costs[0], "expected_loss": costs[1], "target_top_class": share_KC.amax(1)}
-
-
-def norms_PK(tensors: Sequence[Tensor | None], K: int) -> Tensor:
-    """The Euclidean norm of every tensor (K, ...) for every member; None has norm 0."""
-    like = next(tensor for tensor in tensors if tensor is not None)
-    return torch.stack(
-        [
-            like.new_zeros(K) if tensor is None else torch.linalg.vector_norm(tensor.reshape(K, -1), dim=1)
-            for tensor in tensors
-        ]
-    )
-
-
-def total_norm_K(norms: Tensor) -> Tensor:
-    """The norm of all parameters' gradients as one vector, from their single norms (P, K)."""
-    return torch.linalg.vector_norm(norms, dim=0)
-
-
-def clip_factor_K(total_K: Tensor, max_norm_K: Tensor) -> Tensor:
-    """The factor that shortens a gradient to its largest norm (Pascanu et al. 2013, algorithm 1); 1 where max is inf.
-
-    max / (norm + 1e-6), at most 1, as torch.nn.utils.clip_grad_norm_ has it.
-    """
-    factor = (max_norm_K / (total_K + 1e-6)).clamp(max=1)
-    return torch.where(max_norm_K.isinf(), 1, factor)

@@ -6,22 +6,17 @@ gives (K, B, O); its layers work on (K, F, B).
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import itertools
 import math
-import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from trainer import config as cfg
-from trainer.config import Activation, ConfigError, Init, stream_seed
-from trainer.core.surfaces import PROBLEMS
+from trainer.config import Activation, Init, stream_seed
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -194,7 +189,7 @@ class StackedDropout(nn.Module):
         return kept.to(x.dtype).mul_(self.scale)
 
 
-class _Stacked(nn.Module):
+class Stacked(nn.Module):
     """K members whose parameters and buffers all have a leading member axis, named as in the plain model."""
 
     def stacked_parameters(self) -> dict[str, nn.Parameter]:
@@ -210,13 +205,11 @@ class _Stacked(nn.Module):
         for name, value in self.state_dict().items():
             value[k].copy_(state[name])
 
-    def predictor(self, state: dict[str, Tensor], config: cfg.Config, sizes: tuple[int, int]) -> nn.Module:
-        """A member's plain model in evaluation mode with the weights of `state`: (B, I) -> (B, O)."""
-        assert not isinstance(config.model, cfg.CustomModel)
-        network = plain(config.model, *sizes)
-        network.load_state_dict(state)
+    def predictor(self, state: dict[str, Tensor], plain: nn.Module) -> nn.Module:
+        """Return the member's plain model, in evaluation mode, with the weights of `state`: (B, I) -> (B, O)."""
+        plain.load_state_dict(state)
         first = next(self.parameters())
-        return network.to(first.device, first.dtype).eval()
+        return plain.to(first.device, first.dtype).eval()
 
     def readings(self) -> dict[str, Tensor]:
         """What is to be recorded of every member after an epoch, by tag: (K,) each."""
@@ -233,10 +226,10 @@ class _Stacked(nn.Module):
                 module._buffers[name] = None if buffer is None else buffer[index]
 
 
-class Mlp(_Stacked):
+class Mlp(Stacked):
     """K multi-layer perceptrons of one shape: (K, B, I) -> (K, B, O).
 
-    Parameter names are those of the plain model that `plain` builds: layers.<i> is the i-th linear layer, whatever
+    Parameter names are those of the model that `plain_mlp` builds: layers.<i> is the i-th linear layer, whatever
     else stands between, layers.norm<i> the batch norm after it.
     """
 
@@ -251,7 +244,7 @@ class Mlp(_Stacked):
         """Raises AssertionError where the members' shapes differ."""
         super().__init__()
         first = configs[0]
-        assert all(shape_key(c) == shape_key(first) for c in configs), "members of a stack have one shape"
+        assert all(c.shape == first.shape for c in configs), "members of a stack have one shape"
         members = len(configs)
         keys = ("dropout", "input_dropout")
         self.noises = {
@@ -297,146 +290,8 @@ class Mlp(_Stacked):
             noise.select(members)
 
 
-class Surface(_Stacked):
-    """K points in the plane, each at a function's value there: whatever comes in (K, B, I), out goes f (K, B, 1)."""
-
-    def __init__(self, configs: Sequence[cfg.Surface]) -> None:
-        """Raises AssertionError where the members' functions differ."""
-        super().__init__()
-        self.function = configs[0].function
-        assert all(c.function == self.function for c in configs), "members of a stack have one function"
-        self.point = nn.Parameter(torch.tensor([c.start for c in configs]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(K, B, I) -> (K, B, 1)."""
-        value_K = PROBLEMS[self.function].value(self.point[:, 0], self.point[:, 1])
-        return value_K.view(-1, 1, 1).expand(-1, x.shape[1], 1)
-
-    def readings(self) -> dict[str, Tensor]:
-        """Where every member's point is."""
-        return {"point/x": self.point.detach()[:, 0], "point/y": self.point.detach()[:, 1]}
-
-
-class PlainSurface(nn.Module):
-    """One point in the plane: (B, I) -> (B, 1), the function's value there for every example."""
-
-    def __init__(self, config: cfg.Surface) -> None:
-        super().__init__()
-        self.value = PROBLEMS[config.function].value
-        self.point = nn.Parameter(torch.tensor(config.start))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.value(self.point[0], self.point[1]).expand(len(x), 1)
-
-
-class Solo(nn.Module):
-    """A stack of one: any module of the user's own, (1, B, I) -> (1, B, O).
-
-    Its parameters get the leading member axis, its buffers stay as they are; its forward sees a batch of examples in
-    their own shape, (B, *shape).
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        shape: tuple[int, ...],
-        out_features: int,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        """out_features: what the module must give for each example."""
-        super().__init__()
-        self.shape = shape
-        self.out_features = out_features
-        self.module = module.to(device)
-        stacked: dict[nn.Parameter, nn.Parameter] = {}  # one for one: parameters that are tied stay tied
-        for part in module.modules():
-            for name, parameter in part._parameters.items():
-                if parameter is not None:
-                    if parameter not in stacked:
-                        value = parameter.detach()[None].contiguous()
-                        stacked[parameter] = nn.Parameter(value, parameter.requires_grad)
-                    part._parameters[name] = stacked[parameter]
-
-    def forward(self, x: Tensor) -> Tensor:
-        parameters = {name: value[0] for name, value in self.module.named_parameters()}
-        return outputs(self.module, x[0].view(-1, *self.shape), self.out_features, parameters)[None]
-
-    def stacked_parameters(self) -> dict[str, nn.Parameter]:
-        """Every trainable parameter by the module's own name for it."""
-        return {name: value for name, value in self.module.named_parameters() if value.requires_grad}
-
-    def member_state(self, k: int) -> dict[str, Tensor]:
-        """The module's own state dict (copies, on the CPU)."""
-        parameters = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
-        state = self.module.state_dict()
-        return {n: (v[k] if n in parameters else v).detach().to("cpu", copy=True) for n, v in state.items()}
-
-    def load_member_state(self, k: int, state: dict[str, Tensor]) -> None:
-        """Put a state that member_state gave back into the module."""
-        parameters = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
-        for name, value in self.module.state_dict().items():
-            (value[k] if name in parameters else value).copy_(state[name])
-
-    def predictor(self, state: dict[str, Tensor], config: cfg.Config, sizes: tuple[int, int]) -> nn.Module:
-        """The module itself in evaluation mode with the weights of `state`: (B, I) -> (B, O). It keeps them."""
-        self.load_member_state(0, state)
-        return _Unstacked(self).eval()
-
-    def readings(self) -> dict[str, Tensor]:
-        """Nothing that we know of."""
-        return {}
-
-    def select(self, members: Sequence[int]) -> None:
-        """A stack of one keeps its member."""
-        assert list(members) == [0]
-
-
-def outputs(
-    module: nn.Module, examples: Tensor, out_features: int, parameters: dict[str, Tensor] | None = None
-) -> Tensor:
-    """What a module, or the module with these parameters instead of its own, gives for examples (B, ...): (B, O).
-
-    Raises ConfigError where it fails, or gives anything else.
-    """
-    name = type(module).__name__
-    try:
-        y = module(examples) if parameters is None else functional_call(module, parameters, (examples,))
-    except Exception as error:
-        hint = ""
-        if "more than 1 value per channel" in str(error):
-            hint = "; batch norm wants two examples a batch, try data.drop_last=true or another data.batch_size"
-        raise ConfigError(
-            [f"model._target_: {name} fails on inputs of shape {tuple(examples.shape)}: {_told(error)}{hint}"]
-        ) from error
-    if not isinstance(y, Tensor) or y.shape != (len(examples), out_features):
-        found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        what = f"a tensor ({len(examples)}, {out_features}): a row an example, a column a class or output"
-        raise ConfigError([f"model._target_: the output of {name} is {found}, expected {what}"])
-    return y
-
-
-class _Unstacked(nn.Module):
-    """A stack of one without its member axis: (B, I) -> (B, O)."""
-
-    def __init__(self, solo: Solo) -> None:
-        super().__init__()
-        self.solo = solo
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.solo(x[None])[0]
-
-
-def shape_key(config: cfg.Mlp | cfg.Surface) -> tuple[object, ...]:
-    """What two members must share to have one shape."""
-    if isinstance(config, cfg.Surface):
-        return (config.function,)
-    return tuple(config.widths), config.activation, config.batchnorm, config.batchnorm and config.batchnorm_position
-
-
-def plain(config: cfg.Mlp | cfg.Surface, in_features: int, out_features: int) -> nn.Module:
-    """The same network for one member out of torch.nn's own layers; it loads what member_state gives."""
-    if isinstance(config, cfg.Surface):
-        return PlainSurface(config)
+def plain_mlp(config: cfg.Mlp, in_features: int, out_features: int) -> nn.Module:
+    """Build one member's network out of torch.nn's own layers; it loads what `Stacked.member_state` gives."""
     rates = {"dropout": config.dropout, "input_dropout": config.input_dropout}
     layers = _layers(
         config,
@@ -448,61 +303,6 @@ def plain(config: cfg.Mlp | cfg.Surface, in_features: int, out_features: int) ->
         has_dropout={key: rate > 0 for key, rate in rates.items()},
     )
     return nn.Sequential(OrderedDict(layers=nn.Sequential(layers)))
-
-
-def custom(config: cfg.CustomModel, in_features: int, out_features: int, shape: tuple[int, ...], seed: int) -> Solo:
-    """The user's own module as a stack of one. Raises ConfigError where the class cannot be found or built."""
-    return Solo(build(config, in_features, out_features, seed), shape, out_features)
-
-
-def build(config: cfg.CustomModel, in_features: int, out_features: int, seed: int) -> nn.Module:
-    """The user's own module, initialised under the run's init stream; PyTorch's own generator then draws its dropout.
-
-    Raises ConfigError where the class cannot be found or built.
-    """
-    path, _, name = config._target_.rpartition(".")
-    expected = "expected module.Class, importable from this folder"
-    if not path:
-        raise ConfigError([f"model._target_: found {name}, {expected}, e.g. my_models.{name.capitalize()}"])
-    try:
-        target = getattr(importlib.import_module(path), name)
-    except Exception as error:
-        raise ConfigError([f"model._target_: cannot import {config._target_}: {_told(error)}; {expected}"]) from error
-    arguments = dict(config.arguments)
-    try:
-        known = inspect.signature(target).parameters
-    except (TypeError, ValueError):  # not callable, or written in C
-        known = {}
-    arguments |= {
-        key: value
-        for key, value in {"in_features": in_features, "out_features": out_features}.items()
-        if key in known and key not in arguments
-    }
-    torch.manual_seed(stream_seed(seed, "init"))
-    try:
-        module = target(**arguments)
-    except Exception as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise ConfigError([f"model: {config._target_}({given}) fails: {_told(error)}"]) from error
-    if not isinstance(module, nn.Module):
-        raise ConfigError(
-            [f"model._target_: {config._target_} gives {type(module).__name__}, expected torch.nn.Module"]
-        )
-    if not any(parameter.requires_grad for parameter in module.parameters()):
-        raise ConfigError([f"model._target_: {config._target_} has no parameters to train"])
-    torch.manual_seed(stream_seed(seed, "dropout"))
-    return module
-
-
-def _told(error: Exception) -> str:
-    """An error of the user's own code in one line, with the place in that code where there is one."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [
-        f for f in frames if f.filename != __file__ and "site-packages" not in f.filename and f.filename[0] != "<"
-    ]
-    theirs = [f for f in theirs if "importlib" not in f.filename]
-    place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
 
 def _layers(

@@ -1,4 +1,4 @@
-"""Real torch.optim classes over the members of a stack, and learning-rate schedules as pure functions of the step.
+"""Real torch.optim classes over the members of a stack.
 
 A stacked parameter is (K, ...). Consecutive members with equal optimizer and schedule share one leaf, the slice
 parameter[a:b]; each such span is a param group of its own, so members with different hyperparameters, or different
@@ -8,8 +8,7 @@ optimizer classes, train in one stack.
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,8 @@ import torch
 from torch import Tensor
 
 from trainer import config as cfg
-from trainer.config import ConfigError, Schedule, nearest
+from trainer.config import ConfigError, nearest
+from trainer.core.schedules import LrSchedule
 
 # The update of a weight depends on that weight's gradient alone: a slice of members is as good as one.
 ELEMENTWISE = {
@@ -28,42 +28,6 @@ ELEMENTWISE = {
 _add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 if not hasattr(_add_param_group, "__dynamo_disable"):
     _add_param_group.__dynamo_disable = _add_param_group  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True)
-class LrSchedule:
-    """The learning-rate factor of every step t, from 0. Equal ones give equal factors."""
-
-    schedule: Schedule
-    warmup_steps: int
-    drop_steps: int  # between two drops; 1 where there are none
-    total_steps: int  # of the cosine; 0 where the budget does not matter
-
-    def __call__(self, t: int) -> float:
-        if t < self.warmup_steps:
-            return (t + 1) / self.warmup_steps
-        if self.schedule.name == "cosine":
-            rest = max(1, self.total_steps - self.warmup_steps)
-            return (1 + math.cos(math.pi * (t - self.warmup_steps) / rest)) / 2
-        if self.schedule.name == "step":
-            assert self.schedule.gamma is not None
-            return self.schedule.gamma ** (t // self.drop_steps)
-        return 1.0
-
-
-def lr_schedule(schedule: Schedule, steps_per_epoch: int, total_steps: int) -> LrSchedule:
-    """The learning-rate factor of every step, from 0 to total_steps - 1.
-
-    warm-up: (t + 1) / W for the first W steps. cosine: (1 + cos(pi (t - W) / (T - W))) / 2 (Loshchilov and Hutter
-    2017, eq. 5, without restarts). step: gamma^floor(t / step_size), counted from the start of training; a step_size
-    is at least one optimizer step.
-    """
-    return LrSchedule(
-        schedule,
-        warmup_steps=round(schedule.warmup * steps_per_epoch),
-        drop_steps=max(1, round(schedule.step_size * steps_per_epoch)) if schedule.step_size is not None else 1,
-        total_steps=total_steps if schedule.name == "cosine" else 0,
-    )
 
 
 @dataclass
@@ -102,7 +66,7 @@ class MemberOptimizers:
                 continue
             self.spans.append(self._span(start, stop, optimizers))
             start = stop
-        self._steps = [(optimizer, inspect.unwrap(type(optimizer).step)) for optimizer in optimizers.values()]
+        self._steps = [(optimizer, _step_with_hooks(type(optimizer))) for optimizer in optimizers.values()]
 
     def _span(self, start: int, stop: int, optimizers: dict[type, torch.optim.Optimizer]) -> Span:
         config = self.configs[start]
@@ -156,8 +120,8 @@ class MemberOptimizers:
                     part = gradient[span.start : span.stop] if span.elementwise else gradient[span.start]
                 # the fused kernels read a gradient in the order of memory, whatever its strides
                 leaf.grad = part if part is None else part.contiguous()
-        for optimizer, bare_step in self._steps:
-            bare_step(optimizer)  # what .step() calls inside its hooks for profilers and torch.compile
+        for optimizer, step_with_hooks in self._steps:
+            step_with_hooks(optimizer)
 
     def member_state(self, k: int) -> dict[str, dict[str, Any]]:
         """Member k's optimizer state by parameter name, as if it had trained alone (copies, on the CPU)."""
@@ -182,6 +146,11 @@ class MemberOptimizers:
         chosen = MemberOptimizers(parameters, [self.configs[k] for k in members], [self.schedules[k] for k in members])
         chosen.load_member_states([self.member_state(k) for k in members])
         return chosen
+
+
+def _step_with_hooks(cls: type[torch.optim.Optimizer]) -> Callable[[torch.optim.Optimizer], object]:
+    """What `.step()` does, registered step hooks included, without its detour through torch.compile (see above)."""
+    return torch.optim.Optimizer.profile_hook_step(inspect.unwrap(cls.step))
 
 
 def _of_member(span: Span, leaf: Tensor, value: Any, k: int) -> Any:

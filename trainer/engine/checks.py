@@ -19,23 +19,25 @@ from trainer.core.loop import Stack, train_step
 from trainer.judge.health import Finding
 
 ONE_BATCH_STEPS = 500
-FITTED = 0.1  # of the loss of guessing this batch
+FITTED = 0.1  # of the chance-level loss of this batch
 GRADIENT_EXAMPLES = 16
 
 
-def check(stack: Stack) -> None:
-    """Run the checks that members' configurations ask for; what they find becomes part of each member's findings.
+def check(stack: Stack) -> list[list[Finding]]:
+    """Run the checks that members' configurations ask for; return what they found of each member.
 
     Raises ConfigError where a network cannot be checked: in float64 it fails, or its loss is not the same twice.
     """
+    findings: list[list[Finding]] = [[] for _ in stack.members]
     members = [member for member in stack.members if member.config.check.one_batch]
     with torch.random.fork_rng():  # a module of the user's own draws from the global stream
         if members:
             for member, finding in zip(members, one_batch([m.config for m in members], stack.dataset), strict=True):
-                member.findings += [finding] if finding else []
+                findings[member.index] += [finding] if finding else []
         for member in stack.members:
             if member.config.check.gradients:
-                member.findings += wrong_gradients(member.config, stack.dataset)
+                findings[member.index] += wrong_gradients(member.config, stack.dataset)
+    return findings
 
 
 def one_batch(configs: list[Config], dataset: Dataset) -> list[Finding | None]:
@@ -44,23 +46,23 @@ def one_batch(configs: list[Config], dataset: Dataset) -> list[Finding | None]:
     rows_KN, target_KN = stack.next_order()
     batch = stack.batches[0]
     target_KB = target_KN[:, batch]
-    guessing_K = losses.guessing(stack.loss, target_KB, stack.classes)["guessing_loss"]
+    chance_K = losses.chance_level(stack.loss, target_KB, stack.classes)["guessing_loss"]
     floor = _smoothing_floor(configs[0], stack)
     lowest_K = torch.full((len(configs),), torch.inf)
     for _ in range(ONE_BATCH_STEPS):
         measured_MK = train_step(stack, rows_KN, target_KN, [batch], measure=True)
         assert measured_MK is not None
         lowest_K = torch.fmin(lowest_K, measured_MK[0].cpu() - floor)
-        if (lowest_K <= FITTED * guessing_K.cpu()).all():
+        if (lowest_K <= FITTED * chance_K.cpu()).all():
             break
     out: list[Finding | None] = []
-    for lowest, guessing in zip(lowest_K.tolist(), guessing_K.tolist(), strict=True):
+    for lowest, chance in zip(lowest_K.tolist(), chance_K.tolist(), strict=True):
         said = (
             f"in {ONE_BATCH_STEPS} steps on a batch of {target_KB.shape[1]} examples the loss fell to {lowest:.3g} "
-            f"only; guessing costs {guessing:.3g}"
+            f"only; guessing costs {chance:.3g}"
         )
-        evidence = {"lowest_loss": lowest, "guessing": guessing, "steps": ONE_BATCH_STEPS}
-        failed = not lowest <= FITTED * guessing and guessing > 0
+        evidence = {"lowest_loss": lowest, "guessing": chance, "steps": ONE_BATCH_STEPS}
+        failed = not lowest <= FITTED * chance and chance > 0
         out.append(Finding("one_batch", "first batch", 0, said, evidence) if failed else None)
     return out
 

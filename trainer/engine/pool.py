@@ -1,34 +1,39 @@
-"""Stacks in processes of their own, one a core: in threads of one process they would wait for Python's lock.
+"""Trains stacks side by side, each in a worker process: in threads of one process they would wait for Python's lock.
 
-A stack is a work item: configurations in, run directories out. A process that dies takes no other stack with it.
+Workers are forked by a server that has imported what they need and computed nothing. The command's own process is never
+forked: a team of OpenMP threads, which any library call may have started, does not survive it, and a child that waits
+for such a thread waits for ever. A process that dies takes no other stack with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from trainer.engine import background, runtime
+from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News, Reporter
-from trainer.record import recorder
+from trainer.record import run_files
 
-if TYPE_CHECKING:
-    from trainer.engine.worker import Job, Part
-
-TrainStack = Callable[..., None]  # (part, reporter, stop, done)
 WAIT_S = 0.1  # between two looks at `stop`
+START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
-class Shared(ctypes.Structure):
-    """What all processes see."""
+class Display(Protocol):
+    """Who is told as it happens."""
 
-    _fields_ = [("stopping", ctypes.c_bool), ("idle", ctypes.c_int)]  # idle: workers without a stack that may help
+    def tell(self, news: News) -> None: ...
+
+    def done(self, jobs: Sequence[Job]) -> None: ...
 
 
 @dataclass
@@ -37,110 +42,134 @@ class Worker:
 
     process: Any
     connection: Connection
-    part: Part | None = None  # the stack it trains; None: idle
+    item: StackJob | None = None  # the stack it trains; None: idle
     number: int = -1
 
+    def end(self) -> None:
+        """Kill the process; nothing of a stack it trains is lost but the time since its checkpoint."""
+        self.connection.close()
+        self.process.kill()
+        self.process.join()
 
-def train_stacks(
-    parts: Sequence[Part],
-    workers: int,
-    train_stack: TrainStack,
-    tell: Callable[[News], object],
-    done: Callable[[Sequence[Job]], object],
-    stop: Callable[[], bool],
-) -> None:
-    """Train every stack, in as many processes as workers; what comes of a job is put into it.
 
-    A stack whose process died (out of memory, most likely) begins again in halves; a job that was alone fails.
+def warm_up() -> None:
+    """Begin to import what workers need, in the process they will be forked from."""
+    if START_METHOD == "forkserver":
+        multiprocessing.set_forkserver_preload(["trainer.engine.worker"])
+        with contextlib.suppress(OSError):  # no process can be started: `_start` will say so
+            forkserver.ensure_running()
+
+
+def train_stacks(stacks: Sequence[StackJob], workers: int, display: Display, stop: Callable[[], bool]) -> None:
+    """Train every stack, at most `workers` of them at once, each in a process of its own; with 0 workers in this one.
+
+    What comes of a job is put into it. A stack whose process was killed goes on from its checkpoint; if that is killed
+    too (out of memory, most likely) it begins again in halves, and a job that was alone fails.
     """
-    method = _start_method(parts)
-    context: Any = multiprocessing.get_context(method)
-    shared = context.RawValue(Shared)
-    waiting = list(enumerate(parts))
-    pool = [_start(context, train_stack, shared) for _ in range(min(workers, len(parts)))]
+    waiting = list(enumerate(stacks))
+    if workers and waiting:
+        _train_in_workers(waiting, workers, display, stop)
+    if waiting and not stop():
+        from trainer.engine.worker import train_stack
+
+        for number, item in waiting:
+            train_stack(item, Reporter(number, display.tell), stop, display.done)
+    for job in (job for item in stacks for job in item.waiting):
+        job.interrupt()
+
+
+def _train_in_workers(
+    waiting: list[tuple[int, StackJob]], workers: int, display: Display, stop: Callable[[], bool]
+) -> None:
+    """Train numbered stacks in worker processes; those that no process could be started for stay in `waiting`."""
+    context: Any = multiprocessing.get_context(START_METHOD)
+    stopping = context.RawValue(ctypes.c_bool)
+    pool: list[Worker] = []
+    missing = min(workers, len(waiting))
     try:
         while True:
+            while missing and waiting and not stopping.value:
+                if (started := _start(context, stopping)) is None:
+                    break
+                pool.append(started)
+                missing -= 1
             for worker in pool:
-                if worker.part is None and waiting and not shared.stopping:
-                    worker.number, worker.part = waiting.pop(0)
-                    worker.connection.send((worker.number, worker.part))
-            busy = {worker.connection: worker for worker in pool if worker.part is not None}
-            shared.idle = len(pool) - len(busy) if method == "fork" else 0
+                if worker.item is None and waiting and not stopping.value:
+                    worker.number, worker.item = waiting.pop(0)
+                    worker.connection.send((worker.number, worker.item))
+            busy = {worker.connection: worker for worker in pool if worker.item is not None}
             if not busy:
                 return
             for connection in wait(list(busy), WAIT_S):
                 worker = busy[connection]  # type: ignore[index]
-                assert worker.part is not None
+                assert worker.item is not None
                 try:
                     news = worker.connection.recv()
                 except (EOFError, OSError):
-                    waiting[:0] = [(worker.number, half) for half in _halves(worker, worker.part, done)]
-                    pool[pool.index(worker)] = _start(context, train_stack, shared)
+                    waiting[:0] = [(worker.number, item) for item in _after_death(worker, worker.item, display.done)]
+                    pool.remove(worker)
+                    missing += 1
                     continue
                 if isinstance(news, News):
-                    tell(news)
-                elif news is None:
-                    worker.part = None
+                    display.tell(news)
+                elif news is not None:
+                    display.done(_take(worker.item.jobs, news))
+                elif worker.item.runs_user_code:  # what that may have left in the process harms no other
+                    worker.end()
+                    pool.remove(worker)
+                    missing += 1
                 else:
-                    done(_take(worker.part.jobs, news))
-            shared.stopping = stop()
+                    worker.item = None
+            stopping.value = stop()
     finally:
         for worker in pool:
-            worker.connection.close()
-            worker.process.kill()
-        for worker in pool:
-            worker.process.join()
+            worker.end()
 
 
-def _start_method(parts: Sequence[Part]) -> str:
-    """fork: nothing is imported anew. Not where a child opens a team of OpenMP threads, nor outside of Linux.
-
-    A stack that was planned alone may have a team, and keeps it: the number of threads is part of its bits.
-    """
-    threads = [
-        job.config.threads or (1 if part.workers > 1 else runtime.PYTORCH_THREADS)
-        for part in parts
-        for job in part.jobs
-        if job.config is not None
-    ]
-    teams = max(threads, default=1) > 1
-    return "fork" if background.CAN_FORK and not teams else "spawn"
-
-
-def _start(context: Any, train_stack: TrainStack, shared: Any) -> Worker:
+def _start(context: Any, stopping: Any) -> Worker | None:
+    """Return a new worker; None, and a note, where no process can be started (a limit on their number, say)."""
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, train_stack, shared, os.getpid()), daemon=True)
-    process.start()
-    theirs.close()  # so that we see the end of the pipe when the process dies
+    process = context.Process(target=_serve, args=(theirs, stopping, dict(os.environ)), daemon=True)
+    try:
+        process.start()
+    except (OSError, EOFError) as error:
+        ours.close()
+        why = error.strerror if isinstance(error, OSError) else "the server that forks them has ended"
+        print(f"note: no worker process could be started ({why}); fewer stacks train side by side", file=sys.stderr)
+        return None
+    finally:
+        theirs.close()  # so that we see the end of the pipe when the process dies
     return Worker(process, ours)
 
 
-def _serve(connection: Connection, train_stack: TrainStack, shared: Any, parent: int) -> None:
-    """A worker's life: stacks come, news and ends of jobs go. parent: asked here, it might be another already."""
+def _serve(connection: Connection, stopping: Any, environment: dict[str, str]) -> None:
+    """Live as a worker: stacks come, news and ends of jobs go."""
+    from trainer.engine.worker import train_stack
+
     for number in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes; the first one decides
         signal.signal(number, signal.SIG_IGN)
+    os.environ.clear()
+    os.environ.update(environment)  # the server's is that of the command's first moment
+    parent = os.getppid()
 
     def stop() -> bool:
-        if os.getppid() != parent:  # killed: nobody is left to work for
+        if os.getppid() != parent:  # the server ends with the command: nobody is left to work for
             os._exit(1)
-        return shared.stopping
+        return stopping.value
 
-    def receive() -> tuple[int, Part]:
-        while not connection.poll(WAIT_S):  # the pipe of a killed parent has no end where siblings hold it open
+    def receive() -> tuple[int, StackJob]:
+        while not connection.poll(WAIT_S):
             stop()
         return connection.recv()
 
     def done(jobs: Sequence[Job]) -> None:
-        ends = [(job.number, job.status, job.summary, job.objective, background.portable(job.error)) for job in jobs]
-        connection.send(ends)
+        connection.send([(job.number, job.status, job.summary, job.objective, portable(job.error)) for job in jobs])
 
-    try:
+    with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            number, part = receive()
-            train_stack(part, Reporter(number, connection.send, lambda: shared.idle), stop, done)
+            number, item = receive()
+            train_stack(item, Reporter(number, connection.send), stop, done)
             connection.send(None)
-    except (EOFError, BrokenPipeError):
-        os._exit(0)  # not by way of the buffers and handlers that came with the fork
 
 
 def _take(jobs: Sequence[Job], ends: Sequence[tuple[Any, ...]]) -> list[Job]:
@@ -154,17 +183,34 @@ def _take(jobs: Sequence[Job], ends: Sequence[tuple[Any, ...]]) -> list[Job]:
     return taken
 
 
-def _halves(worker: Worker, part: Part, done: Callable[[Sequence[Job]], object]) -> list[Part]:
-    """What a dead process has left to do; a job it trained alone fails."""
+def _after_death(worker: Worker, item: StackJob, done: Callable[[Sequence[Job]], object]) -> list[StackJob]:
+    """Return what is left to train of a stack whose process died; a job that was alone fails.
+
+    A process that was killed may have been in somebody's way, or was one too many for the memory: the stack goes on
+    from its checkpoint once, then in halves.
+    """
     worker.process.join()
     code = worker.process.exitcode
-    left = part.waiting
-    if len(part.jobs) == 1:
+    item.deaths += 1
+    if code == -signal.SIGKILL and item.deaths == 1:
+        return [item]
+    left = item.waiting
+    if len(item.jobs) == 1:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        left[0].fail(RuntimeError(f"the process that trained it {how}{'; out of memory?' if code == -9 else ''}"))
+        hint = "; out of memory?" if code == -signal.SIGKILL else ""
+        left[0].fail(RuntimeError(f"the process that trained it {how}{hint}"))
         done(left)
         return []
     for job in left:
-        recorder.discard(job.directory)
-    part.store.halve()
-    return [half for half in part.halves() if half.waiting]
+        run_files.discard(job.directory)
+    item.checkpoints.halve()
+    return [half for half in item.halves() if half.waiting]
+
+
+def portable(error: Exception | None) -> Exception | None:
+    """Return an error that survives the way to another process: some cannot be made again from their arguments."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

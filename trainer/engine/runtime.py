@@ -1,19 +1,26 @@
-"""What a process sets up before it trains: device, threads, determinism, memory."""
+"""What a process sets up before it trains: device, threads, determinism; and what the machine has: cores, memory."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
+import math
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from trainer.config import Config, ConfigError
+from trainer.engine import cgroup
 
-from trainer.config import Config, ConfigError, CustomModel
-from trainer.core.loop import Stack
+if TYPE_CHECKING:
+    import torch
 
-PYTORCH_THREADS = torch.get_num_threads()  # its own choice, before any of ours
+    from trainer.core.stack import Stack
+
 SMALL_STEP_FLOPS = 5e7  # below it a second thread costs more than it brings, and far more on a busy machine
+GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA's, AMD's and Windows' drivers under Linux
 
 
 def keep_freed_memory() -> None:
@@ -31,12 +38,15 @@ def keep_freed_memory() -> None:
 
 
 def set_up(config: Config) -> torch.device:
-    """The device to train on, determinism set. Raises ConfigError where there is no such device."""
+    """Return the device to train on, determinism set. Raises ConfigError where there is no such device."""
+    import torch
+
     keep_freed_memory()
+    pytorch_threads()
     name = config.device
     if config.device == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        name = "cuda" if has_cuda() else "cpu"
+    available = {"cpu": True, "cuda": has_cuda(), "mps": torch.backends.mps.is_available()}
     if not available[name]:
         raise ConfigError([f"device: found {name}, but PyTorch sees no such device here; try device=cpu"])
     if name != "cpu":  # what we run on a CPU is deterministic anyway, and this call imports all of torch.compile
@@ -46,33 +56,64 @@ def set_up(config: Config) -> torch.device:
     return torch.device(name)
 
 
+@functools.cache
+def has_cuda() -> bool:
+    """Whether PyTorch sees a GPU.
+
+    It is imported to be asked only where there may be one: the command of a sweep starts sooner without.
+    """
+    if sys.platform == "linux" and not any(os.path.exists(path) for path in GPU_FILES):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def workers(configs: Sequence[Config]) -> int:
-    """How many stacks to train at once: one a core; one alone on a GPU, or where modules share PyTorch's own stream."""
-    on_cpu = all(c.device == "cpu" or (c.device == "auto" and not torch.cuda.is_available()) for c in configs)
-    if not on_cpu or any(isinstance(c.model, CustomModel) for c in configs):
+    """Return how many stacks to train at once: one per core; one alone on a GPU."""
+    on_cpu = all(c.device == "cpu" or (c.device == "auto" and not has_cuda()) for c in configs)
+    if not on_cpu:
         return 1
     threads = max((c.threads or 1 for c in configs), default=1)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // threads)
+    return max(1, cores() // threads)
 
 
-def set_threads(stack: Stack, workers: int) -> None:
-    """PyTorch's threads for a stack: as configured; else one where it has company or its step is small."""
+def cores() -> int:
+    """Return how many processors this process may keep busy, at least one."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, cgroup.cpu_quota())))
+
+
+def set_threads(stack: Stack, side_by_side: int) -> None:
+    """Set PyTorch's threads for a stack: as configured; else one where it has company or its step is small."""
+    import torch
+
     wanted = stack.members[0].config.threads
     weights = sum(p.numel() for p in stack.parameters.values())
-    step_flops = 6 * weights * stack.batch_size * stack.accumulate  # forward 2, backward 4 a weight and example
+    step_flops = 6 * weights * stack.batch_size * stack.accumulate  # forward 2, backward 4 per weight and example
     if wanted is not None:
         torch.set_num_threads(wanted)
     else:
-        torch.set_num_threads(1 if workers > 1 or step_flops < SMALL_STEP_FLOPS else PYTORCH_THREADS)
+        torch.set_num_threads(1 if side_by_side > 1 or step_flops < SMALL_STEP_FLOPS else pytorch_threads())
+
+
+@functools.cache
+def pytorch_threads() -> int:
+    """Return PyTorch's own choice, as it was before any of ours."""
+    import torch
+
+    return min(torch.get_num_threads(), cores())
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a new stack could take on a device; for a CPU what the system calls available."""
+    """Return the bytes that a new stack could take on a device; of a CPU, the least that system and container say."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        available = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
-        return 4 * 2**30  # not Linux: a modest guess
+        available = 4 * 2**30  # not Linux: a modest guess
+    return int(min(available, cgroup.free_memory()))

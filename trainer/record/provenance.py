@@ -1,4 +1,4 @@
-"""What makes a run the same run: its configuration, its data and the code that trained it."""
+"""What makes a run the same run: its configuration, the code that trained it, and what else it ran on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import functools
 import hashlib
 import importlib.util
 import json
+import platform
+import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +18,7 @@ from trainer.config import Config, CustomModel
 
 RESULTS = 1  # raised with every change of the golden values in tests/, and by nothing else: results then differ
 NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # keys that change nothing of what a run leaves
+NO_HYPERPARAMETERS = NO_RESULT | {"device", "threads", "deterministic", "record.every", "record.pictures"}
 
 
 def result_keys(config: Config) -> dict[str, Any]:
@@ -45,6 +48,33 @@ def code(config: Config) -> dict[str, Any]:
 def recorded_code(code: Mapping[str, Any]) -> dict[str, Any]:
     """The `code` of an earlier run in today's terms: before results had versions, a hash of our sources stood there."""
     return {"results": 1} | {key: value for key, value in code.items() if key != "trainer"}
+
+
+def hyperparameters(config: Config) -> tuple[Mapping[str, str | float | bool], str]:
+    """What TensorBoard's HParams table shows: the configuration without what should not change a result; its group."""
+    values = {
+        key: value if isinstance(value, str | bool | int | float) else "null" if value is None else str(value)
+        for key, value in config.flat().items()
+        if key not in NO_HYPERPARAMETERS
+    }
+    return values, _without_seed(config)
+
+
+def _without_seed(config: Config) -> str:
+    """A name for the runs that differ by seed alone."""
+    return files.digest({key: str(value) for key, value in config.flat().items() if key != "seed"})
+
+
+@functools.cache
+def environment() -> dict[str, Any]:
+    """Versions of what computes, and the commit of this code where it stands in a git checkout."""
+    here = Path(__file__).parents[1]
+    versions = {name: metadata.version(name) for name in ("torch", "numpy", "hydra-core", "tensorboard")}
+    commit = None
+    if (here.parent / ".git").exists():
+        command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    return {"versions": {"python": platform.python_version(), **versions}, "git_commit": commit}
 
 
 def changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:

@@ -18,10 +18,10 @@ from trainer import config as cfg
 from trainer.config import Config, ConfigError, CustomModel, Mlp
 from trainer.core import data as datasets
 from trainer.core import losses as metrics
-from trainer.core import mlp
-from trainer.core.loop import Stack
+from trainer.core import networks, norms, user_module
 from trainer.core.mlp import StackedDropout
 from trainer.core.optimizers import MemberOptimizers
+from trainer.core.stack import Stack
 
 Batch = tuple[Tensor, Tensor]  # examples (B, *shape), targets
 
@@ -89,7 +89,7 @@ class Subject:
     def output(self, x: Tensor) -> Tensor:
         """(B, *shape) -> (B, O). Raises ConfigError where a module of the user's own fails."""
         try:
-            return mlp.outputs(self.network, x, self.dataset.out_features)
+            return user_module.outputs(self.network, x, self.dataset.out_features)
         except ConfigError as error:
             hint = "; trace computes in float64, so tensors that forward makes want dtype=x.dtype"
             raise ConfigError([line + hint * ("dtype" in line) for line in error.problems]) from error
@@ -106,9 +106,9 @@ class Subject:
 
     def clip_factor(self, gradients: Sequence[Tensor | None]) -> tuple[float, float]:
         """(total norm, factor that clip_norm makes of it); 1 where nothing is clipped."""
-        norm = metrics.total_norm_K(metrics.norms_PK([None if g is None else g[None] for g in gradients], 1))
+        norm = norms.total_norm_K(norms.norms_PK([None if g is None else g[None] for g in gradients], 1))
         limit = self.config.clip_norm
-        factor = 1.0 if limit is None else metrics.clip_factor_K(norm, torch.full_like(norm, limit)).item()
+        factor = 1.0 if limit is None else norms.clip_factor_K(norm, torch.full_like(norm, limit)).item()
         return norm.item(), factor
 
 
@@ -117,9 +117,9 @@ def _plain(stack: Stack) -> nn.Module:
     config = stack.members[0].config
     sizes = (stack.dataset.in_features, stack.dataset.out_features)
     if isinstance(config.model, CustomModel):
-        network = mlp.build(config.model, *sizes, config.seed)
+        network = user_module.build(config.model, *sizes, config.seed)
         return network.to(torch.float64).train()
-    network = mlp.plain(config.model, *sizes)
+    network = networks.plain(config.model, *sizes)
     network.load_state_dict(stack.model.member_state(0))
     for name, layer in stack.model.named_modules():
         if isinstance(layer, StackedDropout):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from tests.helpers import make_config, record, run, small_data
 from trainer.config import Config, from_dict
 from trainer.core.data import load, split
-from trainer.core.loop import Stack, train_step
+from trainer.core.loop import train_step
+from trainer.core.stack import Stack
 
 
 def short(*choices: str, **values: Any) -> Config:

@@ -15,9 +15,10 @@ from scripts.faults import differing, results
 from tests.helpers import HEAD, Cli, environment, make_config, rows, scalars, summary
 from trainer import files
 from trainer.core import loop
+from trainer.core.stack import Stack
 from trainer.engine import progress
-from trainer.engine.resume.store import Store
-from trainer.record import provenance, recorder
+from trainer.engine.resume.checkpoint import Checkpoints, place
+from trainer.record import provenance, run_files
 
 TINY = "data.train_size=100 model.width=6 record.pictures=false"
 RUN = f"hydra.run.dir=run {TINY}"
@@ -28,8 +29,8 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Ctrl-C once, before the step after this one."""
     tick = progress.Reporter.tick
 
-    def ticking(self: progress.Reporter, stack: loop.Stack) -> None:
-        if stack.step == step:
+    def ticking(self: progress.Reporter, stack: Stack) -> None:
+        if stack.step == step - 1:
             monkeypatch.undo()
             os.kill(os.getpid(), signal.SIGINT)
         tick(self, stack)
@@ -138,7 +139,7 @@ def test_a_failed_run_runs_again(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
             raise RuntimeError("odd")
 
         patch.setattr(loop, "train_step", fail)
-        code, out, _ = cli(f"{SWEEP} seed=1,2 epochs=1")
+        code, out, _ = cli(f"{SWEEP} seed=1,2 epochs=1 hydra.launcher.workers=0")
         assert (code, "0 of 2 runs completed" in out) == (1, True)
     code, out, _ = cli("resume=sweep")
     assert (code, "2 of 2 runs completed" in out) == (0, True)
@@ -238,17 +239,18 @@ def test_a_run_of_an_older_version_is_not_run_over(cli: Cli) -> None:
 
 
 def test_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:
-    store = Store(tmp_path, "3")
-    assert list(store.load()) == []
+    store = Checkpoints(tmp_path, "3")
+    assert store.load([]) == (None, [])
     for step in (1, 2, 3):
-        store.save({"epoch": 0, "step": step})
-    assert [saved["step"] for saved in store.load()] == [3, 2]
-    assert store.place() == (0, 3)
+        store.save({"epoch": 0, "step": step, "records": {"runs": {}}})
+    saved, problems = store.load([])
+    assert (place(saved), problems) == ((0, 3), [])
     content = bytearray(store.paths[0].read_bytes())
     content[-1] ^= 1
     store.paths[0].write_bytes(content)
-    assert store.place() == (0, 2)
-    assert [saved["step"] for saved in store.load()] == [2]
+    saved, problems = store.load([])
+    assert place(saved) == (0, 2)
+    assert problems == [f"{store.paths[0]}: damaged; its checksum is of other bytes"]
     store.close()
     assert os.listdir(tmp_path) == []
 
@@ -257,14 +259,19 @@ def test_numbers_come_back_from_metrics_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     values = [7, 0.1, 1e-300, float("inf"), float("-inf"), float("nan"), -0.0, 3.0]
     path.write_text("a,b,c,d,e,f,g,h\n" + ",".join(map(repr, values)) + "\n")
-    (row,) = recorder.read_rows(path)
+    (row,) = run_files.read_rows(path)
     assert [(type(v), repr(v)) for v in row.values()] == [(type(v), repr(v)) for v in values]
 
 
 def test_checkpoints_by_epochs_and_by_the_minute(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     places: list[int] = []
-    save = Store.save
-    monkeypatch.setattr(Store, "save", lambda self, payload: (places.append(payload["step"]), save(self, payload)))
+    save = Checkpoints.save
+
+    def note(self: Checkpoints, payload: dict[str, Any]) -> None:
+        places.append(payload["step"])
+        save(self, payload)
+
+    monkeypatch.setattr(Checkpoints, "save", note)
     for line, expected in (("checkpoint.epochs=2", [4, 8]), ("checkpoint.minutes=0", None), ("", [])):
         places.clear()
         assert cli(f"hydra.run.dir={len(line)} {TINY} epochs=6 {line}")[0] == 0

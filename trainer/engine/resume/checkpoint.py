@@ -1,140 +1,183 @@
-"""Checkpoints: best.pt and last.pt of one run, and all that a stack in training needs to go on, bit for bit.
+"""Where a stack in training keeps what it needs to go on after a kill: its newest checkpoint, and the one before.
 
-All load with torch.load(..., weights_only=True) and hold no clock times: two runs of one command write equal best.pt
-and last.pt. A member's bits depend on who trains beside it (the same sums, in another order), so what goes on after a
-kill is the whole stack, each member in its place.
+A checkpoint is one file for all members: the checksum of all that follows, how far the stack has come in a line of
+JSON, then torch.save's bytes. The records of its runs are flushed first; their lengths and checksums stand in it.
 """
 
 from __future__ import annotations
 
-import io
-import sys
-from collections.abc import Sequence
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
+import google_crc32c
 
 from trainer import files
-from trainer.config import to_dict
-from trainer.core.loop import Best, Stack
-from trainer.judge.health import NotFinite
+from trainer.config import Checkpoint
+from trainer.files import Damaged
+
+if TYPE_CHECKING:
+    from trainer.core.stack import Stack
+    from trainer.record.recorder import Recorder
+
+LARGEST_SHARE = 0.02  # of the time that checkpoints by the minute may cost
+GUESSED_SPEED = 1e8  # bytes per second
 
 
-def save(stack: Stack, k: int, directory: Path) -> None:
-    """Write both checkpoints of member k below `directory`/checkpoints."""
-    folder = directory / "checkpoints"
-    folder.mkdir(exist_ok=True)
-    member = stack.members[k]
-    dataset = stack.dataset
-    common = {
-        "config": to_dict(member.config),
-        "input": {"shift": dataset.shift, "scale": dataset.scale, "shape": list(dataset.shape)},
-        "in_features": dataset.in_features,
-        "out_features": dataset.out_features,
-    }
-    best = member.best
-    if best is not None:
-        files.write(folder / "best.pt", to_bytes({"epoch": best.epoch, "model": best.state, **common}))
-    files.write(folder / "last.pt", to_bytes({**_place(stack), **member_state(stack, k), **common}))
+class Place(NamedTuple):
+    """How far a stack had come."""
+
+    epoch: int
+    step: int
 
 
-def stack_state(stack: Stack) -> dict[str, Any]:
-    """All that the members still in training need to go on; `restore` takes it."""
-    members = []
-    for k, member in enumerate(stack.members):
-        best = {} if member.best is None else {"best_model": member.best.state}
-        members.append({"index": member.index, **member_state(stack, k), **best})
-    return {**_place(stack), "members": members}
+@dataclass(frozen=True)
+class Checkpoints:
+    """The files of one stack below a folder; without a folder nothing is kept."""
+
+    folder: Path | None = None
+    name: str = "0"
+
+    @property
+    def paths(self) -> list[Path]:
+        """The newest checkpoint and the one before."""
+        stem = f"stack-{self.name}"
+        return [] if self.folder is None else [self.folder / f"{stem}.pt", self.folder / f"{stem}-before.pt"]
+
+    def save(self, payload: dict[str, Any]) -> None:
+        """Write a checkpoint; the newest becomes the one before. Raises OSError; a good one is there all the time."""
+        from trainer.core import state
+
+        if self.folder is None:
+            return
+        newest, before = self.paths
+        if newest.exists():
+            os.replace(newest, before)
+        content = state.to_bytes(payload)
+        head = json.dumps({"epoch": payload["epoch"], "step": payload["step"]}).encode() + b"\n"
+        crc = google_crc32c.extend(google_crc32c.value(head), content)
+        files.write(newest, b"%08x " % crc, head, content)
+
+    def load(self, directories: Sequence[Path]) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the newest checkpoint that is whole and whose records are, and what is wrong with newer ones.
+
+        directories: of the stack's runs, in order.
+        """
+        problems: list[str] = []
+        for path, content in self._whole(problems):
+            from trainer.core import state
+
+            payload = state.from_bytes(content)
+            try:
+                for index, written in payload["records"]["runs"].items():
+                    for record in written.values():
+                        if record["size"]:
+                            files.check(directories[index] / record["name"], record)
+            except Damaged as damage:
+                problems.append(f"{damage}; {path} cannot be continued without it")
+                continue
+            return payload, problems
+        return None, problems
+
+    def _whole(self, problems: list[str]) -> Iterator[tuple[Path, bytes]]:
+        """Yield the checkpoints that are whole, newest first, as torch.save's bytes; note the others."""
+        for path in self.paths:
+            try:
+                yield path, _read(path)[1]
+            except FileNotFoundError:
+                continue
+            except Damaged as damage:
+                problems.append(str(damage))
+
+    def remove_damaged(self) -> None:
+        """Remove checkpoints that are not whole, so that none ever takes a good one's place."""
+        for path in self.paths:
+            try:
+                _read(path)
+            except FileNotFoundError:
+                continue
+            except Damaged:
+                path.unlink()
+
+    @property
+    def is_halved(self) -> bool:
+        """Whether this stack had to be halved: its halves train in its place."""
+        return self.folder is not None and self._mark.exists()
+
+    @property
+    def _mark(self) -> Path:
+        assert self.folder is not None
+        return self.folder / f"stack-{self.name}.halved"
+
+    def halves(self) -> tuple[Checkpoints, Checkpoints]:
+        """Return where the halves are kept."""
+        return Checkpoints(self.folder, f"{self.name}.0"), Checkpoints(self.folder, f"{self.name}.1")
+
+    def halve(self) -> None:
+        """Remember that this stack was halved."""
+        if self.folder is not None:
+            self.close()
+            files.write(self._mark, "")
+
+    def close(self) -> None:
+        """Remove the stack's files: its runs are finished."""
+        for path in [*self.paths, *([self._mark] if self.folder else [])]:
+            path.unlink(missing_ok=True)
 
 
-def _place(stack: Stack) -> dict[str, Any]:
-    """How far the stack has come; epoch_step: steps done of the epoch that is not finished. looked: its Look's tags."""
-    place = {"epoch": stack.epoch, "step": stack.step, "epoch_step": stack.epoch_step}
-    return {**place, "looked": stack.look.tags}
+def place(payload: dict[str, Any] | None) -> Place | None:
+    """Return how far a checkpoint's stack had come."""
+    return None if payload is None else Place(payload["epoch"], payload["step"])
 
 
-def member_state(stack: Stack, k: int) -> dict[str, Any]:
-    """Member k's weights, optimizer, random streams and early stopping; not the weights of its best epoch."""
-    member = stack.members[k]
-    return {
-        "model": stack.model.member_state(k),
-        "optimizer": stack.optimizers.member_state(k),
-        "streams": streams(stack, k),
-        "waited": member.waited,
-        "overfit_for": member.overfit_for,
-        "order_hash": member.order_hash,
-        "start": member.start,
-        "not_finite": member.not_finite and [*member.not_finite],
-        "best": None if member.best is None else {"epoch": member.best.epoch, "value": member.best.value},
-    }
+def _read(path: Path) -> tuple[Place, bytes]:
+    """Return how far a checkpoint's stack had come, and torch.save's bytes. Raises Damaged where it is not whole."""
+    crc, _, rest = path.read_bytes().partition(b" ")
+    if crc != b"%08x" % google_crc32c.value(rest):
+        raise Damaged(f"{path}: damaged; its checksum is of other bytes")
+    head, _, content = rest.partition(b"\n")
+    return Place(**json.loads(head)), content
 
 
-def streams(stack: Stack, k: int) -> dict[str, Any]:
-    """Where member k's random streams stand; order: before the draw of the epoch that is not finished.
+class Checkpointer:
+    """Saves a stack in training now and then: every so many minutes or epochs, as configured.
 
-    The global ones serve modules of the user's own.
+    By the minute it saves less often where a checkpoint takes more than LARGEST_SHARE of the time between two.
     """
-    out: dict[str, Any] = {"order": stack.members[k].order.state}
-    noises = getattr(stack.model, "noises", None)
-    if noises is not None:
-        out["dropout"] = {key: noise.member_state(k) for key, noise in noises.items()}
-    else:
-        out["global"] = torch.get_rng_state()
-        if stack.device.type == "cuda":
-            out["cuda"] = torch.cuda.get_rng_state(stack.device)
-    return out
 
+    def __init__(
+        self, checkpoints: Checkpoints, knobs: Checkpoint, hashes: Sequence[str], stack: Stack, recorder: Recorder
+    ) -> None:
+        """hashes: what the checkpoint is recognised by, one for each member's configuration."""
+        self.checkpoints, self.knobs, self.hashes = checkpoints, knobs, list(hashes)
+        self.recorder = recorder
+        self.saved = time.perf_counter()
+        self.epoch = stack.epoch  # at the last checkpoint
+        weights = sum(parameter.nbytes for parameter in stack.parameters.values())
+        self.cost_s = 4 * weights / GUESSED_SPEED  # of the last one; before there is one: weights, two moments, best
 
-@torch.no_grad()
-def restore(stack: Stack, saved: dict[str, Any], rows: Sequence[list[dict[str, float]]]) -> None:
-    """Put a new stack of all its members where `stack_state` was taken. rows: of each member still in training."""
-    stack.select([state["index"] for state in saved["members"]])
-    stack.epoch, stack.step, stack.epoch_step = saved["epoch"], saved["step"], saved["epoch_step"]
-    stack.look.tags = saved["looked"]
-    stack.optimizers.load_member_states([state["optimizer"] for state in saved["members"]])
-    for key, noise in getattr(stack.model, "noises", {}).items():
-        noise.load_member_states([state["streams"]["dropout"][key] for state in saved["members"]])
-    for k, (member, state) in enumerate(zip(stack.members, saved["members"], strict=True)):
-        stack.model.load_member_state(k, state["model"])
-        member.order.resume(state["streams"]["order"])
-        member.waited, member.overfit_for = state["waited"], state["overfit_for"]
-        member.order_hash, member.rows = state["order_hash"], rows[k]
-        member.start = state["start"]
-        member.not_finite = state["not_finite"] and NotFinite(*state["not_finite"])
-        if state["best"] is not None:
-            best = state["best"]
-            member.best = Best(best["epoch"], best["value"], rows[k][best["epoch"] - 1], state["best_model"])
-        if "global" in state["streams"]:
-            torch.set_rng_state(state["streams"]["global"])
-        if "cuda" in state["streams"]:
-            torch.cuda.set_rng_state(state["streams"]["cuda"], stack.device)
+    def tick(self, stack: Stack) -> None:
+        """Save, if a checkpoint is due. Called between two steps."""
+        minutes, epochs = self.knobs.minutes, self.knobs.epochs
+        due = epochs is not None and stack.epoch >= self.epoch + epochs
+        if minutes is not None and not due:
+            due = time.perf_counter() - self.saved > max(60 * minutes, self.cost_s / LARGEST_SHARE)
+        if due:
+            self.save(stack)
 
+    def save(self, stack: Stack) -> None:
+        """Write a checkpoint of the stack between two steps."""
+        from trainer.core import state
 
-def to_bytes(payload: dict[str, Any]) -> bytes:
-    """What torch.load(weights_only=True) reads back."""
-    buffer = io.BytesIO()
-    torch.save(_plain(payload), buffer)
-    return buffer.getvalue()
-
-
-def from_bytes(content: bytes) -> dict[str, Any]:
-    """What to_bytes was given."""
-    return torch.load(io.BytesIO(content), weights_only=True)
-
-
-def _plain(value: Any) -> Any:
-    """What is saved as equal bytes where it is equal, wherever it came from.
-
-    Tensors own exactly what they show (torch.save writes a view's whole storage), and equal texts are one object
-    (pickle writes an object once).
-    """
-    if isinstance(value, Tensor):
-        owns = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
-        return value if owns else value.clone()
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return sys.intern(value) if isinstance(value, str) else value
+        if self.checkpoints.folder is None:
+            return
+        began = time.perf_counter()
+        payload = {"records": self.recorder.state(stack), "data_hash": stack.dataset.hash, "runs": self.hashes}
+        self.checkpoints.save(state.stack_state(stack) | payload)
+        self.saved, self.epoch = time.perf_counter(), stack.epoch
+        self.cost_s = self.saved - began
+        self.recorder.checkpoint_s += self.cost_s

@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from trainer import files
-from trainer.cli import sweep_table
 from trainer.config import Config, ConfigError
-from trainer.engine import worker
-from trainer.engine.resume import checkpoint
-from trainer.engine.resume.store import Store
-from trainer.engine.worker import Job, Part
+from trainer.engine import planning
+from trainer.engine.jobs import Job, StackJob, describe, ranges
+from trainer.engine.resume.checkpoint import Checkpoints, Place, place
 from trainer.files import Damaged
-from trainer.record import provenance, recorder, tensorboard
+from trainer.record import provenance
 
 FOLDER = ".resume"
-MOST_PROBLEMS = 10  # told in one message
+MAX_PROBLEMS = 10  # told in one message
 CHANGED = "choose another directory, or remove this one to train it again"
 
 
@@ -38,19 +36,20 @@ class Session:
         self.directory = directory
         self.command = list(command)
         self.notes: list[str] = []  # what a user should know: damages, what starts over
-        self.parts: list[Part] = []  # the stacks that are left to train
+        self.stacks: list[StackJob] = []  # those that are left to train
+        self._places: dict[str, Place | None] = {}  # name of a stack -> where it goes on
         self.runs: dict[str, dict[str, Any]] = {}  # name (the path below the directory) -> flat config, code
-        self.stacks: dict[str, dict[str, Any]] = {}  # name -> names of its runs, stacks trained side by side
+        self.planned: dict[str, dict[str, Any]] = {}  # name of a stack -> names of its runs, stacks side by side
         self._extended: dict[str, dict[str, Any]] = {}  # name of a run with more epochs -> its summary so far
         self._before: list[Callable[[], None]] = []  # to be written before the plan
-        self._after: list[Store] = []  # to be removed after it
+        self._after: list[Checkpoints] = []  # to be removed after it
         self.had_plan = (self.folder / "plan.json").exists()
         try:
             found = read_plan(directory)
         except Damaged as damage:
             self.notes.append(f"{damage}; stacks are planned anew")
             found = _recovered(directory)
-        self.runs, self.stacks = found["runs"], found["stacks"]
+        self.runs, self.planned = found["runs"], found["stacks"]
 
     @property
     def folder(self) -> Path:
@@ -149,17 +148,28 @@ class Session:
         for name, job in by_name.items():
             assert job.config is not None
             self.runs[name] = {"config": provenance.result_keys(job.config), "code": provenance.code(job.config)}
-        planned = {name for part in self.stacks.values() for name in part["runs"]}
+        planned = {name for entry in self.planned.values() for name in entry["runs"]}
         new = [job for name, job in by_name.items() if name not in planned]
-        stacks, workers = worker.plan_side_by_side(new, max_members)
+        stacks, side_by_side = planning.plan_side_by_side(new, max_members)
         for members in stacks:
-            self._add_stack([self.name(job) for job in members], workers)
-        for part, entry in self.stacks.items():
+            self._add_stack([self.name(job) for job in members], side_by_side)
+        for stack, entry in self.planned.items():
             members = [by_name[name] for name in entry["runs"] if name in by_name]
             if any(job.status == "waiting" for job in members):
                 problems += self._without_company(entry["runs"], by_name)
-                self.parts.append(Part(members, Store(self.folder, part), entry["workers"]))
+                self.stacks.append(StackJob(members, Checkpoints(self.folder, stack), entry["workers"]))
         _raise(problems)
+        for item in self.stacks:
+            self._inspect(item)
+
+    def _inspect(self, item: StackJob) -> None:
+        """Find out where a stack goes on; note which of its checkpoints and records are damaged."""
+        saved, damages = item.checkpoints.load([job.directory for job in item.jobs])
+        where = self._places[item.checkpoints.name] = place(saved)
+        then = f"goes on after epoch {where.epoch}, step {where.step}" if where else "starts from the beginning"
+        numbers = [job.number for job in item.waiting]
+        for damage in damages:
+            self.notes.append(f"{damage}; run{'s' * (len(numbers) > 1)} {ranges(numbers)} {then}")
 
     def _without_company(self, names: list[str], by_name: dict[str, Job]) -> list[str]:
         missing = [name for name in names if name not in by_name]
@@ -180,8 +190,11 @@ class Session:
             if trained_by != code:
                 changes = ", ".join(provenance.differences(trained_by, code))
                 self.notes.append(f"{job.directory}: its code has changed ({changes}); it starts from the beginning")
-                self._after += [Store(self.folder, part) for part, e in self.stacks.items() if name in e["runs"]]
+                stacks = [stack for stack, entry in self.planned.items() if name in entry["runs"]]
+                self._after += [Checkpoints(self.folder, stack) for stack in stacks]
             return []
+        from trainer.engine import worker  # torch: only to look at the data of a run that is done
+
         then = {"data": summary["provenance"]["data_hash"], **trained_by}
         now = {"data": worker.data_hash(job.config), **code}
         if then != now:
@@ -189,39 +202,40 @@ class Session:
             return [f"{job.directory}: was finished with other code or data: {changes}; {CHANGED}"]
         if name not in self._extended:
             job.finish(summary)
-            job.before = True
+            job.finished_earlier = True
         return []
 
     def _flatten(self) -> None:
         """Halves of stacks that had to be halved are stacks of their own."""
-        while halved := [part for part in self.stacks if Store(self.folder, part).is_halved]:
-            for part in halved:
-                entry, store = self.stacks.pop(part), Store(self.folder, part)
+        while halved := [stack for stack in self.planned if Checkpoints(self.folder, stack).is_halved]:
+            for stack in halved:
+                entry, checkpoints = self.planned.pop(stack), Checkpoints(self.folder, stack)
                 middle = len(entry["runs"]) // 2
-                for half, runs in zip(store.halves(), (entry["runs"][:middle], entry["runs"][middle:]), strict=True):
-                    self.stacks[half.name] = {**entry, "runs": runs}
-                self._after.append(store)
+                halves = (entry["runs"][:middle], entry["runs"][middle:])
+                for half, runs in zip(checkpoints.halves(), halves, strict=True):
+                    self.planned[half.name] = {**entry, "runs": runs}
+                self._after.append(checkpoints)
 
     def _extend(self, by_name: dict[str, Job]) -> None:
         """Move runs with more epochs into stacks of their own: those that ended together go on together."""
-        for part, entry in list(self.stacks.items()):
+        for stack, entry in list(self.planned.items()):
             groups: dict[tuple[object, ...], list[str]] = {}
             for name in entry["runs"]:
                 if name in self._extended:
                     summary = self._extended[name]
                     groups.setdefault((summary["steps"], summary["stopped_by"] == "budget"), []).append(name)
             for names in groups.values():
-                store = Store(self.folder, self._add_stack(names, entry["workers"]))
+                checkpoints = Checkpoints(self.folder, self._add_stack(names, entry["workers"]))
                 summaries = [self._extended[name] for name in names]
                 jobs = [by_name[name] for name in names]
-                self._before.append(lambda store=store, jobs=jobs, s=summaries: store.save(_continued(jobs, s)))
+                self._before.append(lambda c=checkpoints, jobs=jobs, s=summaries: c.save(_continued(jobs, s)))
             entry["runs"] = [name for name in entry["runs"] if name not in self._extended]
             if not entry["runs"]:
-                del self.stacks[part]
+                del self.planned[stack]
 
-    def _add_stack(self, names: list[str], workers: int) -> str:
-        number = str(1 + max((int(part.split(".")[0]) for part in self.stacks), default=-1))
-        self.stacks[number] = {"runs": names, "workers": workers}
+    def _add_stack(self, names: list[str], side_by_side: int) -> str:
+        number = str(1 + max((int(stack.split(".")[0]) for stack in self.planned), default=-1))
+        self.planned[number] = {"runs": names, "workers": side_by_side}
         return number
 
     def commit(self) -> None:
@@ -229,39 +243,39 @@ class Session:
         self.folder.mkdir(parents=True, exist_ok=True)
         for write in self._before:
             write()
-        plan = {"command": self.command, "runs": self.runs, "stacks": self.stacks}
+        plan = {"command": self.command, "runs": self.runs, "stacks": self.planned}
         files.write_sealed(self.folder / "plan.json", plan)
-        for store in self._after:
-            store.close()
+        for checkpoints in self._after:
+            checkpoints.close()
 
     def say(self, jobs: Sequence[Job]) -> None:
         """Print what a command would do."""
         waiting = [job for job in jobs if job.status == "waiting"]
-        done = [job.number for job in jobs if job.before]
+        done = [job.number for job in jobs if job.finished_earlier]
         for note in self.notes:
             print(f"note: {note}")
         for line in self.describe():
             print(line)
         for job in jobs:
             if job.status == "failed":
-                print(f"run {job.number} would fail: {worker.describe(job.error or Exception())}")
+                print(f"run {job.number} would fail: {describe(job.error or Exception())}")
         if done:
-            print(f"done before: run{'s' * (len(done) > 1)} {sweep_table.ranges(done)}")
-        print(f"{len(waiting)} of {len(jobs)} runs would train, in {len(self.parts)} stacks; nothing was written")
+            print(f"done before: run{'s' * (len(done) > 1)} {ranges(done)}")
+        print(f"{len(waiting)} of {len(jobs)} runs would train, in {len(self.stacks)} stacks; nothing was written")
 
     def describe(self) -> Iterator[str]:
         """A line for each stack that is left to train."""
-        for part in self.parts:
-            place = part.store.place()
-            extended = [self._extended[name] for job in part.jobs if (name := self.name(job)) in self._extended]
+        for item in self.stacks:
+            where = self._places[item.checkpoints.name]
+            extended = [self._extended[name] for job in item.jobs if (name := self.name(job)) in self._extended]
             if extended:
-                place = extended[0]["epochs"], extended[0]["steps"]
-            begin = f"from epoch {place[0]}, step {place[1]}" if place else "from the beginning"
-            waiting = [job.number for job in part.jobs if job.status == "waiting"]
-            done = len(part.jobs) - len(waiting)
+                where = Place(extended[0]["epochs"], extended[0]["steps"])
+            begin = f"from epoch {where.epoch}, step {where.step}" if where else "from the beginning"
+            waiting = [job.number for job in item.waiting]
+            done = len(item.jobs) - len(waiting)
             company = f", beside {done} done" if done else ""
-            runs = f"run{'s' * (len(waiting) > 1)} {sweep_table.ranges(waiting)}"
-            yield f"stack {part.store.name}: {runs} {begin}{company}"
+            runs = f"run{'s' * (len(waiting) > 1)} {ranges(waiting)}"
+            yield f"stack {item.checkpoints.name}: {runs} {begin}{company}"
 
 
 def read_plan(directory: Path) -> dict[str, Any]:
@@ -309,27 +323,32 @@ def _continued(jobs: Sequence[Job], summaries: Sequence[dict[str, Any]]) -> dict
 
     Their event files begin anew, with the new configuration for TensorBoard's HParams.
     """
-    members, runs, stopped = [], {}, {}
-    place: dict[str, Any] = {}
+    from trainer.core import state
+    from trainer.record import run_files, tensorboard
+
+    members, runs, stopped, not_finite = [], {}, {}, {}
+    at_end: dict[str, Any] = {}
     for index, (job, summary) in enumerate(zip(jobs, summaries, strict=True)):
         assert job.config is not None
         folder = job.directory / "checkpoints"
-        last, best = (checkpoint.from_bytes((folder / f"{name}.pt").read_bytes()) for name in ("last", "best"))
+        last, best = (state.from_bytes((folder / f"{name}.pt").read_bytes()) for name in ("last", "best"))
         members.append({"index": index, **last, "best_model": best["model"]})
-        place = {key: last[key] for key in ("epoch", "step", "epoch_step", "looked")}  # of all the same
-        runs[index] = {key: files.state(job.directory / name) for key, name in recorder.TEXTS.items()}
+        at_end = {key: last[key] for key in ("epoch", "step", "epoch_step", "looked")}  # of all the same
+        runs[index] = {key: files.state(job.directory / name) for key, name in run_files.TEXTS.items()}
         content = files.check(job.directory / summary["trained"]["name"], summary["trained"])
+        if summary.get("not_finite"):
+            not_finite[index] = summary["not_finite"]
         writer = tensorboard.EventWriter(job.directory)
-        files.write(writer.path, tensorboard.with_hparams(content, *recorder.hparams(job.config)))
+        files.write(writer.path, tensorboard.with_hparams(content, *provenance.hyperparameters(job.config)))
         runs[index]["events"] = files.state(writer.path)
         if summary["stopped_by"] != "budget":
             stopped[index] = summary["stopped_by"]
-    return place | {
+    return at_end | {
         "members": members,
         "stopped": stopped,
-        "records": {"runs": runs, "spent": {}},
+        "records": {"runs": runs, "not_finite": not_finite, "spent": {}},
         "data_hash": summaries[0]["provenance"]["data_hash"],
-        "runs": worker.hashes(jobs),
+        "runs": StackJob(list(jobs)).hashes,
     }
 
 
@@ -343,5 +362,5 @@ def _next_number(taken: set[str]) -> str:
 
 def _raise(problems: list[str]) -> None:
     if problems:
-        more = [f"and {len(problems) - MOST_PROBLEMS} more like these"] if len(problems) > MOST_PROBLEMS else []
-        raise ConfigError([*problems[:MOST_PROBLEMS], *more])
+        more = [f"and {len(problems) - MAX_PROBLEMS} more like these"] if len(problems) > MAX_PROBLEMS else []
+        raise ConfigError([*problems[:MAX_PROBLEMS], *more])

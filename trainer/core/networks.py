@@ -1,0 +1,49 @@
+"""Which network a configuration asks for: as a stack of K members, and as one member's plain model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from trainer import config as cfg
+from trainer.config import Config
+from trainer.core.data import Dataset
+from trainer.core.mlp import Mlp, plain_mlp
+from trainer.core.surfaces import PlainSurface, Surface
+from trainer.core.user_module import UserModule, build
+
+Network = Mlp | Surface | UserModule
+
+
+def stacked(configs: Sequence[Config], dataset: Dataset) -> Network:
+    """Build the network of a stack, on the data set's device and in its precision.
+
+    Raises ConfigError where a module of the user's own cannot be found or built.
+    """
+    first = configs[0].model
+    device = dataset.x.device
+    network: Network
+    if isinstance(first, cfg.CustomModel):
+        assert len(configs) == 1, "a module of the user's own trains alone"
+        module = build(first, dataset.in_features, dataset.out_features, configs[0].seed)
+        network = UserModule(module, dataset.shape, dataset.out_features)
+    elif isinstance(first, cfg.Surface):
+        network = Surface([c.model for c in configs if isinstance(c.model, cfg.Surface)])
+    else:
+        mlps = [c.model for c in configs if isinstance(c.model, cfg.Mlp)]
+        network = Mlp(mlps, [c.seed for c in configs], dataset.in_features, dataset.out_features, device)
+    return network.to(device, dataset.x.dtype)
+
+
+def plain(config: cfg.Mlp | cfg.Surface, in_features: int, out_features: int) -> nn.Module:
+    """Build one member's network in plain PyTorch; it loads the `model` of a checkpoint."""
+    return PlainSurface(config) if isinstance(config, cfg.Surface) else plain_mlp(config, in_features, out_features)
+
+
+def predictor(network: Network, state: dict[str, Tensor], config: Config, dataset: Dataset) -> nn.Module:
+    """Return a member's plain model in evaluation mode with the weights of `state`: (B, I) -> (B, O)."""
+    if isinstance(network, UserModule):
+        return network.predictor(state)
+    assert not isinstance(config.model, cfg.CustomModel)
+    return network.predictor(state, plain(config.model, dataset.in_features, dataset.out_features))

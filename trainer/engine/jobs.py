@@ -1,0 +1,116 @@
+"""Runs and stacks as work items: what is asked for, and what came of it. Stacks share nothing but files."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from trainer import files
+from trainer.config import Config, ConfigError, CustomModel
+from trainer.engine.resume.checkpoint import Checkpoints
+from trainer.record import provenance
+
+Status = Literal["waiting", "completed", "interrupted", "failed"]
+
+
+@dataclass(eq=False)
+class Job:
+    """One run asked for, and what came of it."""
+
+    number: int
+    directory: Path
+    overrides: list[str] = field(default_factory=list)
+    config: Config | None = None
+    status: Status = "waiting"
+    error: Exception | None = None
+    summary: dict[str, Any] | None = None
+    objective: float = float("nan")  # best monitored value, lower is better
+    finished_earlier: bool = False  # completed by an earlier command
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Take what its training came to."""
+        assert self.config is not None
+        self.status, self.summary = summary["status"], summary
+        self.objective = objective(self.config, summary)
+
+    def fail(self, error: Exception) -> None:
+        """Record why there is no result."""
+        self.error = error
+        self._end("failed", "error", describe(error))
+
+    def interrupt(self) -> None:
+        """Record that its training never began."""
+        self._end("interrupted", "interrupt", None)
+
+    def _end(self, status: Status, reason: str, error: str | None) -> None:
+        """Write a summary without numbers, if the run has a directory."""
+        self.status = status
+        self.summary = {"status": status, "stopped_by": reason, "error": error, "epochs": 0, "steps": 0}
+        if (self.directory / ".hydra").is_dir():
+            with contextlib.suppress(OSError):  # it may be what failed
+                files.write_sealed(self.directory / "summary.json", self.summary)
+
+
+@dataclass
+class StackJob:
+    """The jobs that train together as one stack; those among them that are done keep their places."""
+
+    jobs: list[Job]
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    side_by_side: int = 1  # stacks that were planned to train at the same time
+    deaths: int = 0  # of processes that trained it
+
+    def halves(self) -> list[StackJob]:
+        """Return both halves, as stacks of their own."""
+        middle = len(self.jobs) // 2
+        members = (self.jobs[:middle], self.jobs[middle:])
+        halves = zip(members, self.checkpoints.halves(), strict=True)
+        return [StackJob(jobs, checkpoints, self.side_by_side) for jobs, checkpoints in halves]
+
+    @property
+    def configs(self) -> list[Config]:
+        """The configurations of its jobs."""
+        return [job.config for job in self.jobs if job.config is not None]
+
+    @property
+    def runs_user_code(self) -> bool:
+        """Whether a network of the user's own trains in it."""
+        return any(isinstance(config.model, CustomModel) for config in self.configs)
+
+    @property
+    def waiting(self) -> list[Job]:
+        """The jobs that are not done."""
+        return [job for job in self.jobs if job.status == "waiting"]
+
+    @property
+    def hashes(self) -> list[str]:
+        """What each job's results follow from, for recognising a stack."""
+        return [provenance.config_hash(config) for config in self.configs]
+
+
+def objective(config: Config, summary: dict[str, Any]) -> float:
+    """Return the best monitored value of a run, lower is better; NaN without a validation split."""
+    loss = config.early_stopping.loss({key: float(value) for key, value in summary["best"].items()})
+    return math.nan if loss is None else loss if math.isfinite(loss) else math.inf
+
+
+def describe(error: BaseException) -> str:
+    """Return an error in one line: a user's mistake as it is, anything else with its type."""
+    if isinstance(error, ConfigError):
+        return "; ".join(error.problems)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """0, 1, 2, 5 -> '0-2, 5'."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)

@@ -1,0 +1,96 @@
+"""Which runs train together: jobs whose shapes agree form stacks, cut by cost so that all cores have work.
+
+A plan is kept in .resume/plan.json, since a member's bits depend on its company.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from trainer.config import Config, CustomModel, Mlp
+from trainer.engine import runtime
+from trainer.engine.jobs import Job
+
+MIN_MEMBERS = 8  # of a stack cut for another worker; two of these beat one of 16 on one core
+MAX_STACKS_PER_WORKER = 3  # of one size, trained one after the other
+EVEN_ENOUGH = 1.2  # load of the busiest worker, relative to the mean
+FEATURES = 64  # inputs and outputs assumed for comparing costs: only the data know the real ones
+
+
+def plan_side_by_side(jobs: Sequence[Job], max_members: int) -> tuple[list[list[Job]], int]:
+    """Return the stacks of all jobs that have a configuration, and how many of them train at once."""
+    ready = [job for job in jobs if job.config is not None]
+    workers = runtime.workers([job.config for job in ready if job.config is not None])
+    stacks = plan(ready, max_members, workers)
+    return stacks, max(1, min(workers, len(stacks)))
+
+
+def plan(jobs: Sequence[Job], max_members: int, workers: int = 1) -> list[list[Job]]:
+    """Return the stacks, costliest first: jobs with equal `stack_key`, at most max_members each.
+
+    They are cut further, while that leaves MIN_MEMBERS, until `workers` can share them out evenly. Inside a stack
+    members with equal optimizer and schedule stand together: each such span is one param group.
+    """
+    alike: dict[object, list[Job]] = {}
+    for job in jobs:
+        assert job.config is not None
+        alike.setdefault(stack_key(job.config) or job.number, []).append(job)
+    for members in alike.values():
+        members.sort(key=lambda job: f"{job.config.optimizer} {job.config.schedule}" if job.config else "")
+    stacks: list[list[Job]] = []
+    even = EVEN_ENOUGH * _cost(jobs) / workers
+    for stacks_per_worker in range(1, MAX_STACKS_PER_WORKER + 1):
+        wanted = even / stacks_per_worker
+        stacks = [stack for members in alike.values() for stack in _cut(members, wanted, max_members)]
+        stacks.sort(key=_cost, reverse=True)
+        if _longest(stacks, workers) <= even:
+            break
+    return stacks
+
+
+def _cut(jobs: list[Job], wanted: float, max_members: int) -> list[list[Job]]:
+    """Cut jobs into equal stacks of the wanted cost, or of MIN_MEMBERS where that is more; never above max_members."""
+    enough = min(math.ceil(_cost(jobs) / wanted), len(jobs) // MIN_MEMBERS)
+    stacks = max(enough, math.ceil(len(jobs) / max_members))
+    edges = [len(jobs) * i // stacks for i in range(stacks + 1)]
+    return [jobs[start:stop] for start, stop in itertools.pairwise(edges)]
+
+
+def _longest(stacks: Sequence[Sequence[Job]], workers: int) -> float:
+    """Return what the busiest worker trains, in cost, where each takes the next stack when it is idle."""
+    loads = [0.0] * workers
+    for stack in stacks:
+        loads[loads.index(min(loads))] += _cost(stack)
+    return max(loads)
+
+
+def _cost(jobs: Sequence[Job]) -> float:
+    """Return about how long jobs train in a stack, relative to others of the same data, in products with a weight."""
+    return sum(_cost_of(job.config) for job in jobs if job.config is not None)
+
+
+def _cost_of(config: Config) -> float:
+    network = config.model
+    if not isinstance(network, Mlp):
+        return 1.0
+    sizes = [FEATURES, *network.widths, FEATURES]
+    weights = sum(a * b for a, b in itertools.pairwise(sizes))
+    per_unit = 15 + 50 * network.batchnorm + 40 * (network.dropout > 0)  # activations are moved, not multiplied
+    return (config.steps or config.epochs) * (weights + per_unit * sum(network.widths))
+
+
+def stack_key(config: Config) -> tuple[object, ...] | None:
+    """Return what two runs must share to train in one stack; None for a run that trains alone.
+
+    Everything else may differ: optimizer, schedule, dropout rates, clipping, label noise, init, seed, early stopping,
+    epochs.
+    """
+    network = config.model
+    if isinstance(network, CustomModel):
+        return None
+    shared = (config.steps, config.accumulate, config.device, config.threads, config.deterministic)
+    data = replace(config.data, label_noise=0.0, shuffle=True)
+    return network.shape, data, config.loss, config.record.every, shared

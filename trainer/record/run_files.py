@@ -1,0 +1,121 @@
+"""The directory of one run: its growing files, and what of it is known by name.
+
+`metrics.csv` has one row per epoch, `trainer.log` one line per event, the event file everything that TensorBoard shows.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer import files
+from trainer.config import Config
+from trainer.files import Growing
+from trainer.judge.health import NotFinite
+from trainer.record.provenance import hyperparameters
+from trainer.record.tensorboard import EventWriter
+
+TEXTS = {"metrics": "metrics.csv", "log": "trainer.log"}
+WRITTEN = (*TEXTS, "events")  # the files of a run that grow
+Charts = Mapping[str, Mapping[str, Sequence[str]]]  # category -> title -> tags
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv as they were before they were written: numbers without a point are whole."""
+    if not path.exists():
+        return []
+    table = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    return [{tag: int(text) if text.isdecimal() else float(text) for tag, text in row.items()} for row in table]
+
+
+class RunFiles:
+    """The directory of one run: buffers, so that no file stays open between two flushes."""
+
+    def __init__(self, directory: Path, config: Config, charts: Charts, written: dict[str, Any] | None = None) -> None:
+        """written: the `state` that the files of a run which goes on are cut to. Raises Damaged where they cannot."""
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.began = time.time()
+        self.columns: list[str] = []
+        self.csv: list[str] = []
+        self.lines: list[str] = []
+        self.not_finite: NotFinite | None = None  # the first recorded step with NaN or infinity
+        if written is None:
+            discard(directory)
+            self.metrics, self.logged = (Growing(directory / name) for name in TEXTS.values())
+            self.events = EventWriter(directory, wall_time=self.began)
+            self.events.custom_scalars(charts)
+            self.events.hparams_start(*hyperparameters(config), self.began)
+            return
+        discard(directory, {state["name"] for state in written.values()})
+        self.metrics, self.logged, events = (Growing.cut(directory, written[key]) for key in WRITTEN)
+        self.events = EventWriter(directory, file=events)
+        self.rows = read_rows(self.metrics.path)
+        self.columns = list(self.rows[0]) if self.rows else []
+
+    def row(self, row: dict[str, float], now: float) -> None:
+        """One epoch: a line of metrics.csv, an event, a line of trainer.log."""
+        if not self.columns:
+            self.columns = list(row)
+            self.csv.append(",".join(self.columns))
+        self.csv.append(",".join(repr(row[column]) for column in self.columns))
+        own = ("epoch", "step", "lr", "grad_norm/")  # the last two are recorded with their steps
+        scalars = {tag: value for tag, value in row.items() if not tag.startswith(own)}
+        self.scalars(int(row["step"]), scalars, now)
+        self.log(epoch_line(row), now)
+
+    def scalars(self, step: int, values: dict[str, float], now: float) -> None:
+        """Some scalars of one step."""
+        self.events.scalars(list(values), np.array([step]), np.array([list(values.values())]), np.array([now]))
+
+    def log(self, line: str, now: float | None = None) -> None:
+        """A line of trainer.log, with its time."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
+        self.lines.append(f"{stamp} {line}")
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Where the files stand: name, size and checksum of each."""
+        return dict(zip(WRITTEN, (self.metrics.state, self.logged.state, self.events.file.state), strict=True))
+
+    def flush(self) -> None:
+        """Append everything said so far to the files: the small ones first, should the disk be full."""
+        for file, lines in ((self.metrics, self.csv), (self.logged, self.lines)):
+            if lines:
+                file.append(("\n".join(lines) + "\n").encode())
+                lines.clear()
+        self.events.flush()
+
+
+def discard(directory: Path, keep: Container[str] = ()) -> None:
+    """Remove what a run has written there, but for the files of these names."""
+    for name in ("events.out.tfevents.*", "metrics.csv", "trainer.log", "summary.json", "checkpoints/*.pt*"):
+        for path in directory.glob(name):
+            if path.name not in keep:
+                path.unlink()
+
+
+def epoch_line(row: dict[str, float]) -> str:
+    """An epoch in one plain line."""
+    parts = [f"epoch {int(row['epoch'])}", f"train loss {row['eval/train_loss']:.4f}"]
+    if "val/loss" in row:
+        parts.append(f"val loss {row['val/loss']:.4f}")
+    accuracy = row.get("val/accuracy", row.get("eval/train_accuracy"))
+    if accuracy is not None:
+        parts.append(f"{'val' if 'val/accuracy' in row else 'train'} accuracy {accuracy:.2%}")
+    return "  ".join(parts)
+
+
+def manifest(run: RunFiles) -> dict[str, Any]:
+    """Return size and checksum of each file of a run whose numbers somebody reads, by its path below the folder."""
+    out = {state["name"]: state for state in run.state.values()}
+    for name in ("checkpoints/best.pt", "checkpoints/last.pt", ".hydra/config.yaml"):
+        if (run.directory / name).exists():
+            out[name] = files.state(run.directory / name)
+    return {name: {"size": state["size"], "crc32c": state["crc32c"]} for name, state in out.items()}

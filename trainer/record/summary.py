@@ -1,0 +1,79 @@
+"""summary.json: what a run came to, as one dictionary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trainer import files
+from trainer.core.stack import Member, Stack
+from trainer.judge import overfit
+from trainer.judge.health import Finding, NotFinite
+from trainer.judge.overfit import Verdict
+from trainer.record import provenance
+from trainer.record.ground_truth import recovered
+
+
+def verdict(member: Member) -> Verdict:
+    """Judge a member's epochs so far."""
+    rows = member.rows
+
+    def column(tag: str) -> list[float] | None:
+        return [row[tag] for row in rows] if rows and tag in rows[0] else None
+
+    return overfit.judge(
+        column("eval/train_loss") or [],
+        column("val/loss"),
+        column("eval/train_accuracy"),
+        column("val/accuracy"),
+        [row["epoch"] for row in rows],
+        member.start.get("guessing_loss"),
+    )
+
+
+def summary(
+    stack: Stack,
+    member: Member,
+    reason: str,
+    test: dict[str, Any],
+    findings: list[Finding],
+    not_finite: NotFinite | None,
+    cost: dict[str, Any],
+) -> dict[str, Any]:
+    """Return everything a run's end is known by, but for the state of its files.
+
+    reason: why it ended. test: of the best and the last weights. cost: where the time went, in seconds.
+    """
+    rows, best = member.rows, member.best
+    shift, scale = stack.dataset.shift[0].item(), stack.dataset.scale[0].item()
+    return {
+        "status": "interrupted" if reason == "interrupt" else "completed",
+        "stopped_by": reason,
+        "error": None,
+        "epochs": stack.epoch,
+        "steps": stack.step,
+        "parameters": sum(p[0].numel() for p in stack.parameters.values()),
+        "final": rows[-1] if rows else {},
+        "best": best.row if best else {},
+        "test": test,
+        "recovered": recovered(member.config, best.state, shift, scale) if best else {},
+        "verdict": verdict(member).to_json(),
+        "start": member.start,
+        "not_finite": not_finite and [*not_finite],
+        "health": [finding.to_json() for finding in findings],
+        "provenance": {
+            **provenance.environment(),
+            "config_hash": provenance.config_hash(member.config),
+            "code": provenance.code(member.config),
+            "device": str(stack.device),
+            "threads": torch.get_num_threads(),
+            "data_hash": stack.dataset.hash,
+            "split_hash": member.split.hash,
+            "order_hash": member.order_hash,
+            "init_hash": files.digest(member.init_hashes),
+            "init_hashes": member.init_hashes,
+        },
+        "cost": cost,
+        "config": provenance.result_keys(member.config),
+    }
