@@ -1,4 +1,4 @@
-"""README.md, CONTRIBUTING.md and docs/*.md: commands run, code works, the options page is current, links lead somewhere.
+"""README.md, CONTRIBUTING.md and docs/*.md: commands run, code works, options are current, links lead somewhere.
 
 On every page, a `bash` block holds commands; a `python` block that begins with `# name.py` is that file, there before
 the commands run, and any other `python` block is run after them.
