@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from scripts import options, reproduce
 from trainer import evaluate
 from trainer.cli import app
+from trainer.judge import health
 from trainer.trace.__main__ import main as trace
 
 ROOT = Path(__file__).parents[1]
@@ -125,6 +126,11 @@ def sections(page: Path) -> set[str]:
     """The anchors that GitHub gives to a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_finding_is_explained() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/health.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(rows) == set(health.ADVICE)
 
 
 def test_every_page_of_the_manual_is_linked_from_the_readme() -> None:
