@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from scripts import options, reproduce
+from scripts import docs, options, reproduce
 from trainer import evaluate
 from trainer.cli import app
 from trainer.judge import health
@@ -85,7 +85,7 @@ def test_readme_stays_short_and_its_two_commands_as_they_are() -> None:
     assert "pip install -e . && python -m trainer optimizer=adam\npip install -e '.[dev]' && pytest\n" in text
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, *docs.pages()], ids=lambda page: f"{page.parent.name}/{page.stem}")
 def test_commands_can_be_pasted_into_zsh(page: Path) -> None:
     """It expands brackets, parentheses and braces outside quotes."""
     text = page.read_text(encoding="utf-8")
