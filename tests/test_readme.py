@@ -4,6 +4,7 @@ On every page, a `bash` block holds commands; a `python` block that begins with 
 the commands run, and any other `python` block is run after them.
 """
 
+import json
 import re
 import runpy
 import shlex
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from scripts import docs, options, reproduce
+from tests.helpers import Cli
 from trainer import evaluate
 from trainer.cli import app
 from trainer.judge import health
@@ -131,6 +134,28 @@ def sections(page: Path) -> set[str]:
 def test_every_finding_is_explained() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/health.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(rows) == set(health.ADVICE)
+
+
+def test_every_file_key_and_tag_of_a_run_is_described(cli: Cli) -> None:
+    assert cli("epochs=5 data.train_size=64 clip_norm=1 model.batchnorm=true hydra.run.dir=run")[0] == 0
+    described = (ROOT / "docs/files.md").read_text(encoding="utf-8")
+    (events,) = Path("run").glob("events.out.tfevents.*")
+    loaded = EventFileLoader(str(events)).Load()
+    values = [value for event in loaded for value in event.summary.value]
+    scalars = {value.tag for value in values if value.metadata.plugin_data.plugin_name == "scalars"}
+    metrics, summary = Path("run/metrics.csv"), json.loads(Path("run/summary.json").read_text(encoding="utf-8"))
+    tags = {*metrics.read_text(encoding="utf-8").splitlines()[0].split(","), *scalars}
+    assert {"train/loss", "eval/train_loss", "grad_norm/clipped_total", "test/last_accuracy"} <= tags
+    for tag in tags:
+        kind = tag.partition("/")[0]
+        assert f"`{tag}`" in described or re.search(rf"`{kind}/<(parameter|module)>`", described), tag
+    for key in (*summary, *summary["provenance"], *summary["cost"]):
+        assert f'"{key}": ' in described, key
+    for path in (*Path("run").iterdir(), *Path("run/checkpoints").iterdir(), *Path("run/.hydra").iterdir()):
+        assert path == events or path.name in described, path
+    evidence = (ROOT / "docs/overfitting.md").read_text(encoding="utf-8")
+    for key in summary["verdict"]["evidence"]:
+        assert f"`{key}`" in evidence, key
 
 
 def test_every_page_of_the_manual_is_linked_from_the_readme() -> None:
