@@ -158,6 +158,23 @@ def test_every_file_key_and_tag_of_a_run_is_described(cli: Cli) -> None:
         assert f"`{key}`" in evidence, key
 
 
+def recipe_steps() -> list[str]:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Recipes")[2]
+    return re.split(r"^\d\. ", text, flags=re.MULTILINE)[1:]
+
+
+@pytest.mark.parametrize("step", recipe_steps(), ids=lambda step: step[:40])
+def test_a_recipe_names_files_and_things_that_exist(step: str) -> None:
+    """Paths, and the constants, functions and tests to be found in them."""
+    quoted = re.findall(r"`([^`]+)`", step)
+    paths = [ROOT / name for name in quoted if re.fullmatch(r"\w+/[\w/]+\.(py|yaml)", name) and "NAME" not in name]
+    paths = paths or [ROOT / "trainer/judge/health.py"]  # "in the same file"
+    content = "".join(path.read_text(encoding="utf-8") for path in paths)
+    for name in quoted:
+        if re.fullmatch(r"[A-Z]\w{4,}|[A-Z_]{5,}|test_\w+|by_hand|architecture|_generated|_fault|load", name):
+            assert name in content, name
+
+
 def test_every_page_of_the_manual_is_linked_from_the_readme() -> None:
     text = README.read_text(encoding="utf-8")
     for page in PAGES[1:]:
