@@ -123,9 +123,9 @@ def test_parameters_and_forward(default: facts.Trace, by_hand: ByHand) -> None:
         value = by_hand.start[p.name]
         assert (p.shape, p.count) == (list(value.shape), value.size)
         assert (p.requires_grad, p.is_leaf, p.grad_fn, p.grad) == (True, True, None, None)
-        assert (p.values.mean, p.values.spread) == pytest.approx((value.mean(), value.std()), abs=EXACT)
+        assert (p.values.mean, p.values.std) == pytest.approx((value.mean(), value.std()), abs=EXACT)
     x = by_hand.batches[0][0]
-    assert (default.input.mean, default.input.spread) == pytest.approx((x.mean(), x.std()), abs=EXACT)
+    assert (default.input.mean, default.input.std) == pytest.approx((x.mean(), x.std()), abs=EXACT)
     assert default.loss == pytest.approx(loss, abs=EXACT)
     assert default.start_loss == pytest.approx(loss, abs=EXACT)  # nothing here is another in evaluation mode
     *layers, last = default.layers
@@ -133,7 +133,7 @@ def test_parameters_and_forward(default: facts.Trace, by_hand: ByHand) -> None:
     for layer in layers:
         value = values[f"out {layer.name}"]
         assert layer.shape == list(value.shape)
-        assert (layer.training.mean, layer.training.spread) == pytest.approx((value.mean(), value.std()), abs=EXACT)
+        assert (layer.training.mean, layer.training.std) == pytest.approx((value.mean(), value.std()), abs=EXACT)
         assert layer.evaluation == layer.training
     assert (last.name, last.training.mean) == ("loss", default.loss)
     assert (default.batch, default.examples, default.network) == (5, 5, "4-5-10 relu")
@@ -325,7 +325,7 @@ def test_dropout_and_batch_norm() -> None:
     running = [(statistics.running_mean_after, statistics.running_var_after)]
     mean, var = (np.array(values)[:, None] for values in running[0])
     expected = np.maximum((before - mean) / np.sqrt(var + 1e-5), 0)
-    assert (evaluated.mean, evaluated.spread) == pytest.approx((expected.mean(), expected.std()), abs=EXACT)
+    assert (evaluated.mean, evaluated.std) == pytest.approx((expected.mean(), expected.std()), abs=EXACT)
 
 
 # ------------------------------------------------------------------ the optimizer's step by hand

@@ -17,10 +17,10 @@ Shape = list[int]
 
 @dataclass
 class Summary:
-    """What a tensor holds, in two numbers: mean and spread (standard deviation over all entries)."""
+    """What a tensor holds, in two numbers: mean and standard deviation over all entries."""
 
     mean: float
-    spread: float
+    std: float
 
 
 @dataclass

@@ -88,7 +88,7 @@ def _examples(count: int) -> str:
 
 
 def _pair(summary: Summary | None) -> tuple[str, str]:
-    return ("", "") if summary is None else (_mean(summary.mean, summary.spread), _n(summary.spread))
+    return ("", "") if summary is None else (_mean(summary.mean, summary.std), _n(summary.std))
 
 
 def _mean(value: float, scale: float) -> str:
@@ -113,7 +113,7 @@ def _head(out: _Printer, trace: Trace, command: str) -> None:
 
 
 def _parameters(out: _Printer, trace: Trace) -> None:
-    columns = ["parameter", "shape", ">mean", ">spread", "requires_grad", "is_leaf", "grad_fn", "grad"]
+    columns = ["parameter", "shape", ">mean", ">std", "requires_grad", "is_leaf", "grad_fn", "grad"]
     rows = [
         (p.name, _shape(p.shape), *_pair(p.values), str(p.requires_grad), str(p.is_leaf), str(p.grad_fn), str(p.grad))
         for p in trace.parameters
@@ -124,11 +124,11 @@ def _parameters(out: _Printer, trace: Trace) -> None:
 
 
 def _forward(out: _Printer, trace: Trace) -> None:
-    columns = ["layer", "output", "grad_fn", ">mean", ">spread", ">eval mean", ">eval spread", "module"]
+    columns = ["layer", "output", "grad_fn", ">mean", ">std", ">eval mean", ">eval std", "module"]
     rows = [["input", _shape([trace.batch, *trace.input_shape]), "None", *_pair(trace.input), "", "", ""]]
     for layer in trace.layers:
         both = (*_pair(layer.training), *_pair(layer.evaluation))
-        if not layer.shape:  # the loss: a spread of one number says nothing
+        if not layer.shape:  # the loss: the std of one number says nothing
             both = (both[0], "", both[2], "")
         rows.append([layer.name, _shape(layer.shape), str(layer.grad_fn), *both, _short(layer.module)])
     out.table(columns, rows)
