@@ -33,9 +33,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from trainer import evaluate, files
 from trainer.cli import app
+from trainer.core import state
 from trainer.engine import runtime
-from trainer.engine.resume import checkpoint
-from trainer.record import recorder, tensorboard
+from trainer.record import tensorboard
 
 SWEEP = shlex.split(
     "-m epochs=8,14 model.batchnorm=false,true optimizer=sgd,adam,nadam optimizer.lr=0.02 seed=1 model.width=12 "

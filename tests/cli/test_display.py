@@ -45,6 +45,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *, tty: bool, width: int = 100) -> tu
 
 def news(stack: int = 0, **values: Any) -> News:
     """A stack of one: 4 epochs of 10 steps."""
+    values |= {"loss": values["row"]["val/loss"]} if "row" in values else {}
     return News(
         **{"stack": stack, "members": 1, "runs": 0.0, "step": 0, "steps": 40, "epoch": 0, "epochs": 4, **values}
     )
@@ -59,7 +60,7 @@ def play(display: Display) -> None:
             display.tell(news(step=step, epoch=(step - 1) // 10, runs=step / 40))
             if step % 10 == 0:
                 row = {**ROW, "epoch": step // 10}
-                display.tell(news(step=step, epoch=step // 10, runs=step / 40, monitor="val/loss", loss=row["val/loss"], row=row))
+                display.tell(news(step=step, epoch=step // 10, runs=step / 40, monitor="val/loss", row=row))
 
 
 def test_without_a_terminal_plain_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,10 +102,10 @@ def test_one_line_for_a_whole_sweep(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     assert tell(stack=0, members=2, step=20, runs=1.0) == "1 of 4 runs    40 steps/s  3 s left"
     row = {**ROW, "val/loss": 0.125}
-    said = tell(stack=1, members=2, step=20, runs=1.0, monitor="val/loss", loss=row["val/loss"], row=row)
+    said = tell(stack=1, members=2, step=20, runs=1.0, monitor="val/loss", row=row)
     assert said == "2 of 4 runs  best val loss 0.1250  40 steps/s  2 s left"
     assert tell(stack=0, members=1, step=0).startswith("1 of 4 runs")  # begun again, in halves
-    assert tell(stack=0, members=1, step=40, runs=1.0, monitor="val/loss", loss=ROW["val/loss"], row=ROW).startswith("2 of 4 runs")
+    assert tell(stack=0, members=1, step=40, runs=1.0, monitor="val/loss", row=ROW).startswith("2 of 4 runs")
     assert display.steps == 2 * 20 + 2 * 20 + 1 * 40
     assert tell(stack=0, members=1, step=40, runs=0.0).startswith("1 of 4 runs")  # and now it is among those that ended
     jobs[0].status = "completed"

@@ -1,5 +1,7 @@
 """A directory is one process's at a time, and nobody's once that has ended, however it ended."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -61,8 +63,25 @@ def test_a_dead_owners_workers_are_waited_for_but_not_for_ever(tmp_path: Path, m
         os.waitpid(gone, 0)
         text = (tmp_path / lock.NAME).read_text()
         (tmp_path / lock.NAME).write_text(text.replace(str(os.getpid()), str(gone)))
-        with pytest.raises(ConfigError, match=f"in use by process {gone}"), lock.held(tmp_path):
+        with (
+            pytest.raises(ConfigError, match=f"in use by workers of a process that has ended, process {gone}"),
+            lock.held(tmp_path),
+        ):
             raise AssertionError
         (tmp_path / lock.NAME).write_text("half a li")
         with pytest.raises(ConfigError, match="in use by another process"), lock.held(tmp_path):
             raise AssertionError
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_files_cannot_be_locked_a_run_trains_with_one_note(
+    number: int, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)  # as on some network file systems
+    code, out, err = cli(f"hydra.run.dir=run {TINY}")
+    assert (code, err) == (0, "")
+    assert out.count("run: files cannot be locked here; let no two commands train in it at once") == 1
+    assert not Path("run", lock.NAME).exists()

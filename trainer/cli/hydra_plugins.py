@@ -122,7 +122,7 @@ class StackLauncher(Launcher):
         if asked.dry_run:
             self._place(run_plan.Session(folder, asked.overrides), composer, jobs, composed).say(jobs)
             return []
-        with lock.held(folder):
+        with lock.held(folder) as handle:
             session = self._place(run_plan.Session(folder, asked.overrides), composer, jobs, composed)
             session.commit()
             for job, parts in zip(jobs, composed, strict=True):
@@ -137,7 +137,7 @@ class StackLauncher(Launcher):
                     workers = self.workers
                     if workers is None:
                         workers = runtime.workers([job.config for job in jobs if job.config is not None])
-                    pool.train_stacks(session.stacks, workers, display, lambda: bool(ended_by))
+                    pool.train_stacks(session.stacks, workers, display, lambda: bool(ended_by), handle)
             returns = [_job_return(job) for job in jobs]
             self._call("on_job_end", jobs, composed, returns)
         return returns

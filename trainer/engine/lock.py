@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -21,39 +22,42 @@ except ImportError:  # Windows
 from trainer.config import ConfigError
 
 NAME = ".lock"
-ORPHANS_S = 10.0
+ORPHANS_S = 10.0  # that workers of a dead process are waited for
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}  # some network file systems, some containers
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """Keep a directory to this process. Raises ConfigError naming the owner where another process has it, OSError.
+def held(directory: Path) -> Iterator[int | None]:
+    """Keep a directory to this process; yield the open lock, for workers to hold on to; None where locks do not work.
 
-    flock(2): the kernel lets go of it when the last process that inherited it ends, so that no lock outlives its
-    owner; a .lock that lies about after a SIGKILL is nobody's, and taken over. Workers of a killed process end within
-    a step: they are waited for. Where there is no flock: no lock.
+    flock(2): the kernel lets go of it when the last process that has it open ends, so that no lock outlives its owner;
+    a .lock left behind after a SIGKILL is taken over. Workers of a killed process end within a step: they are waited
+    for. Raises ConfigError naming the owner where another process has it, OSError.
     """
-    if fcntl is None:
-        yield
-        return
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / NAME
     handle = _locked(path)
+    if handle is None:
+        print(f"note: {directory}: files cannot be locked here; let no two commands train in it at once", flush=True)
+        yield None
+        return
     try:
         os.truncate(handle, 0)
         os.write(handle, _owner().encode())
-        yield
+        yield handle
     finally:
         with suppress(OSError):
             path.unlink()
         os.close(handle)
 
 
-def _locked(path: Path) -> int:
-    """An open, locked file at `path`: again where the owner before removed it in between."""
-    assert fcntl is not None
+def _locked(path: Path) -> int | None:
+    """Return an open, locked file at `path`: again where the owner before removed it in between; None for no locks."""
+    if fcntl is None:
+        return None
     patience = time.monotonic() + ORPHANS_S
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
@@ -64,9 +68,13 @@ def _locked(path: Path) -> int:
                 os.close(handle)
                 raise ConfigError([f"{path.parent}: in use by {_describe(owner)}; wait for it, or end it"]) from error
             time.sleep(0.01)
-        except OSError:
+        except OSError as error:
             os.close(handle)
-            raise
+            if error.errno not in NO_LOCKS:
+                raise
+            with suppress(OSError):
+                path.unlink()
+            return None
         os.close(handle)
 
 
@@ -101,4 +109,5 @@ def _is_alive(owner: dict[str, Any]) -> bool:
 def _describe(owner: dict[str, Any]) -> str:
     if not owner:
         return "another process"
-    return f"process {owner['pid']} on {owner['host']} since {owner['since']} ({owner['command']})"
+    said = f"process {owner['pid']} on {owner['host']} since {owner['since']} ({owner['command']})"
+    return said if _is_alive(owner) else f"workers of a process that has ended, {said}"

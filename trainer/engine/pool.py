@@ -60,15 +60,18 @@ def warm_up() -> None:
             forkserver.ensure_running()
 
 
-def train_stacks(stacks: Sequence[StackJob], workers: int, display: Display, stop: Callable[[], bool]) -> None:
+def train_stacks(
+    stacks: Sequence[StackJob], workers: int, display: Display, stop: Callable[[], bool], lock: int | None = None
+) -> None:
     """Train every stack, at most `workers` of them at once, each in a process of its own; with 0 workers in this one.
 
     What comes of a job is put into it. A stack whose process was killed goes on from its checkpoint; if that is killed
-    too (out of memory, most likely) it begins again in halves, and a job that was alone fails.
+    too (out of memory, most likely) it begins again in halves, and a job that was alone fails. lock: an open file that
+    workers hold on to, so that nobody takes over what they still write.
     """
     waiting = list(enumerate(stacks))
     if workers and waiting:
-        _train_in_workers(waiting, workers, display, stop)
+        _train_in_workers(waiting, workers, display, stop, lock)
     if waiting and not stop():
         from trainer.engine.worker import train_stack
 
@@ -79,7 +82,11 @@ def train_stacks(stacks: Sequence[StackJob], workers: int, display: Display, sto
 
 
 def _train_in_workers(
-    waiting: list[tuple[int, StackJob]], workers: int, display: Display, stop: Callable[[], bool]
+    waiting: list[tuple[int, StackJob]],
+    workers: int,
+    display: Display,
+    stop: Callable[[], bool],
+    lock: int | None,
 ) -> None:
     """Train numbered stacks in worker processes; those that no process could be started for stay in `waiting`."""
     context: Any = multiprocessing.get_context(START_METHOD)
@@ -89,7 +96,7 @@ def _train_in_workers(
     try:
         while True:
             while missing and waiting and not stopping.value:
-                if (started := _start(context, stopping)) is None:
+                if (started := _start(context, stopping, lock)) is None:
                     break
                 pool.append(started)
                 missing -= 1
@@ -126,10 +133,11 @@ def _train_in_workers(
             worker.end()
 
 
-def _start(context: Any, stopping: Any) -> Worker | None:
+def _start(context: Any, stopping: Any, lock: int | None) -> Worker | None:
     """Return a new worker; None, and a note, where no process can be started (a limit on their number, say)."""
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, stopping, dict(os.environ)), daemon=True)
+    kept = None if lock is None else Connection(os.dup(lock), writable=False)  # which is how an open file is sent
+    process = context.Process(target=_serve, args=(theirs, stopping, dict(os.environ), kept), daemon=True)
     try:
         process.start()
     except (OSError, EOFError) as error:
@@ -139,10 +147,12 @@ def _start(context: Any, stopping: Any) -> Worker | None:
         return None
     finally:
         theirs.close()  # so that we see the end of the pipe when the process dies
+        if kept is not None:
+            kept.close()
     return Worker(process, ours)
 
 
-def _serve(connection: Connection, stopping: Any, environment: dict[str, str]) -> None:
+def _serve(connection: Connection, stopping: Any, environment: dict[str, str], lock: Connection | None) -> None:
     """Live as a worker: stacks come, news and ends of jobs go."""
     from trainer.engine.worker import train_stack
 
