@@ -33,7 +33,7 @@ def evaluate(
     runs, problems = find_runs(paths, train_tag, val_tag)
     verdicts = [_verdict(run) for run in runs]
     compared = [_as_compared(run, verdict) for run, verdict in zip(runs, verdicts, strict=True)]
-    comparison = vars(compare.compare(compared))
+    comparison = compare.compare(compared).to_json()
     judged = [_judged(run, one) for run, one in zip(runs, compared, strict=True)]
     found = {"paths": [os.fspath(path) for path in paths], "runs": judged, **comparison, "problems": problems}
     return plain(found), runs
