@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import fake_runs
-from trainer.read.configs import _NO_RESULT, read_config, recorded_config
+from trainer.read.configs import NO_RESULT, read_config, recorded_config
 from trainer.read.find_runs import find_runs
 from trainer.record import provenance
 
@@ -51,7 +51,7 @@ def test_a_finished_and_an_unfinished_run_have_the_same_keys(tmp_path: Path) -> 
 
 
 def test_what_changes_no_result_is_the_recorders_list() -> None:
-    assert _NO_RESULT == provenance.NO_RESULT
+    assert NO_RESULT == provenance.NO_RESULT
 
 
 def test_a_summary_with_endless_numbers_or_without_a_configuration(tmp_path: Path) -> None:

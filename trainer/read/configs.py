@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: 0.2 ms for one of our files, not 2.6
-_NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # as in record.provenance: they change no result
+NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # as in record.provenance: they change no result
 
 
 def recorded_config(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -14,7 +14,7 @@ def recorded_config(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
     config = summary.get("config")
     if not isinstance(config, dict):
         config = read_config(folder / ".hydra" / "config.yaml")
-    return {key: _plain(value) for key, value in config.items() if key not in _NO_RESULT}
+    return {key: _plain(value) for key, value in config.items() if key not in NO_RESULT}
 
 
 def read_config(path: Path) -> dict[str, Any]:

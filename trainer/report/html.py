@@ -53,10 +53,8 @@ _PAGE = ("report.html", "report.css", "charts.js", "report.js")
 
 def _verdict_colours() -> str:
     """Return the verdicts' colours as variables of the style sheet: --overfit and the like."""
-    light, dark = (
-        " ".join(f"--{verdict}: {colour};" for verdict, colour in zip(STYLES, colours, strict=True))
-        for colours in ([style.light for style in STYLES.values()], [style.dark for style in STYLES.values()])
-    )
+    light = " ".join(f"--{verdict}: {style.light};" for verdict, style in STYLES.items())
+    dark = " ".join(f"--{verdict}: {style.dark};" for verdict, style in STYLES.items())
     return f':root {{ {light} }}\n:root[data-theme="dark"] {{ {dark} }}\n'
 
 
@@ -73,36 +71,13 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
     """Gather what page/report.js reads."""
     judged, groups = evaluation["runs"], evaluation["groups"]
     index = {run["path"]: i for i, run in enumerate(judged)}
-    levels = {path: group["knobs"] for group in groups for path in group["runs"]}
     knobs = vocabulary.knob_names(evaluation)
     common = {
         key: value
         for key, value in (judged[0]["config"] if judged else {}).items()
         if all(key in run["config"] and run["config"][key] == value for run in judged)
     }
-    grids: dict[bytes, int] = {}
-    most = min(max(_POINTS // (len(_CURVES) * max(len(runs), 1)), 24), 240)
-    entries = []
-    for i, (run, curves) in enumerate(zip(judged, runs, strict=True)):
-        keep = np.unique(np.linspace(0, len(curves.epochs) - 1, min(most, len(curves.epochs))).round().astype(int))
-        grid = grids.setdefault(curves.epochs[keep].tobytes(), len(grids))
-        own = {**levels.get(run["path"], {}), "seed": run["config"].get("seed")}
-        config = {key: value for key, value in run["config"].items() if key not in common}
-        entries.append(
-            {
-                **{key: run[key] for key in _FIELDS},
-                "index": i,
-                "x": grid,
-                **{name: _short(values[keep]) for name in _CURVES if (values := getattr(curves, name)) is not None},
-                "levels": own,
-                "knobs": [own.get(knob) for knob in knobs],
-                "config": config,
-                "health": [vocabulary.finding(item) for item in run["health"]],
-                "command": run_command(Path(run["path"])),
-                "link": _link(Path(run["path"]), folder),
-                "files": _files(Path(run["path"]), folder),
-            }
-        )
+    grids, entries = _runs(evaluation, runs, knobs, common, folder)
     ranked = sorted(groups, key=lambda group: -((group["measures"].get("gap") or {}).get("mean") or -math.inf))
     recommendation, warnings = vocabulary.advice(evaluation)
     ours = all(run.source == "trainer" for run in runs)
@@ -116,7 +91,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
         "common": common,
         "x_label": "epoch" if ours else "step or epoch, as it was logged",
         "t975": _short(stdtrit(np.arange(1, 201), 0.975)),
-        "grids": [_short(np.frombuffer(key)) for key in grids],
+        "grids": grids,
         "runs": entries,
         "groups": [
             {
@@ -135,6 +110,36 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
         "gradients": _gradients(ranked, index),
         "commands": [["This page", command], *_sweep_commands(runs)],
     }
+
+
+def _runs(
+    evaluation: dict[str, Any], runs: Sequence[Curves], knobs: Sequence[str], common: dict[str, Any], folder: Path
+) -> tuple[list[list[float | None]], list[dict[str, Any]]]:
+    """Return the different horizontal axes, and each run's entry with its curves thinned to what a page can show."""
+    levels = {path: group["knobs"] for group in evaluation["groups"] for path in group["runs"]}
+    most = min(max(_POINTS // (len(_CURVES) * max(len(runs), 1)), 24), 240)
+    grids: dict[bytes, int] = {}
+    entries = []
+    for i, (run, curves) in enumerate(zip(evaluation["runs"], runs, strict=True)):
+        keep = np.unique(np.linspace(0, len(curves.epochs) - 1, min(most, len(curves.epochs))).round().astype(int))
+        own = {**levels.get(run["path"], {}), "seed": run["config"].get("seed")}
+        path = Path(run["path"])
+        entries.append(
+            {
+                **{key: run[key] for key in _FIELDS},
+                **{name: _short(values[keep]) for name in _CURVES if (values := getattr(curves, name)) is not None},
+                "index": i,
+                "x": grids.setdefault(curves.epochs[keep].tobytes(), len(grids)),
+                "levels": own,
+                "knobs": [own.get(knob) for knob in knobs],
+                "config": {key: value for key, value in run["config"].items() if key not in common},
+                "health": [vocabulary.finding(item) for item in run["health"]],
+                "command": run_command(path),
+                "link": _link(path, folder),
+                "files": _files(path, folder),
+            }
+        )
+    return [_short(np.frombuffer(key)) for key in grids], entries
 
 
 def _group_name(group: dict[str, Any]) -> str:
