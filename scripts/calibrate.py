@@ -197,9 +197,9 @@ def claims(found: Comparison) -> bool:
     tests = [
         *found.differences,
         *found.interactions,
-        *(test for effect in found.effects for test in effect["contrasts"]),
+        *(test for effect in found.effects for test in effect.contrasts),
     ]
-    return any(test["claimed"] for test in tests) or len(found.recommendation["ties"]) < len(found.groups) - 1
+    return any(test.claimed for test in tests) or len(found.recommendation.ties) < len(found.groups) - 1
 
 
 DESIGNS: dict[str, tuple[list[dict[str, object]], int]] = {
@@ -258,8 +258,8 @@ def _power(rng: Rng, groups: int, seeds: int, effect: float, count: int) -> str:
         for run in runs[:-seeds]:
             run.measures.pop("test_accuracy")
         found = compare(runs).differences
-        true = [test for test in found if test["measure"] == "gap" and f"name={groups - 1}" in (test["a"], test["b"])]
-        ours += sum(test["claimed"] for test in true)
+        true = [test for test in found if test.measure == "gap" and f"name={groups - 1}" in (test.a, test.b)]
+        ours += sum(test.claimed for test in true)
         textbook += _textbook(runs, groups, seeds)
     pairs = count * (groups - 1)
     ratio = f"{ours / textbook:.2f}" if textbook else "-"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from trainer.read.configs import recorded_config
 from trainer.record.tensorboard import EventWriter
 
 LAYERS = ["layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias", "layers.2.weight", "layers.2.bias"]
@@ -58,6 +59,7 @@ def our_run(folder: Path, config: dict, train: np.ndarray, val: np.ndarray, *, e
         "best": {"epoch": best + 1, "step": 23 * (best + 1), "val/loss": finite(val[best])},
         "test": {"best": tested, "last": tested},
         "health": [],
+        "config": recorded_config({}, folder),
         "provenance": {
             "versions": {"torch": "2.15.0"},
             "git_commit": "0" * 40,
@@ -111,7 +113,7 @@ def sweep(root: Path, *, seeds: int = 5, epochs: int = 30, events: bool = True) 
     return root
 
 
-def foreign_run(folder: Path, tags: tuple[str, str], train: np.ndarray, val: np.ndarray, chunk: int = 1) -> Path:
+def other_run(folder: Path, tags: tuple[str, str], train: np.ndarray, val: np.ndarray, chunk: int = 1) -> Path:
     """An event file with one event a scalar, the tags in turn (`chunk` steps each), as add_scalar writes them."""
     folder.mkdir(parents=True)
     writer = EventWriter(folder, wall_time=1.7e9)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests import fake_runs
-from trainer.evaluate import VERDICTS, evaluate, main
+from trainer.evaluate import evaluate, main
 from trainer.report.terminal import print_tables
 
 
@@ -132,7 +132,7 @@ def test_without_validation_split_nothing_is_called_overfit(tmp_path: Path) -> N
 
 def test_names_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train, val = fake_runs.curves(30, 0.5, 0)
-    fake_runs.foreign_run(tmp_path / "[red]x[/red]\x1b[2J\n", ("train_loss", "val_loss"), train, val)
+    fake_runs.other_run(tmp_path / "[red]x[/red]\x1b[2J\n", ("train_loss", "val_loss"), train, val)
     assert main([str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "[red]x[/red]?[2J" in printed
@@ -178,10 +178,6 @@ def test_the_command_starts_without_torch(sweep: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_verdicts_are_those_of_the_judge() -> None:
-    assert set(VERDICTS) == {"overfit", "healthy", "underfit", "diverged", "too_short"}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("runs", [10, 10_000])
 def test_few_and_many_runs(runs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +196,7 @@ def test_damaged_files_of_every_kind(seed: int, tmp_path: Path, capsys: pytest.C
     train, val = fake_runs.curves(12, 0.5, seed, speed=2.0)
     for i in range(2):
         fake_runs.our_run(tmp_path / "in" / str(i), {"seed": i, "model": {"depth": i}}, train, val)
-    fake_runs.foreign_run(tmp_path / "in" / "loop", ("train_loss", "val_loss"), train, val)
+    fake_runs.other_run(tmp_path / "in" / "loop", ("train_loss", "val_loss"), train, val)
     lines = [f"{i},{a},{b}\n" for i, (a, b) in enumerate(zip(train, val, strict=True))]
     (tmp_path / "in" / "keras.csv").write_text("epoch,loss,val_loss\n" + "".join(lines))
     for path in sorted(path for path in tmp_path.rglob("*") if path.is_file()):

@@ -1,11 +1,12 @@
 """Whole files or none, and JSON that any reader takes."""
 
-import io
 import json
 import math
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,29 +22,31 @@ def test_write_replaces_the_whole_file(tmp_path: Path, content: bytes | str) -> 
     assert os.listdir(tmp_path) == ["summary.json"]
 
 
-@pytest.mark.parametrize("step", ["write", "replace"])
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A full disk, as far as this process is concerned."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     files.write(path, "old")
-
-    class Full(io.FileIO):
-        def write(self, data: Any) -> int:
-            super().write(bytes(data)[:2])
-            raise OSError(28, "No space left on device")
-
-    def refuse(*paths: object) -> None:
-        raise OSError(13, "Permission denied")
-
-    if step == "write":
-        monkeypatch.setattr(files, "open", lambda path, mode: Full(path, "w"), raising=False)
-    else:
-        monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(OSError, match=r"No space left|Permission denied"):
+    with files_of_at_most(5), pytest.raises(OSError, match="File too large"):
         files.write(path, "new and longer")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["summary.json"]
+
+
+def test_a_file_that_cannot_be_renamed_is_not_left_behind(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        files.write(tmp_path / "folder", "new")
+    assert os.listdir(tmp_path) == ["folder"]
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
@@ -61,6 +64,15 @@ def test_json_is_strict_and_floats_come_back() -> None:
     back = json.loads(text, parse_constant=refuse)
     assert [str(float(v)) for v in back["a"]] == ["nan", "inf", "-inf", "0.1", "1e-300"]
     assert back["b"] == {"c": [1, None, True, "nan"]}
+
+
+def test_a_target_that_cannot_be_written_is_named_before_any_work(tmp_path: Path) -> None:
+    assert files.target_problems(None, "e.json") == files.target_problems("-", "e.json") == []
+    assert files.target_problems(str(tmp_path / "new.json"), "e.json") == []
+    (folder,) = files.target_problems(str(tmp_path), "e.json")
+    assert folder == f"{tmp_path}: is a folder; give the file's name, such as {tmp_path}/e.json"
+    (missing,) = files.target_problems(str(tmp_path / "no" / "e.json"), "e.json")
+    assert missing.endswith(f"mkdir -p {tmp_path}/no")
 
 
 def test_equal_values_equal_digests() -> None:

@@ -1,11 +1,10 @@
 """`python -m trainer.evaluate PATH...`: which runs overfit, since when, how sure; which knob drives it; what to use.
 
-The way: find_runs -> judge each -> compare all -> tables; evaluation.json and report.html where they are asked for.
+The steps: options, find and read the runs, judge each, compare all, report.
 """
 
 import argparse
 import json
-import math
 import os
 import shlex
 import sys
@@ -15,73 +14,80 @@ from typing import Any
 
 import numpy as np
 
-from trainer.compare import comparison as compare
-from trainer.judge import overfit
+from trainer import files
+from trainer.compare.comparison import Run, compare
+from trainer.judge.overfit import Verdict, judge
 from trainer.read.find_runs import Curves, find_runs
+from trainer.read.other_tools import number
+from trainer.report.vocabulary import VERDICTS
 
-VERDICTS = ("overfit", "healthy", "underfit", "diverged", "too_short")
+HASHES = ("data_hash", "split_hash", "order_hash")  # of a run's provenance: what shows that a comparison is fair
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return 0, or 1 where a run has a verdict given to --fail-on, or 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    targets = ((options.json, "evaluation.json"), (options.html, "report.html"))
+    try:
+        if problems := [line for target in targets for line in files.target_problems(*target)]:
+            raise ValueError("\n".join(problems))
+        evaluation, runs = evaluate(options.paths, options.train_tag, options.val_tag)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    command = shlex.join(["python", "-m", "trainer.evaluate", *(sys.argv[1:] if arguments is None else arguments)])
+    _report(evaluation, runs, options.json, options.html, command)
+    return int(any(run["verdict"] in options.fail_on for run in evaluation["runs"]))
 
 
 def evaluate(
     paths: Iterable[str | os.PathLike[str]], train_tag: str | None = None, val_tag: str | None = None
 ) -> tuple[dict[str, Any], list[Curves]]:
-    """The evaluation of all runs below `paths` as docs/evaluate.md describes its JSON, and their curves in that order.
+    """Return the evaluation of all runs below `paths`, as docs/evaluate.md describes its JSON, and their curves.
 
     Raises ValueError, with what to type instead, where a path does not exist or holds no run.
     """
     paths = list(paths)
     runs, problems = find_runs(paths, train_tag, val_tag)
-    verdicts = [_verdict(run) for run in runs]
-    compared = [_as_compared(run, verdict) for run, verdict in zip(runs, verdicts, strict=True)]
-    comparison = vars(compare.compare(compared))
-    judged = [_judged(run, one) for run, one in zip(runs, compared, strict=True)]
-    found = {"paths": [os.fspath(path) for path in paths], "runs": judged, **comparison, "problems": problems}
-    return plain(found), runs
+    judged = [_compared(run, _judged(run)) for run in runs]
+    evaluation = {
+        "paths": [os.fspath(path) for path in paths],
+        "runs": [_entry(run, one) for run, one in zip(runs, judged, strict=True)],
+        **compare(judged).to_json(),
+        "problems": problems,
+    }
+    return files.strict(evaluation), runs
 
 
-def _verdict(run: Curves) -> overfit.Verdict:
-    guessing = _number(_section(run.summary, "start").get("guessing_loss"))  # what ours knows of its targets
-    return overfit.judge(run.train_loss, run.val_loss, run.train_accuracy, run.val_accuracy, run.epochs, guessing)
+def _judged(run: Curves) -> Verdict:
+    chance_loss = number(run.recorded("start", "guessing_loss"))  # our runs know their targets
+    return judge(run.train_loss, run.val_loss, run.train_accuracy, run.val_accuracy, run.epochs, chance_loss)
 
 
-def _as_compared(run: Curves, verdict: overfit.Verdict) -> compare.Run:
+def _compared(run: Curves, verdict: Verdict) -> Run:
+    """Gather what compare takes from a run's verdict, curves and summary."""
     measures: dict[str, Any] = {key: verdict.evidence.get(key) for key in ("gap", "best_val_loss", "final_val_loss")}
     if run.val_accuracy is not None and np.isfinite(run.val_accuracy).any():
         measures["best_val_accuracy"] = np.nanmax(run.val_accuracy)
-    tested = _section(run.summary, "test", "best")  # of the weights that the validation split chose
-    measures |= {f"test_{key}": tested.get(key) for key in ("loss", "accuracy")}
-    provenance = _section(run.summary, "provenance")
-    epochs = run.summary.get("epochs")
-    return compare.Run(
+    for key in ("loss", "accuracy"):  # of the weights that the validation split chose
+        measures[f"test_{key}"] = run.recorded("test", "best", key)
+    hashes = {key: run.recorded("provenance", key) for key in HASHES}
+    epochs = run.recorded("epochs")
+    return Run(
         path=run.path,
         name=run.name,
         config=run.config,
         verdict=verdict,
-        measures={key: number for key, value in measures.items() if (number := _number(value)) is not None},
-        status=run.summary.get("status"),
+        measures={key: found for key, value in measures.items() if (found := number(value)) is not None},
+        status=run.recorded("status"),
         epochs=epochs if isinstance(epochs, int) else None,
-        hashes={key: str(value) for key, value in provenance.items() if key.endswith("_hash") and value is not None},
+        hashes={key: str(value) for key, value in hashes.items() if value is not None},
     )
 
 
-def _section(summary: dict[str, Any], *keys: str) -> dict[str, Any]:
-    """A part of summary.json; empty where the file does not have it."""
-    found: Any = summary
-    for key in keys:
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-def _number(value: Any) -> float | None:
-    """A number of summary.json, where "nan" and "inf" are text; None for what is no number."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def _judged(run: Curves, compared: compare.Run) -> dict[str, Any]:
-    """One run's entry in `runs`."""
+def _entry(run: Curves, compared: Run) -> dict[str, Any]:
+    """Return one run's entry in `runs`."""
+    health = run.recorded("health")
     return {
         "path": run.path,
         "name": run.name,
@@ -89,68 +95,29 @@ def _judged(run: Curves, compared: compare.Run) -> dict[str, Any]:
         "status": compared.status,
         **vars(compared.verdict),
         "measures": compared.measures,
-        "health": health if isinstance(health := run.summary.get("health"), list) else [],
+        "health": health if isinstance(health, list) else [],
         "config": run.config,
         "notes": list(run.notes),
     }
 
 
-def plain(value: Any) -> Any:
-    """For strict JSON: numbers that are not finite as the strings "nan", "inf" and "-inf", numpy's as Python's."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else str(float(value))
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    return plain(value.item()) if hasattr(value, "item") else str(value)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: 0, or 1 where a run has a verdict given to --fail-on, or 2 for bad input."""
-    options = _parser().parse_args(arguments)
-    try:
-        for target in (options.json, options.html):
-            _check_target(target)
-        evaluation, runs = evaluate(options.paths, options.train_tag, options.val_tag)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+def _report(
+    evaluation: dict[str, Any], runs: Sequence[Curves], to_json: str | None, to_html: str | None, command: str
+) -> None:
+    """Print the tables, and write the files that were asked for."""
     from trainer.report import html, terminal  # rich, which bad input need not wait for
 
-    said = sys.stderr if options.json == "-" else sys.stdout
-    terminal.print_tables(evaluation, said)
-    if options.json == "-":
-        json.dump(evaluation, sys.stdout, allow_nan=False)
-        print()
-    elif options.json:
-        write_whole(Path(options.json), json.dumps(evaluation, allow_nan=False))
-    if options.html:
-        target = Path(options.html)
-        command = shlex.join(["python", "-m", "trainer.evaluate", *(sys.argv[1:] if arguments is None else arguments)])
-        write_whole(target, html.page(evaluation, runs, target.parent, command))
-        print(f"report: {target.resolve().as_uri()}", file=said)
-    return int(any(run["verdict"] in options.fail_on for run in evaluation["runs"]))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write beside, then rename: nobody reads half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-
-
-def _check_target(target: str | None) -> None:
-    """Raises ValueError where a file cannot be written, before any work is done."""
-    if target in (None, "-"):
-        return
-    path = Path(target)
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder; give the file's name, such as {path / 'evaluation.json'}")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.parent}; make it first: mkdir -p {path.parent}")
+    tables = sys.stderr if to_json == "-" else sys.stdout
+    terminal.print_tables(evaluation, tables)
+    text = json.dumps(evaluation, allow_nan=False)
+    if to_json == "-":
+        print(text)
+    elif to_json:
+        files.write(Path(to_json), text)
+    if to_html:
+        target = Path(to_html)
+        files.write(target, html.page(evaluation, runs, target.parent, command))
+        print(f"report: {target.resolve().as_uri()}", file=tables)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -172,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         choices=VERDICTS,
         metavar="VERDICT",
-        help=f"exit with 1 where a run is so judged; may be repeated; one of {', '.join(VERDICTS)}",
+        help=f"exit with 1 where a run has this verdict; may be repeated; one of {', '.join(VERDICTS)}",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Writing files so that none is ever half-written and what is damaged is recognised; JSON that is strict.
+"""Write files so that none is ever half-written and damage is recognised; strict JSON.
 
 Checksums are CRC32C: they find every flip of a bit, and every burst of up to 32. A file's length finds what is cut off.
 """
@@ -123,20 +123,33 @@ def check_bytes(content: bytes, path: Path, state: dict[str, Any]) -> None:
 
 
 def to_json(value: Any) -> str:
-    """Strict JSON; a number that is not finite becomes "nan", "inf" or "-inf" (Python's float() reads them back)."""
-    return json.dumps(_strict(value), indent=1, allow_nan=False)
+    """Write strict JSON, see `strict`."""
+    return json.dumps(strict(value), indent=1, allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """A short hash of a plain value: equal hashes, equal values."""
+    """Return a short hash of a plain value: equal hashes, equal values."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
+    """Make a value fit strict JSON: numbers that are not finite become "nan", "inf" or "-inf", which float() reads."""
     if isinstance(value, dict):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
+        return str(float(value))  # NumPy's floats say np.float64(nan)
     return value
+
+
+def target_problems(target: str | None, example: str) -> list[str]:
+    """Say why a file that a user names cannot be written, before any work is done; - is the standard output."""
+    if target in (None, "-"):
+        return []
+    path = Path(target)
+    if path.is_dir():
+        return [f"{path}: is a folder; give the file's name, such as {path / example}"]
+    if not path.parent.is_dir():
+        return [f"{path}: there is no folder {path.parent}; make it first: mkdir -p {path.parent}"]
+    return []

@@ -1,6 +1,7 @@
 """Sweeps through Hydra: what a job's directory holds, cheap composition, failures, callbacks, the table."""
 
 import csv
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.experimental.callback import Callback
 
+from tests import fake_runs
 from tests.helpers import Cli
 from trainer import evaluate
 from trainer.cli import sweep_table
 from trainer.engine.worker import Job
+from trainer.report import vocabulary
 
 TINY = "epochs=1 data.train_size=64 model.width=4 record.pictures=false"
 HERE = "hydra.sweep.dir=here"
@@ -200,7 +203,34 @@ def test_the_table_groups_over_seeds_best_first_with_the_swept_knobs() -> None:
     cells = [list(column.cells) for column in table.columns]
     assert [column.header for column in table.columns][:3] == ["optimizer", "runs", "val loss"]
     assert cells[0] == ["adam", "sgd", "nadam"]
-    assert cells[2] == ["0.2000 ± 0.1414", "0.5000 ± 0.1414", "nan"]  # stdev of 0.1 and 0.3
+    assert cells[2] == [
+        "0.2000 ± 1.3",
+        "0.5000 ± 1.3",
+        "nan",
+    ]  # 12.7 times the stdev of 0.1 and 0.3, over the root of 2
+    assert table.caption == vocabulary.INTERVAL
+
+
+def test_the_table_and_evaluate_mean_the_same_by_plus_minus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = []
+    for number, (dropout, seed) in enumerate(itertools.product((0.0, 0.5), range(3))):
+        train, val = fake_runs.curves(30, 1.0 - dropout, number)
+        config = {"seed": seed, "model": {"dropout": dropout}}
+        folder = fake_runs.our_run(tmp_path / str(number), config, train, val, events=False)
+        summary = json.loads((folder / "summary.json").read_text())
+        jobs.append(
+            Job(number, folder, [f"model.dropout={dropout}", f"seed={seed}"], status="completed", summary=summary)
+        )
+    table = sweep_table.table(jobs)
+    columns = {str(column.header): list(column.cells) for column in table.columns}
+    assert evaluate.main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    for name in ("val loss", "test accuracy"):
+        for cell in columns[name]:
+            assert "±" in str(cell)
+            assert str(cell) in printed
+    assert table.caption == vocabulary.INTERVAL
+    assert vocabulary.INTERVAL in printed
 
 
 def test_failed_runs_are_named_in_ranges() -> None:

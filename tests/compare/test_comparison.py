@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from trainer.compare.comparison import ALPHA, Run, compare
+from trainer.compare.results import Effect
 from trainer.judge.overfit import Verdict
 
 Config = dict[str, Any]
@@ -49,36 +50,38 @@ def grid(seeds: int = 5, effect: float = 0.4, interaction: float = 0.0, **knobs:
     return made
 
 
-def effect_of(runs: list[Run], knob: str, measure: str = "gap") -> dict[str, Any]:
-    return next(e for e in compare(runs).effects if (e["knob"], e["measure"]) == (knob, measure))
+def effect_of(runs: list[Run], knob: str, measure: str = "gap") -> Effect:
+    return next(e for e in compare(runs).effects if (e.knob, e.measure) == (knob, measure))
 
 
 def test_groups_are_everything_but_the_seed() -> None:
     found = compare(grid())
-    assert [group["name"] for group in found.groups] == [
+    assert [group.name for group in found.groups] == [
         f"model.batchnorm={norm} model.dropout={dropout}" for norm in ("false", "true") for dropout in ("0", "0.5")
     ]
-    assert all(group["seeds"] == [0, 1, 2, 3, 4] for group in found.groups)
-    assert found.groups[0]["config"] == {"epochs": 30, "model.batchnorm": False, "model.dropout": 0.0}
+    assert all(group.seeds == [0, 1, 2, 3, 4] for group in found.groups)
+    assert found.groups[0].config == {"epochs": 30, "model.batchnorm": False, "model.dropout": 0.0}
     gaps = [r.measures["gap"] for r in grid()[:5]]
-    numbers = found.groups[0]["measures"]["gap"]
-    assert numbers["mean"] == pytest.approx(np.mean(gaps))
-    assert (numbers["low"], numbers["high"]) == pytest.approx(stats.t.interval(0.95, 4, np.mean(gaps), stats.sem(gaps)))
-    assert found.groups[0]["verdicts"] == {"overfit": 5}
-    assert found.groups[0]["overfit_share"]["mean"] == 1
+    numbers = found.groups[0].measures["gap"]
+    assert numbers.mean == pytest.approx(np.mean(gaps))
+    assert (numbers.low, numbers.high) == pytest.approx(stats.t.interval(0.95, 4, np.mean(gaps), stats.sem(gaps)))
+    assert found.groups[0].verdicts == {"overfit": 5}
+    assert found.groups[0].overfit_share.mean == 1
     json.dumps(found.to_json(), allow_nan=False)
 
 
 def test_the_knob_that_matters_is_named_with_its_size() -> None:
     found = compare(grid())
-    assert {effect["knob"] for effect in found.effects if effect["claimed"]} == {"model.dropout"}
+    assert {effect.knob for effect in found.effects if effect.claimed} == {"model.dropout"}
     effect = found.effects[0]
-    assert effect["knob"] == "model.dropout"
-    assert effect["size"] == pytest.approx(0.4, abs=0.02)
-    contrast = effect["contrasts"][0]
-    assert contrast["low"] < 0.4 < contrast["high"]
-    assert "gap is 0.4" in effect["sentence"]
-    assert "higher at model.dropout=0 than at 0.5" in effect["sentence"]
+    assert effect.knob == "model.dropout"
+    assert effect.size == pytest.approx(0.4, abs=0.02)
+    contrast = effect.contrasts[0]
+    assert contrast.low is not None
+    assert contrast.high is not None
+    assert contrast.low < 0.4 < contrast.high
+    assert "gap is 0.4" in effect.sentence
+    assert "higher at model.dropout=0 than at 0.5" in effect.sentence
     assert found.score == "test_loss"
 
 
@@ -86,42 +89,42 @@ def test_an_effect_is_scipys_paired_test_of_each_seeds_averages() -> None:
     runs = grid()
     gap = np.array([r.measures["gap"] for r in runs]).reshape(2, 2, 5)  # dropout, batch norm, seed
     oracle = stats.ttest_rel(gap[0].mean(0), gap[1].mean(0))
-    assert effect_of(runs, "model.dropout")["contrasts"][0]["p"] == pytest.approx(oracle.pvalue)
-    levels = effect_of(runs, "model.dropout")["levels"]
-    assert [level["mean"] for level in levels] == pytest.approx([gap[0].mean(), gap[1].mean()])
+    assert effect_of(runs, "model.dropout").contrasts[0].p == pytest.approx(oracle.pvalue)
+    levels = effect_of(runs, "model.dropout").levels
+    assert [level.mean for level in levels] == pytest.approx([gap[0].mean(), gap[1].mean()])
 
 
 def test_interactions() -> None:
-    found = next(test for test in compare(grid(interaction=0.2)).interactions if test["measure"] == "gap")
-    assert (found["knobs"], found["a"], found["b"]) == (
+    found = next(test for test in compare(grid(interaction=0.2)).interactions if test.measure == "gap")
+    assert (found.knobs, found.a, found.b) == (
         ["model.batchnorm", "model.dropout"],
         ["false", "true"],
         [0.0, 0.5],
     )
-    assert found["difference"] == pytest.approx(-0.2, abs=0.04)
-    assert found["claimed"]
-    assert not any(test["claimed"] for test in compare(grid()).interactions)
+    assert found.difference == pytest.approx(-0.2, abs=0.04)
+    assert found.claimed
+    assert not any(test.claimed for test in compare(grid()).interactions)
 
 
 def test_differences_are_between_groups_that_differ_in_one_knob() -> None:
-    found = [test for test in compare(grid()).differences if test["measure"] == "gap"]
+    found = [test for test in compare(grid()).differences if test.measure == "gap"]
     assert len(found) == 4
-    assert {test["knob"] for test in found} == {"model.dropout", "model.batchnorm"}
-    assert all(test["claimed"] == (test["knob"] == "model.dropout") for test in found)
+    assert {test.knob for test in found} == {"model.dropout", "model.batchnorm"}
+    assert all(test.claimed == (test.knob == "model.dropout") for test in found)
 
 
 def test_all_questions_share_one_budget() -> None:
     """Adjusted p values are weighted Holm's: effects 1, interactions 0.3, differences 0.3, the best group 0.02."""
     found = compare(grid(effect=0.03))
     families = {
-        1.0: [test for effect in found.effects for test in effect["contrasts"]],
+        1.0: [test for effect in found.effects for test in effect.contrasts],
         0.3: found.interactions,
         0.3000001: found.differences,
     }
     weights = [weight / len(tests) for weight, tests in families.items() for _ in tests]
     tests = [test for tests in families.values() for test in tests]
     assert found.tests == len(tests) == 4 + 2 + 8
-    p = np.array([test["p"] for test in tests])
+    p = np.array([test.p for test in tests])
     expected = np.full(len(p), 0.0)
     standing, running = (
         sum(weights) + 0.02,
@@ -131,16 +134,14 @@ def test_all_questions_share_one_budget() -> None:
         running = max(running, min(1.0, p[index] / weights[index] * standing))
         expected[index] = running
         standing -= weights[index]
-    assert [test["p_adjusted"] for test in tests][int(np.argmin(p / weights))] == pytest.approx(
-        expected.min(), rel=1e-4
-    )
-    assert [test["p_adjusted"] for test in tests] == pytest.approx(expected, rel=0.05)
+    assert [test.p_adjusted for test in tests][int(np.argmin(p / weights))] == pytest.approx(expected.min(), rel=1e-4)
+    assert [test.p_adjusted for test in tests] == pytest.approx(expected, rel=0.05)
 
 
 def test_a_single_knob_is_tested_once_and_shown_twice() -> None:
     found = compare(grid(**{"model.dropout": [0.0, 0.2, 0.5]}))
-    by_effect = [test["p_adjusted"] for effect in found.effects for test in effect["contrasts"]]
-    assert [test["p_adjusted"] for test in found.differences] == by_effect
+    by_effect = [test.p_adjusted for effect in found.effects for test in effect.contrasts]
+    assert [test.p_adjusted for test in found.differences] == by_effect
     assert found.tests == len(by_effect) == 6
 
 
@@ -155,10 +156,10 @@ def test_keys_that_follow_from_another_are_no_knobs_of_their_own() -> None:
         for seed in range(3)
     ]
     found = compare(runs)
-    assert {effect["knob"] for effect in found.effects} == {"optimizer"}
-    assert found.effects[0]["keys"] == ["optimizer._target_", "optimizer.beta", "optimizer.lr"]
-    assert [level["value"] for level in found.effects[0]["levels"]] == ["Adam", "AdamW", "SGD"]
-    assert [warning["kind"] for warning in found.warnings] == ["learning_rate"]
+    assert {effect.knob for effect in found.effects} == {"optimizer"}
+    assert found.effects[0].keys == ["optimizer._target_", "optimizer.beta", "optimizer.lr"]
+    assert [level.value for level in found.effects[0].levels] == ["Adam", "AdamW", "SGD"]
+    assert [warning.kind for warning in found.warnings] == ["learning_rate"]
 
 
 def test_not_enough_seeds_says_how_many() -> None:
@@ -168,23 +169,24 @@ def test_not_enough_seeds_says_how_many() -> None:
         for w in (4, 8)
         for s in range(3)
     ]
-    test = effect_of(runs, "width")["contrasts"][0]
-    assert (test["claimed"], test["answer"]) == (False, "not enough seeds")
-    assert test["seeds_needed"] > 3
-    assert f"{test['seeds_needed'] - 3} more would settle it" in test["sentence"]
-    alone = effect_of([run({"seed": 0, "width": w}, 0.2) for w in (4, 8)], "width")["contrasts"][0]
-    assert (alone["answer"], alone["p"], alone["seeds_needed"]) == ("not enough seeds", None, None)
+    test = effect_of(runs, "width").contrasts[0]
+    assert (test.claimed, test.answer) == (False, "not enough seeds")
+    assert test.seeds_needed is not None
+    assert test.seeds_needed > 3
+    assert f"{test.seeds_needed - 3} more would settle it" in test.sentence
+    alone = effect_of([run({"seed": 0, "width": w}, 0.2) for w in (4, 8)], "width").contrasts[0]
+    assert (alone.answer, alone.p, alone.seeds_needed) == ("not enough seeds", None, None)
 
 
 def test_recommendation_is_by_validation_and_names_its_ties() -> None:
     found = compare(grid()).recommendation
-    assert found["criterion"] == "best_val_loss"
-    assert found["knobs"]["model.dropout"] == 0.5
-    assert [tie for tie in found["ties"] if "dropout=0.5" in tie]
-    assert not [tie for tie in found["ties"] if tie.endswith("dropout=0")]
+    assert found.criterion == "best_val_loss"
+    assert found.knobs["model.dropout"] == 0.5
+    assert [tie for tie in found.ties if "dropout=0.5" in tie]
+    assert not [tie for tie in found.ties if tie.endswith("dropout=0")]
     no_val = [dataclasses.replace(r, measures={"gap": 0.1, "test_loss": 0.2}) for r in grid()]
-    assert compare(no_val).recommendation["group"] is None
-    assert "selection" in {warning["kind"] for warning in compare(no_val).warnings}
+    assert compare(no_val).recommendation.group is None
+    assert "selection" in {warning.kind for warning in compare(no_val).warnings}
 
 
 # Guards
@@ -205,20 +207,20 @@ def test_recommendation_is_by_validation_and_names_its_ties() -> None:
 def test_unfair_comparisons_are_said(kind: str, change: Any) -> None:
     assert compare(grid()).warnings == []
     found = compare([dataclasses.replace(r, **change(r)) for r in grid()]).warnings
-    assert [warning["kind"] for warning in found] == [kind]
-    assert all(warning["text"] for warning in found)
+    assert [warning.kind for warning in found] == [kind]
+    assert all(warning.text for warning in found)
 
 
 def test_unequal_budgets_few_seeds_missing_combinations() -> None:
     longer = [dataclasses.replace(r, config={**r.config, "epochs": 30 + r.config["seed"]}) for r in grid()]
-    assert "budget" not in {w["kind"] for w in compare(longer).warnings}  # here the budget is a knob
-    foreign = [
+    assert "budget" not in {w.kind for w in compare(longer).warnings}  # here the budget is a knob
+    as_trained = [
         dataclasses.replace(r, config={"seed": r.config["seed"], "d": r.config["model.dropout"]}, epochs=9 + n)
         for n, r in enumerate(grid())
     ]
-    assert "budget" in {w["kind"] for w in compare(foreign).warnings}
-    assert [w["kind"] for w in compare(grid(seeds=2)).warnings] == ["seeds"]
-    assert [w["kind"] for w in compare(grid()[:15]).warnings] == ["unbalanced"]
+    assert "budget" in {w.kind for w in compare(as_trained).warnings}
+    assert [w.kind for w in compare(grid(seeds=2)).warnings] == ["seeds"]
+    assert [w.kind for w in compare(grid()[:15]).warnings] == ["unbalanced"]
 
 
 def test_a_best_value_at_the_edge_of_the_grid() -> None:
@@ -228,7 +230,7 @@ def test_a_best_value_at_the_edge_of_the_grid() -> None:
             for v in values
             for s in range(3)
         ]
-        return [w["kind"] for w in compare(runs).warnings]
+        return [w.kind for w in compare(runs).warnings]
 
     assert kinds(0.01, [0.001, 0.01, 0.1]) == []
     assert kinds(0.1, [0.001, 0.01, 0.1]) == ["edge"]
@@ -240,14 +242,14 @@ def test_diverged_runs_are_left_out_of_means() -> None:
     runs = grid()
     runs[0] = dataclasses.replace(runs[0], verdict=Verdict("diverged", None, None, "", {}), measures={"gap": 1e9})
     group = compare(runs).groups[0]
-    assert group["measures"]["gap"]["n"] == 4
-    assert group["verdicts"] == {"diverged": 1, "overfit": 4}
+    assert group.measures["gap"].n == 4
+    assert group.verdicts == {"diverged": 1, "overfit": 4}
 
 
 def test_a_group_that_diverged_is_no_tie() -> None:
     gone = [dataclasses.replace(r, verdict=Verdict("diverged", None, None, "", {})) for r in grid()[:5]]
-    name = compare(grid()).groups[0]["name"]
-    assert name not in compare([*gone, *grid()[5:]]).recommendation["ties"]
+    name = compare(grid()).groups[0].name
+    assert name not in compare([*gone, *grid()[5:]]).recommendation.ties
 
 
 # Laws
@@ -280,21 +282,21 @@ def _numbers(value: Any) -> list[float]:
 def test_scale_of_a_measure_changes_no_claim() -> None:
     scaled = [dataclasses.replace(r, measures={k: 1e3 * v for k, v in r.measures.items()}) for r in grid()]
     one, two = compare(grid()), compare(scaled)
-    assert [e["claimed"] for e in one.effects] == [e["claimed"] for e in two.effects]
-    assert two.effects[0]["size"] == pytest.approx(1e3 * (one.effects[0]["size"] or 0))
+    assert [e.claimed for e in one.effects] == [e.claimed for e in two.effects]
+    assert two.effects[0].size == pytest.approx(1e3 * (one.effects[0].size or 0))
 
 
 # Odd input
 
 
 def test_nothing_one_run_and_runs_of_another_tool() -> None:
-    assert compare([]).recommendation["group"] is None
+    assert compare([]).recommendation.group is None
     alone = compare(grid()[:1])
-    assert (len(alone.groups), alone.effects, alone.groups[0]["name"]) == (1, [], "all runs")
-    foreign = [dataclasses.replace(r, config={}, name=f"<b>{n}</b>") for n, r in enumerate(grid()[:4])]
-    found = compare(foreign)
-    assert [group["n"] for group in found.groups] == [1, 1, 1, 1]
-    assert found.groups[0]["name"] == "run=<b>0</b>"
+    assert (len(alone.groups), alone.effects, alone.groups[0].name) == (1, [], "all runs")
+    others = [dataclasses.replace(r, config={}, name=f"<b>{n}</b>") for n, r in enumerate(grid()[:4])]
+    found = compare(others)
+    assert [group.n for group in found.groups] == [1, 1, 1, 1]
+    assert found.groups[0].name == "run=<b>0</b>"
 
 
 def test_values_of_every_type_and_measures_of_some_runs() -> None:
@@ -327,8 +329,8 @@ def test_any_config_and_any_numbers_give_strict_json() -> None:
 def test_runs_without_seeds_are_tested_unpaired() -> None:
     runs = [dataclasses.replace(r, config={k: v for k, v in r.config.items() if k != "seed"}) for r in grid()]
     test = compare(runs).differences[0]
-    assert not test["paired"]
-    assert test["p"] is not None
+    assert not test.paired
+    assert test.p is not None
 
 
 # False claims and power
@@ -348,7 +350,7 @@ def simulated(rng: np.random.Generator, groups: int, seeds: int, effect: float =
 def test_where_nothing_differs_little_is_claimed() -> None:
     """400 sweeps of three equal groups: at most 5 % claim anything, within three standard errors."""
     rng = np.random.default_rng(0)
-    hits = sum(any(test["claimed"] for test in compare(simulated(rng, 3, 5)).differences) for _ in range(400))
+    hits = sum(any(test.claimed for test in compare(simulated(rng, 3, 5)).differences) for _ in range(400))
     assert hits / 400 <= ALPHA + 3 * np.sqrt(ALPHA * (1 - ALPHA) / 400)
 
 
@@ -357,13 +359,14 @@ def test_power_is_the_textbooks() -> None:
     ours, textbook = 0, 0
     for _ in range(300):
         runs = simulated(rng, 2, 5, effect=2.0)
-        ours += compare(runs).differences[0]["claimed"]
+        ours += compare(runs).differences[0].claimed
         a, b = np.array([r.measures["gap"] for r in runs]).reshape(2, 5)
         textbook += bool(stats.ttest_rel(a, b).pvalue <= ALPHA)
     assert textbook > 100
     assert ours / textbook >= 0.95
 
 
+@pytest.mark.slow
 def test_cost_of_a_thousand_runs() -> None:
     runs = grid(seeds=5, **{"a": list(range(5)), "model.dropout": [0.0, 0.1, 0.2, 0.5], "b": list(range(10))})
     assert len(runs) == 1000

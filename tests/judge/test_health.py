@@ -305,19 +305,6 @@ def test_findings_stand_in_every_record_of_the_run(tmp_path: Path, cli: Cli) -> 
     assert json.loads((tmp_path / "well/summary.json").read_text())["health"] == []
 
 
-def test_the_findings_of_many_runs_in_lines() -> None:
-    def run(number: int, *found: str) -> dict[str, Any]:
-        return {"name": f"<{number}>", "health": [Finding(one, "", 1, "so").to_json() for one in found]}
-
-    runs = [
-        run(0),
-        *(run(n, "dead_units", "dead_units") for n in range(1, 8)),
-        run(8, "one_class"),
-        {"name": "x", "health": ["?"]},
-    ]
-    assert health.in_runs(runs) == ["dead units in 7 runs: <1>, <2>, <3>, <4>, <5>, ...", "one class in 1 run: <8>"]
-
-
 def test_every_finding_says_why_and_what_to_try() -> None:
     for finding in health.ADVICE:
         said = Finding(finding, "there", 3, "so it is").to_json()

@@ -1,6 +1,5 @@
 """The verdict on one run: every label, the laws it obeys, the traps it knows, bad input, cost."""
 
-import json
 import math
 import time
 
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from trainer import files
 from trainer.judge.overfit import align, judge
 
 Floats = NDArray[np.float64]
@@ -55,7 +55,7 @@ def test_each_label(label: str, train: Floats, val: Floats | None) -> None:
     assert found.verdict == label, found.sentence
     assert found.sentence
     assert (found.onset is not None) == (label == "overfit")
-    json.dumps(found.to_json(), allow_nan=False)
+    files.to_json(found.to_json())
 
 
 def test_evidence_is_what_the_curves_say() -> None:
@@ -202,18 +202,18 @@ def test_constant_losses_of_any_length(n: int) -> None:
     assert judge([2.0] * n, None).verdict == ("too_short" if n == 1 else "underfit")
 
 
-def test_a_loss_that_falls_and_never_below_guessing_has_learned_nothing() -> None:
-    """A smooth fall far above its own noise, from 2.3039 to 2.3030, where guessing costs 2.3026: ten classes."""
+def test_a_loss_that_falls_and_never_below_chance_has_learned_nothing() -> None:
+    """A smooth fall far above its own noise, from 2.3039 to 2.3030, where chance costs 2.3026: ten classes."""
     curve = 2.3030 + 0.0009 * np.exp(-T / 10)
     assert judge(curve, curve).verdict == "healthy"
-    found = judge(curve, curve, guessing=math.log(10))
+    found = judge(curve, curve, chance_loss=math.log(10))
     assert found.verdict == "underfit"
     assert found.sentence == (
         "nothing was learned: training loss fell to 2.303, and predictions that do not look at the input cost 2.303"
     )
-    assert judge(curve, curve, guessing=2.4).verdict == "healthy"  # 4 % below
-    assert judge(TRAIN, OVERFIT, guessing=2 * TRAIN[0]).verdict == "overfit"
-    assert judge(curve - 3, curve - 3, guessing=-0.7).verdict == "healthy"  # a share of a negative loss says nothing
+    assert judge(curve, curve, chance_loss=2.4).verdict == "healthy"  # 4 % below
+    assert judge(TRAIN, OVERFIT, chance_loss=2 * TRAIN[0]).verdict == "overfit"
+    assert judge(curve - 3, curve - 3, chance_loss=-0.7).verdict == "healthy"  # a share of a negative loss says nothing
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -233,7 +233,7 @@ def test_any_numbers_at_all_give_a_verdict_in_strict_json() -> None:
         common = np.where(rng.random(n) < 0.7, rng.normal(size=n), train)
         epochs = rng.choice([1, 2, 3, 4, 5, 6, np.nan, np.inf], n)
         for found in (judge(train, val), judge(common, common[::-1]), judge(common, train, train, train, epochs)):
-            json.dumps(found.to_json(), allow_nan=False)
+            files.to_json(found.to_json())
 
 
 def test_validation_every_few_epochs_has_not_diverged() -> None:
@@ -279,6 +279,7 @@ def test_align_interpolates_where_nothing_was_logged() -> None:
 # Cost
 
 
+@pytest.mark.slow
 def test_cost() -> None:
     def seconds(n: int, repeats: int) -> float:
         rng = np.random.default_rng(0)

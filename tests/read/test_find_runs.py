@@ -113,7 +113,7 @@ def test_a_failed_run_without_epochs_is_named(tmp_path: Path) -> None:
 
 def test_a_hand_written_loop(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        fake_runs.foreign_run(tmp_path / "runs" / name, ("Loss/train", "Loss/val"), TRAIN, VAL)
+        fake_runs.other_run(tmp_path / "runs" / name, ("Loss/train", "Loss/val"), TRAIN, VAL)
     runs, problems = find_runs([tmp_path])
     assert not problems
     assert [run.name for run in runs] == ["runs/a", "runs/b"]
@@ -208,7 +208,7 @@ def test_event_files_with_names_of_their_own_are_a_run_each(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("share", [0.2, 0.77])
 def test_truncated_file(tmp_path: Path, share: float) -> None:
-    path = next(fake_runs.foreign_run(tmp_path / "r", ("train_loss", "val_loss"), TRAIN, VAL).iterdir())
+    path = next(fake_runs.other_run(tmp_path / "r", ("train_loss", "val_loss"), TRAIN, VAL).iterdir())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole)) | 1])
     runs, problems = find_runs([tmp_path])
@@ -246,7 +246,7 @@ def test_csv_of_keras_and_lightning(tmp_path: Path) -> None:
 
 
 def test_tags_in_some_runs_only(tmp_path: Path) -> None:
-    fake_runs.foreign_run(tmp_path / "good", ("a", "b"), TRAIN, VAL)
+    fake_runs.other_run(tmp_path / "good", ("a", "b"), TRAIN, VAL)
     write_events(tmp_path / "other", {"x": (np.arange(3), np.ones(3))})
     runs, problems = find_runs([tmp_path], "a", "b")
     assert [run.name for run in runs] == ["good"]

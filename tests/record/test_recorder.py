@@ -100,7 +100,7 @@ def test_the_summary_agrees_with_the_curves(default: Path) -> None:
     losses, accuracies = (
         [[row[tag + kind] for row in table] for tag in ("eval/train_", "val/")] for kind in ("loss", "accuracy")
     )
-    verdict = overfit.judge(*losses, *accuracies, guessing=found["start"]["guessing_loss"])
+    verdict = overfit.judge(*losses, *accuracies, chance_loss=found["start"]["guessing_loss"])
     assert found["verdict"] == json.loads(json.dumps(verdict.to_json()))
     for name, prefix in (("best", "test/"), ("last", "test/last_")):
         for key in ("loss", "accuracy"):

@@ -54,11 +54,11 @@ def test_speed_of_a_thousand_runs_of_ours(tmp_path: Path) -> None:
     assert say("1,008 runs of 30 epochs, whole command", command(tmp_path)) < 3
 
 
-def test_speed_of_a_hundred_foreign_runs(tmp_path: Path) -> None:
+def test_speed_of_a_hundred_other_runs(tmp_path: Path) -> None:
     for i in range(100):
         curves = fake_runs.curves(10_000, 0.4 * (i % 2), i, speed=1000.0)
-        fake_runs.foreign_run(tmp_path / str(i), ("Loss/train", "Loss/val"), *curves, chunk=50)
-    assert say("100 foreign runs of 2 x 10,000 points, whole command", command(tmp_path)) < 5
+        fake_runs.other_run(tmp_path / str(i), ("Loss/train", "Loss/val"), *curves, chunk=50)
+    assert say("100 runs of another tool, of 2 x 10,000 points, whole command", command(tmp_path)) < 5
 
 
 def test_speed_of_reading_two_million_points(tmp_path: Path) -> None:

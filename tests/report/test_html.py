@@ -44,7 +44,7 @@ def evil_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         summary = json.loads((run / "summary.json").read_text())
         (run / "summary.json").write_text(json.dumps(summary | {"health": [EVIL], "status": EVIL}))
         (run / ".hydra" / "overrides.yaml").write_text(json.dumps([f"note={EVIL}"]))
-    fake_runs.foreign_run(folder / "foreign", (f"train_loss{EVIL}", f"val_loss{EVIL}"), train, val)
+    fake_runs.other_run(folder / "other", (f"train_loss{EVIL}", f"val_loss{EVIL}"), train, val)
     target = root / "r.html"
     assert main([str(root), "--html", str(target)]) == 0
     return target

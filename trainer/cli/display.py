@@ -15,6 +15,7 @@ from rich.text import Text
 from trainer.engine.progress import TICK_S, News
 from trainer.judge import health
 from trainer.record.run_files import epoch_line
+from trainer.report import vocabulary
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -77,9 +78,6 @@ class Display:
         for line in _closing_lines(summary, directory):
             self.console.print(line, soft_wrap=True, highlight=False)
         sys.stdout.flush()
-
-
-VERDICT_STYLES = {"healthy": "green", "overfit": "yellow", "underfit": "yellow", "diverged": "red", "too_short": "dim"}
 
 
 class SweepDisplay:
@@ -190,7 +188,8 @@ def _closing_lines(summary: dict[str, Any], directory: Path) -> list[Text | str]
     for key, pair in summary.get("recovered", {}).items():
         lines.append(f"{key:<10}true {pair['true']:g}, found {pair['found']:.4f}")
     name = verdict["verdict"]
-    lines.append(Text.assemble((name.replace("_", " "), VERDICT_STYLES[name]), f": {verdict['sentence']}"))
+    style = vocabulary.STYLES[name].terminal
+    lines.append(Text.assemble((vocabulary.spelled(name), style), f": {verdict['sentence']}"))
     if last and not summary["health"]:
         lines.append(health.ALL_WELL)
     for finding in summary["health"]:

@@ -1,4 +1,4 @@
-"""What a sweep came to: one table, grouped over seeds, and sweep.csv and sweep.json with a row a run."""
+"""Sum up a sweep: one table, grouped over seeds, and sweep.csv and sweep.json with one row per run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -18,12 +19,13 @@ from trainer import files
 from trainer.config import Surface
 from trainer.core.surfaces import PROBLEMS
 from trainer.engine.jobs import Job, describe, ranges
-from trainer.judge import health
 from trainer.record import trajectories
+from trainer.report import vocabulary
+from trainer.report.vocabulary import plural
 
 MOST_ROWS = 40
-PLAIN_WIDTH = 160  # columns where there is no terminal to ask
-MEASURES = {  # column -> where it stands in summary.json; the first one present ranks, lower is better
+PLAIN_WIDTH = 160  # characters, where there is no terminal to ask
+MEASURES = {  # column -> its place in summary.json; the first one present ranks the rows, lower is better
     "val loss": ("best", "val/loss"),
     "val accuracy": ("best", "val/accuracy"),
     "train loss": ("best", "eval/train_loss"),
@@ -40,13 +42,13 @@ def close(jobs: Sequence[Job]) -> None:
     console.print(table(jobs))
     for line in troubles(jobs):
         console.print(line, soft_wrap=True, highlight=False)
-    for line in health.in_runs([{"name": job.number, **(job.summary or {})} for job in jobs]):
+    for line in vocabulary.findings_by_kind([{"name": job.number, **(job.summary or {})} for job in jobs]):
         console.print(line, soft_wrap=True, highlight=False)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     done = sum(job.status == "completed" for job in jobs)
     before = sum(job.finished_earlier for job in jobs)
     said = f", {before} of them before" if before else ""
-    console.print(f"{done} of {len(jobs)} runs completed{said}", highlight=False)
+    console.print(f"{done} of {plural(len(jobs), 'run')} completed{said}", highlight=False)
     console.print(f"judged    python -m trainer.evaluate {shown}", soft_wrap=True, highlight=False)
     console.print(f"curves    tensorboard --logdir {shown}", soft_wrap=True, highlight=False)
     console.print(f"numbers   {shown}/sweep.csv, sweep.json", soft_wrap=True, highlight=False)
@@ -57,7 +59,7 @@ def close(jobs: Sequence[Job]) -> None:
 
 
 def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
-    """A picture of the ways downhill for each function that the sweep minimised; the files' names."""
+    """Draw the ways downhill for each function that the sweep minimised; return the files' names."""
     by_function: dict[str, dict[str, Any]] = {}
     keys = [key for key in swept(jobs) if key != "problem"]
     for job in jobs:
@@ -74,7 +76,7 @@ def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
 
 
 def _name(job: Job, keys: Sequence[str]) -> str:
-    """A run by what was swept: 'sgd lr=0.1'; without a sweep, by its optimizer."""
+    """Name a run by what was swept: 'sgd lr=0.1'; without a sweep, by its optimizer."""
     values = dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
     parts = [values[k] if k == "optimizer" else f"{k.split('.')[-1]}={values[k]}" for k in keys if k in values]
     assert job.config is not None
@@ -82,32 +84,32 @@ def _name(job: Job, keys: Sequence[str]) -> str:
 
 
 def troubles(jobs: Sequence[Job]) -> list[str]:
-    """A line for every reason why runs have no result, with the runs' numbers and the overrides of the first."""
+    """Return a line for every reason why runs have no result, with their numbers and the overrides of the first."""
     by_reason: dict[str, list[Job]] = {}
     for job in jobs:
         if job.status != "completed":
             reason = f"{job.status}{'' if job.error is None else ': ' + describe(job.error)}"
             by_reason.setdefault(reason, []).append(job)
     return [
-        f"run{'s' if len(group) > 1 else ''} {ranges([job.number for job in group])} {reason}"
+        f"run{'s' * (len(group) > 1)} {ranges([job.number for job in group])} {reason}"
         f"  ({' '.join(group[0].overrides)}{' ...' if len(group) > 1 else ''})"
         for reason, group in by_reason.items()
     ]
 
 
 def row(job: Job) -> dict[str, Any]:
-    """One run in sweep.json: number, status, its overrides, its measures, its verdict."""
+    """Return a run's entry in sweep.json: number, status, overrides, measures, verdict."""
     summary = job.summary or {}
     out: dict[str, Any] = {"run": job.number, "status": job.status}
     out |= dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
     out |= {name: _measure(job, name) for name in MEASURES}
-    verdict = summary.get("verdict") or {}
-    out |= {"best_epoch": verdict.get("best_epoch"), "verdict": verdict.get("verdict"), "epochs": summary.get("epochs")}
+    best_epoch = (summary.get("verdict") or {}).get("best_epoch")
+    out |= {"best_epoch": best_epoch, "verdict": _verdict(job), "epochs": summary.get("epochs")}
     return out | {"error": None if job.error is None else describe(job.error), "directory": str(job.directory)}
 
 
 def table(jobs: Sequence[Job]) -> Table:
-    """Runs that differ by seed alone in one row: mean and spread (standard deviation), best first."""
+    """Show runs that differ by seed alone in one row: mean ± half of its confidence interval, best first."""
     keys = swept(jobs)
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
@@ -122,15 +124,18 @@ def table(jobs: Sequence[Job]) -> Table:
         out.add_column(name, justify="right" if name != "verdicts" else "left")
     ranked = sorted(groups.items(), key=lambda item: _rank(item[1], measures))
     for values, members in ranked[:MOST_ROWS]:
-        cells = [_mean_and_spread([_measure(job, name) for job in members], name) for name in measures]
-        out.add_row(*map(_short, values), str(len(members)), *cells, _verdicts(members))
+        cells = [_mean_cell([_measure(job, name) for job in members], name) for name in measures]
+        verdicts = vocabulary.counted(_verdict(job) or job.status for job in members)
+        out.add_row(*map(_short, values), str(len(members)), *cells, verdicts)
+    captions = [vocabulary.INTERVAL] if len(ranked) < len(jobs) else []
     if len(ranked) > MOST_ROWS:
-        out.caption = f"the best {MOST_ROWS} of {len(ranked)} rows; sweep.csv has all"
+        captions.append(f"the best {MOST_ROWS} of {len(ranked)} rows; sweep.csv has all")
+    out.caption, out.caption_justify = "\n".join(captions) or None, "left"
     return out
 
 
 def swept(jobs: Sequence[Job]) -> list[str]:
-    """The override keys that take more than one value over the jobs, the seed apart."""
+    """Return the override keys that take more than one value over the jobs, the seed apart."""
     seen: dict[str, set[str]] = {}
     for job in jobs:
         for override in job.overrides:
@@ -147,7 +152,7 @@ def _measure(job: Job, name: str) -> float | None:
 
 
 def _short(value: str) -> str:
-    """A drawn number in four digits; anything else as it was typed."""
+    """Write a drawn number in four digits; anything else as it was typed."""
     try:
         return f"{float(value):.4g}" if len(value) > len("0.00001") else value
     except ValueError:
@@ -160,22 +165,24 @@ def _rank(jobs: Sequence[Job], measures: Sequence[str]) -> float:
     return statistics.fmean(finite) if finite and len(finite) == len(values) else math.inf
 
 
-def _mean_and_spread(values: Sequence[float | None], name: str) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
+def _mean_cell(values: Sequence[float | None], name: str) -> str:
+    """Write the mean of a row's runs; no ± where one of them is not finite."""
+    known = np.array([value for value in values if value is not None])
+    if len(known) == 0:
         return ""
-    form = (lambda value: f"{value:.2%}") if name.endswith("accuracy") else (lambda value: f"{value:.4f}")
-    spread = f" ± {form(statistics.stdev(known))}" if len(known) > 1 and all(map(math.isfinite, known)) else ""
-    return form(statistics.fmean(known)) + spread
+    from trainer.compare.statistics import mean_interval  # SciPy: 0.1 s that a single run need not spend
+
+    mean, _, _, high, _ = mean_interval(known[None])
+    half = float(high[0] - mean[0]) if np.isfinite(known).all() else math.nan
+    return vocabulary.mean_cell(float(known.mean()), half, name)
 
 
-def _verdicts(jobs: Sequence[Job]) -> str:
-    names = [((job.summary or {}).get("verdict") or {}).get("verdict") or job.status for job in jobs]
-    return ", ".join(f"{names.count(name)} {name.replace('_', ' ')}" for name in dict.fromkeys(names))
+def _verdict(job: Job) -> str | None:
+    return ((job.summary or {}).get("verdict") or {}).get("verdict")
 
 
 def common_folder(jobs: Sequence[Job]) -> Path:
-    """Hydra's sweep directory: the parent of the runs' own."""
+    """Return Hydra's sweep directory: the parent of the runs' own."""
     parents = {job.directory.parent if job.config is not None else job.directory for job in jobs}
     return min(parents, key=lambda path: len(path.parts))
 

@@ -1,1 +1,1 @@
-"""What holds across many runs: groups, effects, fairness, statistics. NumPy and SciPy only; may import judge."""
+"""Compares many runs: groups, effects, fairness, statistics. NumPy and SciPy only; may import judge."""

@@ -1,4 +1,4 @@
-"""Runs sorted into groups, everything but the seed alike; the knobs found; values laid out as group x seed arrays."""
+"""Sort runs into groups that differ in nothing but the seed, find the knobs, lay values out as group x seed arrays."""
 
 import json
 import math
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.compare.results import Estimate, GroupSummary, Interval
 from trainer.compare.statistics import Floats, mean_interval, number, share_interval
 from trainer.judge.overfit import INFINITE, Verdict
 
@@ -64,7 +65,7 @@ class Layout:
     seeds: tuple[Any, ...]
 
     def values_GS(self, measure: str) -> Floats:
-        """A measure of every group and seed; nan where missing, not finite, diverged or unfinished."""
+        """Return a measure of every group and seed; nan where missing, not finite, diverged or unfinished."""
         column = {seed: index for index, seed in enumerate(self.seeds)}
         total = np.zeros((len(self.groups), len(self.seeds)))
         count = np.zeros_like(total)
@@ -77,7 +78,7 @@ class Layout:
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     def cells(self, *knobs: int) -> NDArray[np.int64]:
-        """Groups by level of the given knobs (an axis each) and combination of the others (last axis); -1: none."""
+        """Index groups by level of the given knobs (an axis each) and combination of the others (last); -1: none."""
         others = [k for k in range(len(self.knobs)) if k not in knobs]
         rests = sorted({tuple(group.levels[k] for k in others) for group in self.groups})
         column = {rest: index for index, rest in enumerate(rests)}
@@ -116,11 +117,11 @@ def layout(runs: Sequence[Run]) -> Layout:
 
 
 def _knobs(keys: list[str], groups: list[tuple[Any, ...]]) -> tuple[list[Knob], list[tuple[int, ...]]]:
-    """Knobs among the varying keys, and each group's levels of them.
+    """Find the knobs among the varying keys, and each group's levels of them.
 
     A key that follows from another one (each value of that one goes with one value of this) is no knob of its own: its
-    effect cannot be told from the other's. Of two that follow from each other, the one that chooses a class stays, else
-    the one with text before numbers, else the shorter, else the first in the alphabet.
+    effect cannot be separated from the other's. Of two that follow from each other, the one that chooses a class stays,
+    else the one with text before numbers, else the shorter, else the first in the alphabet.
     """
     column = {key: [group[k] for group in groups] for k, key in enumerate(keys)}
     levels = {key: sorted(set(column[key]), key=natural) for key in keys}
@@ -149,7 +150,7 @@ def _knobs(keys: list[str], groups: list[tuple[Any, ...]]) -> tuple[list[Knob], 
 
 
 def hashable(value: Any) -> Any:
-    """A config value as something that can be compared and hashed; lists and dicts as their JSON, True apart from 1."""
+    """Turn a config value into one that can be compared and hashed: lists and dicts into JSON, True into no 1."""
     if isinstance(value, bool):
         return str(value).lower()
     if value is None or isinstance(value, (int, str)):
@@ -160,54 +161,47 @@ def hashable(value: Any) -> Any:
 
 
 def natural(value: Any) -> tuple[int, float, str]:
-    """Sort key for values of mixed types: None, numbers by size, text."""
+    """Return a sort key for values of mixed types: None, then numbers by size, then text."""
     if value is None:
         return 0, 0.0, ""
     return (1, float(value), "") if isinstance(value, (int, float)) else (2, 0.0, str(value))
 
 
 def label(value: Any) -> str:
-    """A value as the command line would have it."""
+    """Write a value as the command line would have it."""
     return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def common_config(runs: Sequence[Run]) -> dict[str, Any]:
-    """The keys and values that all the runs share; what JSON cannot hold as text."""
+    """Return the keys and values that all the runs share; what JSON cannot hold as text."""
     first, *rest = [{key: hashable(value) for key, value in run.config.items()} for run in runs]
     shared = [key for key, value in first.items() if all(key in other and other[key] == value for other in rest)]
     return {key: value if isinstance(value := runs[0].config[key], bool) else first[key] for key in shared}
 
 
-def summaries(plan: Layout, values: dict[str, Floats]) -> list[dict[str, Any]]:
-    """The groups as `compare` gives them: runs, verdicts, and every measure with its interval."""
+def summaries(plan: Layout, values: dict[str, Floats]) -> list[GroupSummary]:
+    """Describe the groups: runs, verdicts, and every measure with its interval."""
     intervals = {measure: mean_interval(values_GS) for measure, values_GS in values.items()}
     return [
-        {
-            "name": group.name,
-            "knobs": {knob.name: knob.levels[i] for knob, i in zip(plan.knobs, group.levels, strict=True)},
-            "config": common_config(group.runs),
-            "runs": [run.path for run in group.runs],
-            "seeds": [hashable(run.config.get("seed")) for run in group.runs],
-            "n": len(group.runs),
-            "verdicts": dict(sorted(Counter(run.verdict.verdict for run in group.runs).items())),
-            "overfit_share": _overfit_share(group),
-            "measures": {
-                measure: {
-                    **{
-                        key: number(column[g])
-                        for key, column in zip(("mean", "sd", "low", "high"), found, strict=False)
-                    },
-                    "n": int(found[4][g]),
-                }
-                for measure, found in intervals.items()
+        GroupSummary(
+            name=group.name,
+            knobs={knob.name: knob.levels[i] for knob, i in zip(plan.knobs, group.levels, strict=True)},
+            config=common_config(group.runs),
+            runs=[run.path for run in group.runs],
+            seeds=[hashable(run.config.get("seed")) for run in group.runs],
+            n=len(group.runs),
+            verdicts=dict(sorted(Counter(run.verdict.verdict for run in group.runs).items())),
+            overfit_share=_overfit_share(group),
+            measures={
+                measure: Estimate(number(mean[g]), number(low[g]), number(high[g]), int(n[g]), number(sd[g]))
+                for measure, (mean, sd, low, high, n) in intervals.items()
             },
-        }
+        )
         for g, group in enumerate(plan.groups)
     ]
 
 
-def _overfit_share(group: Group) -> dict[str, float | int]:
-    """The share of a group's runs that overfit, with Wilson's interval."""
+def _overfit_share(group: Group) -> Interval:
+    """Return the share of a group's runs that overfit, with Wilson's interval."""
     hits = sum(run.verdict.verdict == "overfit" for run in group.runs)
-    low, high = share_interval(hits, len(group.runs))
-    return {"mean": hits / len(group.runs), "low": low, "high": high, "n": len(group.runs)}
+    return Interval(hits / len(group.runs), *share_interval(hits, len(group.runs)), len(group.runs))

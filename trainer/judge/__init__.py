@@ -1,1 +1,1 @@
-"""Verdicts on one run from its curves: overfitting and health. NumPy only; may import nothing of ours."""
+"""Judges one run from its curves and records: overfitting and health. NumPy only; may import nothing of ours."""

@@ -1,63 +1,41 @@
 """Judge one run from its curves: overfit, healthy, underfit, diverged or too short, with every number that led to it.
 
-The rule, its reasons and sources stand in docs/overfitting.md; `scripts/calibrate.py` measures how often it is right.
+docs/overfitting.md gives the rule, its reasons and sources; `scripts/calibrate.py` measures how often it is right.
 Every quantity is a difference of losses divided by what was learned, so neither the scale of the loss nor a constant
-added to both curves matters. What the verdict `overfit` rests on is, for the validation curve, its course up to its
-minimum, which later epochs cannot change, and quantiles of its course after it. So a tail that is worse at every epoch
-can only strengthen the verdict (monotonicity).
+added to both curves matters. The verdict `overfit` rests on the validation curve up to its minimum, which later epochs
+cannot change, and on quantiles of the curve after it. So a tail that is worse at every epoch can only strengthen the
+verdict (monotonicity).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trainer.judge.tidy import Curve, Floats, align, in_order, without_repeats
-
-__all__ = ["Verdict", "align", "judge"]
-
+Floats = NDArray[np.float64]
+Curve = Sequence[float] | Floats
+Label = Literal["overfit", "diverged", "underfit", "too_short", "healthy"]  # worst first, as tables list them
 Evidence = dict[str, float | int | None]
 
-MIN_EPOCHS = 5  # fewer different epochs are not judged
-# Shares of what was learned:
-RISE = 0.12  # a lasting rise of the validation loss above its minimum: overfitting on its own
-GAP = 0.28  # a gap that opened since validation stopped improving: overfitting on its own
-STALL = 0.05  # validation no longer improves from where it is this close to its minimum
-LOST = 0.5  # training loss that was learned and lost again: diverged
-STILL_FALLING = 0.05  # fall of both losses from the fifth sixth of the run to the last: underfit
-# Shares of the run:
-LATE = 1 / 3  # the last part, whose gap counts
-TAILS = (0.1, 0.2, 1 / 3, 0.5)  # tails whose median is held against the minimum, once the noise is known
-LONG_TAILS = (1 / 3, 0.5)  # tails whose low quantile is held against the minimum, noise known or not
-LOW_QUANTILE = 0.15
-# Counts and factors:
-PROGRESS = 3.0  # what validation still gains in the last part is taken off the gap so many times
-NOISE_EPOCHS = 10  # epochs up to the minimum that it takes to know the noise of the validation curve
-INFINITE = 1e150  # a loss beyond this is taken as infinite: its square is
-FIRST_EPOCH = 3.0  # the first epoch counts for at most this many times the range of all others
-NOTHING_LEARNED = 3.0  # a fall of the training loss within this many of its own noise
-GUESSED = 0.99  # share of what guessing costs above which a training loss has learned nothing
+INFINITE = 1e150  # a loss beyond this counts as infinite: its square overflows
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What the curves of a run say; `best_epoch` and `onset` are values of `epochs`, None where there is none."""
 
-    verdict: str  # overfit, healthy, underfit, diverged or too_short
+    verdict: Label
     best_epoch: float | None  # where the validation loss was lowest
     onset: float | None  # where overfitting set in
     sentence: str
-    evidence: Evidence
+    evidence: Evidence  # every number that led to the verdict
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as a dict for strict JSON: a number that is not finite is written as a string ("inf")."""
-        plain = asdict(self)
-        plain["evidence"] = {
-            key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in self.evidence.items()
-        }
-        return plain
+        """Return the fields as a dictionary; its numbers may be nan or infinite."""
+        return asdict(self)
 
 
 def judge(
@@ -66,14 +44,14 @@ def judge(
     train_accuracy: Curve | None = None,
     val_accuracy: Curve | None = None,
     epochs: Curve | None = None,
-    guessing: float | None = None,
+    chance_loss: float | None = None,
 ) -> Verdict:
-    """Judge a run, finished or still going, from one value an epoch of each curve.
+    """Judge a run, finished or still training, from one value per epoch of each curve.
 
     `epochs` are the values' x (default 1..n), in any order; of a repeated x the last value counts (a resumed run).
-    `guessing`, where it is known, is the training loss of the best prediction that does not look at the input.
-    Losses may be negative and hold nan and inf. Two losses of different lengths are taken to span the same run; curves
-    with x of their own go through `align` first. Raises ValueError where lengths do not fit together.
+    `chance_loss`, where it is known, is the training loss of the best prediction that ignores the input. Losses may be
+    negative and may contain nan and inf. Two losses of different lengths are taken to span the same run; curves with x
+    of their own go through `align` first. Raises ValueError where lengths do not match.
     """
     train = np.asarray(train_loss, np.float64).ravel()
     val = np.full(0, np.nan) if val_loss is None else np.asarray(val_loss, np.float64).ravel()
@@ -85,25 +63,23 @@ def judge(
         if row is not None and len(row) not in (0, len(train)):
             raise ValueError(f"{name}: {len(row)} values for {len(train)} training losses; give one for each")
     x = np.arange(1.0, len(train) + 1) if epochs is None else np.asarray(epochs, np.float64)
-    accuracies = [
-        np.full(len(train), np.nan) if row is None or len(row) == 0 else np.asarray(row, np.float64)
-        for row in (train_accuracy, val_accuracy)
-    ]
+    missing = val_accuracy is None or len(val_accuracy) == 0
+    accuracy = np.full(len(train), np.nan) if missing else np.asarray(val_accuracy, np.float64)
     has_val = len(val) > 0
-    table = in_order(np.stack([x, train, val if has_val else train, *accuracies]))
+    table = _in_order(np.stack([x, train, val if has_val else train, accuracy]))
     losses = table[1:3]
     losses[np.abs(losses) > INFINITE] *= np.inf
     if (diverged := _non_finite_from(table, has_val)) is not None:
         return diverged
-    table = without_repeats(table[:, np.isfinite(table[1]) & (table[2] > -np.inf)])  # nan > -inf is False
-    return _judge_tidy(table, has_val, guessing)
+    table = _without_repeats(table[:, np.isfinite(table[1]) & (table[2] > -np.inf)])  # nan > -inf is False
+    return _judge_finite(table, has_val, chance_loss)
 
 
 def _non_finite_from(table: Floats, has_val: bool) -> Verdict | None:
-    """The verdict diverged where a loss ends in values that are not finite, else None.
+    """Return the verdict diverged where a loss ends in values that are not finite, else None.
 
     A trailing stretch of nan counts only if it is longer than any stretch of nan before it: a validation loss that is
-    measured every few epochs has such gaps all along. inf always counts.
+    measured every few epochs has such gaps throughout. inf always counts.
     """
     x = table[0]
     for name, loss in (("training loss", table[1]), ("validation loss", table[2]))[: 1 + has_val]:
@@ -123,64 +99,122 @@ def _non_finite_from(table: Floats, has_val: bool) -> Verdict | None:
     return None
 
 
-def _judge_tidy(table: Floats, has_val: bool, guessing: float | None) -> Verdict:
+MIN_EPOCHS = 5  # fewer different epochs are not judged
+
+
+def _judge_finite(table: Floats, has_val: bool, chance_loss: float | None) -> Verdict:
     """Judge curves in order of x, finite but for +inf in the validation loss, without repeats."""
-    x, train, val, _, val_accuracy = table
+    x, train, val, val_accuracy = table
     n = len(x)
     if n < MIN_EPOCHS and not (n > 1 and np.ptp(train) == 0 and np.all(val == val[0])):
-        sentence = f"{n} epoch{'' if n == 1 else 's'} with finite losses: a verdict takes at least {MIN_EPOCHS}"
+        sentence = f"{n} epoch{'s' * (n != 1)} with finite losses: a verdict takes at least {MIN_EPOCHS}"
         return Verdict("too_short", None, None, sentence, {"epochs": n})
-    evidence: Evidence = {"epochs": n, "guessing_loss": guessing, **_train_evidence(train)}
+    of_train = _train_evidence(train, chance_loss)
+    decided = _judge_training(of_train)
     if not has_val:
-        label = _train_label(evidence) or "too_short"
-        return Verdict(label, None, None, _sentence(label, None, None, evidence), evidence)
+        unseen = f"no validation loss: whether the {n:g} epochs overfit cannot be seen"
+        label, sentence = decided or ("too_short", unseen)
+        return Verdict(label, None, None, sentence, asdict(of_train))
     best = int(np.argmin(val))
-    evidence |= _val_evidence(train, val, best)
-    label = _train_label(evidence) or _label(evidence)
-    onset = _onset(val, evidence) if label == "overfit" else None
-    if onset is not None:
+    of_val = _val_evidence(train, val, best)
+    evidence: Evidence = asdict(of_train) | asdict(of_val)
+    accuracies = _accuracy_evidence(val_accuracy, best)
+    onset = None
+    if decided is None and (of_val.score or 0.0) >= 1:
+        onset = _onset(val, of_val)
         evidence["epochs_since_onset"] = n - 1 - onset
-    evidence |= _accuracy_evidence(val_accuracy, best)
-    best_x, onset_x = float(x[best]), None if onset is None else float(x[onset])
-    return Verdict(label, best_x, onset_x, _sentence(label, best_x, onset_x, evidence), evidence)
+        decided = "overfit", _overfit_sentence(of_val, accuracies, float(x[best]), float(x[onset]))
+    label, sentence = decided or _judge_validation(of_val, float(x[best]))
+    return Verdict(label, float(x[best]), None if onset is None else float(x[onset]), sentence, evidence | accuracies)
 
 
-def _noise(curve: Floats) -> float:
-    """Standard deviation of a curve's noise from its second differences: a trend leaves them, white noise does not.
-
-    The median makes steps and spikes of less than a quarter of the epochs harmless (0.6745: median of |N(0, 1)|; a
-    second difference of white noise has 1 + 4 + 1 times its variance).
-    """
-    if len(curve) < 3:
-        return 0.0
-    return _quantile(np.abs(np.diff(curve, 2)), 0.5) / (0.6745 * math.sqrt(6))
+# ------------------------------------------------------------------ the training loss alone
 
 
-def _quantile(values: Floats, q: float) -> float:
-    """The order statistic at rank floor(q (k - 1)) of k values: monotone in every value, and inf stays inf."""
-    rank = int(q * (len(values) - 1))
-    return float(np.partition(values, rank)[rank])
-
-
-def _fall(curve: Floats) -> tuple[float, bool]:
-    """How far a curve fell from its start to its minimum, and whether the first epoch had to be cut down for it."""
-    fall = float(curve[0] - curve.min())
-    rest = float(np.ptp(curve[1:])) if len(curve) > 2 else 0.0
-    return (FIRST_EPOCH * rest, True) if 0 < FIRST_EPOCH * rest < fall else (fall, False)
-
-
-def _train_evidence(train: Floats) -> Evidence:
+@dataclass(frozen=True)
+class TrainEvidence:
     """What the training loss did, from it alone."""
-    return {
-        "train_start": float(train[0]),
-        "train_low": _quantile(train, 0.05),
-        "train_end": _quantile(train[-max(3, len(train) // 10) :], 0.5),
-        "train_noise": _noise(train),
-    }
+
+    epochs: int
+    guessing_loss: float | None  # the chance-level loss, where it is known
+    train_start: float
+    train_low: float  # its 5 % quantile
+    train_end: float  # median of its last tenth
+    train_noise: float
 
 
-def _val_evidence(train: Floats, val: Floats, best: int) -> Evidence:
-    """What the validation loss did, and what the training loss did meanwhile; `best` is the index of the minimum."""
+def _train_evidence(train: Floats, chance_loss: float | None) -> TrainEvidence:
+    return TrainEvidence(
+        epochs=len(train),
+        guessing_loss=chance_loss,
+        train_start=float(train[0]),
+        train_low=_quantile(train, 0.05),
+        train_end=_quantile(train[-max(3, len(train) // 10) :], 0.5),
+        train_noise=_noise(train),
+    )
+
+
+LOST = 0.5  # this share of what the training loss had learned is lost again: diverged
+NOTHING_LEARNED = 3.0  # a fall of the training loss within this many of its own noise
+CHANCE = 0.99  # a training loss that stays above this share of the chance-level loss has learned nothing
+
+
+def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
+    """Return the verdict and sentence where the training loss alone decides."""
+    start, low, end, chance = e.train_start, e.train_low, e.train_end, e.guessing_loss or 0.0
+    if end - low > max(LOST * (start - low), 6 * e.train_noise):
+        return "diverged", f"training loss has come back up from {low:.4g} to {end:.4g} and stays there"
+    if chance > 0 and low > CHANCE * chance:
+        predictions = f"predictions that do not look at the input cost {chance:.4g}"
+        return "underfit", f"nothing was learned: training loss fell to {low:.4g}, and {predictions}"
+    if start - end <= NOTHING_LEARNED * e.train_noise:
+        return "underfit", f"nothing was learned: training loss went from {start:.4g} to {end:.4g}"
+    return None
+
+
+# ------------------------------------------------------------------ both losses
+
+
+@dataclass(frozen=True)
+class ValEvidence:
+    """What the validation loss did, and what the training loss did meanwhile.
+
+    A `_share` is a share of what was learned; None where nothing was, and then the training loss decides.
+    """
+
+    best_index: int
+    stall_index: int  # where validation stopped improving
+    best_val_loss: float
+    final_val_loss: float  # means of the last tenth
+    final_train_loss: float
+    late_val_loss: float  # medians of the last third
+    late_train_loss: float
+    learned: float
+    noise: float
+    noise_before_best: float
+    rise: float
+    rise_share: float | None
+    gap: float
+    late_progress_share: float | None
+    gap_share: float | None
+    score: float | None  # 1 or more: overfit
+    train_fall_since_best: float
+    still_falling_share: float | None
+
+
+RISE = 0.12  # a lasting rise of the validation loss by this share of what was learned: overfitting on its own
+GAP = 0.28  # a gap of this share that opened since validation stopped improving: overfitting on its own
+STALL = 0.05  # validation no longer improves from where it is this close to its minimum
+LATE = 1 / 3  # the last part of the run, whose gap counts
+PROGRESS = 3.0  # what validation still gains in the last part is subtracted from the gap this many times
+TAILS = (0.1, 0.2, 1 / 3, 0.5)  # shares of the run whose median is held against the minimum, once the noise is known
+NOISE_EPOCHS = 10  # epochs up to the minimum that it takes to know the noise of the validation curve
+LONG_TAILS = (1 / 3, 0.5)  # shares of the run whose low quantile is held against the minimum, noise known or not
+LOW_QUANTILE = 0.15
+
+
+def _val_evidence(train: Floats, val: Floats, best: int) -> ValEvidence:
+    """Measure the curves; `best` is the index of the lowest validation loss."""
     n = len(val)
     before = val[: best + 1][np.isfinite(val[: best + 1])]
     noise = _noise_before(before)
@@ -190,7 +224,6 @@ def _val_evidence(train: Floats, val: Floats, best: int) -> Evidence:
     start_gap = max(0.0, float(val[0] - train[0]))
     if tall and best >= 1:
         start_gap = max(start_gap, float(val[1] - train[1]))
-    stall = int(np.argmax(val <= low + STALL * learned))
     near_best = slice(max(0, best - n // 20), best + n // 20 + 1)
     train_best = _quantile(train[near_best], 0.5)
     rises = [0.0]
@@ -211,32 +244,32 @@ def _val_evidence(train: Floats, val: Floats, best: int) -> Evidence:
     finite = np.where(np.isfinite(val), val, val[np.isfinite(val)].max())
 
     def share(loss: float) -> float | None:
-        return loss / learned if learned > 0 else None  # nothing learned: the training loss decides
+        return loss / learned if learned > 0 else None
 
-    return {
-        "best_index": best,
-        "stall_index": stall,
-        "best_val_loss": float(val[best]),
-        "final_val_loss": end,
-        "final_train_loss": train_end,
-        "late_val_loss": late,
-        "late_train_loss": train_late,
-        "learned": learned,
-        "noise": _noise(finite),
-        "noise_before_best": noise,
-        "rise": end - float(val[best]),
-        "rise_share": share(max(rises)),
-        "gap": end - train_end,
-        "late_progress_share": share(progress),
-        "gap_share": share(gap),
-        "score": share(max(rises) / RISE + gap / GAP),
-        "train_fall_since_best": train_best - train_late,
-        "still_falling_share": share(_still_falling(train, finite)),
-    }
+    return ValEvidence(
+        best_index=best,
+        stall_index=int(np.argmax(val <= low + STALL * learned)),
+        best_val_loss=float(val[best]),
+        final_val_loss=end,
+        final_train_loss=train_end,
+        late_val_loss=late,
+        late_train_loss=train_late,
+        learned=learned,
+        noise=_noise(finite),
+        noise_before_best=noise,
+        rise=end - float(val[best]),
+        rise_share=share(max(rises)),
+        gap=end - train_end,
+        late_progress_share=share(progress),
+        gap_share=share(gap),
+        score=share(max(rises) / RISE + gap / GAP),
+        train_fall_since_best=train_best - train_late,
+        still_falling_share=share(_still_falling(train, finite)),
+    )
 
 
 def _still_falling(train: Floats, val: Floats) -> float:
-    """Fall of the mean from the fifth sixth of the run to the last, beyond its noise: the smaller of both losses."""
+    """Return how far the mean falls from the fifth sixth of the run to the last, beyond its noise: the lesser fall."""
     falls = []
     for curve in (train, val):
         parts = np.array_split(curve, min(6, len(curve)))
@@ -244,24 +277,85 @@ def _still_falling(train: Floats, val: Floats) -> float:
     return min(falls)
 
 
-def _level_before(val: Floats, noise: float, widest: int) -> float:
-    """The level that a falling loss came down to: its lowest mean over some epochs in a row.
+STILL_FALLING = 0.05  # both losses fall by this share from the fifth sixth of the run to the last: underfit
 
-    Each mean has added to it what the luck of being the lowest of so many takes off it: sqrt(2 log m) standard errors
-    for m stretches (twice that for single epochs, among which heavy-tailed noise has outliers). Of all lengths up to
-    `widest`, in steps of a factor 3, the lowest result counts: a long stretch averages noise, a short one fits into a
-    narrow minimum.
+
+def _judge_validation(e: ValEvidence, best: float) -> tuple[Label, str]:
+    """Tell underfit from healthy, where neither the training loss nor the score has decided."""
+    still_falling = e.still_falling_share or 0.0
+    if still_falling >= STILL_FALLING:
+        return "underfit", (
+            f"both losses are still falling: the last sixth of the run brought another {still_falling:.0%} of what was "
+            "learned; train longer or faster"
+        )
+    return "healthy", (
+        f"validation loss fell to {e.best_val_loss:.4g} at epoch {best:g} and shows no lasting rise; "
+        f"it ends {abs(e.gap):.3g} {'above' if e.gap > 0 else 'below'} the training loss"
+    )
+
+
+def _has_risen(e: ValEvidence) -> bool:
+    """Whether the validation loss rose, rather than stopped improving."""
+    return (e.rise_share or 0.0) >= RISE / 3
+
+
+def _onset(val: Floats, e: ValEvidence) -> int:
+    """Return the index where overfitting set in: the loss left its minimum for good, or stopped improving."""
+    if not _has_risen(e):
+        return e.stall_index
+    n = len(val)
+    width = max(1, n // 20)
+    padded = np.pad(np.minimum(val, np.max(val[np.isfinite(val)])), (width // 2, width - 1 - width // 2), mode="edge")
+    smooth = np.convolve(padded, np.full(width, 1 / width), "valid")
+    low = float(smooth.min())
+    return int(np.flatnonzero(smooth <= low + 0.05 * max(0.0, e.late_val_loss - low))[-1])
+
+
+def _accuracy_evidence(val_accuracy: Floats, best: int) -> Evidence:
+    """Return what the validation accuracy did while the loss rose; nothing where there is no accuracy."""
+    tail = val_accuracy[-max(3, len(val_accuracy) // 10) :]
+    tail = tail[np.isfinite(tail)]
+    if len(tail) == 0 or not np.isfinite(val_accuracy[best]):
+        return {}
+    return {"accuracy_at_best": float(val_accuracy[best]), "accuracy_end": float(np.median(tail))}
+
+
+def _overfit_sentence(e: ValEvidence, accuracies: Evidence, best: float, onset: float) -> str:
+    if _has_risen(e):
+        percent = f" ({e.rise / e.best_val_loss:+.0%})" if e.best_val_loss > 0 else ""
+        noise = f"{e.rise / e.noise:.0f} times its own noise and " if 0 < e.rise < 100 * e.noise else ""
+        text = f"validation loss has risen by {e.rise:.3g}{percent} above its minimum at epoch {best:g}, {noise}"
+        text += f"{e.rise / e.learned:.0%} of what was learned,"
+    else:
+        text = f"validation loss has not improved since epoch {onset:g}"
+    text += f" while training loss {'kept falling' if e.train_fall_since_best > 0 else 'did not rise as much'}"
+    if (e.gap_share or 0.0) > 0:
+        text += f"; the gap has opened by {e.gap_share:.0%} of what was learned"
+    at_best, end = accuracies.get("accuracy_at_best"), accuracies.get("accuracy_end")
+    if at_best is not None and end is not None and end > at_best:
+        text += (
+            f"; validation accuracy still improved, from {at_best:.2%} to {end:.2%}: "
+            "the loss can rise so where wrong answers grow more confident"
+        )
+    return text
+
+
+# ------------------------------------------------------------------ what curves have in them
+
+
+def _noise(curve: Floats) -> float:
+    """Return the standard deviation of a curve's noise from its second differences, in which a trend vanishes.
+
+    The median makes steps and spikes of less than a quarter of the epochs harmless (0.6745: median of |N(0, 1)|; a
+    second difference of white noise has 1 + 4 + 1 times its variance).
     """
-    sums = np.cumsum(np.append(0.0, val))
-    level = float(val.min()) + 2 * noise * math.sqrt(2 * math.log(max(len(val), 1)))
-    for width in (3**power for power in range(1, 20) if 3**power <= widest):
-        lowest = float((sums[width:] - sums[:-width]).min()) / width
-        level = min(level, lowest + noise * math.sqrt(2 * math.log(len(val) / width) / width))
-    return level
+    if len(curve) < 3:
+        return 0.0
+    return _quantile(np.abs(np.diff(curve, 2)), 0.5) / (0.6745 * math.sqrt(6))
 
 
 def _noise_before(val: Floats) -> float:
-    """Standard deviation of what a falling curve does not explain: residuals of the antitonic fit (pool adjacent)."""
+    """Return the standard deviation around the best falling curve: residuals of the antitonic fit (pool adjacent)."""
     if len(val) < 3:
         return 0.0
     sums, counts = [], []
@@ -275,86 +369,94 @@ def _noise_before(val: Floats) -> float:
     return float(np.sqrt(np.mean((val - fit) ** 2)))
 
 
-def _train_label(evidence: Evidence) -> str | None:
-    """The verdicts that the training loss alone decides."""
-    start, end, low, noise = (float(evidence[f"train_{key}"] or 0.0) for key in ("start", "end", "low", "noise"))
-    if end - low > max(LOST * (start - low), 6 * noise):
-        return "diverged"
-    return "underfit" if start - end <= NOTHING_LEARNED * noise or _only_guesses(evidence) else None
+def _level_before(val: Floats, noise: float, widest: int) -> float:
+    """Return the level that a falling loss came down to: its lowest mean over consecutive epochs.
+
+    The lowest of m means is low by luck: sqrt(2 log m) standard errors are added back (twice that for single epochs,
+    among which heavy-tailed noise has outliers). Of all lengths up to `widest`, in steps of a factor 3, the lowest
+    result counts: a long stretch averages noise, a short one fits into a narrow minimum.
+    """
+    sums = np.cumsum(np.append(0.0, val))
+    level = float(val.min()) + 2 * noise * math.sqrt(2 * math.log(max(len(val), 1)))
+    for width in (3**power for power in range(1, 20) if 3**power <= widest):
+        lowest = float((sums[width:] - sums[:-width]).min()) / width
+        level = min(level, lowest + noise * math.sqrt(2 * math.log(len(val) / width) / width))
+    return level
 
 
-def _only_guesses(evidence: Evidence) -> bool:
-    """Whether the training loss never fell below what predictions cost that do not look at the input."""
-    guessing = float(evidence["guessing_loss"] or 0.0)
-    return guessing > 0 and float(evidence["train_low"] or 0.0) > GUESSED * guessing
+FIRST_EPOCH = 3.0  # the first epoch counts for at most this many times the range of all others
 
 
-def _label(evidence: Evidence) -> str:
-    """Overfit, underfit or healthy, from the shares."""
-    if float(evidence["score"] or 0.0) >= 1:
-        return "overfit"
-    return "underfit" if float(evidence["still_falling_share"] or 0.0) >= STILL_FALLING else "healthy"
+def _fall(curve: Floats) -> tuple[float, bool]:
+    """Return how far a curve fell from its start to its minimum, and whether the first epoch had to be cut down."""
+    fall = float(curve[0] - curve.min())
+    rest = float(np.ptp(curve[1:])) if len(curve) > 2 else 0.0
+    return (FIRST_EPOCH * rest, True) if 0 < FIRST_EPOCH * rest < fall else (fall, False)
 
 
-def _onset(val: Floats, evidence: Evidence) -> int:
-    """Index where overfitting set in: where the loss left its minimum for good, or where it stopped improving."""
-    if float(evidence["rise_share"] or 0.0) < RISE / 3:
-        return int(evidence["stall_index"] or 0)
-    n = len(val)
-    width = max(1, n // 20)
-    padded = np.pad(np.minimum(val, np.max(val[np.isfinite(val)])), (width // 2, width - 1 - width // 2), mode="edge")
-    smooth = np.convolve(padded, np.full(width, 1 / width), "valid")
-    low = float(smooth.min())
-    return int(np.flatnonzero(smooth <= low + 0.05 * max(0.0, float(evidence["late_val_loss"] or 0.0) - low))[-1])
+def _quantile(values: Floats, q: float) -> float:
+    """Return the order statistic at rank floor(q (k - 1)) of k values: monotone in every value, and inf stays inf."""
+    rank = int(q * (len(values) - 1))
+    return float(np.partition(values, rank)[rank])
 
 
-def _accuracy_evidence(val_accuracy: Floats, best: int) -> Evidence:
-    """What the validation accuracy did while the loss rose; nothing where there is no accuracy."""
-    tail = val_accuracy[-max(3, len(val_accuracy) // 10) :]
-    tail = tail[np.isfinite(tail)]
-    if len(tail) == 0 or not np.isfinite(val_accuracy[best]):
-        return {}
-    return {"accuracy_at_best": float(val_accuracy[best]), "accuracy_end": float(np.median(tail))}
+# ------------------------------------------------------------------ curves on common x, in order, each epoch once
 
 
-def _sentence(label: str, best: float | None, onset: float | None, evidence: Evidence) -> str:
-    """The verdict in words, with the numbers that decided it."""
-    e = {key: math.nan if value is None else float(value) for key, value in evidence.items()}
-    if label == "too_short":
-        return f"no validation loss: whether the {e['epochs']:g} epochs overfit cannot be seen"
-    if label == "diverged":
-        return f"training loss has come back up from {e['train_low']:.4g} to {e['train_end']:.4g} and stays there"
-    if label == "underfit" and _only_guesses(evidence):
-        return (
-            f"nothing was learned: training loss fell to {e['train_low']:.4g}, and predictions that do not look at the "
-            f"input cost {e['guessing_loss']:.4g}"
-        )
-    if label == "underfit" and e["train_start"] - e["train_end"] <= NOTHING_LEARNED * e["train_noise"]:
-        return f"nothing was learned: training loss went from {e['train_start']:.4g} to {e['train_end']:.4g}"
-    if label == "underfit":
-        return (
-            f"both losses are still falling: the last sixth of the run brought another "
-            f"{e['still_falling_share']:.0%} of what was learned; train longer or faster"
-        )
-    if label == "healthy":
-        return (
-            f"validation loss fell to {e['best_val_loss']:.4g} at epoch {best:g} and shows no lasting rise; "
-            f"it ends {abs(e['gap']):.3g} {'above' if e['gap'] > 0 else 'below'} the training loss"
-        )
-    rise = e["rise"]
-    if e["rise_share"] >= RISE / 3:
-        percent = f" ({rise / e['best_val_loss']:+.0%})" if e["best_val_loss"] > 0 else ""
-        noise = f"{rise / e['noise']:.0f} times its own noise and " if 0 < rise < 100 * e["noise"] else ""
-        text = f"validation loss has risen by {rise:.3g}{percent} above its minimum at epoch {best:g}, {noise}"
-        text += f"{rise / e['learned']:.0%} of what was learned,"
-    else:
-        text = f"validation loss has not improved since epoch {onset:g}"
-    text += f" while training loss {'kept falling' if e['train_fall_since_best'] > 0 else 'did not rise as much'}"
-    if e["gap_share"] > 0:
-        text += f"; the gap has opened by {e['gap_share']:.0%} of what was learned"
-    if e.get("accuracy_end", -math.inf) > e.get("accuracy_at_best", math.inf):
-        text += (
-            f"; validation accuracy still improved, from {e['accuracy_at_best']:.2%} to {e['accuracy_end']:.2%}: "
-            "the loss can rise so where wrong answers grow more confident"
-        )
-    return text
+def align(train_x: Curve, train_y: Curve, val_x: Curve, val_y: Curve) -> tuple[Floats, Floats, Floats]:
+    """Return x, training and validation loss at the validation curve's x, from curves that have x of their own.
+
+    The training loss at a validation point is the mean of what was logged since the previous validation point (a loss
+    of every step next to one of every epoch), or, where nothing was, interpolated between its neighbours. Values that
+    are not finite enter such a mean, so that a run gone to nan stays visible. Before the first validation point, as
+    much training counts as lies between the first and the second. Empty where either curve is.
+    """
+    (tx, ty), (vx, vy) = (
+        _in_order(np.stack([np.asarray(x, np.float64).ravel(), np.asarray(y, np.float64).ravel()]))
+        for x, y in ((train_x, train_y), (val_x, val_y))
+    )
+    if len(tx) == 0 or len(vx) == 0:
+        return np.empty(0), np.empty(0), np.empty(0)
+    if len(tx) < len(vx):  # the sparser curve gives the points, else interpolation would invent training losses
+        x, val, train = align(vx, vy, tx, ty)
+        return x, train, val
+    if np.array_equal(tx, vx):
+        return vx, ty, vy
+    step = vx[1] - vx[0] if len(vx) > 1 else np.inf
+    ends = np.searchsorted(tx, np.append(vx[0] - step, vx), side="right")
+    counts = np.diff(ends)
+    logged = counts > 0
+    train = np.interp(vx, tx, ty)
+    if logged.any():
+        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf is nan, as it should be
+            train[logged] = np.add.reduceat(ty[: ends[-1]], ends[:-1][logged]) / counts[logged]
+    return vx, train, vy
+
+
+def _in_order(table: Floats) -> Floats:
+    """Sort columns by their first row; of equal first rows keep the last, drop those that are not finite."""
+    table = table[:, np.isfinite(table[0])]
+    if np.all(np.diff(table[0]) > 0):
+        return table
+    table = table[:, np.argsort(table[0], kind="stable")]
+    return table[:, np.append(np.diff(table[0]) > 0, True)[: table.shape[1]]]
+
+
+def _without_repeats(table: Floats) -> Floats:
+    """Take out the common factor of repeated epochs: a a b b c c c c becomes a b c c.
+
+    The factor comes from the training loss and the validation loss up to its minimum, so that a worse tail does not
+    change it; of the tail's validation losses in a block, the lowest stands for all.
+    """
+    train, val = table[1], table[2]
+    n = len(train)
+    if n < 2:
+        return table
+    known = int(np.argmin(val)) + 1 if np.ptp(train) > 0 else n
+    starts = np.append(np.flatnonzero(train[1:] != train[:-1]), np.flatnonzero(val[1:known] != val[: known - 1])) + 1
+    factor = int(np.gcd.reduce(np.append(starts, n)))
+    if factor in (1, n):
+        return table
+    kept = table[:, ::factor].copy()
+    kept[2] = val.reshape(-1, factor).min(1)
+    return kept

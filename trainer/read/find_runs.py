@@ -19,7 +19,7 @@ import numpy as np
 
 from trainer.files import Damaged, check_bytes, is_sealed, unseal
 from trainer.read import other_tools
-from trainer.read.flatyaml import read_flat
+from trainer.read.configs import read_config, recorded_config
 
 _LOSSES = ("eval/train_loss", "val/loss")
 _ACCURACIES = ("eval/train_accuracy", "val/accuracy")
@@ -44,6 +44,13 @@ class Curves:
     summary: dict[str, Any] = field(default_factory=dict)  # our summary.json
     notes: tuple[str, ...] = ()  # what was unusual about its files, a sentence each
 
+    def recorded(self, *keys: str) -> Any:
+        """Return an entry of summary.json; None where the file does not have it."""
+        found: Any = self.summary
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found
+
 
 @dataclass
 class _Search:
@@ -58,10 +65,10 @@ class _Search:
 def find_runs(
     paths: Iterable[str | os.PathLike[str]], train_tag: str | None = None, val_tag: str | None = None
 ) -> tuple[list[Curves], list[str]]:
-    """Every run below `paths` in natural order of their paths, and a sentence about whatever could not be used.
+    """Return every run below `paths` in natural order, and a sentence about whatever could not be used.
 
-    The tags name the losses of other tools' runs; None: they are guessed. Raises ValueError where a path does not
-    exist, or where no run is found, with what was found instead.
+    The tags name the losses of other tools' runs; where they are None, the names are guessed. Raises ValueError where a
+    path does not exist, or where no run is found, with what was found instead.
     """
     paths = [Path(path) for path in paths]
     missing = [_no_such_path(path) for path in paths if not path.exists()]
@@ -82,7 +89,7 @@ def find_runs(
 
 
 def _guarded(read: Callable[..., None], search: _Search, place: Path, *listing: list[str]) -> None:
-    """A file that cannot be opened, or is no text where text is expected, costs itself and no other."""
+    """Skip and report a file that cannot be opened, or is no text where text is expected."""
     try:
         read(search, place, *listing)
     except (OSError, csv.Error) as error:
@@ -92,7 +99,7 @@ def _guarded(read: Callable[..., None], search: _Search, place: Path, *listing: 
 
 
 def _read_folder(search: _Search, folder: Path, folders: list[str], files: list[str]) -> None:
-    """Runs in one folder; from `folders` is taken what need not be walked into."""
+    """Read the runs in one folder; remove from `folders` what need not be walked into."""
     hydra = ".hydra" in folders
     folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
     search.files += len(files)
@@ -108,8 +115,8 @@ def _read_folder(search: _Search, folder: Path, folders: list[str], files: list[
         series, notes = other_tools.read_event_folder(folder, names)
         _add(search, series, path, "events", notes)
     if len(search.runs) == found:
-        for name in sorted(files):
-            if name.endswith(".csv") and not (name == "sweep.csv" and "sweep.json" in files):  # a row a run: no curve
+        for name in sorted(files):  # a sweep's table has one row per run: no curve
+            if name.endswith(".csv") and not (name == "sweep.csv" and "sweep.json" in files):
                 _add(search, other_tools.read_csv(folder / name), folder / name, "csv", [])
     if len(search.runs) > found:
         return
@@ -121,7 +128,7 @@ def _read_folder(search: _Search, folder: Path, folders: list[str], files: list[
 
 
 def _one_run_each(folder: Path, event_files: list[str]) -> list[tuple[Path, list[str]]]:
-    """A folder's event files belong to one run, as TensorBoard has it, unless someone gave them names of their own."""
+    """Split event files into runs: those of a folder are one, as in TensorBoard, unless they were renamed."""
     if len(event_files) > 1 and not all(_EVENT_FILE.match(name) for name in event_files):
         return [(folder / name, [name]) for name in sorted(event_files)]
     return [(folder, event_files)] if event_files else []
@@ -140,7 +147,7 @@ def _read_file(search: _Search, path: Path) -> None:
 
 
 def _read_role_folders(search: _Search, folder: Path, names: list[str]) -> None:
-    """Runs kept in sub-folders by role, as Keras does; their folders are taken off `names`, to be read only once."""
+    """Read runs kept in sub-folders by role, as Keras does; remove these from `names`, so that they are read once."""
     for subject, parts in other_tools.role_folders(names).items():
         series: dict[str, other_tools.Series] = {}
         notes: list[str] = []
@@ -155,7 +162,7 @@ def _read_role_folders(search: _Search, folder: Path, names: list[str]) -> None:
 
 
 def _add(search: _Search, series: dict[str, other_tools.Series], path: Path, source: str, notes: list[str]) -> bool:
-    """Whether the series hold a run; it is added to the search."""
+    """Add the run in the series to the search; return whether there is one."""
     chosen = other_tools.choose(series, search.train_tag, search.val_tag)
     if chosen is None:
         return False
@@ -169,7 +176,7 @@ def _add(search: _Search, series: dict[str, other_tools.Series], path: Path, sou
         val_loss=chosen.val_loss,
         train_accuracy=chosen.train_accuracy,
         val_accuracy=chosen.val_accuracy,
-        config=read_flat(folder / "hparams.yaml") or read_flat(folder / ".hydra" / "config.yaml"),
+        config=read_config(folder / "hparams.yaml") or read_config(folder / ".hydra" / "config.yaml"),
         notes=(f"losses: {chosen.tags.train_loss} and {chosen.tags.val_loss}", *notes, *chosen.notes),
     )
     search.runs.append(run)
@@ -178,7 +185,7 @@ def _add(search: _Search, series: dict[str, other_tools.Series], path: Path, sou
 
 
 def _no_losses(search: _Search, place: Path, series: dict[str, other_tools.Series]) -> str:
-    """Why a place with recorded scalars is no run, and what to type."""
+    """Say why a place with recorded scalars is no run, and what to type."""
     losses = sorted(series, key=lambda tag: ("loss" not in tag.lower(), tag))
     shown = ", ".join(losses[:8]) + (f" and {len(losses) - 8} more" if len(losses) > 8 else "")
     wanted = " and ".join(
@@ -203,7 +210,7 @@ def _no_runs(search: _Search, paths: list[Path]) -> str:
 
 
 def _no_such_path(path: Path) -> str:
-    """The message for a missing path, with the nearest name that is there."""
+    """Say that a path is missing, with the nearest name that exists."""
     parent = path.parent
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
@@ -217,7 +224,7 @@ def _no_such_path(path: Path) -> str:
 
 
 def _read_ours(search: _Search, folder: Path) -> Curves | None:
-    """The run of a folder with a metrics.csv; None where that file is another tool's."""
+    """Read the run of a folder with a metrics.csv; None where that file is another tool's."""
     content = (folder / "metrics.csv").read_bytes()
     sealed = _read_sealed(folder)
     for name, state in sealed.get("files", {}).items():
@@ -236,6 +243,7 @@ def _read_ours(search: _Search, folder: Path) -> Curves | None:
     wanted = [name for name in ("epoch", *_LOSSES, *_ACCURACIES) if name in header]
     columns = {name: _numbers(cells.get(name, ())) for name in wanted}
     search.problems += notes
+    summary = sealed or _read_summary(search, folder)
     return Curves(
         path=str(folder),
         name=_name(search, folder),
@@ -245,20 +253,20 @@ def _read_ours(search: _Search, folder: Path) -> Curves | None:
         val_loss=columns.get(_LOSSES[1]),
         train_accuracy=columns.get(_ACCURACIES[0]),
         val_accuracy=columns.get(_ACCURACIES[1]),
-        config=read_flat(folder / ".hydra" / "config.yaml"),
-        summary=sealed or _read_summary(search, folder),
+        config=recorded_config(summary, folder),
+        summary=summary,
         notes=tuple(notes),
     )
 
 
 def _counts(cell: str) -> bool:
-    """Whether an epoch's cell says which epoch it is."""
+    """Whether a cell holds the number of an epoch."""
     epoch = other_tools.number(cell)
     return epoch is not None and math.isfinite(epoch)
 
 
 def _numbers(cells: Sequence[str]) -> np.ndarray:
-    """(N,) float64; nan for a cell that holds no number."""
+    """Read cells as (N,) float64; nan for one that holds no number."""
     try:
         return np.array(list(map(float, cells)))
     except ValueError:
@@ -266,14 +274,14 @@ def _numbers(cells: Sequence[str]) -> np.ndarray:
 
 
 def _read_sealed(folder: Path) -> dict[str, Any]:
-    """Our summary.json; nothing where there is none with a checksum. Raises Damaged where that is of other bytes."""
+    """Read our summary.json; empty without a checksum. Raises Damaged where the checksum does not match."""
     path = folder / "summary.json"
     content = path.read_bytes() if path.exists() else b""
     return unseal(content, path) if is_sealed(content) else {}
 
 
 def _read_summary(search: _Search, folder: Path) -> dict[str, Any]:
-    """A summary.json without a checksum: of an earlier version, or cut. Nothing where it is not written yet."""
+    """Read a summary.json without a checksum: of an earlier version, or cut. Empty where it is not written yet."""
     path = folder / "summary.json"
     if not path.exists():
         return {}
@@ -286,7 +294,7 @@ def _read_summary(search: _Search, folder: Path) -> dict[str, Any]:
 
 
 def _natural(text: str) -> list[tuple[bool, int, str]]:
-    """A key by which run 10 comes after run 9."""
+    """Return a sort key by which run 10 comes after run 9."""
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", text)]
 
 

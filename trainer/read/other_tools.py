@@ -1,10 +1,10 @@
-"""Curves that other tools recorded: event files and CSV files in a folder, whatever their tags are called."""
+"""Read curves that other tools recorded: event files and CSV files in a folder, whatever their tags are called."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from trainer.read import tag_names
 from trainer.read.tag_names import Tags
 from trainer.record.tensorboard import read_scalars
 
-_UNIT_RATIO = 4  # one curve's steps go so many times further than the other's: it counts steps, the other epochs
+_UNIT_RATIO = 4  # a curve whose steps go this many times further than the other's counts steps, the other epochs
 
 
 class Series(NamedTuple):
@@ -36,7 +36,7 @@ class Recorded(NamedTuple):
 
 
 def read_event_folder(folder: Path, files: Iterable[str]) -> tuple[dict[str, Series], list[str]]:
-    """All scalars of a folder's event files, later files last, and a sentence about whatever was wrong."""
+    """Read all scalars of a folder's event files, later files last, with a sentence about whatever was wrong."""
     pieces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     notes = []
     for name in sorted(files):
@@ -50,12 +50,12 @@ def read_event_folder(folder: Path, files: Iterable[str]) -> tuple[dict[str, Ser
 
 
 def without_nul(text: str) -> str:
-    """NUL as what cannot be decoded: csv of Python 3.10 refuses a whole line for it."""
+    """Replace NUL: the csv module of Python 3.10 refuses a whole line for it."""
     return text.replace("\0", "\ufffd")
 
 
 def read_csv(path: Path) -> dict[str, Series]:
-    """The numeric columns of a CSV file over its `step` or `epoch` column, or over its rows; empty where it has none.
+    """Read a CSV file's numeric columns over its `step` or `epoch` column, or over its rows; empty where it has none.
 
     Lightning's CSVLogger leaves cells empty, Keras's separator is the user's choice, a last line may be half-written.
     """
@@ -80,7 +80,7 @@ def read_csv(path: Path) -> dict[str, Series]:
 
 
 def choose(series: Mapping[str, Series], train_tag: str | None, val_tag: str | None) -> Recorded | None:
-    """The losses and accuracies among a run's series, brought to the same steps; None where there are no two losses."""
+    """Pick the losses and accuracies out of a run's series, at common steps; None where there are no two losses."""
     found = tag_names.guess({name: len(points.steps) for name, points in series.items()}, train_tag, val_tag)
     if found is None:
         return None
@@ -88,7 +88,7 @@ def choose(series: Mapping[str, Series], train_tag: str | None, val_tag: str | N
     notes = []
     slope, offset = 1.0, 0.0
     if len(train.steps) == len(val.steps):
-        steps, train_loss, val_loss = val.steps, train.values, val.values  # one value each an epoch
+        steps, train_loss, val_loss = val.steps, train.values, val.values  # each has one value per epoch
     else:
         slope, offset = _units(train.steps, val.steps)
         if slope != 1.0:
@@ -102,10 +102,10 @@ def choose(series: Mapping[str, Series], train_tag: str | None, val_tag: str | N
 
 
 def _units(train_steps: np.ndarray, val_steps: np.ndarray) -> tuple[float, float]:
-    """Slope and offset that take training steps to validation steps: 1 and 0, unless one of them counts epochs."""
+    """Return slope and offset from training steps to validation steps: 1 and 0, unless one of them counts epochs."""
     if min(len(train_steps), len(val_steps)) < 3:
         return 1.0, 0.0
-    # a value stands for the stretch that ends with it, so a curve begins one distance before its first value
+    # a value stands for the stretch that ends at its step, so a curve begins one distance before its first step
     (train_begin, train_end), (val_begin, val_end) = (
         (steps[0] - np.median(np.diff(steps)), steps[-1]) for steps in (train_steps, val_steps)
     )
@@ -124,7 +124,7 @@ def _onto(steps: np.ndarray, series: Series, slope: float, offset: float) -> np.
 
 
 def _in_order(steps: np.ndarray, values: np.ndarray) -> Series:
-    """Steps ascending, the last value of each (a resumed run); points that all say the same step stand in a row."""
+    """Sort by step, keeping the last value of each (a resumed run); points that all have one step count as written."""
     if len(steps) > 1 and (steps == steps[0]).all():
         return Series(np.arange(len(steps), dtype=np.float64), values)
     if (np.diff(steps) > 0).all():
@@ -135,16 +135,16 @@ def _in_order(steps: np.ndarray, values: np.ndarray) -> Series:
     return Series(steps[last].astype(np.float64), values[last])
 
 
-def number(cell: str) -> float | None:
-    """A cell's number; None where it holds none."""
+def number(value: Any) -> float | None:
+    """Return the number in a CSV cell or in JSON, where "nan" and "inf" are text; None for anything else."""
     try:
-        return float(cell)
-    except ValueError:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
 def role_folders(names: Sequence[str]) -> dict[str, list[str]]:
-    """Sub-folders that hold the sides of one run, by the run's name: Keras's `train` and `validation` make up ''."""
+    """Group sub-folders that hold the sides of one run, by its name: Keras's `train` and `validation` make up ''."""
     groups: dict[str, list[str]] = {}
     for name in names:
         if tag_names.role(name) is not None:

@@ -1,4 +1,4 @@
-"""Which of a run's tags are its training and its validation loss, whatever the tool that wrote them called them. Pure.
+"""Guess which of a run's tags are its training and its validation loss, whatever its tool calls them. Pure.
 
 Lightning says train_loss_epoch and val_loss, Keras epoch_loss in two folders, a loop of one's own Loss/train and
 Loss/test. A name is read as words: its role (train, val), what it measures (loss, accuracy) and the rest, and a pair
@@ -41,7 +41,7 @@ class _Name(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def words(name: str) -> tuple[str, ...]:
-    """`trainLoss/Epoch` -> train, loss, epoch."""
+    """Split a name: `trainLoss/Epoch` -> train, loss, epoch."""
     spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
     found = []
     for word in re.findall(r"[a-z]+[0-9]*|[0-9]+", spaced.lower()):
@@ -51,7 +51,7 @@ def words(name: str) -> tuple[str, ...]:
 
 
 def role(name: str) -> str | None:
-    """'train', 'val' or None: the last word that names a role, so that train/val_loss is a validation loss."""
+    """Return 'train', 'val' or None by the last word that names a role: train/val_loss is a validation loss."""
     named = [word for word in words(name) if word in _ROLES]
     if not named:
         return None
@@ -59,15 +59,16 @@ def role(name: str) -> str | None:
 
 
 def subject(name: str) -> str:
-    """A folder's name without roles and measures: `adam_train` and `adam_val` belong together, as do `loss_*`."""
+    """Strip roles and measures from a folder's name: `adam_train` and `adam_val` belong together, as do `loss_*`."""
     known = _ROLES | set(_LOSS) | set(_ACCURACY) | set(_DETAIL) | _FILLER
     return "_".join(word for word in words(name) if word not in known)
 
 
 def guess(points: Mapping[str, int], train: str | None = None, val: str | None = None) -> Tags | None:
-    """The most likely tags among those with so many `points` each; None where there is no pair of losses.
+    """Return the most likely tags; None where there is no pair of losses.
 
-    `train` and `val` are the tags of the losses where the user names them; a tag in a sub-folder counts too.
+    points: how many each tag has. train, val: the tags of the losses where the user names them; a tag in a sub-folder
+    counts too.
     """
     loss = _pair(points, _LOSS, train, val)
     if loss is None:
@@ -117,7 +118,7 @@ def _pair(
 
 
 def _ranks(name: str, measures: Mapping[str, int]) -> list[int]:
-    """How sure it is that a name means the measure, lower is surer; empty where it does not."""
+    """Return how certainly a name means the measure, lower is surer; empty where it does not."""
     said = words(name)
     ranks = [measures[word] for word in said if word in measures]
     if measures is _LOSS and not ranks:

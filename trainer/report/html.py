@@ -1,7 +1,7 @@
-"""report.html: one page with everything inside it, that loads nothing and opens from disk.
+"""Build report.html: one page with everything inside it, that loads nothing and opens from disk.
 
-Python gathers the numbers as JSON; trainer/page/ holds the page itself. No name from a file becomes markup: the JSON
-has no `<` in it, and the script puts text into the page as text alone.
+Python gathers the numbers as JSON; page/ holds the page itself. No name from a file becomes markup: the JSON has no `<`
+in it, and the script puts text into the page as text alone.
 """
 
 import json
@@ -10,38 +10,38 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import yaml
 from scipy.special import stdtrit
 
-from trainer.judge import health
+from trainer.compare.groups import label
+from trainer.read.configs import read_yaml
 from trainer.read.find_runs import Curves
 from trainer.read.other_tools import read_event_folder
+from trainer.report import vocabulary
+from trainer.report.vocabulary import MEASURES, NO_KNOB, STYLES, VERDICTS, short_names
 
-VERDICTS = ("overfit", "diverged", "underfit", "too_short", "healthy")  # worst first
-NO_KNOB = "run"  # what compare calls the difference between runs without a config
 _POINTS = 400_000  # numbers in a page's curves, all together
 _GRADIENT_RUNS = 8
 _GRADIENT_POINTS = 120
 _GRADIENT_TAG = re.compile(r"grad(ient)?s?[^/]*norm[^/]*/(?!total$|clipped_total$)(?P<parameter>.+)")
 _FILES = ("metrics.csv", "summary.json", ".hydra/config.yaml", "trainer.log", "checkpoints/best.pt", "hparams.yaml")
+_FIELDS = ("path", "name", "verdict", "best_epoch", "onset", "sentence", "evidence", "measures", "status", "notes")
 _CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 
 
 def page(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path, command: str) -> str:
-    """The page for an evaluation and its runs' curves; links are relative to `folder`, where it will lie."""
+    """Return the page for an evaluation and its runs' curves; links are relative to `folder`, where it will lie."""
     parts = {name: (Path(__file__).parent / "page" / name).read_text("utf-8") for name in _PAGE}
     data = json.dumps(_page_data(evaluation, runs, folder, command), allow_nan=False, separators=(",", ":"))
     return _fill(
         parts["report.html"],
         {
             "/*title*/": "Evaluation",
-            "/*style*/": parts["report.css"],
+            "/*style*/": parts["report.css"] + _verdict_colours(),
             "/*data*/": data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
             "/*script*/": parts["charts.js"] + parts["report.js"].removeprefix('"use strict";\n'),
         },
@@ -51,8 +51,15 @@ def page(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path, comma
 _PAGE = ("report.html", "report.css", "charts.js", "report.js")
 
 
+def _verdict_colours() -> str:
+    """Return the verdicts' colours as variables of the style sheet: --overfit and the like."""
+    light = " ".join(f"--{verdict}: {style.light};" for verdict, style in STYLES.items())
+    dark = " ".join(f"--{verdict}: {style.dark};" for verdict, style in STYLES.items())
+    return f':root {{ {light} }}\n:root[data-theme="dark"] {{ {dark} }}\n'
+
+
 def _fill(template: str, values: dict[str, str]) -> str:
-    """Each placeholder replaced once, from the front: what is filled in is never looked at again."""
+    """Replace each placeholder once, from the front: what is filled in is never searched again."""
     done = []
     for placeholder, value in values.items():
         before, _, template = template.partition(placeholder)
@@ -61,63 +68,30 @@ def _fill(template: str, values: dict[str, str]) -> str:
 
 
 def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path, command: str) -> dict[str, Any]:
-    """What page/report.js reads."""
+    """Gather what page/report.js reads."""
     judged, groups = evaluation["runs"], evaluation["groups"]
     index = {run["path"]: i for i, run in enumerate(judged)}
-    levels = {path: group["knobs"] for group in groups for path in group["runs"]}
-    knobs = knob_names(evaluation)
+    knobs = vocabulary.knob_names(evaluation)
     common = {
         key: value
         for key, value in (judged[0]["config"] if judged else {}).items()
         if all(key in run["config"] and run["config"][key] == value for run in judged)
     }
-    grids: dict[bytes, int] = {}
-    most = min(max(_POINTS // (len(_CURVES) * max(len(runs), 1)), 24), 240)
-    entries = []
-    for i, (run, curves) in enumerate(zip(judged, runs, strict=True)):
-        keep = np.unique(np.linspace(0, len(curves.epochs) - 1, min(most, len(curves.epochs))).round().astype(int))
-        grid = grids.setdefault(curves.epochs[keep].tobytes(), len(grids))
-        own = {**levels.get(run["path"], {}), "seed": run["config"].get("seed")}
-        config = {key: value for key, value in run["config"].items() if key not in common}
-        fields = (
-            "path",
-            "name",
-            "verdict",
-            "best_epoch",
-            "onset",
-            "sentence",
-            "evidence",
-            "measures",
-            "status",
-            "notes",
-        )
-        entries.append(
-            {
-                **{key: run[key] for key in fields},
-                "index": i,
-                "x": grid,
-                **{name: _short(values[keep]) for name in _CURVES if (values := getattr(curves, name)) is not None},
-                "levels": own,
-                "knobs": [own.get(knob) for knob in knobs],
-                "config": config,
-                "health": [health_sentence(item) for item in run["health"]],
-                "command": run_command(Path(run["path"])),
-                "link": _link(Path(run["path"]), folder),
-                "files": _files(Path(run["path"]), folder),
-            }
-        )
+    grids, entries = _runs(evaluation, runs, knobs, common, folder)
     ranked = sorted(groups, key=lambda group: -((group["measures"].get("gap") or {}).get("mean") or -math.inf))
-    recommendation, warnings = advice(evaluation)
+    recommendation, warnings = vocabulary.advice(evaluation)
     ours = all(run.source == "trainer" for run in runs)
     return {
         "title": "Evaluation of " + ", ".join(dict.fromkeys(str(path) for path in evaluation["paths"])),
         "verdicts": VERDICTS,
+        "spelled": {verdict: vocabulary.spelled(verdict) for verdict in VERDICTS},
+        "measures": MEASURES,
         "knobs": knobs,
         "brief": dict(zip(knobs, short_names(knobs), strict=True)),
         "common": common,
         "x_label": "epoch" if ours else "step or epoch, as it was logged",
         "t975": _short(stdtrit(np.arange(1, 201), 0.975)),
-        "grids": [_short(np.frombuffer(key)) for key in grids],
+        "grids": grids,
         "runs": entries,
         "groups": [
             {
@@ -131,32 +105,41 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
         "effects": [effect for effect in evaluation["effects"] if effect["knob"] != NO_KNOB],
         "interactions": evaluation["interactions"],
         "recommendation": recommendation,
-        "warnings": [*health.in_runs(judged), *warnings],
+        "warnings": [*vocabulary.findings_by_kind(judged), *warnings],
         "problems": evaluation["problems"],
         "gradients": _gradients(ranked, index),
         "commands": [["This page", command], *_sweep_commands(runs)],
     }
 
 
-def advice(evaluation: dict[str, Any]) -> tuple[str | None, list[str]]:
-    """What to use, and warnings: of a comparison, so nothing for a single group or for runs that share no config."""
-    groups = evaluation["groups"]
-    if len(groups) < 2 or any(NO_KNOB in group["knobs"] for group in groups):
-        return None, []
-    return evaluation["recommendation"].get("sentence"), [warning["text"] for warning in evaluation["warnings"]]
-
-
-def knob_names(evaluation: dict[str, Any]) -> list[str]:
-    """The knobs of the comparison, and `seed` where runs have one and differ in it."""
-    knobs = list(dict.fromkeys(knob for group in evaluation["groups"] for knob in group["knobs"] if knob != NO_KNOB))
-    seeds = {str(run["config"]["seed"]) for run in evaluation["runs"] if "seed" in run["config"]}
-    return [*knobs, "seed"] if len(seeds) > 1 else knobs
-
-
-def short_names(knobs: Sequence[str]) -> list[str]:
-    """`model.dropout` as dropout, `optimizer.name` as optimizer; in full where two would be the same."""
-    short = [knob.removesuffix(".name").split(".")[-1] for knob in knobs]
-    return [one if short.count(one) == 1 else knob for one, knob in zip(short, knobs, strict=True)]
+def _runs(
+    evaluation: dict[str, Any], runs: Sequence[Curves], knobs: Sequence[str], common: dict[str, Any], folder: Path
+) -> tuple[list[list[float | None]], list[dict[str, Any]]]:
+    """Return the different horizontal axes, and each run's entry with its curves thinned to what a page can show."""
+    levels = {path: group["knobs"] for group in evaluation["groups"] for path in group["runs"]}
+    most = min(max(_POINTS // (len(_CURVES) * max(len(runs), 1)), 24), 240)
+    grids: dict[bytes, int] = {}
+    entries = []
+    for i, (run, curves) in enumerate(zip(evaluation["runs"], runs, strict=True)):
+        keep = np.unique(np.linspace(0, len(curves.epochs) - 1, min(most, len(curves.epochs))).round().astype(int))
+        own = {**levels.get(run["path"], {}), "seed": run["config"].get("seed")}
+        path = Path(run["path"])
+        entries.append(
+            {
+                **{key: run[key] for key in _FIELDS},
+                **{name: _short(values[keep]) for name in _CURVES if (values := getattr(curves, name)) is not None},
+                "index": i,
+                "x": grids.setdefault(curves.epochs[keep].tobytes(), len(grids)),
+                "levels": own,
+                "knobs": [own.get(knob) for knob in knobs],
+                "config": {key: value for key, value in run["config"].items() if key not in common},
+                "health": [vocabulary.finding(item) for item in run["health"]],
+                "command": run_command(path),
+                "link": _link(path, folder),
+                "files": _files(path, folder),
+            }
+        )
+    return [_short(np.frombuffer(key)) for key in grids], entries
 
 
 def _group_name(group: dict[str, Any]) -> str:
@@ -164,24 +147,12 @@ def _group_name(group: dict[str, Any]) -> str:
     if not levels or NO_KNOB in levels:
         return group["name"].removeprefix(f"{NO_KNOB}=")
     names = short_names(list(levels))
-    return " ".join(f"{name}={_level(value)}" for name, value in zip(names, levels.values(), strict=True))
-
-
-def _level(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return " ".join(f"{name}={label(value)}" for name, value in zip(names, levels.values(), strict=True))
 
 
 def _short(values: np.ndarray) -> list[float | None]:
-    """Five digits, as many as a picture shows; None for what is not finite."""
+    """Round to five digits, as many as a picture shows; None for what is not finite."""
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values.tolist()]
-
-
-def health_sentence(item: Any) -> str:
-    if isinstance(item, dict) and {"where", "step", "sentence", "why", "try"} <= item.keys():
-        return health.line(item)
-    if isinstance(item, dict):
-        return str(item.get("sentence") or item.get("text") or json.dumps(item))
-    return str(item)
 
 
 # ------------------------------------------------------------------ files
@@ -199,32 +170,18 @@ def _files(path: Path, folder: Path) -> list[list[str]]:
 
 
 def run_command(path: Path) -> str | None:
-    """The command that makes this run of ours again, from the overrides that Hydra wrote down."""
-    try:
-        lines = (path / ".hydra" / "overrides.yaml").read_text("utf-8").splitlines()
-        overrides = [part for line in lines for part in _list_line(line)]
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return shlex.join(["python", "-m", "trainer", *overrides])
-
-
-@lru_cache(maxsize=1 << 14)
-def _list_line(line: str) -> tuple[str, ...]:
-    """The items of a line of a YAML list; a sweep's runs share most lines. Raises ValueError for other YAML."""
-    items = yaml.load(line, yaml.CSafeLoader) or []
-    if not isinstance(items, list):
-        raise ValueError(f"not a list: {line}")
-    return tuple(map(str, items))
+    """Return the command that makes this run of ours again, from the overrides that Hydra wrote down."""
+    overrides = read_yaml(path / ".hydra" / "overrides.yaml")
+    return shlex.join(["python", "-m", "trainer", *map(str, overrides)]) if isinstance(overrides, list) else None
 
 
 def _sweep_commands(runs: Iterable[Curves]) -> list[list[str]]:
-    """The commands of the sweeps that the runs belong to, from Hydra's multirun.yaml beside them."""
+    """Return the commands of the sweeps that the runs belong to, from Hydra's multirun.yaml beside them."""
     commands = []
     for sweep in sorted({Path(run.path).parent for run in runs if run.source == "trainer"}):
         try:
-            found = yaml.load((sweep / "multirun.yaml").read_text("utf-8"), yaml.CSafeLoader)
-            overrides = list(map(str, found["hydra"]["overrides"]["task"]))
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            overrides = list(map(str, read_yaml(sweep / "multirun.yaml")["hydra"]["overrides"]["task"]))
+        except (KeyError, TypeError):
             continue
         commands.append([f"The sweep {sweep}", shlex.join(["python", "-m", "trainer", "-m", *overrides])])
     return commands[:20]
@@ -234,7 +191,7 @@ def _sweep_commands(runs: Iterable[Curves]) -> list[list[str]]:
 
 
 def _gradients(ranked: Sequence[dict[str, Any]], index: dict[str, int]) -> list[dict[str, Any]]:
-    """Gradient norms by parameter over the steps of a few runs: one of each group with much gap, and with little."""
+    """Read gradient norms by parameter over the steps of a few runs: of groups with much gap, and with little."""
     half = _GRADIENT_RUNS // 2
     chosen = [*ranked[:half], *ranked[half:][-half:]]
     found = []
@@ -255,6 +212,6 @@ def _gradients(ranked: Sequence[dict[str, Any]], index: dict[str, int]) -> list[
 
 
 def _means(values: np.ndarray) -> np.ndarray:
-    """Means over at most _GRADIENT_POINTS stretches of about equal length."""
+    """Average over at most _GRADIENT_POINTS stretches of about equal length."""
     edges = np.unique(np.linspace(0, len(values), min(_GRADIENT_POINTS, len(values)), endpoint=False).astype(int))
     return np.add.reduceat(values, edges) / np.diff(np.append(edges, len(values)))

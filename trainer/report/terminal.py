@@ -1,4 +1,4 @@
-"""The evaluation on a terminal: what to use, what each knob does, the groups, the runs."""
+"""Print an evaluation on a terminal: the runs, the groups, what each knob does, what to use."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
@@ -8,60 +8,77 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from trainer.judge import health
-from trainer.report import html
-from trainer.report.html import NO_KNOB, VERDICTS, advice, knob_names, short_names
+from trainer.compare.groups import label
+from trainer.report import vocabulary
+from trainer.report.vocabulary import INTERVAL, MEASURES, NO_KNOB, STYLES, VERDICTS, mean_cell, number, plural
 
 _MOST_ROWS = 30  # of a table: what is interesting first, the rest in the report
-_FEW = 5  # so few runs are told in sentences too
-_COLOURS = {"overfit": "red", "diverged": "magenta", "underfit": "yellow", "too_short": "dim", "healthy": "green"}
-_MEASURES = {"best_val_loss": "best val", "final_val_loss": "last val", "gap": "gap", "test_loss": "test loss"}
-_MEASURES |= {"test_accuracy": "test acc."}  # where there is one, the test loss is left to the report
+_MOST_PROBLEMS = 10
+_FEW = 5  # up to this many runs are described in sentences too
+_SHOWN = ("best_val_loss", "final_val_loss", "gap", "test_loss", "test_accuracy")  # the columns, where there is room
+_SPARED = ("final_val_loss", "best_val_loss", "test_loss", "test_accuracy")  # left out in this order, the gap never
 
 
 def print_tables(evaluation: dict[str, Any], file: TextIO) -> None:
-    """Runs, groups, effects, warnings and the recommendation last, where the eye is when the command ends."""
+    """Print runs, groups, effects and warnings; the recommendation last, where the eye is when the command ends."""
     console = Console(file=file, highlight=False)
     if not console.is_terminal:
-        console.width = 160  # a file or a pipe has no width to keep to
-    knobs, runs, groups = knob_names(evaluation), evaluation["runs"], evaluation["groups"]
+        console.width = 160  # a file or a pipe has no width to fit
+
+    def say(text: str, style: str) -> None:
+        console.print(Text(_printable(text), style))
+
+    knobs, runs, groups = vocabulary.knob_names(evaluation), evaluation["runs"], evaluation["groups"]
     levels = {path: group["knobs"] for group in groups for path in group["runs"]}
-    measures = _measures([run["measures"] for run in runs])
-    console.print(_fitting(console, lambda kept: _runs(runs, levels, knobs, kept), measures))
-    counts = ", ".join(f"{n} {v}" for v in VERDICTS if (n := sum(run["verdict"] == v for run in runs)))
+    console.print(_fitting(console, runs, lambda measures: _runs(runs, levels, knobs, measures)))
+    counts = vocabulary.counted(run["verdict"] for run in runs)
     hidden = f"; the other {len(runs) - _MOST_ROWS} are in --html and --json" if len(runs) > _MOST_ROWS else ""
-    console.print(f"{len(runs)} run{'s' * (len(runs) != 1)}: {counts}{hidden}\n", style="bold")
+    say(f"{plural(len(runs), 'run')}: {counts}{hidden}\n", "bold")
     if len(runs) <= _FEW:
         for run in runs:
-            console.print(_sentence(f"{run['name']}: {run['sentence']}", _COLOURS[run["verdict"]]))
-    for said in _findings(runs):
-        console.print(_sentence(said, "red"))
+            say(f"{run['name']}: {run['sentence']}", STYLES[run["verdict"]].terminal)
+    for line in _findings(runs):
+        say(line, "red")
     if 1 < len(groups) < len(runs):
-        measures = _measures([group["measures"] for group in groups])
-        console.print(_fitting(console, lambda kept: _groups(groups, kept), measures))
+        console.print(_fitting(console, groups, lambda measures: _groups(groups, measures)))
         console.print()
-    for item in evaluation["effects"]:
-        if item["knob"] != NO_KNOB:
-            console.print(_sentence(item["sentence"], "bold" if item["claimed"] else "dim"))
-    for item in evaluation["interactions"]:
-        if item["claimed"]:
-            console.print(_sentence(item["sentence"], "bold"))
-    recommendation, warnings = advice(evaluation)
-    for warning in warnings:
-        console.print(_sentence(f"warning: {warning}", "yellow"))
-    for problem in evaluation["problems"][:10]:
-        console.print(_sentence(f"left out: {problem}", "yellow"))
-    if len(evaluation["problems"]) > 10:
-        console.print(f"and {len(evaluation['problems']) - 10} more like these", style="yellow")
+    for effect in evaluation["effects"]:
+        if effect["knob"] != NO_KNOB:
+            say(effect["sentence"], "bold" if effect["claimed"] else "dim")
+    for interaction in evaluation["interactions"]:
+        if interaction["claimed"]:
+            say(interaction["sentence"], "bold")
+    recommendation, warnings = vocabulary.advice(evaluation)
+    problems = evaluation["problems"]
+    for line in [
+        *(f"warning: {text}" for text in warnings),
+        *(f"left out: {text}" for text in problems[:_MOST_PROBLEMS]),
+    ]:
+        say(line, "yellow")
+    if len(problems) > _MOST_PROBLEMS:
+        say(f"and {len(problems) - _MOST_PROBLEMS} more like these", "yellow")
     if recommendation:
-        console.print(_sentence(recommendation, "bold green"))
+        say(recommendation, "bold")
 
 
 def _findings(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """What is wrong with gradients and activations: in full for a few runs, else how many runs have each finding."""
+    """Say what is wrong with gradients and activations: in full for a few runs, else which runs have which finding."""
     if len(runs) > _FEW:
-        return health.in_runs(runs)
-    return [f"{run['name']}: {html.health_sentence(finding)}" for run in runs for finding in run["health"]]
+        return vocabulary.findings_by_kind(runs)
+    return [f"{run['name']}: {vocabulary.finding(item)}" for run in runs for item in run["health"]]
+
+
+def _fitting(console: Console, items: Sequence[dict[str, Any]], build: Callable[[list[str]], Table]) -> Table:
+    """Build the table with as many of the items' measures as the terminal has room for."""
+    measures = [name for name in _SHOWN if any(name in item["measures"] for item in items)]
+    if "test_accuracy" in measures and "test_loss" in measures:
+        measures.remove("test_loss")
+    wide = console.options.update(width=10_000)
+    for spared in _SPARED:
+        if Measurement.get(console, wide, build(measures)).maximum <= console.width:
+            break
+        measures = [name for name in measures if name != spared]
+    return build(measures)
 
 
 def _table(columns: Sequence[str], numbers: Sequence[str]) -> Table:
@@ -73,63 +90,49 @@ def _table(columns: Sequence[str], numbers: Sequence[str]) -> Table:
     return table
 
 
-def _fitting(console: Console, build: Callable[[list[str]], Table], measures: list[str]) -> Table:
-    """The table with as many measures as the terminal has room for; the gap goes last."""
-    spare = [key for key in ("final_val_loss", "best_val_loss", "test_loss", "test_accuracy") if key in measures]
-    wide = console.options.update(width=10_000)
-    while spare and Measurement.get(console, wide, build(measures)).maximum > console.width:
-        measures = [key for key in measures if key != spare[0]]
-        spare = spare[1:]
-    return build(measures)
-
-
 def _runs(
     runs: Sequence[dict[str, Any]], levels: dict[str, dict[str, Any]], knobs: Sequence[str], measures: Sequence[str]
 ) -> Table:
     odd = any(run["status"] not in (None, "completed") for run in runs)
-    columns = ["run", *short_names(knobs), *(["status"] if odd else []), "verdict"]
-    table = _table(columns, ["best", "onset", *(_MEASURES[key] for key in measures)])
+    columns = ["run", *vocabulary.short_names(knobs), *(["status"] if odd else []), "verdict"]
+    table = _table(columns, ["best", "onset", *(MEASURES[name].short for name in measures)])
     for run in sorted(runs, key=_rank)[:_MOST_ROWS]:
         own = {"seed": run["config"].get("seed")} | levels.get(run["path"], {})
+        verdict = run["verdict"]
         table.add_row(
             _text(run["name"]),
-            *(_level(own.get(knob)) for knob in knobs),
+            *(_text(own.get(knob)) for knob in knobs),
             *([_text(run["status"])] if odd else []),
-            Text(run["verdict"].replace("_", " "), _COLOURS[run["verdict"]]),
+            Text(vocabulary.spelled(verdict), STYLES[verdict].terminal),
             _text(run["best_epoch"]),
             _text(run["onset"]),
-            *(_text(run["measures"].get(key)) for key in measures),
+            *(number(run["measures"].get(name), name) for name in measures),
         )
     return table
 
 
 def _groups(groups: Sequence[dict[str, Any]], measures: Sequence[str]) -> Table:
     knobs = list(groups[0]["knobs"])
-    table = _table(short_names(knobs), ["n", "overfit", *(_MEASURES[key] for key in measures)])
+    table = _table(vocabulary.short_names(knobs), ["n", "overfit", *(MEASURES[name].short for name in measures)])
     ranked = sorted(groups, key=lambda group: -((group["measures"].get("gap") or {}).get("mean") or 0.0))
     for group in ranked[:_MOST_ROWS]:
         table.add_row(
-            *(_level(group["knobs"][knob]) for knob in knobs),
+            *(_text(group["knobs"][knob]) for knob in knobs),
             str(group["n"]),
             f"{group['verdicts'].get('overfit', 0)} of {group['n']}",
-            *(_interval(group["measures"].get(key)) for key in measures),
+            *(_mean(group["measures"].get(name), name) for name in measures),
         )
-    table.caption = "mean over seeds ± half of the 95 % t interval"
+    table.caption = INTERVAL
     table.caption_justify = "left"
     return table
 
 
-def _measures(found: Sequence[dict[str, Any]]) -> list[str]:
-    there = [key for key in _MEASURES if any(key in measures for measures in found)]
-    return [key for key in there if key != "test_loss" or "test_accuracy" not in there]
-
-
-def _interval(cell: dict[str, Any] | None) -> str:
-    if not cell or cell["mean"] is None:
+def _mean(estimate: dict[str, Any] | None, name: str) -> str:
+    if not estimate:
         return ""
-    if cell["low"] is None or not isinstance(cell["high"], float):
-        return f"{cell['mean']:.3g}"
-    return f"{cell['mean']:.3g} ±{(cell['high'] - cell['low']) / 2:.2g}"
+    low, high = estimate["low"], estimate["high"]
+    half = (high - low) / 2 if isinstance(low, float) and isinstance(high, float) else None
+    return mean_cell(estimate["mean"], half, name)
 
 
 def _rank(run: dict[str, Any]) -> tuple[int, float]:
@@ -137,20 +140,12 @@ def _rank(run: dict[str, Any]) -> tuple[int, float]:
     return VERDICTS.index(run["verdict"]), -float(gap) if gap is not None else 0.0
 
 
-def _level(value: Any) -> Text:
-    return _text(f"{value:g}" if isinstance(value, float) else value)
-
-
-def _sentence(text: str, style: str) -> Text:
-    return Text(_printable(text), style)
-
-
 def _text(value: Any) -> Text:
-    if isinstance(value, float):
-        value = int(value) if value.is_integer() else f"{value:#.4g}"
-    return Text(_printable("" if value is None else str(value)))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1000000, not 1e+06: other tools count steps
+    return Text("" if value is None else _printable(label(value)))
 
 
 def _printable(text: str) -> str:
-    """Without control characters: a file's name could hold commands for the terminal."""
+    """Replace control characters: a file's name could hold commands for the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)

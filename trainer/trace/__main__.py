@@ -28,8 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.path.insert(0, os.getcwd())  # for model._target_ of the user's own
     try:
         options, overrides = _parse(given)
-        _check_target(options.json, "trace.json")
-        _check_target(options.svg, "trace.svg")
+        targets = ((options.json, "trace.json"), (options.svg, "trace.svg"))
+        if problems := [line for target in targets for line in files.target_problems(*target)]:
+            raise ConfigError(problems)
         raw = _compose(overrides)
         config, rivals = cfg.from_dict(raw), _rivals(raw, overrides)
         from trainer.trace import collect, svg, text  # torch, which bad input need not wait for
@@ -100,17 +101,6 @@ def _steps(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST_STEPS:
         raise argparse.ArgumentTypeError(f"found {text}, expected a whole number of steps from 1 to {MOST_STEPS}")
     return int(text)
-
-
-def _check_target(target: str | None, example: str) -> None:
-    """Raises ConfigError where a file cannot be written, before any work is done."""
-    if target in (None, "-"):
-        return
-    path = Path(target)
-    if path.is_dir():
-        raise ConfigError([f"{path}: is a folder; give the file's name, such as {path / example}"])
-    if not path.parent.is_dir():
-        raise ConfigError([f"{path}: there is no folder {path.parent}; make it first: mkdir -p {path.parent}"])
 
 
 def _compose(overrides: Sequence[str]) -> dict[str, object]:

@@ -2,12 +2,12 @@
 // The page: what the data says, laid out. State (sorting, filter, theme) stands in the address after '#', to be shared.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const {runs, knobs, verdicts} = data;
+const {runs, knobs, verdicts, spelled} = data; // verdicts: worst first
 const $ = (id) => document.getElementById(id);
 const state = {sort: "", descending: false, verdicts: new Set(), text: "", theme: "", colour: "verdict", curve: "val_loss", log: false, start: false, allGroups: false, measure: "gap", gradient: 0, open: new Set()};
 const MOST_LINES = 400;
 const DASHES = ["", "10 6", "3 4", "12 4 3 4"]; // so that of two means on top of each other both are seen
-const MEASURES = {gap: "gap (validation − training loss)", best_val_loss: "best validation loss", final_val_loss: "last validation loss", best_val_accuracy: "best validation accuracy", test_loss: "test loss", test_accuracy: "test accuracy"};
+const fullName = (measure) => (data.measures[measure] || [measure, measure])[1];
 const CURVES = {val_loss: "validation loss", train_loss: "training loss", gap: "gap: validation − training loss", val_accuracy: "validation accuracy", train_accuracy: "training accuracy"};
 
 for (const run of runs) {
@@ -21,7 +21,7 @@ const seen = (run) => (!state.verdicts.size || state.verdicts.has(run.verdict)) 
 const wide = (element) => Math.max(element.clientWidth, 280);
 
 function matches(run, text) {
-  const hay = [run.name, run.verdict, run.status, ...knobs.map((knob, i) => `${brief(knob)}=${run.knobs[i]}`)].join(" ").toLowerCase();
+  const hay = [run.name, run.verdict, spelled[run.verdict], run.status, ...knobs.map((knob, i) => `${brief(knob)}=${run.knobs[i]}`)].join(" ").toLowerCase();
   return text.toLowerCase().split(/\s+/).every((word) => hay.includes(word));
 }
 
@@ -69,9 +69,9 @@ function head() {
   $("verdicts").className = state.verdicts.size ? "some" : "";
   $("verdicts").replaceChildren(...counts.map(([verdict, count]) => make("button", {
     type: "button", style: `flex: ${count} 0 auto; background: ${colourOf(verdict)}`, "aria-pressed": String(state.verdicts.has(verdict)),
-    title: `show only runs judged ${verdict}`,
+    title: `show only runs judged ${spelled[verdict]}`,
     onclick: () => { state.verdicts.has(verdict) ? state.verdicts.delete(verdict) : state.verdicts.add(verdict); update(); },
-  }, `${count} ${verdict.replace("_", " ")}`)));
+  }, `${count} ${spelled[verdict]}`)));
   const advice = data.recommendation;
   $("recommendation").replaceChildren(...(advice ? [make("strong", {}, "Recommendation. "), advice] : []));
   $("warnings").replaceChildren(...data.warnings.map((text) => make("li", {}, text)));
@@ -151,7 +151,7 @@ function curvesSection() {
   const drawn = lines.length < there.length ? `${lines.length} of ${there.length} runs drawn, evenly chosen. ` : "";
   $("curves-note").textContent = drawn + (byKnob
     ? "Thick: the mean over all runs at that level, with its pointwise 95 % t interval; thin: each run."
-    : "One line a run. Point at a line to read it, click to open it in the table.");
+    : "One line per run. Point at a line to read it, click to open it in the table.");
 }
 
 function nearest(event, axes, lines, hover) {
@@ -171,7 +171,7 @@ function nearest(event, axes, lines, hover) {
 }
 
 const describe = (run) => knobs.map((knob, i) => `${brief(knob)}=${show(run.knobs[i])}`).join(" ");
-const chip = (verdict) => make("span", {class: "chip", style: `--chip: ${colourOf(verdict)}`}, verdict.replace("_", " "));
+const chip = (verdict) => make("span", {class: "chip", style: `--chip: ${colourOf(verdict)}`}, spelled[verdict]);
 
 // ------------------------------------------------------------------ groups
 
@@ -203,7 +203,7 @@ function groupFigure(group, y) {
   }
   for (const run of spread(group.members, 20)) markRun(axes, run, "val_loss", 4);
   const gap = group.gap && group.gap.mean !== null ? `, gap ${show(group.gap.mean)}${group.gap.low === null ? "" : ` [${show(group.gap.low)}, ${show(group.gap.high)}]`}` : "";
-  const counts = Object.entries(group.verdicts).map(([verdict, count]) => `${count} ${verdict.replace("_", " ")}`).join(", ");
+  const counts = verdicts.filter((verdict) => group.verdicts[verdict]).map((verdict) => `${group.verdicts[verdict]} ${spelled[verdict]}`).join(", ");
   return make("figure", {}, make("figcaption", {}, group.name, make("small", {}, counts + gap)), axes.svg);
 }
 
@@ -217,7 +217,7 @@ function measureMenu(id, redraw) {
   const available = [...new Set(data.effects.map((effect) => effect.measure))];
   if (!available.includes(state.measure)) state.measure = available[0];
   $(id).replaceChildren(...(available.length > 1
-    ? [select("measure", Object.fromEntries(available.map((name) => [name, MEASURES[name] || name])), state.measure, (value) => { state.measure = value; redraw(); })]
+    ? [select("measure", Object.fromEntries(available.map((name) => [name, fullName(name)])), state.measure, (value) => { state.measure = value; redraw(); })]
     : []));
 }
 
@@ -258,7 +258,7 @@ function effectsSection() {
   $("effects").hidden = !data.effects.length;
   if (!data.effects.length) return;
   measureMenu("effects-controls", () => { knobsSection(); effectsSection(); });
-  $("effects-note").textContent = `Differences in ${MEASURES[state.measure] || state.measure} at equal values of the other knobs, paired by seed, with 95 % t intervals. ` +
+  $("effects-note").textContent = `Differences in ${fullName(state.measure)} at equal values of the other knobs, paired by seed, with 95 % t intervals. ` +
     "Filled: holds up after correction for all the comparisons made (Holm). Hollow: it may be chance.";
   const width = wide($("effects-chart")), textWidth = Math.min(260, width * 0.34), noteWidth = width > 760 ? 310 : 0, height = 26;
   const ends = rows.flatMap((row) => [row.low, row.high, row.difference, 0]).filter(Number.isFinite);
@@ -292,7 +292,7 @@ function gradientsSection() {
   const chosen = data.gradients[state.gradient];
   $("gradients-note").textContent = "Euclidean norm of each parameter's gradient before clipping, means over stretches of steps; " +
     (data.gradients.length > 1 ? "one run of each of the groups with the most and the least gap." : "log scale.");
-  $("gradients-controls").replaceChildren(select("run", Object.fromEntries(data.gradients.map((item, i) => [i, `${runs[item.run].name} ${describe(runs[item.run])} (${runs[item.run].verdict})`])),
+  $("gradients-controls").replaceChildren(select("run", Object.fromEntries(data.gradients.map((item, i) => [i, `${runs[item.run].name} ${describe(runs[item.run])} (${spelled[runs[item.run].verdict]})`])),
     String(state.gradient), (value) => { state.gradient = Number(value); gradientsSection(); }));
   const layers = Object.keys(chosen.norms), isBias = (name) => name.endsWith("bias");
   const homes = [...new Set(layers.map((name) => name.replace(/\.[^.]*$/, "")))], ramp = levelColours(homes.map((_, i) => i));
@@ -311,12 +311,12 @@ function gradientsSection() {
 const COLUMNS = [
   {id: "name", title: "run", value: (run) => run.name},
   ...knobs.map((knob, i) => ({id: knob, title: brief(knob), value: (run) => run.knobs[i]})),
-  {id: "verdict", title: "verdict", value: (run) => run.verdict},
+  {id: "verdict", title: "verdict", value: (run) => verdicts.indexOf(run.verdict)},
   {id: "best_epoch", title: "best", number: true, value: (run) => run.best_epoch},
   {id: "onset", title: "onset", number: true, value: (run) => run.onset},
-  ...Object.entries({gap: "gap", best_val_loss: "best val loss", final_val_loss: "last val loss", best_val_accuracy: "best val acc.", test_loss: "test loss", test_accuracy: "test acc."})
+  ...Object.entries(data.measures)
     .filter(([id]) => runs.some((run) => run.measures[id] !== undefined))
-    .map(([id, title]) => ({id, title, number: true, value: (run) => run.measures[id]})),
+    .map(([id, [title]]) => ({id, title, number: true, value: (run) => run.measures[id]})),
 ];
 if (runs.some((run) => run.status && run.status !== "completed")) COLUMNS.push({id: "status", title: "status", value: (run) => run.status || ""});
 

@@ -1,0 +1,144 @@
+"""What a comparison says, as evaluation.json holds it: these dataclasses by `asdict`, so that each field is a key.
+
+No number here is nan or inf: what cannot be computed is None. docs/comparing.md has the equations and their reasons.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Answer = Literal["differs", "not enough seeds", "no difference seen"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over `n` values with its 95 % interval, None where n < 2; of a share, Wilson's, otherwise Student's t."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Estimate(Interval):
+    """A mean over seeds, with the standard deviation of one seed."""
+
+    sd: float | None
+
+
+@dataclass(frozen=True)
+class Level(Interval):
+    """A knob's value with its mean over all combinations of the other knobs."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """Runs that differ in nothing but the seed."""
+
+    name: str  # "optimizer=Adam model.dropout=0.5": the knobs only; "all runs" where nothing differs
+    knobs: dict[str, Any]  # knob -> value
+    config: dict[str, Any]  # what its runs have in common
+    runs: list[str]  # paths, in order of seed
+    seeds: list[Any]
+    n: int  # number of runs
+    verdicts: dict[str, int]  # {"overfit": 3, "healthy": 2}
+    overfit_share: Interval
+    measures: dict[str, Estimate]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """A tested difference a - b: of two values of a knob, at equal values of the other knobs."""
+
+    a: Any
+    b: Any
+    measure: str
+    difference: float | None
+    low: float | None  # 95 % t interval of this difference on its own
+    high: float | None
+    sd: float | None  # of the pairs' differences
+    n: int  # seeds
+    paired: bool  # by seed; else Welch's test
+    p: float | None
+    p_adjusted: float | None  # Holm's over all tests of the comparison, weighted by question
+    claimed: bool  # p_adjusted <= 0.05
+    answer: Answer
+    seeds_needed: int | None  # to settle it with a chance of 80 %, if the true difference is the one seen
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference(Contrast):
+    """A tested difference of two groups, `a` and `b` by name, that differ in one knob."""
+
+    knob: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interaction(Contrast):
+    """Whether the change of one knob depends on another: of knobs [A, B], `a` is [a1, a2] and `b` is [b1, b2].
+
+    difference = (y[a2, b2] - y[a1, b2]) - (y[a2, b1] - y[a1, b1]). Numeric knobs are compared at their ends.
+    """
+
+    knobs: list[str]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a knob does to a measure."""
+
+    knob: str
+    keys: list[str]  # the config keys that change with it
+    measure: str
+    levels: list[Level]
+    contrasts: list[Contrast]  # every pair of levels
+    size: float | None  # the largest |difference| of the contrasts
+    claimed: bool  # whether any contrast is
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """A reason to doubt the comparison; kinds: data, split, order, budget, edge, learning_rate, selection, seeds,
+    diverged, unfinished, duplicates, unbalanced."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The group to use, None where there is none, and why."""
+
+    sentence: str
+    group: str | None = None
+    knobs: dict[str, Any] | None = None
+    criterion: str | None = None  # the measure it has the best mean of, with that mean:
+    mean: float | None = None
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    overfit_share: Interval | None = None
+    ties: list[str] = field(default_factory=list)  # names of groups that are not shown to be worse
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What holds across runs."""
+
+    groups: list[GroupSummary]  # sorted by their knobs' values
+    effects: list[Effect]  # one for each knob and tested measure, the largest first within a measure
+    differences: list[Difference]
+    interactions: list[Interaction]
+    warnings: list[Caveat]
+    recommendation: Recommendation
+    score: str | None  # the measure taken as the score
+    tests: int  # how many tests shared the error budget
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dictionary for strict JSON."""
+        return asdict(self)

@@ -1,0 +1,125 @@
+"""Name things once for all reports: verdicts and their colours, measures, means with ±, knobs, findings, advice."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, get_args
+
+from trainer.judge import health
+from trainer.judge.overfit import Label
+
+VERDICTS: tuple[Label, ...] = get_args(Label)  # worst first
+
+
+class Style(NamedTuple):
+    """A verdict's colour on a terminal, and on the light and the dark page."""
+
+    terminal: str
+    light: str
+    dark: str
+
+
+STYLES: dict[str, Style] = {  # told apart with red-green and blue-yellow colour blindness too
+    "overfit": Style("red", "#86201a", "#dd774c"),
+    "diverged": Style("magenta", "#431765", "#c864ff"),
+    "underfit": Style("yellow", "#9c6d0c", "#fcc938"),
+    "too_short": Style("dim", "#6d727a", "#8f959e"),
+    "healthy": Style("cyan", "#0b6ae8", "#a5ecf5"),
+}
+
+
+class Measure(NamedTuple):
+    """What a number of a run is called: as the title of a column, and in full."""
+
+    short: str
+    full: str
+
+
+MEASURES = {
+    "gap": Measure("gap", "gap (validation − training loss)"),
+    "best_val_loss": Measure("best val", "best validation loss"),
+    "final_val_loss": Measure("last val", "last validation loss"),
+    "best_val_accuracy": Measure("best val acc.", "best validation accuracy"),
+    "test_loss": Measure("test loss", "test loss"),
+    "test_accuracy": Measure("test acc.", "test accuracy"),
+}
+INTERVAL = "mean ± half of its 95 % confidence interval over seeds (Student's t)"
+
+
+def spelled(name: str) -> str:
+    """Write a verdict or finding as people read it: too_short as too short."""
+    return name.replace("_", " ")
+
+
+def plural(count: int, word: str) -> str:
+    """Return '1 run', '2 runs'."""
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
+def counted(names: Iterable[str]) -> str:
+    """Count verdicts, worst first: '2 overfit, 1 too short'; other names after them."""
+    counts = Counter(names)
+    order = [*(name for name in VERDICTS if name in counts), *(name for name in counts if name not in VERDICTS)]
+    return ", ".join(f"{counts[name]} {spelled(name)}" for name in order)
+
+
+def number(value: Any, measure: str) -> str:
+    """Write a measure: an accuracy in percent, else four digits; what is not finite as the file has it."""
+    if not isinstance(value, int | float):
+        return "" if value is None else str(value)
+    return f"{value:.2%}" if measure.endswith("accuracy") else f"{value:#.4g}"
+
+
+def mean_cell(mean: float | None, half: float | None, measure: str) -> str:
+    """Write a mean over seeds ± half of its interval, see INTERVAL; no ± where one seed has no interval."""
+    if mean is None or half is None or not math.isfinite(half):
+        return number(mean, measure)
+    return f"{number(mean, measure)} ± {f'{half:.2%}' if measure.endswith('accuracy') else f'{half:.2g}'}"
+
+
+# ------------------------------------------------------------------ what an evaluation says
+
+NO_KNOB = "run"  # what compare calls the difference between runs without a config
+
+
+def knob_names(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return the knobs of the comparison, and `seed` where runs have one and differ in it."""
+    knobs = list(dict.fromkeys(knob for group in evaluation["groups"] for knob in group["knobs"] if knob != NO_KNOB))
+    seeds = {str(run["config"]["seed"]) for run in evaluation["runs"] if "seed" in run["config"]}
+    return [*knobs, "seed"] if len(seeds) > 1 else knobs
+
+
+def short_names(knobs: Sequence[str]) -> list[str]:
+    """Shorten `model.dropout` to dropout, `optimizer.name` to optimizer; not where two would be the same."""
+    short = [knob.removesuffix(".name").split(".")[-1] for knob in knobs]
+    return [one if short.count(one) == 1 else knob for one, knob in zip(short, knobs, strict=True)]
+
+
+def advice(evaluation: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+    """Return what to use, and warnings; nothing where there is a single group, or runs that share no config."""
+    groups = evaluation["groups"]
+    if len(groups) < 2 or any(NO_KNOB in group["knobs"] for group in groups):
+        return None, []
+    return evaluation["recommendation"].get("sentence"), [warning["text"] for warning in evaluation["warnings"]]
+
+
+def finding(item: Any) -> str:
+    """Write a finding of summary.json in words, whatever another version or tool has put there."""
+    if isinstance(item, dict) and {"where", "step", "sentence", "why", "try"} <= item.keys():
+        return health.line(item)
+    if isinstance(item, dict):
+        return str(item.get("sentence") or item.get("text") or json.dumps(item))
+    return str(item)
+
+
+def findings_by_kind(runs: Sequence[Mapping[str, Any]], most: int = 5) -> list[str]:
+    """Return a line for each kind of finding with the runs that have it, the most frequent first."""
+    named: dict[str, list[str]] = {}
+    for run in runs:
+        for called in dict.fromkeys(health.name(item) for item in run.get("health", []) if isinstance(item, Mapping)):
+            named.setdefault(called, []).append(str(run["name"]))
+    return [
+        f"{called} in {plural(len(names), 'run')}: {', '.join(names[:most])}{', ...' * (len(names) > most)}"
+        for called, names in sorted(named.items(), key=lambda item: -len(item[1]))
+    ]
