@@ -35,7 +35,7 @@ from trainer import evaluate, files
 from trainer.cli import app
 from trainer.core import state
 from trainer.engine import runtime
-from trainer.record import tensorboard
+from trainer.read.event_files import read_scalars
 
 SWEEP = shlex.split(
     "-m epochs=8,14 model.batchnorm=false,true optimizer=sgd,adam,nadam optimizer.lr=0.02 seed=1 model.width=12 "
@@ -262,7 +262,7 @@ def half_written(directory: Path) -> list[str]:
             elif path.name in ("best.pt", "last.pt"):
                 state.from_bytes(path.read_bytes())
             elif "tfevents" in path.name:
-                wrong += tensorboard.read_scalars(path)[1]
+                wrong += read_scalars(path)[1]
         except (files.Damaged, RuntimeError) as error:
             wrong.append(str(error))
     return wrong

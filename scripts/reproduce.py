@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.record.tensorboard import read_scalars
+from trainer.read.event_files import read_scalars
 
 Measure = Callable[[Path], float]  # a run's directory -> the number to compare
 

@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: a second thread 
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from tensorboard.compat.proto import event_pb2, summary_pb2
 from torch import Tensor
 
 from trainer import config as cfg
@@ -27,9 +28,9 @@ from trainer.engine import planning, pool
 from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News
 from trainer.engine.resume.checkpoint import Checkpoints
+from trainer.read.event_files import Scalars, read_scalars
 from trainer.record.recorder import Recorder
 from trainer.record.summary import verdict
-from trainer.record.tensorboard import Scalars, read_scalars
 
 
 @functools.cache
@@ -221,3 +222,9 @@ def summary(directory: Path) -> dict[str, Any]:
         raise AssertionError(f"{constant} is no JSON")
 
     return json.loads((directory / "summary.json").read_text(), parse_constant=refuse)
+
+
+def value_event(wall_time: float, step: int, **value: Any) -> bytes:
+    """An event with one summary value, as protobuf's own classes write it."""
+    summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(**value)])
+    return event_pb2.Event(wall_time=wall_time, step=step, summary=summary).SerializeToString()

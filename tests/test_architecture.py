@@ -27,7 +27,7 @@ MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it m
 }
 ENTRIES = {"trainer.__main__", "trainer.trace.__main__"}  # what is typed behind `python -m`: these may import cli
 STILL_TO_MOVE = {  # these import from above: the next commits split them
-    *("trainer.core.loop", "trainer.engine.resume.run_plan", "trainer.read.other_tools", "trainer.record.recorder"),
+    *("trainer.core.loop", "trainer.engine.resume.run_plan", "trainer.record.recorder"),
     *("trainer.engine.pool", "trainer.engine.worker"),
 }
 KNOW_HYDRA = {"cli"}

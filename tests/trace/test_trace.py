@@ -19,7 +19,7 @@ from trainer.config import Config
 from trainer.core import data
 from trainer.core.loop import train_step
 from trainer.core.stack import Stack
-from trainer.trace import collect, differences, equations, facts, svg, text, tree
+from trainer.trace import collect, equations, facts, svg, text, tree
 from trainer.trace.__main__ import _compose, _rivals, main
 
 DEFAULT = make_config("data=clusters")
@@ -535,25 +535,6 @@ def test_a_module_of_the_users_own_takes_the_trainers_steps(models: None) -> Non
         assert measured is not None
         assert row.loss == pytest.approx(measured[0].item(), abs=EXACT)
         assert row.after == pytest.approx(stack.parameters["first.weight"][0, 2, 3].item(), abs=EXACT)
-
-
-@pytest.mark.parametrize(("gradient", "ok"), [(0.5, True), (0.0, True), (1.0, True), (-0.01, False), (1.01, False)])
-def test_any_slope_between_the_two_sides_of_a_kink_is_right(gradient: float, ok: bool) -> None:
-    at_the_kink = torch.zeros(1, dtype=torch.float64)
-    assert differences.check(at_the_kink.relu, at_the_kink, torch.full((1,), gradient)).ok == ok
-    beside_it = torch.full((1,), 3e-6, dtype=torch.float64)
-    assert differences.check(beside_it.relu, beside_it, torch.full((1,), gradient)).ok == (gradient == 1)
-
-
-@pytest.mark.parametrize(("wrong", "ok"), [(0.0, True), (1e-3, False), (math.nan, False)])
-def test_one_wrong_coordinate_of_many_is_found_where_it_is_the_largest(wrong: float, ok: bool) -> None:
-    x = torch.linspace(-1, 1, 500, dtype=torch.float64)
-    gradient = x.cos()
-    gradient[250] += wrong
-    found = differences.check(x.sin, x, gradient)
-    assert found.checked in {19, 20}
-    assert found.ok == ok
-    assert torch.equal(x, torch.linspace(-1, 1, 500, dtype=torch.float64))  # moved, and put back bit for bit
 
 
 # ------------------------------------------------------------------ the command

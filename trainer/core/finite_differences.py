@@ -1,124 +1,141 @@
-"""A gradient against differences of the loss, in float64: does backward compute the derivative of forward?"""
+"""Compares gradients with finite differences of the loss, in float64: does backward agree with forward?"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-STEPS = (1e-5, 1e-6)  # absolute; the second only where the first disagrees: another kink, or strong curvature
-COORDINATES = 16  # of each parameter, drawn at random; and the one with the largest gradient
-TOLERANCE = 1e-4  # what counts as agreement: float64 and these steps leave about 1e-6
-ROUNDING = 64 * 2.0**-52  # of a loss, relative: some tens of operations on the way to it
+STEPS = (1e-5, 1e-6, 1e-7)  # absolute; a smaller one only where the slopes on both sides of a larger one differ
+COORDINATES = 16  # of each tensor, drawn at random, beside the one with the largest gradient
+TOLERANCE = 1e-4  # relative; float64 and these steps leave about 1e-8
+ULP = 2.0**-52  # relative: a smaller change of a number in float64 is lost
+ROUNDING = 64 * ULP  # of an example's loss, where it changes: some tens of operations on the way to it
 
 
 @dataclass(frozen=True)
 class Check:
-    """One parameter, at the coordinate where its gradient and the differences of the loss disagree the most."""
+    """A tensor's gradient, at the coordinate where it and the differences of the loss disagree the most."""
 
-    parameter: str
-    coordinate: tuple[int, ...]
-    gradient: float
-    difference: float  # the one-sided quotient nearest to the gradient
-    error: float  # what of |gradient - difference| rounding does not explain, over the largest of the two and the rms
-
-    @property
-    def agrees(self) -> bool:
-        return self.error <= TOLERANCE
+    checked: int  # coordinates
+    error: float  # |gradient - difference| over the larger of the two, the rms of the gradient and what rounding hides
+    worst: tuple[int, ...]  # the coordinate
+    gradient: float  # there
+    difference: float  # there
+    kink: bool  # the slopes on its two sides stay apart: f has no derivative there
+    ok: bool
 
 
 def check_gradients(
-    loss: Callable[[], Tensor],
+    losses: Callable[[], Tensor],
     parameters: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor | None] | None = None,
     coordinates: int = COORDINATES,
-    seed: int = 0,
 ) -> dict[str, Check]:
-    """Every parameter's gradient against differences of the loss along sampled coordinates.
+    """Check every parameter's gradient; `gradients` are autograd's by default, None among them means zero.
 
-    `loss` gives a scalar in float64, the same each time it is called; `parameters` are the float64 leaves it reads,
-    which are moved in place and put back. `gradients` are those to check; without them, autograd's. None means zero.
-
-    With h a step along one coordinate, the derivative must lie between (f(x) - f(x - h)) / h and (f(x + h) - f(x)) / h.
-    Where f is smooth these differ by h |f''|; across the kink of a ReLU they hold what autograd chose. Where they stay
-    apart however small h is, f has no derivative and nothing is said. A random direction through all coordinates is
-    tried as well; where it disagrees, bisection finds a coordinate. Raises ValueError where the loss is not the same
-    twice or not finite.
+    Raises ValueError where the loss is not finite, or not the same twice.
     """
-    for name, parameter in parameters.items():
-        assert parameter.dtype == torch.float64, f"{name} is {parameter.dtype}: differences want float64"
     if gradients is None:
-        found = torch.autograd.grad(loss(), list(parameters.values()), allow_unused=True)
+        found = torch.autograd.grad(losses().sum(), list(parameters.values()), allow_unused=True)
         gradients = dict(zip(parameters, found, strict=True))
-    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        value = loss()
+        value = losses().sum()
         if not value.isfinite():
             raise ValueError(f"the loss is {value.item()}: it has no differences")
-        if loss() != value:
+        if losses().sum() != value:
             raise ValueError("the loss is not the same twice for the same weights and examples: it has no differences")
-        out = {}
-        for name, parameter in parameters.items():
-            gradient = gradients[name]
-            gradient = torch.zeros_like(parameter) if gradient is None else gradient.detach()
-            out[name] = _check(name, loss, parameter, gradient, coordinates, generator)
-    return out
+    given = {name: torch.zeros_like(p) if (g := gradients[name]) is None else g for name, p in parameters.items()}
+    return {name: check(losses, p, given[name], coordinates) for name, p in parameters.items()}
 
 
-def _check(
-    name: str, loss: Callable[[], Tensor], parameter: Tensor, gradient: Tensor, count: int, generator: torch.Generator
+@torch.no_grad()
+def check(
+    losses: Callable[[], Tensor], tensor: Tensor, gradient: Tensor, coordinates: int = COORDINATES, seed: int = 0
 ) -> Check:
-    """The worst of the largest coordinate, `count` random ones, and one that a random direction leads to."""
-    flat = gradient.reshape(-1)
-    n = flat.numel()
-    scale = flat.square().mean().sqrt().item()
-    chosen = {int(flat.abs().argmax()), *torch.randperm(n, generator=generator)[:count].tolist()}
-    signs = torch.randint(2, (n,), generator=generator).to(flat) * 2 - 1
+    """Compare `gradient` with (f(x + h) - f(x - h)) / 2h at coordinates of `tensor`, which is moved and put back.
 
-    def along(indices: Tensor) -> tuple[float, float, float]:
-        """(gradient, difference, error) along the given coordinates at once."""
-        direction = torch.zeros(n, dtype=torch.float64)
+    `losses` gives f in float64 as terms to be summed, one per example, the same each time: differences are taken
+    example by example, so that examples which a coordinate does not reach add no rounding. At a kink, each example's
+    slope may be any between those on its two sides: autograd chooses one.
+
+    A random direction through all coordinates is tried as well; where it disagrees, bisection finds a coordinate.
+    """
+    assert tensor.dtype == torch.float64, f"{tensor.dtype}: differences need float64"
+    flat = gradient.detach().reshape(-1)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = {int(flat.abs().argmax()), *torch.randperm(len(flat), generator=generator)[:coordinates].tolist()}
+    signs = torch.randint(2, (len(flat),), generator=generator).to(flat) * 2 - 1
+    scale, here, before = flat.square().mean().sqrt().item(), losses(), tensor.detach().clone()
+
+    def along(indices: Tensor) -> _Slope:
+        direction = torch.zeros_like(flat)
         direction[indices] = signs[indices] / len(indices) ** 0.5
-        return _along(loss, parameter, flat, direction.to(flat), scale)
+        move = direction.view_as(tensor)
 
-    suspects = torch.arange(n)
-    if n > len(chosen) and along(suspects)[2] > TOLERANCE:
-        while len(suspects) > 1:
-            halves = suspects.tensor_split(2)
-            suspects = max(halves, key=lambda half: along(half)[2])
-        chosen.add(int(suspects))
-    results = [(index, *along(torch.tensor([index]))) for index in sorted(chosen)]
-    index, slope, difference, error = max(results, key=lambda result: result[3])
+        def moved(step: float) -> Tensor:
+            tensor.copy_(before + step * move)
+            return losses()
+
+        return _slope(moved, here, (flat * direction)[indices].sum().item(), scale)
+
+    try:
+        suspects = torch.arange(len(flat))
+        if len(flat) > len(chosen) and along(suspects).blame > TOLERANCE:
+            while len(suspects) > 1:
+                suspects = max(suspects.tensor_split(2), key=lambda half: along(half).blame)
+            chosen.add(int(suspects))
+        slopes = {index: along(torch.tensor([index])) for index in sorted(chosen)}
+    finally:
+        tensor.copy_(before)
+    index = max(slopes, key=lambda index: slopes[index].rank)
+    claimed, difference, error, kink = slopes[index]
+    worst = tuple(int(i) for i in torch.unravel_index(torch.tensor(index), tensor.shape))
     sign = signs[index].item()
-    place = tuple(int(i) for i in torch.unravel_index(torch.tensor(index), parameter.shape))
-    return Check(name, place, sign * slope, sign * difference, error)
+    return Check(len(slopes), error, worst, sign * claimed, sign * difference, kink, error <= TOLERANCE)
 
 
-def _along(
-    loss: Callable[[], Tensor], parameter: Tensor, flat: Tensor, direction: Tensor, scale: float
-) -> tuple[float, float, float]:
-    """(gradient, nearest one-sided difference, relative error) along a direction of length 1."""
-    slope = (flat * direction).sum().item()
-    before = parameter.detach().clone()
-    move = direction.view_as(parameter)
-    best, gaps = (slope, float("nan"), float("inf")), []
-    here = loss().item()
+class _Slope(NamedTuple):
+    """A claimed slope of f along a direction, beside differences of f."""
+
+    claimed: float
+    difference: float
+    error: float
+    kink: bool
+
+    @property
+    def blame(self) -> float:
+        """The error where f has a derivative."""
+        return 0.0 if self.kink else self.error
+
+    @property
+    def rank(self) -> tuple[bool, bool, float]:
+        """Sorts disagreements: those at kinks below others; then by what is missing, infinite where it is no number."""
+        missing = abs(self.difference - self.claimed)
+        return self.blame > TOLERANCE, self.error > TOLERANCE, math.inf if math.isnan(missing) else missing
+
+
+def _slope(moved: Callable[[float], Tensor], here: Tensor, claimed: float, scale: float) -> _Slope:
+    """Compare the slope of f at 0 with the one claimed; `moved` gives f's terms at a distance along the direction."""
+    found, wider = _Slope(claimed, math.nan, math.inf, kink=False), math.inf
     for step in STEPS:
-        parameter.copy_(before + step * move)
-        forward = (loss().item() - here) / step
-        parameter.copy_(before - step * move)
-        backward = (here - loss().item()) / step
-        parameter.copy_(before)
-        low, high = min(forward, backward), max(forward, backward)
-        nearest = min(max(low, slope), high)
-        size = max(abs(slope), abs(nearest), scale)
-        excess = abs(slope - nearest) - ROUNDING * abs(here) / step
-        error = excess / size if excess > 0 else 0.0 if excess <= 0 else float("inf")  # the last: not finite
-        best = min(best, (slope, nearest, error), key=lambda found: found[2])
-        gaps.append((high - low) / size if size else 0.0)
-        if error <= TOLERANCE:
-            return best
-    kink = TOLERANCE < gaps[0] < 2 * gaps[-1]  # the slopes on both sides stay apart: f has no derivative here
-    return (slope, best[1], 0.0) if kink else best
+        ahead, behind = (moved(step) - here) / step, (here - moved(-step)) / step  # slopes, (N,)
+        changed = here[(ahead != 0) | (behind != 0)]
+        rounding = (ROUNDING * changed.abs().sum() + ULP * here.abs().sum()).item() / step
+        difference = (ahead + behind).sum().item() / 2
+        size = max(abs(difference), abs(claimed), scale, rounding / TOLERANCE)
+        error = abs(difference - claimed) / size if size else 0.0
+        gap = (ahead - behind).abs().sum().item() / size if size else 0.0
+        if error <= TOLERANCE or not gap > TOLERANCE:  # they agree, or f is smooth here
+            return _Slope(claimed, difference, math.inf if math.isnan(error) else error, kink=False)
+        low, high = torch.minimum(ahead, behind).sum().item(), torch.maximum(ahead, behind).sum().item()
+        if low - TOLERANCE * size <= claimed <= high + TOLERANCE * size:
+            found = _Slope(claimed, claimed, 0.0, kink=False)
+        else:
+            found = _Slope(claimed, difference, error, kink=gap > wider / 2)
+        wider = gap
+    return found

@@ -10,8 +10,8 @@ import numpy as np
 
 from trainer.judge.overfit import align
 from trainer.read import tag_names
+from trainer.read.event_files import read_scalars
 from trainer.read.tag_names import Tags
-from trainer.record.tensorboard import read_scalars
 
 _UNIT_RATIO = 4  # a curve whose steps go this many times further than the other's counts steps, the other epochs
 

@@ -234,7 +234,8 @@ def _pictures(stack: Stack, member: Member, outputs: Tensor) -> dict[str, pictur
     surface = member.config.model
     if isinstance(surface, Surface):
         points = trajectories.points(surface.start, member.rows)
-        out["path"] = trajectories.draw(PROBLEMS[surface.function], {member.config.optimizer.name: points})
+        paths = {member.config.optimizer.name: points}
+        out["path"] = trajectories.draw(PROBLEMS[surface.function], paths, card=True)
     is_image = len(dataset.shape) == 3
     if dataset.classes:
         target = dataset.test_y.cpu().numpy()

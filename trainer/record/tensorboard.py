@@ -1,9 +1,12 @@
-"""TensorBoard event files, written and read in one place: thousands of scalars at a time, without TensorFlow or torch.
+"""Writes TensorBoard event files: thousands of scalars at a time, without TensorFlow or torch.
 
-A record's payload is a protobuf `Event`: wall_time = 1 (double), step = 2 (varint), summary = 5, which holds
-values = 1: tag = 1, simple_value = 2 (float), tensor = 8, metadata = 9. Records and fields themselves are wire.py's.
-Source: tensorboard/compat/proto/{event,summary,tensor}.proto.
+A file is a sequence of TFRecord records, each with a protobuf `Event`: uint64 length, masked crc32c of those 8 bytes,
+the event, masked crc32c of the event, all little-endian. Source: TensorFlow's documentation of TFRecord.
 """
+# pyright: reportAttributeAccessIssue=false
+# protobuf makes its classes at run time
+
+from __future__ import annotations
 
 import itertools
 import os
@@ -11,354 +14,208 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
+import google_crc32c
 import numpy as np
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Value
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
+from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
+from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
 from trainer.files import Growing
-from trainer.record import wire
 
+_HEADER, _FOOTER = 12, 4  # bytes of a record before and after its event
+_SESSION_START = "_hparams_/session_start_info"
+_VARINT_STARTS = [1, *(1 << 7 * i for i in range(1, 9))]  # the first number that protobuf writes in 1, 2, ... bytes
 _file_number = itertools.count()
-
-
-class Scalars(NamedTuple):
-    """One tag's points in the order of the file, each array (N,): int64 steps, float64 values, float64 seconds."""
-
-    steps: np.ndarray
-    values: np.ndarray
-    wall_times: np.ndarray
-
-
-# ------------------------------------------------------------------ writing
 
 
 class EventWriter:
     """Appends events to one file in `directory`; nothing reaches the disk, and no file is open, outside `flush`.
 
-    `wall_time` (seconds since 1970, default now) dates a new file; `file` goes on instead. Not safe for two threads at
-    once.
+    `wall_time` (seconds since 1970, default now) dates a new file; `file` continues an existing one. Not thread-safe.
     """
 
     def __init__(
         self, directory: str | os.PathLike[str], *, wall_time: float | None = None, file: Growing | None = None
     ) -> None:
-        self._born = time.time() if wall_time is None else wall_time
-        name = f"events.out.tfevents.{int(self._born):010d}.{socket.gethostname()}.{os.getpid()}.{next(_file_number)}"
+        self._created = time.time() if wall_time is None else wall_time
+        name = (
+            f"events.out.tfevents.{int(self._created):010d}.{socket.gethostname()}.{os.getpid()}.{next(_file_number)}"
+        )
         self.file = file or Growing(Path(directory) / name)
-        version = wire.record(wire.message((1, float(self._born)), (3, "brain.Event:2")))  # 3: file_version
+        version = _record(Event(wall_time=self._created, file_version="brain.Event:2"))
         self._pending = [] if file else [version]
 
     @property
     def path(self) -> Path:
-        """The file's."""
+        """The file's path."""
         return self.file.path
 
     def scalars(self, tags: Sequence[str], steps: np.ndarray, values: np.ndarray, wall_times: np.ndarray) -> None:
-        """One event a step, holding all T tags: steps (S,) integers, values (S, T), wall_times (S,) in seconds.
+        """Add one event per step, holding all T tags: steps (S,) from 0 on, values (S, T), wall_times (S,) in seconds.
 
         TensorBoard keeps scalars as 32-bit floats: what is larger becomes infinite. NaN and infinity are kept.
         """
-        steps = np.asarray(steps, np.int64)
+        steps_S = np.asarray(steps, np.int64)
+        walls_S = np.asarray(wall_times, "<f8")
         with np.errstate(over="ignore"):
-            narrow = np.asarray(values, np.float64).astype("<f4")
-        walls = np.asarray(wall_times, "<f8")
-        assert narrow.shape == (len(steps), len(tags))
-        assert walls.shape == steps.shape
-        widths = wire.varint_widths(steps)
-        cuts = np.flatnonzero(np.diff(widths)) + 1
-        for begin, end in itertools.pairwise([0, *cuts.tolist(), len(steps)]):
+            values_ST = np.asarray(values, np.float64).astype("<f4")
+        assert values_ST.shape == (len(steps_S), len(tags))
+        assert walls_S.shape == steps_S.shape
+        assert (steps_S >= 0).all()
+        widths_S = np.searchsorted(_VARINT_STARTS, steps_S, side="right")  # in bytes; protobuf leaves a zero out
+        cuts = np.flatnonzero(np.diff(widths_S)) + 1
+        for begin, end in itertools.pairwise([0, *cuts.tolist(), len(steps_S)]):
             if begin < end:
-                rows = slice(begin, end)
-                block = _scalar_block(tuple(tags), int(widths[begin]), steps[rows], narrow[rows], walls[rows])
-                self._pending.append(block)
+                rows, width = slice(begin, end), int(widths_S[begin])
+                self._pending.append(_scalar_records(tuple(tags), width, steps_S[rows], values_ST[rows], walls_S[rows]))
 
     def image(self, tag: str, step: int, png: bytes, width: int, height: int, wall_time: float) -> None:
-        """A picture, already encoded as PNG, `width` x `height` pixels."""
+        """Add a picture, already encoded as PNG, `width` x `height` pixels."""
         rgba = 4
-        picture = wire.message((1, height), (2, width), (3, rgba), (4, png))
-        self._value(wire.message((1, tag), (4, picture)), step, wall_time)
+        image = Summary.Image(height=height, width=width, colorspace=rgba, encoded_image_string=png)
+        self._add(Summary.Value(tag=tag, image=image), step, wall_time)
 
     def text(self, tag: str, step: int, markdown: str, wall_time: float) -> None:
-        """Markdown for TensorBoard's text page."""
-        self._value(_plugin_value(f"{tag}/text_summary", "text", b"", markdown.encode()), step, wall_time)
+        """Add Markdown for TensorBoard's text page."""
+        self._add(_string_value(f"{tag}/text_summary", "text", markdown.encode()), step, wall_time)
 
     def custom_scalars(self, layout: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-        """Charts of several tags each: {category: {title of the chart: tags}}."""
+        """Add charts of several tags each: {category: {title of the chart: tags}}."""
 
-        def chart(title: str, tags: Sequence[str]) -> bytes:
-            exactly = [
-                (1, re.escape(tag) + "$") for tag in tags
-            ]  # TensorBoard takes a tag here as a regular expression
-            return wire.message((1, title), (2, wire.message(*exactly)))
+        def chart(title: str, tags: Sequence[str]) -> Chart:
+            exactly = [re.escape(tag) + "$" for tag in tags]  # TensorBoard takes regular expressions here
+            return Chart(title=title, multiline=MultilineChartContent(tag=exactly))
 
         categories = [
-            (2, wire.message((1, title), *((2, chart(*item)) for item in charts.items())))
-            for title, charts in layout.items()
+            Category(title=title, chart=[chart(*item) for item in charts.items()]) for title, charts in layout.items()
         ]
-        value = _plugin_value("custom_scalars__config__", "custom_scalars", b"", wire.message(*categories))
-        self._value(value, 0, self._born)
+        packed = Layout(category=categories).SerializeToString()
+        self._add(_string_value("custom_scalars__config__", "custom_scalars", packed), 0, self._created)
 
     def hparams_start(self, config: Mapping[str, str | float | bool], group_name: str, wall_time: float) -> None:
-        """This run's row in TensorBoard's HParams table; runs of one `group_name` are repetitions of one setting.
+        """Add this run's row in TensorBoard's HParams table; runs of one `group_name` are repetitions of one setting.
 
         Metric columns need no list: without an experiment summary TensorBoard takes every scalar tag's last value.
         """
-        hparams = [(1, wire.message((1, key), (2, _struct_value(value)))) for key, value in config.items()]
-        start = wire.message(*hparams, (4, group_name), (5, float(wall_time)))
-        value = _plugin_value("_hparams_/session_start_info", "hparams", wire.message((3, start)), None)
-        self._value(value, 0, wall_time)
+        self._pending.append(_session_start(config, group_name, wall_time))
 
     def hparams_end(self, status: str, wall_time: float) -> None:
-        """How the run ended: 'SUCCESS', 'FAILURE' or 'RUNNING'."""
-        end = wire.message((1, _STATUSES[status]), (2, float(wall_time)))
-        value = _plugin_value("_hparams_/session_end_info", "hparams", wire.message((4, end)), None)
-        self._value(value, 0, wall_time)
+        """Add how the run ended: 'SUCCESS', 'FAILURE' or 'RUNNING'."""
+        end = SessionEndInfo(status=api_pb2.Status.Value(f"STATUS_{status}"), end_time_secs=wall_time)
+        self._add(_hparams_value("_hparams_/session_end_info", HParamsPluginData(session_end_info=end)), 0, wall_time)
 
     def flush(self) -> None:
-        """Append what was said since the last flush."""
+        """Append what was added since the last flush."""
         if self._pending:
             self.file.append(b"".join(self._pending))
             self._pending = []
 
-    def _value(self, value: bytes, step: int, wall_time: float) -> None:
-        self._pending.append(
-            wire.record(wire.message((1, float(wall_time)), (2, int(step)), (5, wire.message((1, value)))))
-        )
+    def _add(self, value: Summary.Value, step: int, wall_time: float) -> None:
+        self._pending.append(_record(Event(wall_time=wall_time, step=step, summary=Summary(value=[value]))))
 
 
 def with_hparams(content: bytes, config: Mapping[str, str | float | bool], group_name: str) -> bytes:
     """The bytes of an event file that hparams_start began, with another configuration there, dated as before."""
-    place = 0
+    begin = 0
     while True:
-        (length, _) = wire.HEADER.unpack_from(content, place)
-        end = place + wire.HEADER.size + length + wire.FOOTER
-        if b"_hparams_/session_start_info" in content[place:end]:
-            break
-        place = end
-    (wall_time,) = struct.unpack_from("<d", content, place + wire.HEADER.size + 1)
-    writer = EventWriter("")
-    writer.hparams_start(config, group_name, wall_time)
-    return content[:place] + writer._pending[-1] + content[end:]
+        (length,) = struct.unpack_from("<Q", content, begin)
+        end = begin + _HEADER + length + _FOOTER
+        event = Event.FromString(content[begin + _HEADER : end - _FOOTER])
+        if any(value.tag == _SESSION_START for value in event.summary.value):
+            return content[:begin] + _session_start(config, group_name, event.wall_time) + content[end:]
+        begin = end
 
 
-_STATUSES = {"SUCCESS": 1, "FAILURE": 2, "RUNNING": 3}  # tensorboard/plugins/hparams/api.proto
-_DT_FLOAT, _DT_STRING = 1, 7  # types.proto
+def _session_start(config: Mapping[str, str | float | bool], group_name: str, wall_time: float) -> bytes:
+    start = SessionStartInfo(group_name=group_name, start_time_secs=wall_time)
+    for key, value in config.items():
+        start.hparams[key].CopyFrom(_struct_value(value))
+    summary = Summary(value=[_hparams_value(_SESSION_START, HParamsPluginData(session_start_info=start))])
+    return _record(Event(wall_time=wall_time, summary=summary))
 
 
-def _plugin_value(tag: str, plugin: str, content: bytes, string: bytes | None) -> bytes:
-    """A Summary.Value for a plugin: one string, or the null tensor where the plugin keeps all in its metadata."""
-    plugin_data = wire.message((1, plugin), (2, content)) if content else wire.message((1, plugin))
-    shape = wire.message((2, wire.message((1, 0 if string is None else 1))))  # one dimension, of size 0 or 1
-    if string is None:
-        tensor = wire.message((1, _DT_FLOAT), (2, shape))
-    else:
-        tensor = wire.message((1, _DT_STRING), (2, shape), (8, string))
-    return wire.message((1, tag), (8, tensor), (9, wire.message((1, plugin_data))))
-
-
-def _struct_value(value: str | float | bool) -> bytes:
-    """google.protobuf.Value: a oneof, so that zero, False and '' are written too."""
+def _struct_value(value: str | float | bool) -> Value:
     if isinstance(value, bool):  # before numbers: a bool is an int
-        return b"\x20" + bytes([value])
-    if isinstance(value, str):
-        return wire.message((3, value))
-    return b"\x11" + struct.pack("<d", value)
+        return Value(bool_value=value)
+    return Value(string_value=value) if isinstance(value, str) else Value(number_value=value)
+
+
+def _hparams_value(tag: str, data: HParamsPluginData) -> Summary.Value:
+    """A value whose content stands in its metadata; the tensor is TensorBoard's null tensor."""
+    content = data.SerializeToString(deterministic=True)
+    return Summary.Value(tag=tag, metadata=_metadata("hparams", content), tensor=_tensor(DT_FLOAT))
+
+
+def _string_value(tag: str, plugin: str, content: bytes) -> Summary.Value:
+    return Summary.Value(tag=tag, metadata=_metadata(plugin), tensor=_tensor(DT_STRING, content))
+
+
+def _metadata(plugin: str, content: bytes = b"") -> SummaryMetadata:
+    return SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin, content=content))
+
+
+def _tensor(dtype: int, *strings: bytes) -> TensorProto:
+    """A vector of strings; without any, an empty one of `dtype`."""
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=len(strings))])
+    return TensorProto(dtype=dtype, tensor_shape=shape, string_val=strings)
+
+
+# ------------------------------------------------------------------ records
+
+
+def _record(event: Message) -> bytes:
+    payload = event.SerializeToString()
+    header = struct.pack("<Q", len(payload))
+    return header + _masked_crc(header) + payload + _masked_crc(payload)
+
+
+def _masked_crc(data: bytes) -> bytes:
+    """TFRecord's checksum: crc32c, rotated by 15 bits, plus a constant."""
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 @lru_cache(maxsize=256)
 def _scalar_template(tags: tuple[str, ...], step_width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A whole record (R,) with zeros where wall time, step and values go, and the columns (T * 4,) of the values."""
-    assert all(tags), "protobuf leaves out an empty tag"
-    summary, offsets = bytearray(), []
-    for tag in tags:
-        name = tag.encode()
-        value = b"\x0a" + wire.varint(len(name)) + name + b"\x15" + bytes(4)
-        summary += b"\x0a" + wire.varint(len(value)) + value
-        offsets.append(len(summary) - 4)
-    step = b"\x10" + bytes(step_width) if step_width else b""
-    before = b"\x09" + bytes(8) + step + b"\x2a" + wire.varint(len(summary))
-    record = np.frombuffer(wire.record(before + bytes(summary)), np.uint8)
-    columns = wire.HEADER.size + len(before) + np.array(offsets, np.intp)[:, None] + np.arange(4)
-    return record, columns.ravel()
+    """A whole record (R,) uint8, and its columns that are numbers: of the wall time, the step, then the T values.
+
+    Two events with no byte of a number in common show where these stand.
+    """
+
+    def event(byte: int) -> np.ndarray:
+        (wall_time,), (value,) = struct.unpack("<d", bytes([byte] * 8)), struct.unpack("<f", bytes([byte] * 4))
+        step = sum(byte << 7 * i for i in range(step_width))
+        points = [Summary.Value(tag=tag, simple_value=value) for tag in tags]
+        record = _record(Event(wall_time=wall_time, step=step, summary=Summary(value=points)))
+        return np.frombuffer(record, np.uint8)
+
+    record = event(1)
+    columns = np.flatnonzero(record[:-_FOOTER] != event(2)[:-_FOOTER])
+    assert len(columns) == 8 + step_width + 4 * len(tags)
+    return record, columns
 
 
-def _scalar_block(
-    tags: tuple[str, ...], step_width: int, steps: np.ndarray, values: np.ndarray, walls: np.ndarray
+def _scalar_records(
+    tags: tuple[str, ...], step_width: int, steps_S: np.ndarray, values_ST: np.ndarray, walls_S: np.ndarray
 ) -> bytes:
     """Records of S steps that are all `step_width` bytes long: the template S times, filled column by column."""
     template, columns = _scalar_template(tags, step_width)
-    block = np.tile(template, (len(steps), 1))
-    wall = wire.HEADER.size + 1
-    block[:, wall : wall + 8] = walls[:, None].view(np.uint8)
-    rest = steps.view(np.uint64)
-    for i in range(step_width):
-        more = 0x80 if i < step_width - 1 else 0
-        block[:, wall + 9 + i] = (rest & np.uint64(0x7F)).astype(np.uint8) | more
-        rest = rest >> np.uint64(7)
-    block[:, columns] = np.ascontiguousarray(values).view(np.uint8).reshape(len(steps), -1)
-    crcs = wire.crcs(block[:, wire.HEADER.size : -wire.FOOTER])
-    block[:, -wire.FOOTER :] = wire.mask(crcs).astype("<u4")[:, None].view(np.uint8)
+    digits = (steps_S[:, None] >> 7 * np.arange(step_width) & 0x7F).astype(np.uint8)
+    digits[:, :-1] |= 0x80  # more digits follow
+    numbers = [walls_S[:, None].view(np.uint8), digits, np.ascontiguousarray(values_ST).view(np.uint8)]
+    block = np.tile(template, (len(steps_S), 1))
+    block[:, columns] = np.concatenate(numbers, axis=1)
+    checks = b"".join(_masked_crc(row.tobytes()) for row in block[:, _HEADER:-_FOOTER])
+    block[:, -_FOOTER:] = np.frombuffer(checks, np.uint8).reshape(-1, _FOOTER)
     return block.tobytes()
-
-
-# ------------------------------------------------------------------ reading
-
-
-def read_scalars(path: str | os.PathLike[str]) -> tuple[dict[str, Scalars], list[str]]:
-    """Every scalar of an event file, and what was wrong with the file, one sentence each.
-
-    Reads simple values and one-element tensors (Keras, TensorFlow 2). A file still growing, or cut off, is read as far
-    as it goes; records whose checksum is wrong are left out. Raises OSError where the file cannot be read.
-    """
-    data = Path(path).read_bytes()
-    starts, lengths, problems = wire.frames(data)
-    pieces: dict[str, list[tuple[np.ndarray, ...]]] = {}
-    for length in np.unique(lengths).tolist():
-        begins = starts[lengths == length]
-        rows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), length + wire.FOOTER)[begins]
-        sound = wire.mask(wire.crcs(rows[:, :length])) == rows[:, length:].copy().view("<u4")[:, 0]
-        problems += [f"byte {at - wire.HEADER.size}: wrong checksum, record left out" for at in begins[~sound].tolist()]
-        for tag, *arrays in _points(rows[sound, :length], begins[sound], problems):
-            pieces.setdefault(tag, []).append(tuple(arrays))
-    return {tag: _in_file_order(parts) for tag, parts in pieces.items()}, problems
-
-
-def _in_file_order(parts: list[tuple[np.ndarray, ...]]) -> Scalars:
-    places, steps, values, walls = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    order = np.argsort(places, kind="stable")
-    return Scalars(steps[order], values[order], walls[order])
-
-
-class _Layout(NamedTuple):
-    """Where the numbers stand in an event's bytes. Offsets of -1 mean 'left out', which is 0."""
-
-    wall: int
-    step: int
-    step_width: int
-    points: list[tuple[str, int, str, float]]  # tag, offset, numpy type; where the offset is -1, the value itself
-    fixed: np.ndarray  # (L,) whether a byte is the same in all events of this layout
-
-
-def _points(rows: np.ndarray, places: np.ndarray, problems: list[str]) -> Iterator[tuple[Any, ...]]:
-    """(tag, places, steps, values, wall times) of events of one length, rows (N, L) uint8.
-
-    Events that differ only in their numbers are decoded together: one is parsed, the others are compared with it.
-    """
-    flags = bytearray(b"\1") * len(rows)
-    pending = np.frombuffer(flags, np.bool_)  # the same bytes: numpy clears them, bytearray finds the next one
-    layouts, decoded, i = 0, 0, -1
-    while (i := flags.find(1, i + 1)) >= 0:
-        try:
-            layout = _parse_event(rows[i].tobytes())
-        except (ValueError, IndexError, struct.error, UnicodeDecodeError):
-            problems.append(f"byte {places[i] - wire.HEADER.size}: the record holds no event, left out")
-            continue
-        if not layout.points:
-            continue
-        same = np.array([i])
-        if layouts < 64 or decoded > 8 * layouts:  # else every event has a layout of its own: comparing is in vain
-            rest = i + np.flatnonzero(pending[i:])
-            same = rest[_alike(rows[rest], rows[i], layout)]
-        layouts, decoded = layouts + 1, decoded + len(same)
-        pending[same] = False
-        yield from _decode(rows[same], places[same], layout)
-
-
-def _alike(rows: np.ndarray, pattern: np.ndarray, layout: _Layout) -> np.ndarray:
-    alike = (rows[:, layout.fixed] == pattern[layout.fixed]).all(axis=1)
-    if layout.step_width:
-        step = slice(layout.step, layout.step + layout.step_width)
-        alike &= (rows[:, step] >> 7 == pattern[step] >> 7).all(axis=1)  # equally long varints
-    return alike
-
-
-def _decode(rows: np.ndarray, places: np.ndarray, layout: _Layout) -> Iterator[tuple[Any, ...]]:
-    def column(offset: int, kind: str) -> np.ndarray:
-        size = np.dtype(kind).itemsize
-        return np.ascontiguousarray(rows[:, offset : offset + size]).view(kind)[:, 0].astype(np.float64)
-
-    walls = column(layout.wall, "<f8") if layout.wall >= 0 else np.zeros(len(rows))
-    steps = np.zeros(len(rows), np.uint64)
-    for i in range(layout.step_width):
-        steps |= (rows[:, layout.step + i] & 0x7F).astype(np.uint64) << np.uint64(7 * i)
-    for tag, offset, kind, constant in layout.points:
-        values = column(offset, kind) if offset >= 0 else np.full(len(rows), constant)
-        yield tag, places, steps.view(np.int64), values, walls
-
-
-def _parse_event(data: bytes) -> _Layout:
-    wall, step, width, points = -1, -1, 0, []
-    fixed = np.ones(len(data), bool)
-    for number, begin, end, _ in wire.fields(data, 0, len(data)):
-        if number == 1 and end - begin == 8:
-            wall = begin
-            fixed[begin:end] = False
-        elif number == 2:
-            step, width = begin, end - begin
-            fixed[begin:end] = False
-        elif number == 5:
-            points += [
-                point
-                for field, start, stop, _ in wire.fields(data, begin, end)
-                if field == 1 and (point := _parse_value(data, start, stop)) is not None
-            ]
-    for _, offset, kind, _ in points:
-        if offset >= 0:
-            fixed[offset : offset + np.dtype(kind).itemsize] = False
-    return _Layout(wall, step, width, points, fixed)
-
-
-def _parse_value(data: bytes, begin: int, end: int) -> tuple[str, int, str, float] | None:
-    """(tag, offset, numpy type, constant) of a Summary.Value that is a scalar."""
-    tag, number, plugin = "", None, "scalars"
-    for field, start, stop, _ in wire.fields(data, begin, end):
-        if field == 1:
-            tag = data[start:stop].decode()
-        elif field == 2:
-            number = start, "<f4", 0.0
-        elif field == 8:
-            number = _parse_tensor(data, start, stop)
-        elif field == 9:
-            plugin = _plugin_name(data, start, stop)
-    if number is None or plugin != "scalars":
-        return None
-    offset, kind, constant = number
-    return tag, offset, kind, constant
-
-
-def _plugin_name(data: bytes, begin: int, end: int) -> str:
-    for field, start, stop, _ in wire.fields(data, begin, end):
-        if field == 1:  # plugin_data
-            for inner, name, name_end, _ in wire.fields(data, start, stop):
-                if inner == 1:
-                    return data[name:name_end].decode()
-    return "scalars"
-
-
-_CONTENT_TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # tensorboard/compat/proto/types.proto
-_VALUE_TYPES = {5: "<f4", 6: "<f8"}  # float_val, double_val
-
-
-def _parse_tensor(data: bytes, begin: int, end: int) -> tuple[int, str, float] | None:
-    """(offset, numpy type, constant) of the one number of a TensorProto; None for text and for several numbers."""
-    kind, count, place, constant = 0, 1, None, 0.0
-    for field, start, stop, value in wire.fields(data, begin, end):
-        if field == 1:
-            kind = value
-        elif field == 2:
-            for dim, dim_start, dim_stop, _ in wire.fields(data, start, stop):
-                if dim == 2:
-                    count *= next((size for name, *_, size in wire.fields(data, dim_start, dim_stop) if name == 1), 0)
-        elif field == 4 and kind in _CONTENT_TYPES and stop - start == np.dtype(_CONTENT_TYPES[kind]).itemsize:
-            place = start, _CONTENT_TYPES[kind]
-        elif field in _VALUE_TYPES and stop - start == np.dtype(_VALUE_TYPES[field]).itemsize:
-            place = start, _VALUE_TYPES[field]
-        elif field in (7, 10):  # int_val, int64_val: varints, packed in TensorFlow's files
-            number = value or wire.read_varint(data, start, stop)[0]
-            constant = float(number - (1 << 64) if number >> 63 else number)
-    if count != 1 or kind not in _CONTENT_TYPES:
-        return None
-    return (*place, 0.0) if place is not None else (-1, "", constant)

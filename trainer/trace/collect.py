@@ -18,12 +18,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainer.config import Config, ConfigError, Mlp, Optimizer, nearest
 from trainer.core import data as datasets
-from trainer.core import loop
-from trainer.trace import differences, facts, graph, stepping
+from trainer.core import finite_differences, loop
+from trainer.core.finite_differences import Check
+from trainer.trace import facts, graph, stepping
 from trainer.trace.network import Batch, Point, Subject, Watch
 from trainer.trace.stepping import Place
 
 SHOWN = 60  # entries of a dropout mask that are kept for showing
+ALL, SAMPLE = (
+    100,
+    19,
+)  # coordinates of a gradient that are checked: all where there are at most ALL, else SAMPLE of them
 
 
 def trace(config: Config, weight: str | None, steps: int, rivals: Mapping[str, Optimizer]) -> facts.Trace:
@@ -294,10 +299,14 @@ def _gradients(subject: Subject, points: Sequence[Point], batches: Sequence[Batc
     order += [name for name in parameters if name not in order]
     arrived = {point.name: point.gradient for point in points} | {name: p.grad for name, p in parameters.items()}
 
-    def losses(name: str, offset: Tensor) -> Tensor:
-        subject.rewind()
-        with Watch(subject.network, {} if name in parameters else {name: offset}):
-            return subject.losses(batches)
+    def check(name: str, tensor: Tensor, gradient: Tensor) -> Check:
+        def losses() -> Tensor:
+            subject.rewind()
+            with Watch(subject.network, {} if name in parameters else {name: tensor}):
+                return subject.losses(batches)
+
+        count = tensor.numel() if tensor.numel() <= ALL else SAMPLE
+        return finite_differences.check(losses, tensor, gradient, count)
 
     out = []
     for name in order:
@@ -312,7 +321,7 @@ def _gradients(subject: Subject, points: Sequence[Point], batches: Sequence[Batc
                 norm=gradient.norm().item(),
                 mean=gradient.mean().item(),
                 count=tensor.numel(),
-                check=differences.check(lambda name=name, tensor=tensor: losses(name, tensor), tensor, gradient),
+                check=check(name, tensor, gradient),
             )
         )
     subject.rewind()

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.trace.differences import Difference
+from trainer.core.finite_differences import Check
 from trainer.trace.equations import Line
 
 Shape = list[int]
@@ -116,7 +116,7 @@ class Gradient:
     norm: float
     mean: float
     count: int
-    check: Difference
+    check: Check
 
 
 @dataclass

@@ -213,7 +213,9 @@ def _backward(out: _Printer, trace: Trace) -> None:
         verdict = "ok" if check.ok else "WRONG"
         rows.append((gradient.name, gradient.kind, _shape(gradient.shape), *numbers, verdict))
     out.table(columns, rows)
-    out.line("relative error: against (loss(w + h) - loss(w - h)) / 2h, h = 1e-5, over the largest gradient of the row")
+    out.line(
+        "relative error: against (loss(w + h) - loss(w - h)) / 2h, h = 1e-5, over the gradient, at least the row's rms"
+    )
     for form in trace.closed_forms:
         out.line(f"{form.name}: closed form {form.formula}, the same to {_error(form.error)}")
     _faults(out, trace)
