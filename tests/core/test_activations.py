@@ -42,7 +42,7 @@ def obvious(z_BF: Tensor, activation: str) -> dict[str, float]:
 @pytest.mark.parametrize("activation", get_args(Activation))
 @pytest.mark.parametrize("size", [50, 300])  # fewer examples than a look takes, and more
 def test_every_member_and_layer_against_a_loop(activation: str, size: int) -> None:
-    values: dict[str, Any] = {"model.activation": activation, "model.width": 20, "model.init_scale": 8.0}
+    values: dict[str, Any] = {"model.activation": activation, "model.width": 20, "model.init_scale": 12.0}
     values |= {"data.train_size": size, "model.bias_init": -1.0}
     configs = [make_config(seed=seed, **values) for seed in (1, 2, 3)]
     stack = Stack(configs, small_data())

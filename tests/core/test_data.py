@@ -143,6 +143,22 @@ def test_normalisation_uses_the_statistics_of_the_non_test_examples(normalisatio
     np.testing.assert_allclose(raw.numpy(), kept.reshape(40, -1), rtol=1e-10)
 
 
+@pytest.mark.parametrize("normalisation", ["unit", "standard"])
+@pytest.mark.parametrize("shape", [(4,), (1, 2, 2)])
+def test_what_never_varies_is_exactly_zero(normalisation: str, shape: tuple[int, ...]) -> None:
+    """Also where 0.1 cannot be written in binary, and in a picture whose other pixels vary."""
+    x = np.random.default_rng(0).normal(3, 5, (40, 4)).astype(np.float32)
+    x[:, 0] = 0.1
+    test_x = x[:10].copy()
+    test_x[0, 0] = 0.3
+    y = np.arange(40) % 2
+    ours = assemble(knobs(normalisation=normalisation), x.reshape(-1, *shape), y, test_x.reshape(-1, *shape), y[:10])
+    assert (ours.x[:, 0] == 0).all()
+    assert (ours.test_x[1:, 0] == 0).all()
+    assert ours.test_x[0, 0] > 0
+    assert (ours.x[:, 1:].std(0) > 0).all()
+
+
 # ------------------------------------------------------------------ splits
 
 

@@ -225,7 +225,11 @@ def batch_slices(n: int, batch_size: int, drop_last: bool) -> list[slice]:
 
 
 def _normalisation(kind: Normalisation, rows: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """(shift, scale), each broadcastable to a row: per channel for pictures, per feature otherwise."""
+    """Return (shift, scale), each broadcastable to a row: per channel for pictures, per feature otherwise.
+
+    A feature that never varies becomes exactly zero. Left at any other constant, its weights would have a gradient that
+    batch norm makes zero but for rounding, and Adam would amplify that.
+    """
     if kind == "none":
         return torch.zeros(1, dtype=rows.dtype), torch.ones(1, dtype=rows.dtype)
     channels = shape[0] if len(shape) == 3 else rows.shape[1]
@@ -238,7 +242,9 @@ def _normalisation(kind: Normalisation, rows: Tensor, shape: tuple[int, ...]) ->
         scale = std
     scale = torch.where(scale > 0, scale, 1)
     per_channel = rows.shape[1] // channels
-    return shift.repeat_interleave(per_channel), scale.repeat_interleave(per_channel)
+    shift, scale = shift.repeat_interleave(per_channel), scale.repeat_interleave(per_channel)
+    low = rows.amin(0)
+    return torch.where(low == rows.amax(0), low, shift), scale
 
 
 def _hash(*arrays: Tensor | np.ndarray) -> str:

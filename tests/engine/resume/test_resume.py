@@ -13,7 +13,6 @@ import pytest
 
 from scripts.faults import differing, results
 from tests.helpers import HEAD, Cli, environment, make_config, rows, scalars, summary
-from trainer import files
 from trainer.core import loop
 from trainer.core.stack import Stack
 from trainer.engine import progress
@@ -108,19 +107,6 @@ def test_other_results_under_a_finished_run_are_refused(cli: Cli, monkeypatch: p
     code, _, err = cli(f"{RUN} epochs=1")
     assert code == 2
     assert f"run: was finished with other code or data: results was {now}, is {now + 1}; " in err
-
-
-def test_a_run_finished_before_results_had_versions_stays_usable(cli: Cli) -> None:
-    assert cli(f"{RUN} epochs=1")[0] == 0
-    for name in ("run/summary.json", "run/.resume/plan.json"):
-        content = files.read_sealed(Path(name))
-        code = content["provenance"]["code"] if "provenance" in content else content["runs"]["."]["code"]
-        assert code.pop("results") == 1
-        code["trainer"] = "0123456789abcdef"  # a hash of the sources
-        files.write_sealed(Path(name), content)
-    code, out, err = cli(f"{RUN} epochs=1")
-    assert (code, err) == (0, "")
-    assert "done before; nothing is trained" in out
 
 
 def test_a_model_of_the_users_own_is_part_of_the_code(cli: Cli, tmp_path: Path) -> None:

@@ -182,20 +182,19 @@ class Session:
         """Complete a job that is done before; what is wrong with it."""
         assert job.config is not None
         was, code = self.runs[name], provenance.code(job.config)
-        trained_by = provenance.recorded_code(was["code"])
         summary, damage = read_summary(job.directory, was["config"])
         if damage:
             self.notes.append(f"{damage}; the run is trained again")
         if summary is None:
-            if trained_by != code:
-                changes = ", ".join(provenance.differences(trained_by, code))
+            if was["code"] != code:
+                changes = ", ".join(provenance.differences(was["code"], code))
                 self.notes.append(f"{job.directory}: its code has changed ({changes}); it starts from the beginning")
                 stacks = [stack for stack, entry in self.planned.items() if name in entry["runs"]]
                 self._after += [Checkpoints(self.folder, stack) for stack in stacks]
             return []
         from trainer.engine import worker  # torch: only to look at the data of a run that is done
 
-        then = {"data": summary["provenance"]["data_hash"], **trained_by}
+        then = {"data": summary["provenance"]["data_hash"], **was["code"]}
         now = {"data": worker.data_hash(job.config), **code}
         if then != now:
             changes = ", ".join(provenance.differences(then, now))
