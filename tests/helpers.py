@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from trainer import config as cfg
-from trainer.cli.app import CONF
+from trainer.cli.sources import CONF
 from trainer.config import Config
 from trainer.core import data
 from trainer.core.data import Dataset
