@@ -11,11 +11,8 @@ import argparse
 import re
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
-
-from trainer.cli.overrides import CONF, knobs
+from trainer.cli.help import knobs
+from trainer.cli.sources import CONF, Sources
 from trainer.config import Config
 
 PAGE = Path(__file__).parents[1] / "docs" / "options.md"
@@ -64,13 +61,9 @@ def sections() -> list[str]:
     tables: dict[str, list[str]] = {}
     seen: set[str] = set()
     for selected in ("", *SELECTED):
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("config", overrides=[selected] if selected else [])
-        composed.data.root = "~/.cache/trainer"  # whatever the environment says
-        values = OmegaConf.to_container(composed, resolve=True)
-        assert isinstance(values, dict)
-        for key, value, meaning in knobs(Config, {str(k): v for k, v in values.items()}):
+        values = Sources().compose([selected] if selected else [])
+        values["data"]["root"] = "~/.cache/trainer"  # whatever the environment says
+        for key, value, meaning in knobs(Config, values):
             if key and key not in seen:
                 seen.add(key)
                 default = f"`{value}`" + (f" with `{selected}`" if selected else "")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
 
 from tests.helpers import Cli
 from trainer.cli import app
@@ -27,15 +26,11 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     threads = torch.get_num_threads()
 
     def run(line: str = "") -> tuple[int, str, str]:
-        GlobalHydra.instance().clear()
-        arguments = shlex.split(line)
-        monkeypatch.setattr(sys, "argv", ["trainer", *arguments])
         capsys.readouterr()
-        code = app.run(arguments)
+        code = app.run(shlex.split(line))
         out, err = capsys.readouterr()
         return code, out, err
 
     yield run
     torch.set_num_threads(threads)
-    GlobalHydra.instance().clear()
     sys.modules.pop("my_models", None)

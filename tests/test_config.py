@@ -9,11 +9,11 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from trainer import config as cfg
+from trainer.cli.sources import FOLLOWING
 from trainer.config import ConfigError, from_dict, nearest, stream_seed, to_dict
 
 CONF = Path(__file__).parents[1] / "conf"
-HIDDEN = {"sizes", "rates"}  # follow from other choices
-FILES = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name not in HIDDEN)
+FILES = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name not in FOLLOWING)
 ALONE = {  # what goes with a file that is no choice by itself
     "model=custom": ["model._target_=my_models.ConvNet"],
     "model=surface": ["problem=beale"],
@@ -65,11 +65,13 @@ def test_every_experiment_opens_with_its_command() -> None:
         from_dict(composed(*command.split()[4:]))
 
 
-def test_every_data_set_with_every_model_size() -> None:
-    assert from_dict(composed("data=line")).flat()["model.depth"] == 0
-    assert from_dict(composed("data=kmnist")).flat()["model.width"] == 256
-    assert from_dict(composed("data=mnist", "model.width=32")).flat()["model.width"] == 32
-    assert "model.depth" not in composed("data=line", "model=custom", "model._target_=a.B")["model"]
+@pytest.mark.parametrize("data", sorted(path.stem for path in (CONF / "data").glob("*.yaml")))
+def test_a_choice_of_data_changes_data_alone(data: str, default: dict[str, Any]) -> None:
+    """Else `-m data=digits,mnist` would compare two networks, budgets or learning rates."""
+    other = composed(f"data={data}")
+    assert {key for key in default if other[key] != default[key]} <= {"data"}
+    for key in ("batch_size", "train_size", "label_noise", "drop_last", "shuffle"):
+        assert other["data"][key] == default["data"][key]
 
 
 MISTAKES = {

@@ -54,5 +54,5 @@ def test_a_wheel_runs_from_another_folder(tmp_path: Path) -> None:
     assert call("python", "-c", "import trainer; print(trainer.__file__)").startswith(str(site))
     call("trainer", "epochs=2", "hydra.run.dir=run")
     assert json.loads((elsewhere / "run/summary.json").read_text())["epochs"] == 2
-    assert "width: 256" in call("python", "-m", "trainer", "data=kmnist", "--cfg", "job")
+    assert "name: kmnist" in call("python", "-m", "trainer", "data=kmnist", "--cfg", "job")
     assert "glorot_2010" in call("trainer", "--help")

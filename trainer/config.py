@@ -308,7 +308,7 @@ def _build(cls: type, raw: Any, path: str, problems: list[str]) -> Any:
         if name in raw and raw[name] != MISSING:
             values[name] = _convert(hints[name], raw[name], where, f, problems)
         elif f.default is dataclasses.MISSING:
-            problems.append(f"{where}: missing; give it a value, {where}=VALUE ({f.metadata['help']})")
+            problems.append(f"{where}: missing; give it a value, {where}=VALUE ({f.metadata.get('help', 'a choice')})")
     others = {str(key): value for key, value in raw.items() if key not in known}
     takes_rest = [f.name for f in fields(cls) if f.metadata.get("rest")]
     if takes_rest:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from trainer.cli import display as terminal
 from trainer.cli.display import Display, SweepDisplay
 from trainer.engine.progress import News
 from trainer.engine.worker import Job
@@ -39,7 +38,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *, tty: bool, width: int = 100) -> tu
     """A display whose console writes into a string."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=tty, width=width, color_system=None)
-    monkeypatch.setattr(terminal, "Console", lambda: console)
+    monkeypatch.setattr("trainer.cli.display.Console", lambda: console)
     return Display(), out
 
 
@@ -90,10 +89,10 @@ def test_on_a_terminal_a_bar_that_fits_and_goes(width: int, monkeypatch: pytest.
 def test_one_line_for_a_whole_sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Two stacks at once, one of them halved after an error: runs and steps are counted once."""
     now = [100.0]
-    monkeypatch.setattr(terminal.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("trainer.cli.display.time.perf_counter", lambda: now[0])
     jobs = [Job(number, Path()) for number in range(4)]
     display = SweepDisplay(jobs)
-    monkeypatch.setattr(terminal, "PLAIN_SWEEP_LINE_S", 0.0)
+    monkeypatch.setattr("trainer.cli.display.PLAIN_SWEEP_LINE_S", 0.0)
 
     def tell(**values: Any) -> str:
         now[0] += 1.0

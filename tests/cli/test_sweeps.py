@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.callbacks import Callbacks
 from hydra.experimental.callback import Callback
+from hydra.types import HydraContext, RunMode
+from omegaconf import OmegaConf
 
 from tests import fake_runs
 from tests.helpers import Cli
 from trainer import evaluate
 from trainer.cli import sweep_table
+from trainer.cli.compose import Composer
+from trainer.cli.sources import Sources
 from trainer.engine.worker import Job
 from trainer.report import vocabulary
 
@@ -34,28 +38,50 @@ def test_a_job_has_the_files_that_hydras_own_launcher_would_write(cli: Cli, tmp_
         ours, hydras = (tmp_path / folder / str(number) / ".hydra" for folder in ("here", "there"))
         assert read(ours / "config.yaml") == read(hydras / "config.yaml")
         assert read(ours / "overrides.yaml") == read(hydras / "overrides.yaml")
-        a, b = read(ours / "hydra.yaml")["hydra"], read(hydras / "hydra.yaml")["hydra"]
-        assert a["runtime"].pop("output_dir") == str(tmp_path / "here" / str(number))
-        assert b["runtime"].pop("output_dir") == str(tmp_path / "there" / str(number))
-        for node in (a, b):  # what the two commands differ in
-            del node["launcher"], node["sweeper"], node["sweep"]["dir"], node["overrides"]["hydra"], node["run"]
-            for choice in ("hydra/launcher", "hydra/sweeper"):
-                del node["runtime"]["choices"][choice]
-        assert str(a["job"].pop("id")) == str(b["job"].pop("id"))
-        assert a == b
+        assert sorted(path.name for path in ours.iterdir()) == ["config.yaml", "overrides.yaml"]
 
 
-def test_hydra_composes_once_a_choice_of_files(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    compose = ConfigLoaderImpl.load_sweep_config
+def test_hydra_composes_once_a_choice_of_files() -> None:
+    sources = Sources()
+    loader = sources.loader()
+    master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+    composer = Composer(HydraContext(loader, Callbacks()), master, sources)
+    for number, (optimizer, dropout) in enumerate([("sgd", 0.1), ("adam", 0.1), ("sgd", 0.2), ("adam", 0.2)]):
+        composed = composer.compose(number, [f"optimizer={optimizer}", f"model.dropout={dropout}"])
+        whole = loader.load_configuration("config", composed.overrides, RunMode.RUN)
+        assert composed.raw == {k: v for k, v in OmegaConf.to_container(whole).items() if k != "hydra"}  # type: ignore[union-attr]
+        ours = composed.whole()
+        assert ours.hydra.job.override_dirname == whole.hydra.job.override_dirname
+        assert ours.hydra.overrides.task == whole.hydra.overrides.task
+        assert ours.hydra.runtime.choices == whole.hydra.runtime.choices
+    assert set(composer.bases) == {("optimizer=sgd",), ("optimizer=adam",)}
 
-    def count(self: ConfigLoaderImpl, master: Any, overrides: list[str]) -> Any:
-        calls.append(overrides)
-        return compose(self, master, overrides)
 
-    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", count)
-    assert cli(f"-m {HERE} {TINY} optimizer=sgd,adam model.dropout=0,0.1 seed=range(5)")[0] == 0
-    assert sorted(calls) == [["optimizer=adam"], ["optimizer=sgd"]]
+NAMED = {  # hydra.sweep.subdir, what is swept -> the folders of the runs
+    ("${model.depth}_${hydra.job.num}", "model.depth=1,3"): ["1_0", "3_1"],
+    ("seed_${seed}", "seed=1,2"): ["seed_1", "seed_2"],
+    ("${hydra:job.override_dirname}", "seed=1,2"): ["epochs=1,seed=1", "epochs=1,seed=2"],
+    ("${optimizer._target_}/${hydra.job.id}", "optimizer=sgd,adam"): ["torch.optim.Adam/1", "torch.optim.SGD/0"],
+}
+
+
+@pytest.mark.parametrize(("subdir", "swept"), NAMED)
+def test_runs_are_named_as_the_sweep_asks(subdir: str, swept: str, cli: Cli, tmp_path: Path) -> None:
+    line = f"-m {HERE} hydra.sweep.subdir='{subdir}' epochs=1 {swept}"
+    code, _, err = cli(line)
+    assert (code, err) == (0, "")
+
+    def runs() -> list[str]:
+        return sorted(
+            str(path.parent.relative_to(tmp_path / "here")) for path in (tmp_path / "here").rglob("metrics.csv")
+        )
+
+    assert runs() == NAMED[subdir, swept]
+    assert "2 of 2 runs completed, 2 of them before" in cli(line)[1]
+    code, out, err = cli("resume=here epochs=2")
+    assert (code, err) == (0, "")
+    assert "2 of 2 runs completed\n" in out
+    assert runs() == NAMED[subdir, swept]
 
 
 def test_a_sweep_ends_with_its_table_and_files(cli: Cli, tmp_path: Path) -> None:
@@ -147,6 +173,12 @@ def test_a_sweep_of_one_and_one_in_the_same_folder(cli: Cli, tmp_path: Path) -> 
     assert [path.read_bytes() for path in files] == before
 
 
+def test_a_bad_run_ends_no_later_batch(cli: Cli) -> None:
+    code, out, _ = cli(f"-m {HERE} hydra.sweeper.max_batch_size=1 {TINY} model.dropout=1.5,0")
+    assert code == 1
+    assert "1 of 2 runs completed" in out
+
+
 def test_another_launcher_learns_that_a_job_failed(cli: Cli) -> None:
     code, _, err = cli(f"-m {HERE} hydra/launcher=basic hydra/sweeper=basic {TINY} model.dropout=0,1.5")
     assert code == 2
@@ -164,6 +196,12 @@ class Spy(Callback):
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
         self.seen.append(("end", config.hydra.job.num, job_return.status.name))
 
+    def on_multirun_end(self, **_: Any) -> None:
+        self.seen.append(("over", 0, ""))
+
+
+OVER = ("over", 0, "")
+
 
 def test_callbacks_see_every_job(cli: Cli) -> None:
     Spy.seen.clear()
@@ -176,7 +214,7 @@ def test_callbacks_see_every_job(cli: Cli) -> None:
 def test_callbacks_see_a_job_that_is_refused(cli: Cli) -> None:
     Spy.seen.clear()
     assert cli(f"-m {HERE} {TINY} +hydra.callbacks.spy._target_=tests.cli.test_sweeps.Spy model.dropout=0,1.5")[0] == 1
-    assert Spy.seen == [("start", 0, 0), ("start", 1, 1.5), ("end", 0, "COMPLETED"), ("end", 1, "FAILED")]
+    assert Spy.seen == [("start", 0, 0), ("start", 1, 1.5), ("end", 0, "COMPLETED"), ("end", 1, "FAILED"), OVER]
 
 
 def test_two_sweeps_in_one_second_have_folders_of_their_own(cli: Cli, tmp_path: Path) -> None:

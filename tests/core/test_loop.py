@@ -47,7 +47,8 @@ BATCHNORM: list[dict[str, Any]] = [
 
 def spirals(*choices: str, **values: Any) -> Config:
     """160 examples, 5 steps an epoch."""
-    return make_config("data=spirals", *choices, **({"data.train_size": 160, "model.width": 12} | values))
+    small = {"data.train_size": 160, "data.batch_size": 32, "model.width": 12}
+    return make_config("data=spirals", *choices, **(small | values))
 
 
 def assert_same_run(together: Log, place: int, alone: Log) -> None:
@@ -306,7 +307,7 @@ def test_without_a_validation_split_the_last_epoch_is_the_best() -> None:
 
 
 def test_regression_has_no_accuracy_and_recovers_the_line() -> None:
-    config = make_config("data=line", epochs=60)
+    config = make_config("experiment=linear_regression", epochs=60)
     log = run([config], small_data("line"))
     assert not [tag for tag in {**log.rows[0][0], **log.steps[0][0]} if "accuracy" in tag]
     state = log.states[0]  # noise 0.1 over 64 examples: 5 standard errors

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests.helpers import Cli, make_config, record, run, small_data
-from trainer.cli.overrides import CONF
+from trainer.cli.sources import CONF
 from trainer.config import ConfigError, Function
 from trainer.core import data
 from trainer.core.surfaces import PROBLEMS
@@ -174,7 +174,7 @@ def test_each_mistake_in_words(cli: Cli, line: str) -> None:
 )
 def test_a_line_is_recovered_whatever_the_inputs_scale(tmp_path: Path, normalisation: str) -> None:
     values = {"data.noise": 0.0, "data.normalisation": normalisation, "epochs": 150, "optimizer.lr": 0.1}
-    config = make_config("data=line", "optimizer=sgd", **values)
+    config = make_config("experiment=linear_regression", "optimizer=sgd", **values)
     (directory,) = record([config], tmp_path, data.load(config.data))
     found = json.loads((directory / "summary.json").read_text())["recovered"]
     assert found == {
@@ -184,7 +184,7 @@ def test_a_line_is_recovered_whatever_the_inputs_scale(tmp_path: Path, normalisa
 
 
 def test_a_run_on_a_line_ends_with_slope_and_intercept(cli: Cli) -> None:
-    code, out, _ = cli("data=line hydra.run.dir=out")
+    code, out, _ = cli("experiment=linear_regression hydra.run.dir=out")
     assert code == 0
     found = dict(re.findall(r"^(slope|intercept) +true [\d.]+, found ([\d.]+)$", out, re.MULTILINE))
     assert {key: float(value) for key, value in found.items()} == pytest.approx({"slope": 2, "intercept": 1}, abs=0.15)

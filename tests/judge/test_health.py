@@ -52,14 +52,14 @@ WELL: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     ((), {"epochs": 1}),
     ((), {"epochs": 1, "data.train_size": 30}),  # one step
     ((), {"epochs": 2, "model.depth": 6}),
-    (("data=line",), {}),
-    (("data=line",), {"model.depth": 2, "optimizer.lr": 0.01}),
+    (("experiment=linear_regression",), {}),
+    (("experiment=linear_regression",), {"model.depth": 2, "optimizer.lr": 0.01}),
 ]
 
 
 def short(*choices: str, **values: Any) -> Config:
     """Ten epochs of 400 digits, but for what is said."""
-    size = {} if "data=line" in choices else {"data.train_size": 400, "data.batch_size": 32}
+    size = {} if "experiment=linear_regression" in choices else {"data.train_size": 400, "data.batch_size": 32}
     return make_config(*choices, **({"epochs": 10, **size, "record.pictures": False} | values))
 
 

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from tests.helpers import make_config
-from trainer.cli.overrides import CONF
+from trainer.cli.sources import CONF
 from trainer.config import Config
 from trainer.core import data
 from trainer.core.loop import train_step
 from trainer.core.stack import Stack
 from trainer.trace import collect, equations, facts, svg, text, tree
-from trainer.trace.__main__ import _compose, _rivals, main
+from trainer.trace.__main__ import CHOOSES_DATA, DATA, NETWORK, _compose, _rivals, main
 
-DEFAULT = make_config("data=clusters")
+CLUSTERS = (*DATA, *NETWORK)
+DEFAULT = make_config(*CLUSTERS)
 EXACT = 1e-12  # float64: rounding leaves about 1e-16 of values of order 1
 CLOSE = 1e-9  # over several steps: another order of the same sums, amplified by batch norm and by Adam near g = 0
 
@@ -108,7 +109,7 @@ RIVALS = {"sgd": sgd, "adam": adam, "adamw": lambda *a: adam(*a, decay=0.01), "r
 @pytest.fixture(scope="module")
 def default() -> facts.Trace:
     torch.set_num_threads(1)
-    return collect.trace(DEFAULT, None, 5, _rivals(_compose(["data=clusters"]), []))
+    return collect.trace(DEFAULT, None, 5, _rivals(_compose(CLUSTERS), []))
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +254,7 @@ CONFIGS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("schedule=step",), {"loss.label_smoothing": 0.1, "schedule.warmup": 0.1, "model.activation": "gelu"}),
     ((), {"loss.name": "mse", "model.activation": "tanh", "optimizer.decay": "weights", "optimizer.weight_decay": 0.1}),
     (("optimizer=rmsprop",), {"accumulate": 3, "model.batchnorm": True, "model.input_dropout": 0.2}),
-    (("data=line", "optimizer=nadam"), {}),
+    (("experiment=linear_regression", "optimizer=nadam"), {}),
     (("data=line", "optimizer=sgd"), {"model.depth": 1, "model.width": 3, "data.batch_size": 7}),
     (("problem=beale", "optimizer=rmsprop"), {}),
 ]
@@ -267,7 +268,7 @@ def quick(cases: list[Any], *numbers: int) -> list[Any]:
 @pytest.mark.parametrize(("choices", "values"), quick(CONFIGS, 0, 2, 6, 9))
 def test_the_plain_network_takes_the_trainers_steps(choices: tuple[str, ...], values: dict[str, Any]) -> None:
     """Loss, gradient norms and weights of three steps, in float64, against a stack of one."""
-    choices = choices if any(c.startswith(("data=", "problem=")) for c in choices) else ("data=clusters", *choices)
+    choices = choices if any(c.startswith(CHOOSES_DATA) for c in choices) else (*CLUSTERS, *choices)
     config = make_config(*choices, **values)
     found = trace(config, steps=3)
     assert found.faults == []
@@ -295,7 +296,7 @@ def test_the_plain_network_takes_the_trainers_steps(choices: tuple[str, ...], va
 
 
 def test_dropout_and_batch_norm() -> None:
-    config = make_config("data=clusters", **{"model.dropout": 0.5, "model.batchnorm": True})
+    config = make_config(*CLUSTERS, **{"model.dropout": 0.5, "model.batchnorm": True})
     found = {layer.name: layer for layer in trace(config).layers}
     stack = Stack([config], data.load(config.data, dtype=torch.float64))
     rows, _ = stack.next_order()
@@ -345,7 +346,7 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "values"), quick(OPTIMIZERS, 2, 4, 5, 7))
 def test_by_hand_is_what_torch_does(name: str, values: dict[str, Any]) -> None:
-    config = make_config("data=clusters", f"optimizer={name}", **{f"optimizer.{k}": v for k, v in values.items()})
+    config = make_config(*CLUSTERS, f"optimizer={name}", **{f"optimizer.{k}": v for k, v in values.items()})
     found = trace(config, steps=4)
     assert [row.error is not None and row.error <= EXACT for row in found.rows] == [True] * 4
     assert found.step.lines is not None
@@ -526,7 +527,7 @@ def test_a_kink_is_no_mistake(models: None, capsys: pytest.CaptureFixture[str]) 
 
 def test_a_module_of_the_users_own_takes_the_trainers_steps(models: None) -> None:
     values = {"factor": 2.0, "_target_": "traced_models.InALayer"}
-    config = make_config("data=clusters", "optimizer=sgd", **{"model": values})
+    config = make_config(*CLUSTERS, "optimizer=sgd", **{"model": values})
     found = trace(config, "first.weight[2,3]", steps=3)
     stack = Stack([config], data.load(config.data, dtype=torch.float64))
     rows, target = stack.next_order()

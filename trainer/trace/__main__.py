@@ -13,11 +13,12 @@ import yaml
 
 from trainer import config as cfg
 from trainer import files
-from trainer.cli import overrides as diagnose
-from trainer.cli.overrides import CONF
+from trainer.cli import hints
+from trainer.cli.sources import CONF, Sources
 from trainer.config import ConfigError, nearest
 
-DEFAULT = "data=clusters"  # with the network 4-5-10 and batches of five that come with it
+DATA = ("data=clusters", "data.batch_size=5")  # where no data set is chosen
+NETWORK = ("model.depth=1", "model.width=5")  # 4-5-10, where no model is chosen either
 CHOOSES_DATA = ("data=", "experiment=", "problem=")
 MOST_STEPS = 1000
 
@@ -71,7 +72,8 @@ def _parse(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         hints = {"-m": "a trace takes one configuration; sweeps are for python -m trainer", "--multirun": ""}
         raise ConfigError([f"{flag}: no such flag; {hints.get(flag) or nearest(flag, known)}" for flag in unknown])
     if not any(word.startswith(CHOOSES_DATA) for word in overrides):
-        overrides = [DEFAULT, *overrides]
+        chooses_model = any(word.startswith("model=") for word in overrides)
+        overrides = [*DATA, *(() if chooses_model else NETWORK), *overrides]
     return options, overrides
 
 
@@ -81,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         description="One training step, taken apart: parameters, forward, graph, backward, the optimizer's step by "
         "hand, what is left after it, more steps. On your configuration, every number proven.",
         epilog="OVERRIDES are those of python -m trainer (see its --help), e.g. optimizer=sgd optimizer.momentum=0.9 "
-        f"model.dropout=0.5. Without a data set it is {DEFAULT}: a network 4-5-10 and batches of five. The same step "
+        f"model.dropout=0.5. Without a data set it is {' '.join(DATA + NETWORK)}: a network 4-5-10. The same step "
         "in words, part by part: docs/trace/. Exit code: 0, 1 where a gradient is wrong, 2 for bad input.",
         usage="%(prog)s [OVERRIDES ...] [--member PARAMETER] [--steps N] [--part N] [--json FILE] [--svg FILE]",
         exit_on_error=True,
@@ -106,11 +108,11 @@ def _steps(text: str) -> int:
 def _compose(overrides: Sequence[str]) -> dict[str, object]:
     """The composed configuration, unchecked. Raises ConfigError with every problem of the overrides."""
     try:
-        return diagnose.compose_config(CONF, overrides)
+        return Sources().compose(overrides)
     except Exception as error:
-        if not diagnose.is_hydras(error):
+        if not hints.is_of_composing(error):
             raise
-        raise ConfigError(diagnose.problems(CONF, overrides, error)) from error
+        raise ConfigError(hints.problems(Sources(), overrides, error)) from error
 
 
 def _rivals(raw: dict[str, object], overrides: Sequence[str]) -> dict[str, cfg.Optimizer]:

@@ -1,0 +1,70 @@
+"""A command line: splitting it, its flags, the directory it names, what resume=DIR repeats."""
+
+from pathlib import Path
+
+import pytest
+
+from trainer.cli import command_line
+from trainer.config import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("line", "flags", "overrides"),
+    [
+        ("epochs=1 --cfg job epochs=2", ["--cfg", "job"], ["epochs=1", "epochs=2"]),
+        ("--info optimizer=sgd", ["--info"], ["optimizer=sgd"]),
+        ("--info defaults optimizer=sgd", ["--info", "defaults"], ["optimizer=sgd"]),
+        ("-m ~experiment a=1,2", ["-m"], ["~experiment", "a=1,2"]),
+        ("-m epochs", ["-m"], ["epochs"]),
+        ("--cfg=job +a=1 ++b=2", ["--cfg=job"], ["+a=1", "++b=2"]),
+        ("epochs", [], ["epochs"]),
+        ("", [], []),
+    ],
+)
+def test_split(line: str, flags: list[str], overrides: list[str]) -> None:
+    assert command_line.split(line.split()) == (flags, overrides)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--multirn", "--multirn: no such flag; did you mean --multirun?"),
+        ("--resume", "--resume: no such flag; did you mean --resolve?"),
+        ("--config-dir nowhere", "--config-dir: nowhere: no such directory"),
+        (
+            "--dry-run hydra/launcher=basic",
+            "--dry-run: cannot foresee what hydra/launcher=basic would do; leave one out",
+        ),
+    ],
+)
+def test_flags_that_are_refused(flags: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        command_line.read(flags.split())
+    assert error.value.problems == [message]
+
+
+@pytest.mark.parametrize("flags", ["--cfg", "--cfg everything", "--config-dir"])
+def test_flags_without_a_good_value(flags: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        command_line.read(flags.split())
+    (problem,) = error.value.problems
+    assert flags.split()[0] in problem
+
+
+@pytest.mark.parametrize("line", ["-m", "--multirun", "--cfg job", "-c hydra", "--info", "--resolve --cfg job", "-h"])
+def test_sound_flags(line: str) -> None:
+    assert command_line.read(line.split()).overrides == []
+
+
+def test_the_directory_that_is_named() -> None:
+    assert command_line.read(["epochs=1", "hydra.run.dir=a", "hydra.run.dir='b c'"]).directory == Path("b c")
+    assert command_line.read(["hydra.run.dir=a/${now:%H}"]).directory is None
+    assert command_line.read(["hydra.sweep.dir=a"]).directory is None
+    assert command_line.read(["-m", "hydra.sweep.dir=a"]).directory == Path("a")
+
+
+def test_what_resume_repeats(tmp_path: Path) -> None:
+    line = command_line.read(["-m", "hydra.sweep.dir=x", "--config-dir", str(tmp_path), "-cn", "mine", "seed=1,2"])
+    assert line.repeatable == [f"--config-dir={tmp_path}", "--config-name=mine", "seed=1,2"]
+    again = command_line.read(["-m", *line.repeatable])
+    assert (again.sources, again.overrides) == (line.sources, ["seed=1,2"])

@@ -1,0 +1,51 @@
+"""--help: every group, every knob with its value, meaning, unit and range."""
+
+import dataclasses
+import typing
+
+import pytest
+
+from trainer import config as cfg
+from trainer.cli import help
+from trainer.cli.sources import CONF, FOLLOWING, Sources
+
+SPIRALS = ["data=spirals", "schedule=step", "optimizer=sgd"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_it_fits_its_width(width: int) -> None:
+    text = help.text(Sources(), SPIRALS, width)
+    too_wide = [line for line in text.splitlines()[3:] if len(line) > width and "Hydra's own flags" not in line]
+    assert too_wide == []
+
+
+def test_it_has_every_knob_with_its_value_and_unit() -> None:
+    text = help.text(Sources(), [*SPIRALS, "epochs=7"], 120)
+    for cls, prefix in ((cfg.Data, "data."), (cfg.Mlp, "model."), (cfg.Record, "record."), (cfg.Schedule, "schedule.")):
+        for field in dataclasses.fields(cls):
+            assert f"\n  {prefix}{field.name} " in text
+    epochs = "epochs                    7             passes over the training split (a whole number of epochs >= 1)"
+    assert f"\n  {epochs}" in text
+    assert "experiment=" in text
+    assert "cifar10, clusters, digits" in text
+    assert not any(f"{group}=" in text for group in FOLLOWING)
+
+
+def test_it_shows_what_is_handed_to_a_class() -> None:
+    text = help.text(Sources(), ["optimizer=nadam"], 100)
+    assert "\n  optimizer.momentum_decay  0.004         handed to torch.optim.NAdam" in text
+
+
+def test_it_says_what_a_chosen_file_says_of_itself() -> None:
+    text = help.text(Sources(), ["data=mnist", "experiment=he_2015", "epochs=3"], 130)
+    for path in ("data/mnist", "experiment/he_2015"):
+        comments = [line for line in (CONF / f"{path}.yaml").read_text().splitlines() if line.startswith("# ")]
+        assert all(f"  {line[2:]}\n" in text for line in comments if "@package" not in line)
+    assert "@package" not in text
+
+
+def test_every_field_says_what_it_means() -> None:
+    for cls in (cfg.Config, cfg.Data, cfg.Mlp, cfg.CustomModel, cfg.Optimizer, cfg.Schedule, cfg.Loss, cfg.Record):
+        hints = typing.get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            assert dataclasses.is_dataclass(hints[field.name]) or field.metadata.get("help") or field.name == "model"

@@ -1,0 +1,106 @@
+"""A command under way: what Hydra calls with a composed configuration, and the runs that came of it."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from trainer import config as cfg
+from trainer.cli import compose
+from trainer.cli.command_line import CommandLine
+from trainer.config import Config
+from trainer.engine import interrupts, lock
+
+if TYPE_CHECKING:
+    from trainer.engine.jobs import Job
+    from trainer.engine.resume import run_plan
+
+BARE = {".hydra", ".resume", "summary.json", "multirun.yaml"}  # what there is before a run begins
+
+
+class Command:
+    """Hydra's task function: one run. Our launcher finds here what else was typed, and leaves a sweep's jobs."""
+
+    def __init__(self, line: CommandLine) -> None:
+        self.line = line
+        self.jobs: list[Job] = []  # of a sweep that our launcher trained
+        self.error: Exception | None = None  # why a single run has no result
+        self.directory: Path | None = line.directory
+        self.began = False  # whether a single run was trained, or part of it
+
+    def __call__(self, composed: DictConfig) -> float:
+        """Train one run, or what of it is not done, in the directory Hydra made; its best monitored value.
+
+        An error is kept for the end: Hydra would print a line of its own first. As a job of another launcher than
+        ours it is raised.
+        """
+        self.directory = Path(HydraConfig.get().runtime.output_dir)
+        is_job = HydraConfig.get().mode is RunMode.MULTIRUN
+        typed = list(HydraConfig.get().overrides.task) if is_job else self.line.repeatable
+        try:
+            return self._train(composed, self.directory, typed)
+        except Exception as error:
+            remove_if_bare(self.directory)
+            if is_job:
+                raise
+            self.error = error
+            return float("nan")
+
+    def _train(self, composed: DictConfig, directory: Path, typed: list[str]) -> float:
+        """Raises what training raised."""
+        raw = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=False))
+        config = cfg.from_dict(cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True)))
+        with interrupts.caught() as ended_by, lock.held(directory):
+            from trainer.cli.display import Display  # torch comes with these: --help and --cfg start without it
+            from trainer.engine import pool
+
+            session, job = plan(config, directory, typed)
+            with Display() as display:
+                for note in session.notes:
+                    print(f"note: {note}")
+                if job.finished_earlier:
+                    assert job.summary is not None
+                    print(f"{directory}: done before; nothing is trained")
+                    display.summary(job.summary, directory)
+                    return job.objective
+                self.began = True
+                session.commit()
+                compose.write_hydra(directory, raw, HydraConfig.get().overrides.task)
+                pool.train_stacks(session.stacks, 0, display, lambda: bool(ended_by))
+        if job.error is not None:
+            raise job.error
+        return job.objective
+
+
+def plan(config: Config, directory: Path, typed: list[str]) -> tuple[run_plan.Session, Job]:
+    """A single run and what of it is there already. Raises ConfigError where that is something else."""
+    from trainer.engine import jobs
+    from trainer.engine.resume import run_plan
+
+    session = run_plan.Session(directory, typed)
+    session.places([config], ["."])
+    job = jobs.Job(0, directory, config=config)
+    session.plan([job], 1)
+    return session, job
+
+
+def remove_if_bare(directory: Path) -> None:
+    """Remove a run that was refused with its directory, and the folders of outputs/ that are empty without it."""
+    if not directory.is_dir() or not {path.name for path in directory.iterdir()} <= BARE:  # no lock: it is nobody's
+        return
+    here = Path.cwd()
+    for path in list(directory.iterdir()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    outputs = here / "outputs"
+    with suppress(OSError):  # a link, or not empty
+        if not here.is_relative_to(directory.resolve()):
+            directory.rmdir()
+        for folder in directory.absolute().parents:
+            if outputs in (folder, *folder.parents):
+                folder.rmdir()

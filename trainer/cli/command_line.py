@@ -1,0 +1,182 @@
+"""A command line: what was typed as flags and overrides; resume=DIR becomes the command it stands for."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from trainer import files
+from trainer.cli.sources import CONF, FOLLOWING, Sources
+from trainer.config import ConfigError, nearest
+
+SWITCHES = {  # flags without a value
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--dry-run")
+}
+OUR_PLUGINS = ("hydra/launcher=stack", "hydra/sweeper=grid")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was typed."""
+
+    flags: argparse.Namespace  # as Hydra's own parser reads them
+    overrides: list[str]
+    dry_run: bool = False
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether it asks for several runs."""
+        return self.flags.multirun
+
+    @property
+    def foreign_plugins(self) -> list[str]:
+        """The overrides that hand the sweep to another launcher or sweeper than ours."""
+        chosen = [text for text in self.overrides if text.startswith(("hydra/launcher=", "hydra/sweeper="))]
+        return [text for text in chosen if text not in OUR_PLUGINS]
+
+    @property
+    def sources(self) -> Sources:
+        """Where its configuration files are looked for."""
+        folder = self.flags.config_dir
+        others = [] if folder is None else [f"file://{Path(folder).absolute()}"]
+        for text in self.overrides:
+            if text.startswith("hydra.searchpath=") and (override := parse(text)) is not None:
+                others += cast(list[str], override.value() or [])
+        conf = Path(self.flags.config_path) if self.flags.config_path else CONF
+        return Sources(conf.absolute(), self.flags.config_name or "config", tuple(others))
+
+    @property
+    def repeatable(self) -> list[str]:
+        """What resume=DIR repeats: the overrides without the directory, and where configuration files lie."""
+        named = {"--config-dir": self.flags.config_dir, "--config-path": self.flags.config_path}
+        flags = [f"{flag}={Path(value).absolute()}" for flag, value in named.items() if value]
+        flags += [f"--config-name={self.flags.config_name}"] if self.flags.config_name else []
+        overrides = [text for text in self.overrides if not text.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
+        return [*flags, *overrides]
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory it names for its run or sweep, where it does so plainly."""
+        key = f"hydra.{'sweep' if self.is_sweep else 'run'}.dir="
+        texts = [text for text in self.overrides if text.startswith(key)]
+        if not texts or "$" in texts[-1] or (override := parse(texts[-1])) is None:
+            return None
+        return Path(str(override.value()))
+
+
+def read(arguments: Sequence[str]) -> CommandLine:
+    """The command line that was typed, resume=DIR replaced by what it stands for. Raises ConfigError."""
+    flags, overrides = split(arguments)
+    named = [text for text in overrides if text.startswith("resume=")]
+    if named:
+        directory = Path(named[-1].partition("=")[2])
+        flags, overrides = _resumed(directory, flags, [text for text in overrides if text not in named])
+    dry_run = "--dry-run" in flags
+    line = CommandLine(_parse_flags([flag for flag in flags if flag != "--dry-run"]), overrides, dry_run)
+    problems = [_following(text) for text in overrides if (o := parse(text)) and o.key_or_group in FOLLOWING]
+    if dry_run and line.foreign_plugins:  # they would run
+        problems.append(f"--dry-run: cannot foresee what {' '.join(line.foreign_plugins)} would do; leave one out")
+    if problems:
+        raise ConfigError(problems)
+    return line
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(flags with their values, overrides) of a command line that may mix them.
+
+    An override holds '=' or begins with '~'; a word without either, right after a flag, is that flag's value.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    after_flag = False
+    for argument in arguments:
+        is_flag = argument.startswith("-")
+        is_value = after_flag and "=" not in argument and not argument.startswith("~")
+        (flags if is_flag or is_value else overrides).append(argument)
+        after_flag = is_flag and "=" not in argument and argument not in SWITCHES
+    return flags, overrides
+
+
+def parse(text: str) -> Override | None:
+    """An override as Hydra reads it; None where it cannot be read."""
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        return None
+
+
+def quoted(value: str) -> str:
+    """A value as Hydra's grammar reads it back, whatever stands in it."""
+    if re.fullmatch(r"[\w./-]+", value):
+        return value
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    return f"'{escaped}'"
+
+
+def _parse_flags(flags: Sequence[str]) -> argparse.Namespace:
+    """Hydra's flags. Raises ConfigError with what is wrong with them."""
+    parser, said = get_args_parser(), io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed, unknown = parser.parse_known_args(list(flags))
+    except SystemExit as end:
+        if not end.code:  # --version
+            raise
+        raise ConfigError([said.getvalue().strip().rpartition("error: ")[2]]) from end
+    known = re.findall(r"(?<![\w-])--[a-z-]+", parser.format_usage())
+    problems = [f"{flag}: no such flag; {nearest(flag, known)}" for flag in unknown]
+    if parsed.experimental_rerun is not None:
+        problems.append("--experimental-rerun: nothing is unpickled here; repeat the command, or type resume=DIR")
+    if parsed.config_dir is not None and not Path(parsed.config_dir).is_dir():
+        problems.append(f"--config-dir: {parsed.config_dir}: no such directory")
+    if problems:
+        raise ConfigError(problems)
+    return parsed
+
+
+def _following(text: str) -> str:
+    key = text.lstrip("+~").partition("=")[0].partition("@")[0]
+    return f"{text}: {key} follows from other choices; set its keys themselves, e.g. optimizer.lr=0.1"
+
+
+def _resumed(directory: Path, flags: list[str], added: list[str]) -> tuple[list[str], list[str]]:
+    """The flags and overrides that resume=DIR stands for: those of the command that began there, and what is added."""
+    command, is_sweep = _command_of(directory)
+    first_flags, first_overrides = split(command)
+    keys = {text.partition("=")[0] for text in [*flags, *added]}
+    kept_flags, kept = (
+        [t for t in texts if t.partition("=")[0] not in keys] for texts in (first_flags, first_overrides)
+    )
+    kind = "sweep" if is_sweep else "run"
+    multirun = ["-m"] if is_sweep and not {"-m", "--multirun"} & set(flags) else []
+    return [*kept_flags, *flags, *multirun], [*kept, *added, f"hydra.{kind}.dir={quoted(str(directory))}"]
+
+
+def _command_of(directory: Path) -> tuple[list[str], bool]:
+    """(the command that began what a directory holds, whether it is a sweep's). Raises ConfigError."""
+    from trainer.engine.resume import run_plan
+
+    if not directory.is_dir():
+        raise ConfigError([f"resume={directory}: no such directory; expected a run's or a sweep's"])
+    try:
+        plan = run_plan.read_plan(directory)
+    except files.Damaged as damage:
+        hint = "repeat the command itself with hydra.run.dir or hydra.sweep.dir, finished runs are recognised"
+        raise ConfigError([f"resume={directory}: {damage}; {hint}"]) from damage
+    if not plan["runs"]:
+        above = directory.parent
+        if directory.name in run_plan.read_plan(above)["runs"]:
+            raise ConfigError([f"resume={directory}: is a run of a sweep; resume all of it, resume={above}"])
+        raise ConfigError([f"resume={directory}: holds no run to resume; expected a run's or a sweep's directory"])
+    return plan["command"], list(plan["runs"]) != ["."]

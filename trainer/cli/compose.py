@@ -1,0 +1,192 @@
+"""Compose the jobs of a sweep cheaply: once with Hydra for each choice of files, then by setting values on copies.
+
+Hydra composes a job in about 90 ms and writes its files in 45; for a hundred short runs that is more than the training.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import filter_overrides
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from trainer import config as cfg
+from trainer import files
+from trainer.cli import hints
+from trainer.cli.sources import Sources
+from trainer.config import Config, ConfigError, nearest
+
+
+@dataclass
+class Composed:
+    """One job's configuration as Hydra would compose it, in cheap forms."""
+
+    number: int
+    directory: str
+    overrides: list[str]
+    raw: dict[str, Any]  # the task's configuration, interpolations as they are
+    config: Config | ConfigError
+    base: Base
+
+    def whole(self) -> DictConfig:
+        """The job's whole configuration with its hydra node, as callbacks expect it."""
+        out = self.base.whole_of(self.number, self.overrides, self.raw)
+        out.hydra.runtime.output_dir = str(Path(self.directory).absolute())
+        return out
+
+
+@dataclass
+class Base:
+    """What jobs that choose the same files of conf/ have in common."""
+
+    whole: DictConfig
+    raw: dict[str, Any]  # the task's part, interpolations as they are
+    folder: str | None  # the jobs' directories by number lie there; None: they are named otherwise
+
+    def whole_of(self, number: int, overrides: Sequence[str], raw: dict[str, Any]) -> DictConfig:
+        """The whole configuration of one job, but for its directory."""
+        out = copy.deepcopy(self.whole)
+        for key, value in raw.items():
+            out[key] = value
+        out.hydra.job.num, out.hydra.job.id = number, str(number)
+        out.hydra.job.override_dirname = self.dirname(overrides)
+        out.hydra.overrides.task = list(overrides)
+        return out
+
+    def dirname(self, overrides: Sequence[str]) -> str:
+        """The overrides in one word, hydra.job.override_dirname."""
+        form = self.whole.hydra.job.config.override_dirname  # a choice of files may set it
+        kept = [text for text in overrides if text.split("=")[0] not in form.exclude_keys]
+        return form.item_sep.join(sorted(text.replace("=", form.kv_sep) for text in kept))
+
+
+class Composer:
+    """Composes the jobs of one sweep."""
+
+    def __init__(self, hydra_context: HydraContext, master: DictConfig, sources: Sources) -> None:
+        self.loader = hydra_context.config_loader
+        self.master = master
+        self.sources = sources
+        self.groups = set(self.loader.list_groups(""))
+        self.bases: dict[tuple[str, ...], Base] = {}
+
+    def attempt(self, number: int, overrides: list[str]) -> Composed | ConfigError:
+        """The job's configuration, or in our words why there is none."""
+        try:
+            return self.compose(number, overrides)
+        except ConfigError as error:
+            return error
+        except Exception as error:
+            if not hints.is_of_composing(error):
+                raise
+            return ConfigError(hints.problems(self.sources, overrides, error))
+
+    def compose(self, number: int, overrides: list[str]) -> Composed:
+        """The job's configuration, checked. Raises ConfigError or one of Hydra's for an override that cannot be."""
+        parsed = [(text, _parse(text)) for text in overrides]
+        base = self._base(tuple(text for text, override in parsed if not self._sets_a_value(override)))
+        raw = copy.deepcopy(base.raw)
+        for _, override in parsed:
+            if self._sets_a_value(override):
+                _set(raw, override.key_or_group, override.value())
+        task = list(filter_overrides(overrides))
+        directory = f"{base.folder}/{number}" if base.folder else _directory(base.whole_of(number, task, raw))
+        try:
+            config = cfg.from_dict(_resolve(raw))
+        except ConfigError as error:
+            config = error
+        return Composed(number, directory, task, raw, config, base)
+
+    def _sets_a_value(self, override: Override) -> bool:
+        """Whether an override does nothing but give an existing key a plain value."""
+        key, value = override.key_or_group, override.value()
+        plain = override.package is None and not (override.is_add() or override.is_delete())
+        own = key not in self.groups and "/" not in key and not key.startswith("hydra.")
+        return plain and own and "${" not in str(value)
+
+    def _base(self, overrides: tuple[str, ...]) -> Base:
+        """What Hydra composes from these overrides."""
+        if overrides not in self.bases:
+            whole = self.loader.load_sweep_config(self.master, list(overrides))
+            OmegaConf.set_readonly(whole.hydra, False)
+            OmegaConf.set_struct(whole, False)
+            task = OmegaConf.to_container(whole, resolve=False)
+            assert isinstance(task, dict)
+            sweep = task.pop("hydra")["sweep"]
+            numbered = sweep["subdir"] == "${hydra.job.num}" and "hydra.job" not in sweep["dir"]
+            folder = str(Path(str(whole.hydra.sweep.dir))) if numbered else None
+            self.bases[overrides] = Base(whole, {str(k): v for k, v in task.items()}, folder)
+        return self.bases[overrides]
+
+
+def write_hydra(directory: Path, raw: Any, overrides: Sequence[str]) -> None:
+    """The files that Hydra would write into a run's .hydra/: its configuration and its overrides. Raises OSError."""
+    folder = directory / ".hydra"
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write(folder / "config.yaml", _yaml(raw))
+    files.write(folder / "overrides.yaml", _yaml(list(overrides)))
+
+
+def _directory(whole: DictConfig) -> str:
+    """hydra.sweep.dir / hydra.sweep.subdir of a job, which may depend on any of its values."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(whole)  # for ${hydra:...}
+    try:
+        return str(Path(str(whole.hydra.sweep.dir)) / str(whole.hydra.sweep.subdir))
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+@functools.cache
+def _parse(text: str) -> Override:
+    return OverridesParser.create().parse_override(text)
+
+
+def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    parts = dotted.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(tree, dict) or part not in tree:
+            known = f"; {nearest(part, map(str, tree))}" if isinstance(tree, dict) else ""
+            raise ConfigError([f"{'.'.join(parts[: depth + 1])}: no such key{known}"])
+        if depth == len(parts) - 1:
+            tree[part] = value
+        tree = tree[part]
+
+
+def _resolve(raw: dict[str, Any]) -> dict[str, Any]:
+    """The tree with its interpolations resolved. Those of environment variables alone need no tree: looked up once."""
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: walk(value) for key, value in node.items()}
+        if isinstance(node, str) and "${" in node:
+            if not (node.startswith("${oc.env:") and node.count("${") == 1):
+                raise LookupError
+            return _environment(node)
+        return node
+
+    try:
+        return walk(raw)
+    except LookupError:
+        resolved = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
+        assert isinstance(resolved, dict)
+        return {str(key): value for key, value in resolved.items()}
+
+
+@functools.cache
+def _environment(interpolation: str) -> Any:
+    return OmegaConf.create({"value": interpolation}).value
+
+
+def _yaml(value: Any) -> str:
+    return yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, allow_unicode=True)

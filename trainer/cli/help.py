@@ -1,0 +1,97 @@
+"""The text of --help: every group with its options, every key with its value, meaning, unit and range."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shutil
+import textwrap
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from trainer import config as cfg
+from trainer.cli.sources import Sources
+
+KEY_WIDTH, VALUE_WIDTH = 26, 14
+COMMANDS = (
+    "python -m trainer [KEY=VALUE ...]        train one run, in outputs/runs/<date>/<time>",
+    "python -m trainer -m [KEY=A,B,C ...]     a sweep: every combination, in outputs/sweeps/<date>/<time>",
+    "python -m trainer resume=DIR [...]       continue a run or a sweep, or add to it",
+    "python -m trainer --dry-run [...]        what would run, and what is done",
+    "python -m trainer --cfg job [...]        show the configuration, train nothing",
+    "python -m trainer.trace [...]            one training step of it, taken apart",
+)
+
+
+def text(sources: Sources, overrides: Sequence[str], width: int | None = None) -> str:
+    """Every group and every knob with its value, unit and range.
+
+    width: of a line in characters; the terminal's by default, between 80 and 120. Raises what composing raises.
+    """
+    values = sources.compose(overrides)
+    width = width or min(120, max(80, shutil.get_terminal_size((100, 24)).columns))
+    lines = [*COMMANDS, "", "Choices, files of conf/ (--help data=mnist tells about that one, with its keys):", ""]
+    for group, options in sources.groups.items():
+        lines += _columns([(f"{group}=", KEY_WIDTH)], ", ".join(sorted(options)), width)
+    for override in overrides:
+        if comments := _comments(sources, override):
+            lines += ["", f"{override}:", ""]
+            lines += [f"  {part}" for comment in comments for part in textwrap.wrap(comment, width - 2)]
+    lines += ["", "Keys, with the values of this command line:", ""]
+    for key, value, meaning in knobs(cfg.Config, values):
+        lines += _columns([(key, KEY_WIDTH), (value, VALUE_WIDTH)], meaning, width) if key else [""]
+    lines += ["", 'Hydra\'s own flags: --hydra-help. Tab completion for bash: eval "$(trainer -sc install=bash)"']
+    return "\n".join(lines)
+
+
+def knobs(cls: type, values: dict[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:
+    """(dotted key, value, meaning with type, unit and range) of every knob in `values`; empty keys between groups."""
+    out: list[tuple[str, str, str]] = []
+    hints = typing.get_type_hints(cls)
+    known = dataclasses.fields(cls)
+    for field in known:
+        hint = hints[field.name]
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if dataclasses.is_dataclass(options[0]):
+            group = values[field.name]
+            chosen = cfg.model_class(group) if cfg.Mlp in options else options[0]
+            out += [("", "", ""), *knobs(typing.cast(type, chosen), group, f"{prefix}{field.name}.")]
+        elif field.metadata.get("rest"):
+            others = [key for key in values if key not in {f.name for f in known}]
+            out += [(prefix + key, _short(values[key]), f"handed to {values['_target_']}") for key in others]
+        elif field.name in values:
+            if field.default is None:  # a key that not every option has: where it stands, null means nothing
+                options = tuple(option for option in options if option is not type(None))
+            meaning = f"{field.metadata['help']} ({cfg.expected(options, field.metadata)})"
+            out.append((prefix + field.name, _short(values[field.name]), meaning))
+    return out
+
+
+def _comments(sources: Sources, override: str) -> list[str]:
+    """What the file of a chosen option says about itself, at its top."""
+    group, _, option = override.lstrip("+").partition("=")
+    file = sources.find(f"{group}/{option}") if group in sources.groups else None
+    lines = file.read_text(encoding="utf-8").splitlines() if file else []
+    comments = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    return [line[1:].removeprefix(" ") for line in comments if "@package" not in line]
+
+
+def _columns(cells: Sequence[tuple[str, int]], meaning: str, width: int) -> list[str]:
+    """Cells of fixed widths and then text, wrapped within its own column; a cell too long pushes the text down."""
+    indent = 2 + sum(size for _, size in cells)
+    head = "  " + "".join(f"{cell:<{size}}" for cell, size in cells)
+    wrapped = textwrap.wrap(meaning, width - indent, break_on_hyphens=False)
+    if len(head) > indent or not head.endswith(" "):
+        return [head.rstrip(), *(" " * indent + line for line in wrapped)]
+    return [head + wrapped[0], *(" " * indent + line for line in wrapped[1:])]
+
+
+def _short(value: Any) -> str:
+    """A value as it would be typed."""
+    if isinstance(value, list):
+        return "[" + ",".join(_short(item) for item in value) + "]"
+    return OmegaConf.to_yaml({"v": value})[3:].strip()
