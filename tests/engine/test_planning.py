@@ -118,7 +118,7 @@ def test_what_costs_more_is_cut_and_trains_first(tmp_path: Path) -> None:
 
 
 def test_split_by_the_bound_or_by_memory_the_runs_are_the_same(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Float32 and another order of summation: 1e-5 after 8 steps; another seed's run differs by 1e-3."""
+    """Float32 and another order of summation: 1e-5 after 8 steps; another seed's run differs by more than 1e-4."""
     together, whole = train_all(MIXED, tmp_path / "together")
     split, halves = train_all(MIXED, tmp_path / "split", max_members=2)
     monkeypatch.setattr(runtime, "free_memory", lambda device: 0)
@@ -129,7 +129,7 @@ def test_split_by_the_bound_or_by_memory_the_runs_are_the_same(tmp_path, monkeyp
     for a, b, c in zip(together, split, alone, strict=True):
         assert losses(a) == pytest.approx(losses(b), rel=1e-5)
         assert losses(a) == pytest.approx(losses(c), rel=1e-5)
-    assert abs(losses(together[0])[-1] - losses(together[5])[1]) > 1e-3
+    assert abs(losses(together[0])[-1] - losses(together[5])[1]) > 1e-4
 
 
 def test_a_refused_optimizer_fails_alone(tmp_path: Path) -> None:
