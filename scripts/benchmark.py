@@ -33,6 +33,7 @@ from trainer.core.stack import Stack
 from trainer.engine import planning, pool, runtime
 from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News
+from trainer.record.destination import Destination
 from trainer.record.recorder import Recorder
 from trainer.record.tensorboard import EventWriter
 
@@ -98,7 +99,7 @@ def train_seconds(configs: Sequence[Config], dataset: data.Dataset, record: bool
         runtime.set_up(configs[0])
         made = Stack(configs, dataset)
         runtime.set_threads(made, 1)
-        recorder = UntilTested(made, [Path(folder) / str(k) for k in range(len(configs))])
+        recorder = UntilTested(made, [Destination(Path(folder) / str(k)) for k in range(len(configs))])
         began = time.perf_counter()
         loop.train(made, recorder)
         return recorder.ended - began - made.evaluating_s, made.evaluating_s

@@ -29,6 +29,7 @@ from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News
 from trainer.engine.resume.checkpoint import Checkpoints
 from trainer.read.event_files import Scalars, read_scalars
+from trainer.record.destination import Destination
 from trainer.record.recorder import Recorder
 from trainer.record.summary import verdict
 
@@ -148,7 +149,7 @@ def record(
     """Train a stack and record it; the run directories, <directory>/<number>. In 32 bits, as users do."""
     stack = Stack(configs, dataset or small_data("digits", torch.float32))
     runs = [directory / str(k) for k in range(len(configs))]
-    train(stack, Quiet(stack, runs), stop, is_overfit)
+    train(stack, Quiet(stack, [Destination(run) for run in runs]), stop, is_overfit)
     return runs
 
 

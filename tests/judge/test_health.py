@@ -17,6 +17,7 @@ from trainer.core.loop import train
 from trainer.core.stack import Stack
 from trainer.judge import health
 from trainer.judge.health import Finding, NotFinite, first_not_finite, judge
+from trainer.record.destination import Destination
 
 DATA = torch.float32
 ILL: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [  # finding, choices, values, where
@@ -81,7 +82,7 @@ def findings(config: Config, folder: Path) -> list[Finding]:
         if config.data.normalisation != "none" or config.data.name == "line"
         else raw_digits(),
     )
-    recorder = Findings(stack, [folder])
+    recorder = Findings(stack, [Destination(folder)])
     train(stack, recorder)
     return recorder.found
 
@@ -119,7 +120,7 @@ def test_a_layer_that_dies_is_named(layer: int, tmp_path: Path) -> None:
     stack = Stack([short(**{"model.depth": 3})], small_data("digits", DATA))
     with torch.no_grad():
         stack.parameters[f"layers.{layer}.bias"].fill_(-100)
-    recorder = Findings(stack, [tmp_path])
+    recorder = Findings(stack, [Destination(tmp_path)])
     train(stack, recorder)
     (found,) = recorder.found
     assert (found.finding, found.where, found.step) == ("dead_units", f"layers.act{layer}", 0)
@@ -129,7 +130,7 @@ def test_a_layer_that_dies_is_named(layer: int, tmp_path: Path) -> None:
 def test_one_class_in_the_labels_and_in_the_predictions(tmp_path: Path) -> None:
     stack = Stack([short()], small_data("digits", DATA))
     stack.train_y_KN.fill_(3)
-    recorder = Findings(stack, [tmp_path])
+    recorder = Findings(stack, [Destination(tmp_path)])
     train(stack, recorder)
     assert [(found.finding, found.where) for found in recorder.found] == [("one_class", "labels")]
     rows, start = sound()

@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from trainer import config as cfg
 from trainer.cli import command_line, file_errors, help, hints, hydra_plugins
-from trainer.cli.command import Command, plan, remove_if_bare
+from trainer.cli.command import Command, plan, remove_if_empty
 from trainer.cli.command_line import CommandLine
 from trainer.cli.sources import Sources, VisibleOptions
 from trainer.config import Config, ConfigError
@@ -110,8 +110,8 @@ def _problems(error: Exception, command: Command) -> list[str]:
     if isinstance(error, OSError):
         if files := file_errors.survey(line.sources, line.overrides).problems:
             return files
-        if command.directory is not None:
-            remove_if_bare(command.directory)
+        if command.directory is not None and not command.found_there:
+            remove_if_empty(command.directory)
         return [_os_problem(error, command.directory)]
     raise error
 
@@ -138,8 +138,8 @@ def _close_sweep(command: Command) -> int:
     failed = [job for job in jobs if job.status == "failed"]
     if failed and len(failed) == len(jobs) and all(isinstance(job.error, ConfigError) for job in failed):
         problems = dict.fromkeys(line for job in failed for line in cast(ConfigError, job.error).problems)
-        for job in failed:
-            remove_if_bare(job.directory)
+        if not command.found_there:
+            remove_if_empty(sweep_table.common_folder(jobs))
         return say(_located(list(problems), command.line))
     try:
         sweep_table.close(jobs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,14 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from trainer import config as cfg
 from trainer.cli import compose
 from trainer.cli.command_line import CommandLine
-from trainer.config import Config
+from trainer.config import Config, ConfigError
 from trainer.engine import interrupts, lock
 
 if TYPE_CHECKING:
     from trainer.engine.jobs import Job
     from trainer.engine.resume import run_plan
-
-BARE = {".hydra", ".resume", "summary.json", "multirun.yaml"}  # what there is before a run begins
 
 
 class Command:
@@ -32,6 +29,7 @@ class Command:
         self.jobs: list[Job] = []  # of a sweep that our launcher trained
         self.error: Exception | None = None  # why a single run has no result
         self.directory: Path | None = line.directory
+        self.found_there = self.directory is not None and self.directory.exists()
         self.began = False  # whether a single run was trained, or part of it
 
     def __call__(self, composed: DictConfig) -> float:
@@ -46,7 +44,8 @@ class Command:
         try:
             return self._train(composed, self.directory, typed)
         except Exception as error:
-            remove_if_bare(self.directory)
+            if not self.found_there:
+                remove_if_empty(self.directory)
             if is_job:
                 raise
             self.error = error
@@ -56,6 +55,7 @@ class Command:
         """Raises what training raised."""
         raw = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=False))
         config = cfg.from_dict(cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True)))
+        refuse_what_is_not_ours(directory)
         with interrupts.caught() as ended_by, lock.held(directory):
             from trainer.cli.display import Display  # torch comes with these: --help and --cfg start without it
             from trainer.engine import pool
@@ -66,13 +66,16 @@ class Command:
                     print(f"note: {note}")
                 if job.finished_earlier:
                     assert job.summary is not None
+                    session.commit()
                     print(f"{directory}: done before; nothing is trained")
                     display.summary(job.summary, directory)
                     return job.objective
-                self.began = True
                 session.commit()
-                compose.write_hydra(directory, raw, HydraConfig.get().overrides.task)
+                compose.write_hydra(job.destination.folder, raw, HydraConfig.get().overrides.task)
                 pool.train_stacks(session.stacks, 0, display, lambda: bool(ended_by))
+            if job.error is not None and not (directory / "metrics.csv").exists():
+                session.retract([job])
+            self.began = directory.exists() and any(path.name != lock.NAME for path in directory.iterdir())
         if job.error is not None:
             raise job.error
         return job.objective
@@ -90,15 +93,19 @@ def plan(config: Config, directory: Path, typed: list[str]) -> tuple[run_plan.Se
     return session, job
 
 
-def remove_if_bare(directory: Path) -> None:
-    """Remove a run that was refused with its directory, and the folders of outputs/ that are empty without it."""
-    if not directory.is_dir() or not {path.name for path in directory.iterdir()} <= BARE:  # no lock: it is nobody's
-        return
+def refuse_what_is_not_ours(directory: Path) -> None:
+    """Raise ConfigError where a directory holds anything that no plan of ours accounts for; nothing is touched."""
+    from trainer.engine.resume import run_plan
+
+    if problems := run_plan.not_ours(directory):
+        raise ConfigError(problems)
+
+
+def remove_if_empty(directory: Path) -> None:
+    """Remove the directory of a refused command, and the folders of outputs/ that are empty without it."""
     here = Path.cwd()
-    for path in list(directory.iterdir()):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
     outputs = here / "outputs"
-    with suppress(OSError):  # a link, or not empty
+    with suppress(OSError):  # not empty
         if not here.is_relative_to(directory.resolve()):
             directory.rmdir()
         for folder in directory.absolute().parents:

@@ -16,8 +16,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from trainer import files
-from trainer.cli.command import Command
+from trainer.cli.command import Command, refuse_what_is_not_ours
 from trainer.cli.compose import Composed, Composer, write_hydra
 from trainer.config import ConfigError
 from trainer.engine import interrupts, lock
@@ -44,7 +43,7 @@ class GridSweeper(BasicSweeper):
         """The launcher reports a job that cannot be composed, and trains the others."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """As Hydra's, but multirun.yaml is written only where it is missing and something is to be run.
+        """Sweep as Hydra does, but leave multirun.yaml to the launcher, which knows whether anything is to be run.
 
         Raises ConfigError where there is nothing to sweep.
         """
@@ -55,10 +54,6 @@ class GridSweeper(BasicSweeper):
         batches = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), self.max_batch_size)
         if not any(batches):
             raise ConfigError([f"{' '.join(arguments)}: an empty sweep; give every key at least one value"])
-        path = Path(str(self.config.hydra.sweep.dir)) / "multirun.yaml"
-        if not (self.command.line.dry_run or path.exists()):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write(path, OmegaConf.to_yaml(self.config))
         returns: list[Sequence[JobReturn]] = []
         for batch in batches:
             returns.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, returns))))
@@ -98,15 +93,18 @@ class StackLauncher(Launcher):
         if line.dry_run:
             self._place(run_plan.Session(folder, line.repeatable), jobs, composed).say(jobs)
             return []
+        self.command.jobs.extend(jobs)
+        if all(job.status == "failed" for job in jobs):
+            return [_job_return(job) for job in jobs]
+        refuse_what_is_not_ours(folder)
         with lock.held(folder) as handle:
             session = self._place(run_plan.Session(folder, line.repeatable), jobs, composed)
-            session.commit()
+            session.commit(OmegaConf.to_yaml(self.config))
             for job, parts in zip(jobs, composed, strict=True):
                 if job.status == "waiting" and parts is not None:
-                    write_hydra(job.directory, parts.raw, parts.overrides)
+                    write_hydra(job.destination.folder, parts.raw, parts.overrides)
             for note in session.notes:
                 print(f"note: {note}")
-            self.command.jobs.extend(jobs)
             with env_override(self.config.hydra.job.env_set), interrupts.caught() as ended_by:
                 self._call("on_job_start", composed)
                 with SweepDisplay([job for job in jobs if not job.finished_earlier]) as display:
@@ -114,6 +112,8 @@ class StackLauncher(Launcher):
                     if workers is None:
                         workers = runtime.workers([job.config for job in jobs if job.config is not None])
                     pool.train_stacks(session.stacks, workers, display, lambda: bool(ended_by), handle)
+            if all(isinstance(job.error, ConfigError) for job in jobs):
+                session.retract(jobs)
             returns = [_job_return(job) for job in jobs]
             self._call("on_job_end", composed, returns)
         return returns

@@ -13,6 +13,7 @@ from trainer import files
 from trainer.config import Config, ConfigError, CustomModel
 from trainer.engine.resume.checkpoint import Checkpoints
 from trainer.record import provenance
+from trainer.record.destination import Destination, event_file_name
 
 Status = Literal["waiting", "completed", "interrupted", "failed"]
 
@@ -30,6 +31,13 @@ class Job:
     summary: dict[str, Any] | None = None
     objective: float = float("nan")  # best monitored value, lower is better
     finished_earlier: bool = False  # completed by an earlier command
+    events: str = field(default_factory=event_file_name)  # name of its event file
+    staging: Path | None = None  # where an extension is written, until it can replace the result
+
+    @property
+    def destination(self) -> Destination:
+        """Where its files go."""
+        return Destination(self.directory, self.events, self.staging)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Take what its training came to."""
@@ -50,9 +58,10 @@ class Job:
         """Write a summary without numbers, if the run has a directory."""
         self.status = status
         self.summary = {"status": status, "stopped_by": reason, "error": error, "epochs": 0, "steps": 0}
-        if (self.directory / ".hydra").is_dir():
+        folder = self.destination.folder
+        if (folder / ".hydra").is_dir():
             with contextlib.suppress(OSError):  # it may be what failed
-                files.write_sealed(self.directory / "summary.json", self.summary)
+                files.write_sealed(folder / "summary.json", self.summary)
 
 
 @dataclass

@@ -22,7 +22,6 @@ from typing import Any, Protocol
 
 from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News, Reporter
-from trainer.record import run_files
 
 WAIT_S = 0.1  # between two looks at `stop`
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -212,7 +211,7 @@ def _after_death(worker: Worker, item: StackJob, done: Callable[[Sequence[Job]],
         done(left)
         return []
     for job in left:
-        run_files.discard(job.directory)
+        job.destination.discard()
     item.checkpoints.halve()
     return [half for half in item.halves() if half.waiting]
 

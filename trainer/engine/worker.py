@@ -144,9 +144,9 @@ def _begin(stack: Stack, item: StackJob, findings: list[list[Any]]) -> tuple[Rec
 
     The stack is put where its checkpoint was taken, if there is one. Raises Refused where that was with other data.
     """
-    directories = [job.directory for job in item.jobs]
+    destinations = [job.destination for job in item.jobs]
     finished = {i: job.summary for i, job in enumerate(item.jobs) if job.status == "completed" and job.summary}
-    saved, _ = item.checkpoints.load(directories)
+    saved, _ = item.checkpoints.load([destination.folder for destination in destinations])
     item.checkpoints.remove_damaged()
     if saved is not None:
         training = {member["index"] for member in saved["members"]}
@@ -156,13 +156,13 @@ def _begin(stack: Stack, item: StackJob, findings: list[list[Any]]) -> tuple[Rec
                 was = f"data was {saved['data_hash']}, is {stack.dataset.hash}"
                 where = item.checkpoints.folder
                 raise Refused([f"{where}: the runs began with other data: {was}; choose another directory"])
-            recorder = Recorder(stack, directories, finished, saved["records"], findings)
-            rows = [read_rows(directories[member["index"]] / "metrics.csv") for member in saved["members"]]
+            recorder = Recorder(stack, destinations, finished, saved["records"], findings)
+            rows = [read_rows(destinations[member["index"]].folder / "metrics.csv") for member in saved["members"]]
             state.restore(stack, saved, [r[: saved["epoch"]] for r in rows])
             recorder.log_resumed(stack)
             stopped = saved.get("stopped", {})
             return recorder, {k: stopped[m.index] for k, m in enumerate(stack.members) if m.index in stopped}
-    return Recorder(stack, directories, finished, findings=findings), {}
+    return Recorder(stack, destinations, finished, findings=findings), {}
 
 
 def data_hash(config: Config) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,8 @@ from trainer.core.surfaces import PROBLEMS
 from trainer.judge import health
 from trainer.judge.health import Finding, NotFinite
 from trainer.record import pictures, trajectories, weights
-from trainer.record.run_files import Charts, RunFiles, discard, manifest
+from trainer.record.destination import Destination
+from trainer.record.run_files import Charts, RunFiles, manifest
 from trainer.record.summary import summary as summarise
 
 FLUSH_STEPS = 1024
@@ -43,12 +43,12 @@ class Recorder:
     def __init__(
         self,
         stack: Stack,
-        directories: Sequence[Path],
+        destinations: Sequence[Destination],
         finished: Mapping[int, dict[str, Any]] | None = None,
         state: dict[str, Any] | None = None,
         findings: Sequence[Sequence[Finding]] | None = None,
     ) -> None:
-        """directories: one a member, in the order of the stack's configurations.
+        """destinations: one for each member, in the order of the stack's configurations.
 
         finished: summaries of members that only keep their place, nothing of theirs is written. state: where the
         files go on. findings: of checks before training, for each member. Raises Damaged where files are not what they
@@ -63,8 +63,8 @@ class Recorder:
         charts = {c: {t: [x for x in xs if x in tags] for t, xs in cs.items()} for c, cs in CHARTS.items()}
         charts = {c: {t: xs for t, xs in cs.items() if xs} for c, cs in charts.items()}
         self.runs = [
-            None if index in finished else RunFiles(directory, member.config, charts, written.get(index))
-            for index, (directory, member) in enumerate(zip(directories, stack.members, strict=True))
+            None if index in finished else RunFiles(destination, member.config, charts, written.get(index))
+            for index, (destination, member) in enumerate(zip(destinations, stack.members, strict=True))
         ]
         for index, (step, tensor) in (state or {}).get("not_finite", {}).items():
             if (run := self.runs[index]) is not None:
@@ -192,6 +192,8 @@ class Recorder:
         summary["files"] = manifest(run)
         summary["trained"] = trained
         files.write_sealed(run.directory / "summary.json", summary)
+        if summary["status"] == "completed":
+            run.destination.publish()
         return summary
 
     def is_needed(self, stack: Stack) -> bool:
@@ -208,7 +210,7 @@ class Recorder:
         """Remove what was written, so that the runs can start again."""
         for run in self.runs:
             if run is not None:
-                discard(run.directory)
+                run.destination.discard()
 
     def _test(self, stack: Stack, k: int, run: RunFiles) -> dict[str, dict[str, float]]:
         """Read the test split, once: best and last weights; draw what the best weights do."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from trainer import files
 from trainer.config import Config
 from trainer.files import Growing
 from trainer.judge.health import NotFinite
+from trainer.record.destination import WEIGHTS, Destination
 from trainer.record.provenance import hyperparameters
 from trainer.record.tensorboard import EventWriter
 
@@ -37,9 +38,12 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 class RunFiles:
     """The directory of one run: buffers, so that no file stays open between two flushes."""
 
-    def __init__(self, directory: Path, config: Config, charts: Charts, written: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, destination: Destination, config: Config, charts: Charts, written: dict[str, Any] | None = None
+    ) -> None:
         """written: the `state` that the files of a run which goes on are cut to. Raises Damaged where they cannot."""
-        self.directory = directory
+        self.destination, self.directory = destination, destination.folder
+        directory = self.directory
         directory.mkdir(parents=True, exist_ok=True)
         self.began = time.time()
         self.columns: list[str] = []
@@ -47,13 +51,14 @@ class RunFiles:
         self.lines: list[str] = []
         self.not_finite: NotFinite | None = None  # the first recorded step with NaN or infinity
         if written is None:
-            discard(directory)
+            destination.discard()
             self.metrics, self.logged = (Growing(directory / name) for name in TEXTS.values())
-            self.events = EventWriter(directory, wall_time=self.began)
+            self.events = EventWriter(directory, name=destination.events, wall_time=self.began)
             self.events.custom_scalars(charts)
             self.events.hparams_start(*hyperparameters(config), self.began)
             return
-        discard(directory, {state["name"] for state in written.values()})
+        for name in (*WEIGHTS, "summary.json"):  # of a command that was interrupted
+            (directory / name).unlink(missing_ok=True)
         self.metrics, self.logged, events = (Growing.cut(directory, written[key]) for key in WRITTEN)
         self.events = EventWriter(directory, file=events)
         self.rows = read_rows(self.metrics.path)
@@ -93,14 +98,6 @@ class RunFiles:
         self.events.flush()
 
 
-def discard(directory: Path, keep: Container[str] = ()) -> None:
-    """Remove what a run has written there, but for the files of these names."""
-    for name in ("events.out.tfevents.*", "metrics.csv", "trainer.log", "summary.json", "checkpoints/*.pt*"):
-        for path in directory.glob(name):
-            if path.name not in keep:
-                path.unlink()
-
-
 def epoch_line(row: dict[str, float]) -> str:
     """An epoch in one plain line."""
     parts = [f"epoch {int(row['epoch'])}", f"train loss {row['eval/train_loss']:.4f}"]
@@ -115,7 +112,7 @@ def epoch_line(row: dict[str, float]) -> str:
 def manifest(run: RunFiles) -> dict[str, Any]:
     """Return size and checksum of each file of a run whose numbers somebody reads, by its path below the folder."""
     out = {state["name"]: state for state in run.state.values()}
-    for name in ("checkpoints/best.pt", "checkpoints/last.pt", ".hydra/config.yaml"):
+    for name in (*WEIGHTS, ".hydra/config.yaml"):
         if (run.directory / name).exists():
             out[name] = files.state(run.directory / name)
     return {name: {"size": state["size"], "crc32c": state["crc32c"]} for name, state in out.items()}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import socket
 import struct
 import time
 from collections.abc import Mapping, Sequence
@@ -32,27 +31,30 @@ from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
 from trainer.files import Growing
+from trainer.record.destination import event_file_name
 
 _HEADER, _FOOTER = 12, 4  # bytes of a record before and after its event
 _SESSION_START = "_hparams_/session_start_info"
 _VARINT_STARTS = [1, *(1 << 7 * i for i in range(1, 9))]  # the first number that protobuf writes in 1, 2, ... bytes
-_file_number = itertools.count()
 
 
 class EventWriter:
     """Appends events to one file in `directory`; nothing reaches the disk, and no file is open, outside `flush`.
 
-    `wall_time` (seconds since 1970, default now) dates a new file; `file` continues an existing one. Not thread-safe.
+    `name` and `wall_time` (seconds since 1970, default now) are a new file's; `file` continues an existing one. Not
+    thread-safe.
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], *, wall_time: float | None = None, file: Growing | None = None
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        wall_time: float | None = None,
+        file: Growing | None = None,
     ) -> None:
         self._created = time.time() if wall_time is None else wall_time
-        name = (
-            f"events.out.tfevents.{int(self._created):010d}.{socket.gethostname()}.{os.getpid()}.{next(_file_number)}"
-        )
-        self.file = file or Growing(Path(directory) / name)
+        self.file = file or Growing(Path(directory) / (name or event_file_name(self._created)))
         version = _record(Event(wall_time=self._created, file_version="brain.Event:2"))
         self._pending = [] if file else [version]
 

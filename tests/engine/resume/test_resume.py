@@ -213,12 +213,89 @@ def test_what_cannot_be_resumed(cli: Cli) -> None:
         assert cli(line) == (2, "", f"trainer: 1 problem; {HEAD}\n  {said}\n")
 
 
-def test_a_run_of_an_older_version_is_not_run_over(cli: Cli) -> None:
-    Path("run").mkdir()
-    Path("run/metrics.csv").write_text("epoch,step\n")
-    code, _, err = cli(RUN)
-    assert (code, "run: already holds a run, without a plan to resume it by" in err) == (2, True)
-    assert os.listdir("run") == ["metrics.csv"]
+SOMEBODYS = (
+    ".hydra/config.yaml",  # another Hydra application's
+    "metrics.csv",  # an older version's run, without a plan
+    "summary.json",
+    "trainer.log",
+    "events.out.tfevents.1700000000.host.1.0",
+    "checkpoints/best.pt",
+    "multirun.yaml",
+    "sweep.csv",
+    "notes.txt",
+    "0/summary.json",
+)
+
+
+@pytest.mark.parametrize("name", SOMEBODYS)
+@pytest.mark.parametrize("line", [RUN, f"{SWEEP} seed=1,2"])
+def test_a_directory_with_anything_of_somebody_elses_is_refused_and_untouched(name: str, line: str, cli: Cli) -> None:
+    path = Path("sweep" if "-m" in line else "run", name)
+    path.parent.mkdir(parents=True)
+    path.write_text("mine\n")
+    before = bytes_of(".")
+    code, out, err = cli(f"{line} epochs=1")
+    holds = f"holds {path.parts[1]}, but no plan to continue by; nothing was touched, choose another directory"
+    assert (code, out, holds in err) == (2, "", True)
+    assert bytes_of(".") == before
+
+
+def test_files_beside_a_runs_own_survive_whatever_becomes_of_it(cli: Cli) -> None:
+    """Trained again after damage, extended, resumed: only files that a run knows by name are ever removed."""
+    assert cli(f"{RUN} epochs=1")[0] == 0
+    others = ("checkpoints/mine.pt", "events.out.tfevents.1.mine", "metrics.csv.old", ".hydra/hydra.yaml", "notes.txt")
+    for name in others:
+        Path("run", name).write_text("mine")
+    Path("run/metrics.csv").write_text("damaged")
+    assert "damaged" in cli(RUN + " epochs=1")[1]
+    assert cli("resume=run epochs=2")[0] == 0
+    assert all(Path("run", name).read_text() == "mine" for name in others)
+    assert len(rows(Path("run"))) == 2
+
+
+def test_a_finished_result_stays_until_its_extension_is_complete(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli(f"hydra.run.dir=whole {TINY} epochs=6")[0] == 0
+    assert cli(f"{RUN} epochs=2")[0] == 0
+    before = {path: content for path, content in bytes_of("run").items() if ".resume" not in path.parts}
+    with monkeypatch.context() as patch:
+        stop_at(patch, 9)
+        assert cli("resume=run epochs=6")[0] == 130
+    assert {path: path.read_bytes() for path in before} == before
+    assert summary(Path("run"))["epochs"] == 2
+    assert cli("resume=run epochs=6")[0] == 0
+    assert differing(one("run"), one("whole")) == []
+    assert len(list(Path("run").glob("events.out.tfevents.*"))) == 1
+    assert sorted(os.listdir("run/.resume")) == ["extended", "plan.json"] or os.listdir("run/.resume") == ["plan.json"]
+
+
+def test_an_extension_killed_while_it_takes_its_place_is_completed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli(f"hydra.run.dir=whole {TINY} epochs=4")[0] == 0
+    assert cli(f"{RUN} epochs=2")[0] == 0
+    replace, moved = os.replace, []
+
+    def die(source: Any, target: Any) -> None:
+        if "extended" in str(source) and not str(source).endswith(".part"):
+            moved.append(target)
+            if len(moved) == 4:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            cli("resume=run epochs=4")
+    code, out, _ = cli("resume=run epochs=4")
+    assert (code, "done before" in out) == (0, True)
+    assert differing(one("run"), one("whole")) == []
+
+
+def one(directory: str) -> dict[str, Any]:
+    """What must be equal of two single runs."""
+    folder = Path(directory)
+    named = summary(folder)
+    kept = {key: named[key] for key in named if key not in ("cost", "files", "trained", "checksum")}
+    names = ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt")
+    return {"summary": kept} | {name: (folder / name).read_bytes() for name in names}
 
 
 # ------------------------------------------------------------------ checkpoints

@@ -8,17 +8,19 @@ is finished and its stack is not, it keeps its place, and nothing of it is writt
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer import files
 from trainer.config import Config, ConfigError
-from trainer.engine import planning
+from trainer.engine import lock, planning
 from trainer.engine.jobs import Job, StackJob, describe, ranges
 from trainer.engine.resume.checkpoint import Checkpoints, Place, place
 from trainer.files import Damaged
 from trainer.record import provenance
+from trainer.record.destination import HYDRA, Destination, earlier_event_files, event_file_name, remove_empty
 
 FOLDER = ".resume"
 MAX_PROBLEMS = 10  # told in one message
@@ -106,11 +108,9 @@ class Session:
         return ", ".join(min((provenance.differences(other, wanted) for other in others), key=len))
 
     def _foreign(self, name: str) -> list[str]:
-        """Whether something lies where a new run would, that is of no plan."""
+        """What is wrong with the place of a new run: whatever lies there is not this program's, or of no plan."""
         directory = self.directory / name
-        if self.had_plan or not (directory / "metrics.csv").exists():
-            return []
-        return [f"{directory}: already holds a run, without a plan to resume it by; choose another directory"]
+        return [] if name == "." else not_ours(directory)
 
     def _extension(self, name: str, config: Config) -> list[str]:
         """Note that a run gets more epochs, if it does; what is wrong with that."""
@@ -147,7 +147,7 @@ class Session:
         self._extend(by_name)
         for name, job in by_name.items():
             assert job.config is not None
-            self.runs[name] = {"config": provenance.result_keys(job.config), "code": provenance.code(job.config)}
+            self._enter(name, job)
         planned = {name for entry in self.planned.values() for name in entry["runs"]}
         new = [job for name, job in by_name.items() if name not in planned]
         stacks, side_by_side = planning.plan_side_by_side(new, max_members)
@@ -162,9 +162,24 @@ class Session:
         for item in self.stacks:
             self._inspect(item)
 
+    def _enter(self, name: str, job: Job) -> None:
+        """Enter a job into the plan with the name of its event file, before that is written."""
+        assert job.config is not None
+        earlier = self.runs.get(name, {})
+        if name not in self._extended:
+            job.events = earlier.get("events", job.events)
+        if name in self._extended or (earlier.get("staged") and job.status == "waiting"):
+            job.staging = self.folder / "extended" / name
+        self.runs[name] = {
+            "config": provenance.result_keys(job.config),
+            "code": provenance.code(job.config),
+            "events": job.events,
+            "staged": job.staging is not None,
+        }
+
     def _inspect(self, item: StackJob) -> None:
         """Find out where a stack goes on; note which of its checkpoints and records are damaged."""
-        saved, damages = item.checkpoints.load([job.directory for job in item.jobs])
+        saved, damages = item.checkpoints.load([job.destination.folder for job in item.jobs])
         where = self._places[item.checkpoints.name] = place(saved)
         then = f"goes on after epoch {where.epoch}, step {where.step}" if where else "starts from the beginning"
         numbers = [job.number for job in item.waiting]
@@ -183,6 +198,12 @@ class Session:
         assert job.config is not None
         was, code = self.runs[name], provenance.code(job.config)
         summary, damage = read_summary(job.directory, was["config"])
+        if summary is None and was.get("staged"):  # an extension, which may be complete and not in its place
+            destination = Destination(job.directory, was["events"], self.folder / "extended" / name)
+            summary = _completed(destination.folder, was["config"])
+            if summary is not None:
+                self._before.append(destination.publish)
+                damage = None
         if damage:
             self.notes.append(f"{damage}; the run is trained again")
         if summary is None:
@@ -237,13 +258,39 @@ class Session:
         self.planned[number] = {"runs": names, "workers": side_by_side}
         return number
 
-    def commit(self) -> None:
-        """Write the plan; from here on a kill is made good by the same command. Raises OSError."""
+    def retract(self, jobs: Sequence[Job]) -> None:
+        """Remove what this command wrote for runs that were all refused, and the folders that are empty without it."""
+        if self.had_plan:
+            return
+        folders = [job.directory for job in jobs if job.config is not None]
+        written = [folder / name for folder in folders for name in (*HYDRA, "summary.json")]
+        for path in (*written, self.folder / "plan.json", self.multirun):
+            path.unlink(missing_ok=True)
+        remove_empty(*(folder / ".hydra" for folder in folders), *folders, self.folder, self.directory)
+
+    @property
+    def multirun(self) -> Path:
+        """Hydra's record of a sweep."""
+        return self.directory / "multirun.yaml"
+
+    def commit(self, multirun: str | None = None) -> None:
+        """Write the plan; from here on the same command repairs what a kill leaves. Raises OSError.
+
+        multirun: Hydra's record of a sweep, to be written where there is none.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for write in self._before:
-            write()
         plan = {"command": self.command, "runs": self.runs, "stacks": self.planned}
-        files.write_sealed(self.folder / "plan.json", plan)
+        try:
+            for write in self._before:
+                write()
+            if multirun is not None and not self.multirun.exists():
+                files.write(self.multirun, multirun)
+            files.write_sealed(self.folder / "plan.json", plan)
+        except OSError:
+            if not self.had_plan:
+                self.multirun.unlink(missing_ok=True)
+                remove_empty(self.folder)
+            raise
         for checkpoints in self._after:
             checkpoints.close()
 
@@ -277,6 +324,19 @@ class Session:
             yield f"stack {item.checkpoints.name}: {runs} {begin}{company}"
 
 
+def not_ours(directory: Path) -> list[str]:
+    """Return what keeps a command from training in a directory without a plan: whatever is there is somebody's."""
+    if (directory / FOLDER / "plan.json").exists() or not os.path.lexists(directory):
+        return []
+    if not directory.is_dir():
+        return [f"{directory}: is no directory; choose another"]
+    found = sorted(path.name for path in directory.iterdir() if path.name != lock.NAME)
+    if not found:
+        return []
+    shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    return [f"{directory}: holds {shown}, but no plan to continue by; nothing was touched, choose another directory"]
+
+
 def read_plan(directory: Path) -> dict[str, Any]:
     """The plan of a directory; an empty one where there is none. Raises Damaged."""
     try:
@@ -286,20 +346,27 @@ def read_plan(directory: Path) -> dict[str, Any]:
 
 
 def read_summary(directory: Path, config: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
-    """(the summary of a run that completed with this flat configuration and is whole, what is damaged of it)."""
+    """Return the summary of a run that completed with this flat configuration and is whole; what is damaged of it."""
     try:
-        summary = files.read_sealed(directory / "summary.json")
-        if summary["status"] != "completed" or summary["config"] != config:
+        summary = _completed(directory, config)
+        if summary is None:
             return None, None
         for name, state in summary["files"].items():
             files.check(directory / name, state)
             if (directory / name).stat().st_size > state["size"]:
                 raise Damaged(f"{directory / name}: damaged; it is longer than it was")
-    except FileNotFoundError:
-        return None, None
     except Damaged as damage:
         return None, str(damage)
     return summary, None
+
+
+def _completed(directory: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the summary of a run that completed with this flat configuration. Raises Damaged."""
+    try:
+        summary = files.read_sealed(directory / "summary.json")
+    except FileNotFoundError:
+        return None
+    return summary if summary["status"] == "completed" and summary["config"] == config else None
 
 
 def _recovered(directory: Path) -> dict[str, Any]:
@@ -311,6 +378,7 @@ def _recovered(directory: Path) -> dict[str, Any]:
             runs[str(path.relative_to(directory))] = {
                 "config": summary["config"],
                 "code": summary["provenance"]["code"],
+                "events": next(iter(earlier_event_files(path)), event_file_name()),
             }
         except (OSError, Damaged, KeyError):
             continue
@@ -320,7 +388,8 @@ def _recovered(directory: Path) -> dict[str, Any]:
 def _continued(jobs: Sequence[Job], summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The checkpoint from which finished runs go on, out of what each left: as if it had been written at their end.
 
-    Their event files begin anew, with the new configuration for TensorBoard's HParams.
+    Their records go on as copies: what is there stays until the new result is complete. Event files get the new
+    configuration for TensorBoard's HParams.
     """
     from trainer.core import state
     from trainer.record import run_files, tensorboard
@@ -333,13 +402,17 @@ def _continued(jobs: Sequence[Job], summaries: Sequence[dict[str, Any]]) -> dict
         last, best = (state.from_bytes((folder / f"{name}.pt").read_bytes()) for name in ("last", "best"))
         members.append({"index": index, **last, "best_model": best["model"]})
         at_end = {key: last[key] for key in ("epoch", "step", "epoch_step", "looked")}  # of all the same
-        runs[index] = {key: files.state(job.directory / name) for key, name in run_files.TEXTS.items()}
+        destination = job.destination
+        destination.folder.mkdir(parents=True, exist_ok=True)
+        for name in run_files.TEXTS.values():
+            files.write(destination.folder / name, (job.directory / name).read_bytes())
         content = files.check(job.directory / summary["trained"]["name"], summary["trained"])
         if summary.get("not_finite"):
             not_finite[index] = summary["not_finite"]
-        writer = tensorboard.EventWriter(job.directory)
-        files.write(writer.path, tensorboard.with_hparams(content, *provenance.hyperparameters(job.config)))
-        runs[index]["events"] = files.state(writer.path)
+        content = tensorboard.with_hparams(content, *provenance.hyperparameters(job.config))
+        files.write(destination.folder / job.events, content)
+        names = {**run_files.TEXTS, "events": job.events}
+        runs[index] = {key: files.state(destination.folder / name) for key, name in names.items()}
         if summary["stopped_by"] != "budget":
             stopped[index] = summary["stopped_by"]
     return at_end | {
