@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -52,7 +51,8 @@ class CommandLine:
         others = [] if folder is None else [f"file://{Path(folder).absolute()}"]
         for text in self.overrides:
             if text.startswith("hydra.searchpath=") and (override := parse(text)) is not None:
-                others += cast(list[str], override.value() or [])
+                value = override.value()
+                others += map(str, value) if isinstance(value, list) else []
         conf = Path(self.flags.config_path) if self.flags.config_path else CONF
         return Sources(conf.absolute(), self.flags.config_name or "config", tuple(others))
 

@@ -30,6 +30,7 @@ class Survey:
     sources: Sources
     typed: dict[str, str]  # group -> option, from the command line
     problems: list[str] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)  # dotted keys that these files hold
     origins: dict[str, str] = field(default_factory=dict)  # dotted key -> "file, line n" that sets it
     known: set[str] = field(default_factory=set)  # groups that the first file chooses from
     surveyed: set[str] = field(default_factory=set)
@@ -49,16 +50,18 @@ class Survey:
             return
         group = path.rpartition("/")[0]
         package = self._package(file, text, group)
-        if file != CONF / "config.yaml":  # whose values nobody chose
-            for key, line in _values(root):
-                self.origins[".".join(filter(None, (package, key)))] = f"{file}, line {line}"
+        for key, value in _values(root):
+            dotted = ".".join(filter(None, (package, key)))
+            self.keys.add(dotted)
+            if file != CONF / "config.yaml" and value.value != "???":  # else nobody chose the value yet
+                self.origins[dotted] = _at(file, value)
         for key, value in root.value:
             if key.value == "defaults":
                 self._defaults(file, group, value, (*above, path))
 
     def _package(self, file: Path, text: str, group: str) -> str:
         """The key that a file's keys are put below; empty for the top."""
-        comments = re.match(r"(\s*(#.*)?\n)*", text + "\n")
+        comments = re.match(r"(?:[^\S\n]*(?:#.*)?\n)*", text + "\n")
         found = PACKAGE.search(comments.group() if comments else "")
         package = (found.group(1) if found else "_group_").replace("_group_", group.replace("/", "."))
         if package in ("", "_global_"):
@@ -188,14 +191,14 @@ def _read(file: Path) -> tuple[str, MappingNode]:
     return text, root
 
 
-def _values(root: MappingNode, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """(dotted key, line) of every value but the defaults list."""
+def _values(root: MappingNode, prefix: str = "") -> Iterator[tuple[str, Node]]:
+    """(dotted key, value) of every value but the defaults list."""
     for key, value in root.value:
         dotted = f"{prefix}{key.value}"
         if isinstance(value, MappingNode):
             yield from _values(value, f"{dotted}.")
         elif dotted != "defaults":
-            yield dotted, key.start_mark.line + 1
+            yield dotted, value
 
 
 def _path(group: str, name: str) -> str:
