@@ -35,10 +35,10 @@ class Command:
         self.began = False  # whether a single run was trained, or part of it
 
     def __call__(self, composed: DictConfig) -> float:
-        """Train one run, or what of it is not done, in the directory Hydra made; its best monitored value.
+        """Train one run, or what is left of it, in the directory Hydra made; return its best monitored value.
 
-        An error is kept for the end: Hydra would print a line of its own first. As a job of another launcher than
-        ours it is raised.
+        Errors are kept in `error`, since Hydra would print a line of its own first. In a job of a launcher other than
+        ours they are raised.
         """
         self.directory = Path(HydraConfig.get().runtime.output_dir)
         is_job = HydraConfig.get().mode is RunMode.MULTIRUN
@@ -53,7 +53,7 @@ class Command:
             return float("nan")
 
     def _train(self, composed: DictConfig, directory: Path, typed: list[str]) -> float:
-        """Raises what training raised."""
+        """Train a run; return its best monitored value. Raises what training raised."""
         raw = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=False))
         config = cfg.from_dict(cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True)))
         with interrupts.caught() as ended_by, lock.held(directory):
@@ -79,7 +79,7 @@ class Command:
 
 
 def plan(config: Config, directory: Path, typed: list[str]) -> tuple[run_plan.Session, Job]:
-    """A single run and what of it is there already. Raises ConfigError where that is something else."""
+    """Plan a single run, or what is left of it. Raises ConfigError where its directory holds another run."""
     from trainer.engine import jobs
     from trainer.engine.resume import run_plan
 
@@ -91,7 +91,7 @@ def plan(config: Config, directory: Path, typed: list[str]) -> tuple[run_plan.Se
 
 
 def remove_if_bare(directory: Path) -> None:
-    """Remove a run that was refused with its directory, and the folders of outputs/ that are empty without it."""
+    """Remove the directory of a run that never began, and the folders of outputs/ that are empty without it."""
     if not directory.is_dir() or not {path.name for path in directory.iterdir()} <= BARE:  # no lock: it is nobody's
         return
     here = Path.cwd()

@@ -60,7 +60,7 @@ class Survey:
                 self._defaults(file, group, value, (*above, path))
 
     def _package(self, file: Path, text: str, group: str) -> str:
-        """The key that a file's keys are put below; empty for the top."""
+        """Return the key below which Hydra puts a file's keys; empty for the top."""
         comments = re.match(r"(?:[^\S\n]*(?:#.*)?\n)*", text + "\n")
         found = PACKAGE.search(comments.group() if comments else "")
         package = (found.group(1) if found else "_group_").replace("_group_", group.replace("/", "."))
@@ -138,7 +138,7 @@ class Survey:
 
 
 def survey(sources: Sources, overrides: Sequence[str]) -> Survey:
-    """What stands in the files that a command line chooses."""
+    """Survey the files that a command line chooses."""
     typed: dict[str, str] = {}
     for text in overrides:
         try:
@@ -155,7 +155,7 @@ def survey(sources: Sources, overrides: Sequence[str]) -> Survey:
 
 
 def located(problems: Sequence[str], found: Survey, overrides: Sequence[str]) -> list[str]:
-    """Problems, each with the file and line that sets its key; nothing is added where the command line does."""
+    """Add to each problem the file and line that set its key, unless the command line does."""
     typed = {text.lstrip("+~").partition("=")[0] for text in overrides}
     out = []
     for problem in problems:
@@ -166,7 +166,7 @@ def located(problems: Sequence[str], found: Survey, overrides: Sequence[str]) ->
 
 
 def _read(file: Path) -> tuple[str, MappingNode]:
-    """A file's text and its keys. Raises ConfigError."""
+    """Read a file's text and its keys. Raises ConfigError."""
     try:
         text = file.read_text(encoding="utf-8")
         root = yaml.compose(text, yaml.SafeLoader) or MappingNode("", [])  # an empty file
@@ -192,7 +192,7 @@ def _read(file: Path) -> tuple[str, MappingNode]:
 
 
 def _values(root: MappingNode, prefix: str = "") -> Iterator[tuple[str, Node]]:
-    """(dotted key, value) of every value but the defaults list."""
+    """Yield (dotted key, value) of every value but the defaults list."""
     for key, value in root.value:
         dotted = f"{prefix}{key.value}"
         if isinstance(value, MappingNode):
@@ -202,7 +202,7 @@ def _values(root: MappingNode, prefix: str = "") -> Iterator[tuple[str, Node]]:
 
 
 def _path(group: str, name: str) -> str:
-    """A name in a defaults list as a path from the top: relative to the file's own group, unless it begins with /."""
+    """Resolve a name in a defaults list: it is relative to the file's own group, unless it begins with /."""
     return name[1:] if name.startswith("/") else f"{group}/{name}".lstrip("/")
 
 

@@ -23,7 +23,7 @@ SWEEP_HINT = "several values make a sweep, which takes the flag -m; a list is wr
 
 
 def is_of_composing(error: BaseException) -> bool:
-    """Whether an error means that a configuration cannot be composed, and not a fault of ours or of the disk."""
+    """Tell whether an error means that a configuration cannot be composed; it is no bug of ours, nor the disk's."""
     if isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError):
         return True
     if isinstance(error, OSError):
@@ -39,7 +39,7 @@ def is_of_composing(error: BaseException) -> bool:
 
 
 def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> list[str]:
-    """What is wrong with the overrides, and in the files they choose, where composing ended in `error`."""
+    """List what is wrong with the overrides and in the files they choose, where composing ended in `error`."""
     found: list[str] = []
     groups = sources.groups
     files = file_errors.survey(sources, overrides)
@@ -89,14 +89,14 @@ def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> li
 
 
 def _of_files(error: Exception, files: file_errors.Survey) -> str:
-    """An error that configuration files cause together, in a line."""
+    """Describe an error that configuration files cause together, in one line."""
     if isinstance(error, RecursionError):
         return "a value refers to itself, by way of ${...}"
     return file_errors.located([_one_line(error)], files, [])[0]
 
 
 def _key_problem(sources: Sources, override: Override, tree: Any) -> str | None:
-    """None where the override's dotted key exists in the tree, else what to type instead."""
+    """Return what to type instead of an override's key; None where it exists in the tree."""
     key = override.key_or_group
     parts = key.split(".")
     for depth, part in enumerate(parts):
@@ -123,7 +123,7 @@ def _key_problem(sources: Sources, override: Override, tree: Any) -> str | None:
 
 
 def _owners(sources: Sources, key: str) -> list[str]:
-    """The options of a group, as GROUP=OPTION, whose files hold a dotted key."""
+    """List the options of a group, as GROUP=OPTION, whose files hold a dotted key."""
     group = key.partition(".")[0]
     owners = []
     for option in sorted(sources.groups.get(group, ())):
@@ -140,7 +140,7 @@ def _choices(override: Override) -> list[str]:
 
 
 def _one_line(error: Exception) -> str:
-    """Hydra's words, without the search path it lists at the end; of OmegaConf's the first line, after the key."""
+    """Shorten Hydra's message by the search path at its end, OmegaConf's to the key and its first line."""
     if key := getattr(error, "full_key", None):
         return f"{key}: {str(error).splitlines()[0]}"
     return " ".join(str(error).partition("Config search path:")[0].split()) or type(error).__name__
