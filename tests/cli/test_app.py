@@ -270,11 +270,26 @@ def test_a_disk_that_is_full(line: str, tmp_path: Path) -> None:
     assert left_behind(tmp_path) == []
 
 
-def test_an_unknown_launcher(cli: Cli, tmp_path: Path) -> None:
-    code, _, err = cli("hydra/launcher=foo")
+@pytest.mark.parametrize("line", ["hydra/launcher=stak", "-m hydra/launcher=stak seed=1,2"])
+def test_an_unknown_launcher(line: str, cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli(line)
+    assert err == f"trainer: 1 problem; {HEAD}\n  hydra/launcher=stak: no such option; did you mean stack?\n"
+    assert (code, left_behind(tmp_path)) == (2, [])
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "-m hydra.sweep.dir", "-m hydra.sweep.subdir", "seed"])
+def test_an_interpolation_to_nothing(key: str, cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli(f"{key}='${{nothing.here}}'")
+    assert err.splitlines()[1].startswith(f"  {key.removeprefix('-m ')}: ")
+    assert "nothing.here" in err
     assert (code, err.count("\n"), left_behind(tmp_path)) == (2, 2, [])
-    assert "hydra/launcher" in err
-    assert "stack" in err
+
+
+@pytest.mark.parametrize("flag", ["--config-name nope", "--config-path nope", "hydra.searchpath=3", "model=custom"])
+def test_where_configuration_files_are_not(flag: str, cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli(flag)
+    assert (code, err.count("\n"), left_behind(tmp_path)) == (2, 2, [])
+    assert err.splitlines()[1].strip()
 
 
 @pytest.mark.slow  # torchvision alone takes a second or more to import

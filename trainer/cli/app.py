@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def configure(overrides: Sequence[str]) -> Config:
-    """The checked configuration of a command line, for scripts and notebooks. Raises what a bad override raises."""
+    """Compose and check a configuration, for scripts and notebooks. Raises what a bad override raises."""
     return cfg.from_dict(Sources().compose(overrides))
 
 
@@ -93,7 +93,7 @@ def _say_what_would_run(line: CommandLine) -> None:
 
 
 def _report(command: Command) -> int:
-    """Say what came of a command; the exit code. Raises an error that is a fault of ours."""
+    """Report what came of a command; return the exit code. Raises an error that is a bug of ours."""
     if command.error is not None:
         left_in = command.directory if command.began and command.directory and command.directory.exists() else None
         return say(_problems(command.error, command), left_in)
@@ -101,7 +101,7 @@ def _report(command: Command) -> int:
 
 
 def _problems(error: Exception, command: Command) -> list[str]:
-    """What the user can do about an error: a line for each problem. Raises it where it is a fault of ours."""
+    """List what the user can do about an error, one line per problem. Raises it where it is a bug of ours."""
     line = command.line
     if isinstance(error, ConfigError):
         return _located(error.problems, line)
@@ -117,7 +117,7 @@ def _problems(error: Exception, command: Command) -> list[str]:
 
 
 def _located(problems: Sequence[str], line: CommandLine) -> list[str]:
-    """What is wrong inside configuration files; else these problems, each with the file and line that is its cause."""
+    """List what is wrong inside configuration files; else these problems, each with the file and line at fault."""
     files = file_errors.survey(line.sources, line.overrides)
     return files.problems or file_errors.located(problems, files, line.overrides)
 

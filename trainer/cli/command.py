@@ -33,10 +33,10 @@ class Command:
         self.began = False  # whether a single run was trained, or part of it
 
     def __call__(self, composed: DictConfig) -> float:
-        """Train one run, or what of it is not done, in the directory Hydra made; its best monitored value.
+        """Train one run, or what is left of it, in the directory Hydra made; return its best monitored value.
 
-        An error is kept for the end: Hydra would print a line of its own first. As a job of another launcher than
-        ours it is raised.
+        Errors are kept in `error`, since Hydra would print a line of its own first. In a job of a launcher other than
+        ours they are raised.
         """
         self.directory = Path(HydraConfig.get().runtime.output_dir)
         is_job = HydraConfig.get().mode is RunMode.MULTIRUN
@@ -52,7 +52,7 @@ class Command:
             return float("nan")
 
     def _train(self, composed: DictConfig, directory: Path, typed: list[str]) -> float:
-        """Raises what training raised."""
+        """Train a run; return its best monitored value. Raises what training raised."""
         raw = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=False))
         config = cfg.from_dict(cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True)))
         refuse_what_is_not_ours(directory)
@@ -66,7 +66,7 @@ class Command:
                     print(f"note: {note}")
                 if job.finished_earlier:
                     assert job.summary is not None
-                    session.commit()
+                    session.publish()
                     print(f"{directory}: done before; nothing is trained")
                     display.summary(job.summary, directory)
                     return job.objective
@@ -82,7 +82,7 @@ class Command:
 
 
 def plan(config: Config, directory: Path, typed: list[str]) -> tuple[run_plan.Session, Job]:
-    """A single run and what of it is there already. Raises ConfigError where that is something else."""
+    """Plan a single run, or what is left of it. Raises ConfigError where its directory holds another run."""
     from trainer.engine import jobs
     from trainer.engine.resume import run_plan
 

@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -47,12 +46,13 @@ class CommandLine:
 
     @property
     def sources(self) -> Sources:
-        """Where its configuration files are looked for."""
+        """Where configuration files are looked for."""
         folder = self.flags.config_dir
         others = [] if folder is None else [f"file://{Path(folder).absolute()}"]
         for text in self.overrides:
             if text.startswith("hydra.searchpath=") and (override := parse(text)) is not None:
-                others += cast(list[str], override.value() or [])
+                value = override.value()
+                others += map(str, value) if isinstance(value, list) else []
         conf = Path(self.flags.config_path) if self.flags.config_path else CONF
         return Sources(conf.absolute(), self.flags.config_name or "config", tuple(others))
 
@@ -67,7 +67,7 @@ class CommandLine:
 
     @property
     def directory(self) -> Path | None:
-        """The directory it names for its run or sweep, where it does so plainly."""
+        """The directory of its run or sweep, if it is named without interpolations."""
         key = f"hydra.{'sweep' if self.is_sweep else 'run'}.dir="
         texts = [text for text in self.overrides if text.startswith(key)]
         if not texts or "$" in texts[-1] or (override := parse(texts[-1])) is None:
@@ -76,7 +76,7 @@ class CommandLine:
 
 
 def read(arguments: Sequence[str]) -> CommandLine:
-    """The command line that was typed, resume=DIR replaced by what it stands for. Raises ConfigError."""
+    """Read a command line; resume=DIR is replaced by the command it stands for. Raises ConfigError."""
     flags, overrides = split(arguments)
     named = [text for text in overrides if text.startswith("resume=")]
     if named:
@@ -93,7 +93,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(flags with their values, overrides) of a command line that may mix them.
+    """Split a command line into (flags with their values, overrides), in whatever order they were typed.
 
     An override holds '=' or begins with '~'; a word without either, right after a flag, is that flag's value.
     """
@@ -109,7 +109,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def parse(text: str) -> Override | None:
-    """An override as Hydra reads it; None where it cannot be read."""
+    """Read an override as Hydra does; None where it cannot be read."""
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException:
@@ -117,7 +117,7 @@ def parse(text: str) -> Override | None:
 
 
 def quoted(value: str) -> str:
-    """A value as Hydra's grammar reads it back, whatever stands in it."""
+    """Quote a value so that Hydra's grammar reads it back, whatever it contains."""
     if re.fullmatch(r"[\w./-]+", value):
         return value
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
@@ -125,7 +125,7 @@ def quoted(value: str) -> str:
 
 
 def _parse_flags(flags: Sequence[str]) -> argparse.Namespace:
-    """Hydra's flags. Raises ConfigError with what is wrong with them."""
+    """Read Hydra's flags. Raises ConfigError with everything that is wrong with them."""
     parser, said = get_args_parser(), io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -151,7 +151,7 @@ def _following(text: str) -> str:
 
 
 def _resumed(directory: Path, flags: list[str], added: list[str]) -> tuple[list[str], list[str]]:
-    """The flags and overrides that resume=DIR stands for: those of the command that began there, and what is added."""
+    """Return the flags and overrides of the command that began in a directory, with those added or changed."""
     command, is_sweep = _command_of(directory)
     first_flags, first_overrides = split(command)
     keys = {text.partition("=")[0] for text in [*flags, *added]}
@@ -164,7 +164,7 @@ def _resumed(directory: Path, flags: list[str], added: list[str]) -> tuple[list[
 
 
 def _command_of(directory: Path) -> tuple[list[str], bool]:
-    """(the command that began what a directory holds, whether it is a sweep's). Raises ConfigError."""
+    """Return (the command that began in a directory, whether it was a sweep). Raises ConfigError."""
     from trainer.engine.resume import run_plan
 
     if not directory.is_dir():

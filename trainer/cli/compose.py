@@ -29,7 +29,7 @@ from trainer.config import Config, ConfigError, nearest
 
 @dataclass
 class Composed:
-    """One job's configuration as Hydra would compose it, in cheap forms."""
+    """One job's configuration as Hydra would compose it, in forms that are cheap to make."""
 
     number: int
     directory: str
@@ -39,7 +39,7 @@ class Composed:
     base: Base
 
     def whole(self) -> DictConfig:
-        """The job's whole configuration with its hydra node, as callbacks expect it."""
+        """Return the job's whole configuration with its hydra node, as callbacks expect it."""
         out = self.base.whole_of(self.number, self.overrides, self.raw)
         out.hydra.runtime.output_dir = str(Path(self.directory).absolute())
         return out
@@ -54,7 +54,7 @@ class Base:
     folder: str | None  # the jobs' directories by number lie there; None: they are named otherwise
 
     def whole_of(self, number: int, overrides: Sequence[str], raw: dict[str, Any]) -> DictConfig:
-        """The whole configuration of one job, but for its directory."""
+        """Return the whole configuration of one job, except for its directory."""
         out = copy.deepcopy(self.whole)
         for key, value in raw.items():
             out[key] = value
@@ -64,7 +64,7 @@ class Base:
         return out
 
     def dirname(self, overrides: Sequence[str]) -> str:
-        """The overrides in one word, hydra.job.override_dirname."""
+        """Return hydra.job.override_dirname, the overrides as the name of a directory."""
         form = self.whole.hydra.job.config.override_dirname  # a choice of files may set it
         kept = [text for text in overrides if text.split("=")[0] not in form.exclude_keys]
         return form.item_sep.join(sorted(text.replace("=", form.kv_sep) for text in kept))
@@ -81,7 +81,7 @@ class Composer:
         self.bases: dict[tuple[str, ...], Base] = {}
 
     def attempt(self, number: int, overrides: list[str]) -> Composed | ConfigError:
-        """The job's configuration, or in our words why there is none."""
+        """Compose a job; where that fails, return what the user can do about it."""
         try:
             return self.compose(number, overrides)
         except ConfigError as error:
@@ -92,7 +92,7 @@ class Composer:
             return ConfigError(hints.problems(self.sources, overrides, error))
 
     def compose(self, number: int, overrides: list[str]) -> Composed:
-        """The job's configuration, checked. Raises ConfigError or one of Hydra's for an override that cannot be."""
+        """Compose and check a job. Raises ConfigError, or what Hydra raises for an override it refuses."""
         parsed = [(text, _parse(text)) for text in overrides]
         base = self._base(tuple(text for text, override in parsed if not self._sets_a_value(override)))
         raw = copy.deepcopy(base.raw)
@@ -108,14 +108,14 @@ class Composer:
         return Composed(number, directory, task, raw, config, base)
 
     def _sets_a_value(self, override: Override) -> bool:
-        """Whether an override does nothing but give an existing key a plain value."""
+        """Tell whether an override only gives an existing key a plain value."""
         key, value = override.key_or_group, override.value()
         plain = override.package is None and not (override.is_add() or override.is_delete())
         own = key not in self.groups and "/" not in key and not key.startswith("hydra.")
         return plain and own and "${" not in str(value)
 
     def _base(self, overrides: tuple[str, ...]) -> Base:
-        """What Hydra composes from these overrides."""
+        """Let Hydra compose these overrides, once."""
         if overrides not in self.bases:
             whole = self.loader.load_sweep_config(self.master, list(overrides))
             OmegaConf.set_readonly(whole.hydra, False)
@@ -130,7 +130,7 @@ class Composer:
 
 
 def write_hydra(directory: Path, raw: Any, overrides: Sequence[str]) -> None:
-    """The files that Hydra would write into a run's .hydra/: its configuration and its overrides. Raises OSError."""
+    """Write a run's .hydra/: its configuration and its overrides. Raises OSError."""
     folder = directory / ".hydra"
     folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / "config.yaml", _yaml(raw))
@@ -138,7 +138,7 @@ def write_hydra(directory: Path, raw: Any, overrides: Sequence[str]) -> None:
 
 
 def _directory(whole: DictConfig) -> str:
-    """hydra.sweep.dir / hydra.sweep.subdir of a job, which may depend on any of its values."""
+    """Resolve hydra.sweep.dir / hydra.sweep.subdir, which may depend on any value of the job."""
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(whole)  # for ${hydra:...}
     try:
@@ -164,7 +164,7 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _resolve(raw: dict[str, Any]) -> dict[str, Any]:
-    """The tree with its interpolations resolved. Those of environment variables alone need no tree: looked up once."""
+    """Resolve a tree's interpolations. Those of environment variables need no tree, and are looked up once."""
 
     def walk(node: Any) -> Any:
         if isinstance(node, dict):

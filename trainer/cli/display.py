@@ -28,7 +28,7 @@ BAR_TEXT_WIDTH = 75  # characters beside the bar
 
 
 class Display:
-    """Shows one run's training: on a terminal a bar, else a line an epoch, at most one a second."""
+    """Shows one run's training: on a terminal a bar, else one line per epoch, at most one per second."""
 
     def __init__(self) -> None:
         self.console = Console()
@@ -45,7 +45,7 @@ class Display:
             self.progress.stop()
 
     def tell(self, news: News) -> None:
-        """Move the bar; a line where an epoch has ended."""
+        """Move the bar; print a line where an epoch has ended."""
         now = time.perf_counter()
         if self.progress and not self.progress.tasks:
             self.progress.add_task("", total=news.steps)
@@ -64,7 +64,7 @@ class Display:
             self.said = now
 
     def done(self, jobs: Sequence[Job]) -> None:
-        """The end of a run: numbers, verdict, where the time went, where to look further."""
+        """Print the end of a run: numbers, verdict, where the time went, where to look further."""
         if self.progress:
             self.progress.stop()
         for job in jobs:
@@ -72,7 +72,7 @@ class Display:
                 self.summary(job.summary, job.directory)
 
     def summary(self, summary: dict[str, Any], directory: Path) -> None:
-        """The end of a run: numbers, verdict, where the time went, where to look further."""
+        """Print the end of a run: numbers, verdict, where the time went, where to look further."""
         if summary["final"]:
             self.console.print(_table(summary))
         for line in _closing_lines(summary, directory):
@@ -103,7 +103,7 @@ class SweepDisplay:
             self.progress.stop()
 
     def tell(self, news: News) -> None:
-        """How far a stack has come; several train at once, each after an error again in halves."""
+        """Take in how far a stack has come; several train at once, after an error again in halves."""
         before = self.news.get(news.stack)
         self.steps += news.members * (news.step - (before.step if before and before.step < news.step else 0))
         self.news[news.stack] = news
@@ -115,7 +115,7 @@ class SweepDisplay:
             self._say(now)
 
     def done(self, jobs: Sequence[Job]) -> None:
-        """Some jobs have ended."""
+        """Take in that some jobs have ended."""
         self._say(time.perf_counter())
 
     def _say(self, now: float) -> None:
@@ -145,7 +145,7 @@ def _bar(console: Console) -> Progress:
 
 
 def _table(summary: dict[str, Any]) -> Table:
-    """Train, val and test by the best and the last weights."""
+    """Lay out train, val and test for the best and the last weights."""
     best, last, test = summary["best"], summary["final"], summary["test"]
     names = ["loss", "accuracy"] if "eval/train_accuracy" in last else ["loss"]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -161,7 +161,7 @@ def _table(summary: dict[str, Any]) -> Table:
 
 
 def number(values: dict[str, float], key: str) -> str:
-    """A loss to four decimals, an accuracy in percent, what is large in powers of ten."""
+    """Write a loss to four decimals, an accuracy in percent, large numbers in powers of ten."""
     value = values[key]
     if key.endswith("accuracy"):
         return f"{value:.2%}"
@@ -169,7 +169,7 @@ def number(values: dict[str, float], key: str) -> str:
 
 
 def _short_line(row: dict[str, float]) -> str:
-    """An epoch beside the bar."""
+    """Describe an epoch beside the bar."""
     parts = [f"loss {number(row, 'eval/train_loss')} train"]
     if "val/loss" in row:
         parts.append(f"{number(row, 'val/loss')} val")

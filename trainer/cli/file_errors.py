@@ -30,6 +30,7 @@ class Survey:
     sources: Sources
     typed: dict[str, str]  # group -> option, from the command line
     problems: list[str] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)  # dotted keys that these files hold
     origins: dict[str, str] = field(default_factory=dict)  # dotted key -> "file, line n" that sets it
     known: set[str] = field(default_factory=set)  # groups that the first file chooses from
     surveyed: set[str] = field(default_factory=set)
@@ -49,16 +50,18 @@ class Survey:
             return
         group = path.rpartition("/")[0]
         package = self._package(file, text, group)
-        if file != CONF / "config.yaml":  # whose values nobody chose
-            for key, line in _values(root):
-                self.origins[".".join(filter(None, (package, key)))] = f"{file}, line {line}"
+        for key, value in _values(root):
+            dotted = ".".join(filter(None, (package, key)))
+            self.keys.add(dotted)
+            if file != CONF / "config.yaml" and value.value != "???":  # else nobody chose the value yet
+                self.origins[dotted] = _at(file, value)
         for key, value in root.value:
             if key.value == "defaults":
                 self._defaults(file, group, value, (*above, path))
 
     def _package(self, file: Path, text: str, group: str) -> str:
-        """The key that a file's keys are put below; empty for the top."""
-        comments = re.match(r"(\s*(#.*)?\n)*", text + "\n")
+        """Return the key below which Hydra puts a file's keys; empty for the top."""
+        comments = re.match(r"(?:[^\S\n]*(?:#.*)?\n)*", text + "\n")
         found = PACKAGE.search(comments.group() if comments else "")
         package = (found.group(1) if found else "_group_").replace("_group_", group.replace("/", "."))
         if package in ("", "_global_"):
@@ -135,7 +138,7 @@ class Survey:
 
 
 def survey(sources: Sources, overrides: Sequence[str]) -> Survey:
-    """What stands in the files that a command line chooses."""
+    """Survey the files that a command line chooses."""
     typed: dict[str, str] = {}
     for text in overrides:
         try:
@@ -152,7 +155,7 @@ def survey(sources: Sources, overrides: Sequence[str]) -> Survey:
 
 
 def located(problems: Sequence[str], found: Survey, overrides: Sequence[str]) -> list[str]:
-    """Problems, each with the file and line that sets its key; nothing is added where the command line does."""
+    """Add to each problem the file and line that set its key, unless the command line does."""
     typed = {text.lstrip("+~").partition("=")[0] for text in overrides}
     out = []
     for problem in problems:
@@ -163,7 +166,7 @@ def located(problems: Sequence[str], found: Survey, overrides: Sequence[str]) ->
 
 
 def _read(file: Path) -> tuple[str, MappingNode]:
-    """A file's text and its keys. Raises ConfigError."""
+    """Read a file's text and its keys. Raises ConfigError."""
     try:
         text = file.read_text(encoding="utf-8")
         root = yaml.compose(text, yaml.SafeLoader) or MappingNode("", [])  # an empty file
@@ -188,18 +191,18 @@ def _read(file: Path) -> tuple[str, MappingNode]:
     return text, root
 
 
-def _values(root: MappingNode, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """(dotted key, line) of every value but the defaults list."""
+def _values(root: MappingNode, prefix: str = "") -> Iterator[tuple[str, Node]]:
+    """Yield (dotted key, value) of every value but the defaults list."""
     for key, value in root.value:
         dotted = f"{prefix}{key.value}"
         if isinstance(value, MappingNode):
             yield from _values(value, f"{dotted}.")
         elif dotted != "defaults":
-            yield dotted, key.start_mark.line + 1
+            yield dotted, value
 
 
 def _path(group: str, name: str) -> str:
-    """A name in a defaults list as a path from the top: relative to the file's own group, unless it begins with /."""
+    """Resolve a name in a defaults list: it is relative to the file's own group, unless it begins with /."""
     return name[1:] if name.startswith("/") else f"{group}/{name}".lstrip("/")
 
 

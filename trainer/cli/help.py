@@ -28,7 +28,7 @@ COMMANDS = (
 
 
 def text(sources: Sources, overrides: Sequence[str], width: int | None = None) -> str:
-    """Every group and every knob with its value, unit and range.
+    """Write out every group and every knob with its value, unit and range.
 
     width: of a line in characters; the terminal's by default, between 80 and 120. Raises what composing raises.
     """
@@ -49,7 +49,7 @@ def text(sources: Sources, overrides: Sequence[str], width: int | None = None) -
 
 
 def knobs(cls: type, values: dict[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:
-    """(dotted key, value, meaning with type, unit and range) of every knob in `values`; empty keys between groups."""
+    """List (dotted key, value, meaning with type, unit and range) of every knob; empty keys between groups."""
     out: list[tuple[str, str, str]] = []
     hints = typing.get_type_hints(cls)
     known = dataclasses.fields(cls)
@@ -72,7 +72,7 @@ def knobs(cls: type, values: dict[str, Any], prefix: str = "") -> list[tuple[str
 
 
 def _comments(sources: Sources, override: str) -> list[str]:
-    """What the file of a chosen option says about itself, at its top."""
+    """Return the comments on top of the file that an override chooses."""
     group, _, option = override.lstrip("+").partition("=")
     file = sources.find(f"{group}/{option}") if group in sources.groups else None
     lines = file.read_text(encoding="utf-8").splitlines() if file else []
@@ -81,7 +81,7 @@ def _comments(sources: Sources, override: str) -> list[str]:
 
 
 def _columns(cells: Sequence[tuple[str, int]], meaning: str, width: int) -> list[str]:
-    """Cells of fixed widths and then text, wrapped within its own column; a cell too long pushes the text down."""
+    """Lay out cells of fixed widths and then text, wrapped in its column; a cell too long pushes the text down."""
     indent = 2 + sum(size for _, size in cells)
     head = "  " + "".join(f"{cell:<{size}}" for cell, size in cells)
     wrapped = textwrap.wrap(meaning, width - indent, break_on_hyphens=False)
@@ -91,7 +91,7 @@ def _columns(cells: Sequence[tuple[str, int]], meaning: str, width: int) -> list
 
 
 def _short(value: Any) -> str:
-    """A value as it would be typed."""
+    """Write a value as it would be typed."""
     if isinstance(value, list):
         return "[" + ",".join(_short(item) for item in value) + "]"
     return OmegaConf.to_yaml({"v": value})[3:].strip()

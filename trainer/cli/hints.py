@@ -23,7 +23,7 @@ SWEEP_HINT = "several values make a sweep, which takes the flag -m; a list is wr
 
 
 def is_of_composing(error: BaseException) -> bool:
-    """Whether an error means that a configuration cannot be composed, and not a fault of ours or of the disk."""
+    """Tell whether an error means that a configuration cannot be composed; it is no bug of ours, nor the disk's."""
     if isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError):
         return True
     if isinstance(error, OSError):
@@ -39,7 +39,7 @@ def is_of_composing(error: BaseException) -> bool:
 
 
 def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> list[str]:
-    """What is wrong with the overrides, and in the files they choose, where composing ended in `error`."""
+    """List what is wrong with the overrides and in the files they choose, where composing ended in `error`."""
     found: list[str] = []
     groups = sources.groups
     files = file_errors.survey(sources, overrides)
@@ -51,14 +51,15 @@ def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> li
             found.append(f"{text}: cannot be read as KEY=VALUE ({_one_line(syntax)}); quote special characters")
             continue
         key = override.key_or_group
+        options = groups.get(key) or (sources.options(key) if key.startswith("hydra/") else set[str]())
         if not key:
             found.append(f"{text}: cannot be read as KEY=VALUE (no key); --help lists every key")
         elif key in groups and override.is_delete():
             found.append(f"{text}: cannot be left out; choose another, {key}=NAME: {', '.join(sorted(groups[key]))}")
-        elif key in groups:
-            wrong = [choice for choice in _choices(override) if choice not in groups[key]]
-            found += [f"{key}={choice}: no such option; {nearest(choice, groups[key])}" for choice in wrong]
-            if not wrong:
+        elif options:
+            wrong = [choice for choice in _choices(override) if choice not in options]
+            found += [f"{key}={choice}: no such option; {nearest(choice, options)}" for choice in wrong]
+            if not wrong and key in groups:
                 choices.append(f"{key}={_choices(override)[0]}")
         elif not key.startswith("hydra"):
             values.append((text, override))
@@ -88,17 +89,14 @@ def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> li
 
 
 def _of_files(error: Exception, files: file_errors.Survey) -> str:
-    """An error that configuration files cause together, in a line."""
-    key = getattr(error, "full_key", None)
-    if key:
-        return file_errors.located([f"{key}: {str(error).splitlines()[0]}"], files, [])[0]
+    """Describe an error that configuration files cause together, in one line."""
     if isinstance(error, RecursionError):
         return "a value refers to itself, by way of ${...}"
-    return _one_line(error)
+    return file_errors.located([_one_line(error)], files, [])[0]
 
 
 def _key_problem(sources: Sources, override: Override, tree: Any) -> str | None:
-    """None where the override's dotted key exists in the tree, else what to type instead."""
+    """Return what to type instead of an override's key; None where it exists in the tree."""
     key = override.key_or_group
     parts = key.split(".")
     for depth, part in enumerate(parts):
@@ -125,13 +123,13 @@ def _key_problem(sources: Sources, override: Override, tree: Any) -> str | None:
 
 
 def _owners(sources: Sources, key: str) -> list[str]:
-    """The options of a group, as GROUP=OPTION, whose files hold a dotted key."""
+    """List the options of a group, as GROUP=OPTION, whose files hold a dotted key."""
     group = key.partition(".")[0]
     owners = []
     for option in sorted(sources.groups.get(group, ())):
         file = file_errors.Survey(sources, {})
         file.file(f"{group}/{option}")
-        if key in file.origins:
+        if key in file.keys:
             owners.append(f"{group}={option}")
     return owners
 
@@ -142,5 +140,7 @@ def _choices(override: Override) -> list[str]:
 
 
 def _one_line(error: Exception) -> str:
-    """Hydra's words, without the search path it lists at the end."""
+    """Shorten Hydra's message by the search path at its end, OmegaConf's to the key and its first line."""
+    if key := getattr(error, "full_key", None):
+        return f"{key}: {str(error).splitlines()[0]}"
     return " ".join(str(error).partition("Config search path:")[0].split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Hydra's side of a sweep: a launcher that trains the jobs of a batch as stacks, and a sweeper that lets it."""
+"""Hydra's side of a sweep: a launcher that trains the jobs of a batch as stacks, and a sweeper that allows it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ MODULE = "hydra_plugins.trainer_launcher"  # Hydra takes plugins from this names
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's basic sweeper without its dry composition of every job: the launcher checks each as it composes it."""
+    """Hydra's basic sweeper, but jobs are composed once: by the launcher, which checks each."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra with the command as its task function."""
+        """Take what Hydra hands over; its task function is our command."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self.command = _command(task_function)
 
     def validate_batch_is_legal(self, batch: Any) -> None:
-        """The launcher reports a job that cannot be composed, and trains the others."""
+        """Accept every batch: the launcher reports a job that cannot be composed, and trains the others."""
 
     def sweep(self, arguments: list[str]) -> Any:
         """Sweep as Hydra does, but leave multirun.yaml to the launcher, which knows whether anything is to be run.
@@ -61,13 +61,13 @@ class GridSweeper(BasicSweeper):
 
 
 class StackLauncher(Launcher):
-    """Trains the jobs of a batch together, in this process. max_members bounds a stack."""
+    """Trains the jobs of a batch together, as stacks on this machine."""
 
     def __init__(self, max_members: int, workers: int | None = None) -> None:
         self.max_members, self.workers = max_members, workers
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra's sweepers with the command as its task function."""
+        """Take what Hydra's sweepers hand over; the task function is our command."""
         self.hydra_context, self.config, self.command = hydra_context, config, _command(task_function)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -134,7 +134,7 @@ class StackLauncher(Launcher):
         return session
 
     def _call(self, hook: str, composed: Sequence[Composed | None], returns: Any = None) -> None:
-        """Hydra's callbacks, each with HydraConfig set to its job; nothing where none is configured."""
+        """Call Hydra's callbacks for every job, with HydraConfig set to that job."""
         if not self.config.hydra.callbacks:
             return
         before = HydraConfig.instance().cfg
@@ -148,7 +148,7 @@ class StackLauncher(Launcher):
 
 
 class QuietJobReturn(JobReturn):
-    """A JobReturn that raises its job's error without a line of its own on stderr: the sweep's table says it."""
+    """A JobReturn that raises its job's error without printing a line: the sweep's table reports it."""
 
     @property
     def return_value(self) -> Any:
@@ -163,7 +163,7 @@ class QuietJobReturn(JobReturn):
 
 
 def _job(number: int, folder: Path, overrides: list[str], attempt: Composed | ConfigError) -> Job:
-    """A job with its checked configuration; a failed one where that could not be."""
+    """Make a job of its checked configuration, or a failed one where it has none."""
     from trainer.engine.jobs import Job
 
     job = Job(number, folder, list(filter_overrides(overrides)))
@@ -190,7 +190,7 @@ def _command(task_function: TaskFunction) -> Command:
 
 
 def _name(composed: Composed, folder: Path) -> str:
-    """A job's directory relative to the sweep's. Raises ConfigError."""
+    """Return a job's directory relative to the sweep's. Raises ConfigError."""
     directory = Path(composed.directory)
     if not directory.is_relative_to(folder):
         raise ConfigError([f"hydra.sweep.subdir: {directory} does not lie below hydra.sweep.dir={folder}"])

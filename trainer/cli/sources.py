@@ -33,7 +33,7 @@ class Sources:
     others: tuple[str, ...] = ()  # as Hydra writes them: file:///home/me/conf, pkg://package.conf
 
     def loader(self, kind: type[ConfigLoaderImpl] = ConfigLoaderImpl) -> ConfigLoaderImpl:
-        """Hydra's own way to these files."""
+        """Make Hydra's loader for these files."""
         version.setbase(HYDRA_VERSION)
         setup_globals()
         search_path = create_config_search_path(str(self.conf))
@@ -49,7 +49,7 @@ class Sources:
         return {name: set(loader.get_group_options(name)) for name in sorted(names)}
 
     def find(self, path: str) -> Path | None:
-        """The file that a configuration, such as optimizer/adam, is read from; None where no folder has it."""
+        """Find the file of a configuration such as optimizer/adam; None where no folder has it."""
         for source in self.loader().get_sources():
             file = Path(source.path) / f"{path.removesuffix('.yaml')}.yaml"
             if source.scheme() == "file" and file.is_file():
@@ -57,11 +57,11 @@ class Sources:
         return None
 
     def options(self, group: str) -> set[str]:
-        """The options of any group, also of those that nobody chooses."""
+        """List the options of any group, also of those that cannot be chosen from."""
         return set(self.loader().get_group_options(group, ObjectType.CONFIG))
 
     def compose(self, overrides: Iterable[str]) -> dict[str, Any]:
-        """What Hydra composes from these files and overrides, as plain values."""
+        """Compose these files and overrides into plain values, as Hydra does."""
         composed = self.loader().load_configuration(self.name, list(overrides), RunMode.RUN, from_shell=False)
         with_hydra = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=False))
         task = OmegaConf.masked_copy(composed, [key for key in with_hydra if key != "hydra"])
@@ -72,7 +72,7 @@ class VisibleOptions(ConfigLoaderImpl):
     """Hydra's loader for tab completion: it offers no group that follows from other choices."""
 
     def get_group_options(self, group_name: str, *arguments: Any, **keywords: Any) -> Sequence[str]:  # type: ignore[override]
-        """The options of a group, or the groups, that can be typed."""
+        """List the options of a group, or the groups, that can be typed."""
         if group_name in FOLLOWING:
             return []
         return [name for name in super().get_group_options(group_name, *arguments, **keywords) if name not in FOLLOWING]

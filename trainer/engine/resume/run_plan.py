@@ -44,6 +44,7 @@ class Session:
         self.planned: dict[str, dict[str, Any]] = {}  # name of a stack -> names of its runs, stacks side by side
         self._extended: dict[str, dict[str, Any]] = {}  # name of a run with more epochs -> its summary so far
         self._before: list[Callable[[], None]] = []  # to be written before the plan
+        self._complete: list[Destination] = []  # extensions that a kill kept from taking their place
         self._after: list[Checkpoints] = []  # to be removed after it
         self.had_plan = (self.folder / "plan.json").exists()
         try:
@@ -202,7 +203,7 @@ class Session:
             destination = Destination(job.directory, was["events"], self.folder / "extended" / name)
             summary = _completed(destination.folder, was["config"])
             if summary is not None:
-                self._before.append(destination.publish)
+                self._complete.append(destination)
                 damage = None
         if damage:
             self.notes.append(f"{damage}; the run is trained again")
@@ -273,6 +274,11 @@ class Session:
         """Hydra's record of a sweep."""
         return self.directory / "multirun.yaml"
 
+    def publish(self) -> None:
+        """Let complete extensions take their places."""
+        for destination in self._complete:
+            destination.publish()
+
     def commit(self, multirun: str | None = None) -> None:
         """Write the plan; from here on the same command repairs what a kill leaves. Raises OSError.
 
@@ -281,6 +287,7 @@ class Session:
         self.folder.mkdir(parents=True, exist_ok=True)
         plan = {"command": self.command, "runs": self.runs, "stacks": self.planned}
         try:
+            self.publish()
             for write in self._before:
                 write()
             if multirun is not None and not self.multirun.exists():
