@@ -1,8 +1,8 @@
-"""Every performance figure of this project: ratios to a peer measured in turn with it, n pairs, median and spread.
+"""Measure every performance figure of this project: ratios to a peer measured in turn, n pairs, median and spread.
 
-python -m scripts.benchmark single [--n 3]      one run (MNIST from TRAINER_DATA_ROOT; skipped where it is absent)
-python -m scripts.benchmark sweep [--n 3]       the 90-run sweep against hand-written loops and other runners
-python -m scripts.benchmark health [--n 3]      what a look costs, beside the training of its epoch
+python -m scripts.benchmark single [--n 3]   one run (MNIST from TRAINER_DATA_ROOT; skipped where it is absent)
+python -m scripts.benchmark sweep [--n 3]    the 90-run sweep against hand-written loops and other runners
+python -m scripts.benchmark health [--n 3]   activation statistics against the training of their epoch
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SWEEP = ["optimizer=sgd,adam,adamw", "model.dropout=0,0.25,0.5", "model.batchnor
 
 
 class Silent:
-    """A display that says nothing."""
+    """A display that shows nothing."""
 
     def tell(self, news: News) -> None:
         """Nothing."""
@@ -222,7 +222,7 @@ def _installed(module: str) -> bool:
 
 
 def _growth(config: Config, dataset: data.Dataset) -> None:
-    """Time a member and step over the stack's size, all recorded, and the share of the matrix-multiply peak."""
+    """Time per member and step over the stack's size, all recorded, and the share of the matrix-multiply peak."""
     runtime.set_up(config)
     torch.set_num_threads(1)
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
@@ -243,11 +243,11 @@ def _growth(config: Config, dataset: data.Dataset) -> None:
         best, middle = min(times), statistics.median(times)
         spread = f"[{best * 1e6:.1f}, {max(times) * 1e6:.1f}]"
         share = f"{flops / middle / peak:5.1%} of peak"
-        print(f"  K={K:<4} {middle * 1e6:7.1f} us a member and step {spread}  {share}", flush=True)
+        print(f"  K={K:<4} {middle * 1e6:7.1f} us per member and step {spread}  {share}", flush=True)
 
 
 def health(n: int) -> None:
-    """What the look after each epoch adds to the training of that epoch, on digits, all recorded."""
+    """What activation statistics after each epoch add to the training of that epoch, on digits, all recorded."""
     dataset = data.load(app.configure([]).data)
     for K, limit in ((1, "at most 0.05"), (64, "at most 0.03")):
         made = Stack([app.configure([f"seed={k}"]) for k in range(K)], dataset)
@@ -273,10 +273,10 @@ def _statistics_share(made: Stack) -> float:
 
 
 def _thousand(folder: str, n: int) -> None:
-    """1,000 runs in one sweep against 100: time a run."""
+    """1,000 runs in one sweep against 100: time per run."""
     run = lambda count: command("-m", "trainer", "-m", f"seed=range({count})", "epochs=10", folder=folder) / count  # noqa: E731
     say(
-        "1,000 runs in one sweep / 100, time a run, 10 epochs",
+        "1,000 runs in one sweep / 100, time per run, 10 epochs",
         pairs(lambda: run(1000), lambda: run(100), max(1, n // 3)),
         "at most 1.2",
     )
@@ -347,7 +347,7 @@ def _test_accuracy(overrides: list[str]) -> float:
 
 
 def _ours_scalar(folder: str, tags: int = 12, steps: int = 1000) -> float:
-    """Seconds a scalar through the event writer, a chunk of steps at a time, flushed to disk."""
+    """Seconds per scalar through the event writer, a chunk of steps at a time, flushed to disk."""
     values = np.random.default_rng(0).normal(size=(steps, tags))
     writer = EventWriter(folder)
     names, numbers, times = [f"grad_norm/layers.{i}.weight" for i in range(tags)], np.arange(steps), np.full(steps, 1e9)
@@ -360,7 +360,7 @@ def _ours_scalar(folder: str, tags: int = 12, steps: int = 1000) -> float:
 
 
 def _add_scalar(folder: str, tags: int = 12, steps: int = 100) -> float:
-    """Seconds a scalar through torch's SummaryWriter, flushed to disk."""
+    """Seconds per scalar through torch's SummaryWriter, flushed to disk."""
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(folder)
@@ -379,14 +379,17 @@ def _add_scalar(folder: str, tags: int = 12, steps: int = 100) -> float:
 def _peak_mb(which: str) -> float:
     """Peak memory of one epoch of MNIST in a fresh process: ours, command and all, or the hand-written loop."""
     with tempfile.TemporaryDirectory() as folder:
-        ours = f"from trainer import app; app.run({MNIST})"
+        ours = f"from trainer.cli import app; app.run({MNIST})"
         peer = (
             "import os, torch, torchvision; from scripts.peers import loops; "
             "d = torchvision.datasets.MNIST(os.environ['TRAINER_DATA_ROOT']); "
             "x = d.data.view(-1, 784).float().div_(255).sub_(0.13).div_(0.31); "
             "m = loops.network([784, 256, 10]); loops.epoch(m, torch.optim.Adam(m.parameters()), x, d.targets, 64)"
         )
-        usage = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        usage = (
+            "import resource; print(max(resource.getrusage(who).ru_maxrss "
+            "for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
+        )
         script = f"{ours if which == 'ours' else peer}; {usage}"
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
         done = subprocess.run(
@@ -396,9 +399,11 @@ def _peak_mb(which: str) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m scripts.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["single", "sweep", "health"])
-    parser.add_argument("--n", type=int, default=3)
+    parser.add_argument("--n", type=int, default=3, help="pairs of measurements per ratio (default %(default)s)")
     parser.add_argument(
         "--only",
         default="abcdktsm",

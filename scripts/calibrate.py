@@ -1,11 +1,11 @@
 """Measure verdicts, statistics and findings against known truth: the tables in docs/.
 
-    python scripts/calibrate.py                 # everything, about ten minutes on two cores
-    python scripts/calibrate.py synthetic real  # confusion matrices, false alarms, onsets
-    python scripts/calibrate.py null power      # false claims where nothing differs; power against the textbook test
-    python scripts/calibrate.py health          # planted training faults and healthy controls, about twenty minutes
+    python -m scripts.calibrate                 # everything, about ten minutes on two cores
+    python -m scripts.calibrate synthetic real  # confusion matrices, false alarms, onsets
+    python -m scripts.calibrate null power      # false claims where nothing differs; power against the textbook test
+    python -m scripts.calibrate health          # planted training faults and healthy controls, about twenty minutes
 
-The real runs are made by `python -m trainer` in --out, and reused where they are there already.
+The real runs are trained by `python -m trainer` in --out; those that are there already are reused.
 """
 
 import argparse
@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import plants
-from histories import NOISES, Floats, Rng, history
 from scipy import stats
 
+from scripts import plants
+from scripts.histories import NOISES, Floats, Rng, history
 from trainer.compare.comparison import ALPHA, Comparison, Run, compare
 from trainer.compare.statistics import share_interval
 from trainer.judge.health import judge as judge_health
@@ -334,10 +334,12 @@ def print_findings(cases: Sequence[plants.Case]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m scripts.calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="*", default=["synthetic", "real", "null", "power"])
     parser.add_argument("--histories", type=int, default=5000, help="synthetic histories (default %(default)s)")
-    parser.add_argument("--sweeps", type=int, default=1000, help="simulated sweeps a cell (default %(default)s)")
+    parser.add_argument("--sweeps", type=int, default=1000, help="simulated sweeps per cell (default %(default)s)")
     parser.add_argument("--architectures", type=int, default=120, help="stacks of planted faults (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the planted faults (default %(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "calibration", help="where real runs are kept")

@@ -1,4 +1,6 @@
-"""Write the output blocks and the picture of docs/trace/ by running the commands they show: python -m scripts.docs
+"""Write the output blocks and the picture of docs/trace/ by running the commands they show.
+
+    python -m scripts.docs
 
 A block holds commands, `$ python -m trainer.trace ...`, and what they print; a block of Python that begins with
 `# name.py` is that file, for the commands after it.
@@ -6,6 +8,7 @@ A block holds commands, `$ python -m trainer.trace ...`, and what they print; a 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import io
@@ -96,7 +99,10 @@ def _same(one: str, other: str) -> bool:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        "python -m scripts.docs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     for path in pages():
         path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
-        print(path.relative_to(Path.cwd()))
+        print(path.relative_to(PAGES))
     PICTURE.write_text(picture(), encoding="utf-8")

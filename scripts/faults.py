@@ -1,11 +1,11 @@
-"""What becomes of a sweep that is killed, whose disk is full, or whose files are damaged.
+"""Kill sweeps, fill their disk, damage their files: do they end with the same bits, and is all of it reported?
 
     python -m scripts.faults kill --n 100    SIGKILL at random moments, resumed until done: the same bits every time?
-    python -m scripts.faults full            ENOSPC and EIO at every write: said, nothing half-written, resumable?
-    python -m scripts.faults flip --n 20     each file flipped by a bit, and cut, at 20 places: recognised and repaired?
+    python -m scripts.faults full            ENOSPC and EIO at every write: reported, nothing half-written, resumable?
+    python -m scripts.faults flip --n 20     each file with a bit flipped, and cut, at 20 places: reported and repaired?
 
-Prints a line for each that failed and a count at the end; exit code 1 where one failed. The sweep that is killed is of
-12 runs: three optimizers, dropout, batch norm (two shapes), clipping, early stopping, budgets of different lengths.
+Prints a line for each failure and a count at the end; exit code 1 where there was one. The sweep that is killed has 12
+runs: three optimizers, dropout, batch norm (two shapes), clipping, early stopping, budgets of different lengths.
 """
 
 from __future__ import annotations
@@ -336,10 +336,12 @@ def contradicts(found: Any, wanted: Any) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 1 where something failed."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.faults", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        "python -m scripts.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["kill", "full", "flip"])
     parser.add_argument("--n", type=int, help="sweeps to kill (100), places of a file (20)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments and places")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments and places (default %(default)s)")
     options = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     if options.what == "kill":

@@ -1,4 +1,4 @@
-"""Synthetic training histories of known truth, for `calibrate.py`.
+"""Synthetic training histories of known truth, for `scripts.calibrate`.
 
 A clean history is drawn first, in units of what is learned: the training loss falls from 1 to 0. The truth is read off
 the clean curves; only then noise, scale and offset are added. What lies between clear cases is drawn again: a rise of 3

@@ -82,7 +82,7 @@ def _cell(text: str) -> str:
 
 if __name__ == "__main__":
     argparse.ArgumentParser(
-        prog="python -m scripts.options", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m scripts.options", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
     PAGE.write_text(page(), encoding="utf-8")
     print(PAGE.relative_to(Path.cwd()))

@@ -1,4 +1,4 @@
-"""Training faults planted on purpose, and healthy runs beside them: known truth for `calibrate.py health`.
+"""Training faults planted on purpose, and healthy runs beside them: known truth for `scripts.calibrate health`.
 
 An architecture (data, depth, width, activation, batch norm, batch size, epochs) is drawn at random; the runs planted in
 it train together in as few stacks as their shapes allow. What a configuration cannot say is changed in the stack

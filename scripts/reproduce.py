@@ -1,7 +1,8 @@
-"""Published results against this runner, by configuration alone: published, measured (mean, spread, n), in the band?
+"""Compare this runner with published results, by configuration alone: published, measured (mean, std, n), in the band?
 
-python scripts/reproduce.py --list
-python scripts/reproduce.py --only glorot --seeds 3
+    python -m scripts.reproduce --list
+    python -m scripts.reproduce --only glorot --seeds 3
+
 Runs land in outputs/reproduce/<row>/<seed>; a run that is complete there is read, not repeated.
 """
 
@@ -160,11 +161,13 @@ def run(row: Row, seed: int, folder: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m scripts.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--only", default="", metavar="NAME", help="the row of this name, or all whose names contain it"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="runs a row (default: 3)")
+    parser.add_argument("--seeds", type=int, default=3, help="runs per row (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("outputs/reproduce"), help="where the runs go")
     parser.add_argument("--list", action="store_true", help="print the rows and their commands, run nothing")
     arguments = parser.parse_args()
@@ -176,13 +179,13 @@ def main() -> None:
         for row in chosen:
             print(f"{row.name:<42} python -m trainer {' '.join(row.overrides)}")
         return
-    print(f"{'':<42} {'published':>16} {'measured':>10} {'spread':>8} {'n':>3}  in the band")
+    print(f"{'':<42} {'published':>16} {'measured':>10} {'std':>8} {'n':>3}  in the band")
     for row in chosen:
         values = [row.measure(run(row, seed, arguments.out)) for seed in range(arguments.seeds)]
         mean = statistics.fmean(values)
-        spread = f"{statistics.stdev(values):.4f}" if len(values) > 1 else ""
+        std = f"{statistics.stdev(values):.4f}" if len(values) > 1 else ""
         inside = "yes" if row.low <= mean <= row.high else f"NO ({row.low:.4g} to {row.high:.4g})"
-        print(f"{row.name:<42} {row.published:>16} {mean:>10.4f} {spread:>8} {len(values):>3}  {inside}", flush=True)
+        print(f"{row.name:<42} {row.published:>16} {mean:>10.4f} {std:>8} {len(values):>3}  {inside}", flush=True)
 
 
 if __name__ == "__main__":

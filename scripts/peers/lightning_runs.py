@@ -1,13 +1,13 @@
-"""The same runs in PyTorch Lightning, one after another: TensorBoardLogger gets all that the textbook runner records.
+"""Train the same runs in PyTorch Lightning, one after another; TensorBoardLogger gets all that the textbook records.
 
 python -m scripts.peers.lightning_runs DATA.pt FOLDER RUNS   (needs pip install lightning)
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import logging
-import sys
 import warnings
 
 import lightning  # pyright: ignore[reportMissingImports]
@@ -76,4 +76,13 @@ def main(data: str, folder: str, runs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    parser = argparse.ArgumentParser(
+        "python -m scripts.peers.lightning_runs",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("data", help='a file of torch.save({"train": (x, y), "val": (x, y)})')
+    parser.add_argument("folder", help="where the logs go")
+    parser.add_argument("runs", type=int, help="how many of the 90 configurations, evenly spread")
+    options = parser.parse_args()
+    main(options.data, options.folder, options.runs)

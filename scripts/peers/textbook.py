@@ -1,4 +1,4 @@
-"""The textbook runner: Hydra, DataLoader, SummaryWriter, the norm of each parameter's gradient at every step.
+"""Train as textbooks do: Hydra, DataLoader, SummaryWriter, the norm of each parameter's gradient at every step.
 
 python -m scripts.peers.textbook -m optimizer=sgd,adam dropout=0,0.5 batchnorm=false,true seed=0,1 data=digits.pt
 """

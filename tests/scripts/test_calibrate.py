@@ -1,32 +1,24 @@
-"""scripts/calibrate.py in small: its histories are what they say, and the detector reaches what the docs print."""
+"""scripts.calibrate in small: its histories are what they say, and the detector reaches what the docs print."""
 
-import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+from scripts import histories
+from tests.helpers import ROOT
 from trainer.judge.overfit import judge
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+def calibrate(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scripts.calibrate", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=check)
 
 
-@pytest.fixture(scope="module")
-def histories() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("histories", SCRIPTS / "histories.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["histories"] = module  # its dataclass looks itself up
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_synthetic_histories_are_called_right(histories: ModuleType) -> None:
+def test_synthetic_histories_are_called_right() -> None:
     """False alarms at most 2 %, F1 at least 0.97, onsets within 10 % of the run's length."""
     rng = np.random.default_rng(7)
     cases = [history for history in (histories.history(rng) for _ in range(1200)) if len(history.train) <= 600]
@@ -45,7 +37,7 @@ def test_synthetic_histories_are_called_right(histories: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("kind", ["rising", "saturating", "first_best", "stall"])
-def test_without_noise_every_clear_case_is_found(histories: ModuleType, kind: str) -> None:
+def test_without_noise_every_clear_case_is_found(kind: str) -> None:
     rng = np.random.default_rng(3)
     made = [histories.history(rng, "overfit") for _ in range(300)]
     clean = [history for history in made if history.noise == 0 and history.kind == kind and len(history.train) <= 600]
@@ -54,27 +46,17 @@ def test_without_noise_every_clear_case_is_found(histories: ModuleType, kind: st
 
 
 def test_the_script_prints_its_tables() -> None:
-    command = [
-        sys.executable,
-        str(SCRIPTS / "calibrate.py"),
-        "synthetic",
-        "null",
-        "power",
-        "--histories=100",
-        "--sweeps=2",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPTS.parent, check=True)
+    done = calibrate("synthetic", "null", "power", "--histories=100", "--sweeps=2")
     for part in ("| truth \\ verdict |", "False alarms on healthy runs", "| 2 names, 5 seeds |", "## Power, 4 groups"):
         assert part in done.stdout
-    wrong = subprocess.run([*command[:2], "nul"], capture_output=True, text=True, cwd=SCRIPTS.parent)
+    wrong = calibrate("nul", check=False)
     assert wrong.returncode == 2
     assert "no such part: nul" in wrong.stderr
 
 
 @pytest.mark.slow
 def test_real_runs_are_called_right(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPTS / "calibrate.py"), "real", "--seeds=2", f"--out={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPTS.parent, check=True)
+    done = calibrate("real", "--seeds=2", f"--out={tmp_path}")
     scores = re.search(r"F1 (\d\.\d+).*?False alarms on healthy runs: (\d+\.\d)%", done.stdout, re.DOTALL)
     assert scores is not None
     assert float(scores[1]) >= 0.97
@@ -84,8 +66,7 @@ def test_real_runs_are_called_right(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_planted_faults_are_found_and_healthy_runs_are_left_alone() -> None:
     """Other draws than those the thresholds were chosen with, and than those of docs/health.md."""
-    command = [sys.executable, str(SCRIPTS / "calibrate.py"), "health", "--architectures=8", "--seed=12345"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPTS.parent, check=True)
+    done = calibrate("health", "--architectures=8", "--seed=12345")
     said = re.search(r"precision ([\d.]+) of (\d+) findings, recall ([\d.]+) of (\d+) faults", done.stdout)
     alarms = re.search(r"Controls with a finding: [\d.]+% \((\d+) of (\d+);", done.stdout)
     assert said is not None
