@@ -20,7 +20,7 @@ from trainer.core import data
 from trainer.core.loop import train_step
 from trainer.core.stack import Stack
 from trainer.trace import collect, equations, facts, svg, text, tree
-from trainer.trace.__main__ import CHOOSES_DATA, DATA, NETWORK, _compose, _rivals, main
+from trainer.trace.__main__ import CHOOSES_DATA, DATA, NETWORK, compose, main, rivals
 
 CLUSTERS = (*DATA, *NETWORK)
 DEFAULT = make_config(*CLUSTERS)
@@ -109,7 +109,7 @@ RIVALS = {"sgd": sgd, "adam": adam, "adamw": lambda *a: adam(*a, decay=0.01), "r
 @pytest.fixture(scope="module")
 def default() -> facts.Trace:
     torch.set_num_threads(1)
-    return collect.trace(DEFAULT, None, 5, _rivals(_compose(CLUSTERS), []))
+    return collect.trace(DEFAULT, None, 5, rivals(compose(CLUSTERS), []))
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +362,7 @@ def test_by_hand_is_what_torch_does(name: str, values: dict[str, Any]) -> None:
 def test_an_optimizer_without_equations_is_shown_as_torch_has_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["optimizer=nadam", "--part", "5"]) == 0
     said = capsys.readouterr().out
-    assert "No equation is written down here for torch.optim.NAdam" in said
+    assert "The equations of torch.optim.NAdam are not known here" in said
     assert "state now  m = " in said
     assert equations.equations("SGD", {"maximize": True}, True) is None
 
@@ -622,7 +622,7 @@ def test_a_module_that_makes_float32_tensors_is_told_so(models: None, capsys: py
     assert main(["model=custom", "model._target_=traced_models.Single"]) == 2
     err = capsys.readouterr().err
     assert "Single fails on inputs of shape (5, 4): RuntimeError: " in err
-    assert "; trace computes in float64, so tensors that forward makes want dtype=x.dtype\n" in err
+    assert "; trace computes in float64, so tensors that forward makes need dtype=x.dtype\n" in err
 
 
 def test_a_flag_with_a_bad_value(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""`python -m trainer.trace`: one training step of a configuration, taken apart, every number proven."""
+"""`python -m trainer.trace`: takes one training step of a configuration apart, every number proven."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from trainer.config import ConfigError, nearest
 
 DATA = ("data=clusters", "data.batch_size=5")  # where no data set is chosen
 NETWORK = ("model.depth=1", "model.width=5")  # 4-5-10, where no model is chosen either
+FLAGS = ("--help", "--member", "--steps", "--part", "--json", "--svg")
 CHOOSES_DATA = ("data=", "experiment=", "problem=")
 MOST_STEPS = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: 0; 1 where a gradient is wrong; 2 for bad input."""
+    """Run the command; return 0, 1 where a gradient is wrong, 2 for bad input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.path.insert(0, os.getcwd())  # for model._target_ of the user's own
+    sys.path.insert(0, os.getcwd())  # for a user's model._target_
     try:
         options, overrides = _parse(given)
         targets = ((options.json, "trace.json"), (options.svg, "trace.svg"))
         if problems := [line for target in targets for line in files.target_problems(*target)]:
             raise ConfigError(problems)
-        raw = _compose(overrides)
-        config, rivals = cfg.from_dict(raw), _rivals(raw, overrides)
+        raw = compose(overrides)
+        config, others = cfg.from_dict(raw), rivals(raw, overrides)
         from trainer.trace import collect, svg, text  # torch, which bad input need not wait for
 
-        trace = collect.trace(config, options.member, options.steps, rivals)
+        trace = collect.trace(config, options.member, options.steps, others)
         if options.svg:
             files.write(Path(options.svg), svg.draw(trace))
         as_json = files.to_json(trace.to_dict())
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(problems: Sequence[str]) -> int:
-    """Every problem on stderr; exit code 2."""
+    """Print every problem on stderr; return exit code 2."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     lines = [f"trainer.trace: {count}; nothing was traced (python -m trainer.trace --help)", *problems]
     print("\n  ".join(lines), file=sys.stderr)
@@ -63,14 +64,12 @@ def _say(problems: Sequence[str]) -> int:
 
 
 def _parse(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """(flags, overrides). Raises ConfigError for a flag that is not there."""
-    parser = _parser()
-    options, overrides = parser.parse_known_args(list(given))
-    known = [flag for action in parser._actions for flag in action.option_strings]
+    """Return (flags, overrides). Raises ConfigError for an unknown flag."""
+    options, overrides = _parser().parse_known_args(list(given))
     unknown = [word for word in overrides if word.startswith("-")]
     if unknown:
         hints = {"-m": "a trace takes one configuration; sweeps are for python -m trainer", "--multirun": ""}
-        raise ConfigError([f"{flag}: no such flag; {hints.get(flag) or nearest(flag, known)}" for flag in unknown])
+        raise ConfigError([f"{flag}: no such flag; {hints.get(flag) or nearest(flag, FLAGS)}" for flag in unknown])
     if not any(word.startswith(CHOOSES_DATA) for word in overrides):
         chooses_model = any(word.startswith("model=") for word in overrides)
         overrides = [*DATA, *(() if chooses_model else NETWORK), *overrides]
@@ -80,7 +79,7 @@ def _parse(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer.trace",
-        description="One training step, taken apart: parameters, forward, graph, backward, the optimizer's step by "
+        description="Take one training step apart: parameters, forward, graph, backward, the optimizer's step by "
         "hand, what is left after it, more steps. On your configuration, every number proven.",
         epilog="OVERRIDES are those of python -m trainer (see its --help), e.g. optimizer=sgd optimizer.momentum=0.9 "
         f"model.dropout=0.5. Without a data set it is {' '.join(DATA + NETWORK)}: a network 4-5-10. The same step "
@@ -91,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--member", metavar="PARAMETER", help="the weight to follow, e.g. layers.0.weight[2,3], or a parameter; "
         "without an index the entry with the largest gradient")  # fmt: skip
-    add("--steps", metavar="N", type=_steps, default=5, help="how many steps to follow it for (default 5)")
+    add("--steps", metavar="N", type=_steps, default=5, help="how many steps to follow it for (default %(default)s)")
     add("--part", metavar="N", type=int, choices=range(1, 8), action="append", help="show one part of the seven "
         "alone; may be repeated")  # fmt: skip
     add("--json", metavar="FILE", help="write everything as JSON; - prints it on the standard output")
@@ -105,8 +104,8 @@ def _steps(text: str) -> int:
     return int(text)
 
 
-def _compose(overrides: Sequence[str]) -> dict[str, object]:
-    """The composed configuration, unchecked. Raises ConfigError with every problem of the overrides."""
+def compose(overrides: Sequence[str]) -> dict[str, object]:
+    """Compose the configuration, unchecked. Raises ConfigError with every problem of the overrides."""
     try:
         return Sources().compose(overrides)
     except Exception as error:
@@ -115,12 +114,12 @@ def _compose(overrides: Sequence[str]) -> dict[str, object]:
         raise ConfigError(hints.problems(Sources(), overrides, error)) from error
 
 
-def _rivals(raw: dict[str, object], overrides: Sequence[str]) -> dict[str, cfg.Optimizer]:
-    """Every optimizer of conf/optimizer/ as it would be on this command line without settings of its own."""
+def rivals(raw: dict[str, object], overrides: Sequence[str]) -> dict[str, cfg.Optimizer]:
+    """Build every optimizer of conf/optimizer/ as it would be on this command line without settings of its own."""
     names = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
     if cfg.model_class(raw["model"]) is cfg.Surface:  # whose learning rates depend on the function
         others = [text for text in overrides if not text.lstrip("+~").startswith("optimizer")]
-        return {name: cfg.from_dict(_compose([*others, f"optimizer={name}"])).optimizer for name in names}
+        return {name: cfg.from_dict(compose([*others, f"optimizer={name}"])).optimizer for name in names}
     found = {name: yaml.safe_load((CONF / "optimizer" / f"{name}.yaml").read_text("utf-8")) for name in names}
     return {name: cfg.from_dict({**raw, "optimizer": values}).optimizer for name, values in found.items()}
 

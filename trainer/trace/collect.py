@@ -85,7 +85,7 @@ def trace(config: Config, weight: str | None, steps: int, rivals: Mapping[str, O
 
 
 def _train_in_float32(config: Config) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """What the trainer measures in its own first step, in its own precision; and the weights after it."""
+    """Take the trainer's own first step, in its own precision: what it measures, and the weights after it."""
     stack = loop.Stack([config], datasets.load(config.data))
     rows_KN, target_KN = stack.next_order()
     measured_MK = loop.train_step(stack, rows_KN, target_KN, stack.batches[: stack.accumulate], measure=True)
@@ -106,7 +106,7 @@ def _check_loss(loss: Tensor) -> None:
 
 
 def _backward(loss: Tensor) -> None:
-    """Raises ConfigError where the user's own code fails on the way back."""
+    """Run backward. Raises ConfigError where a user's own backward fails."""
     try:
         loss.backward()
     except Exception as error:
@@ -115,7 +115,7 @@ def _backward(loss: Tensor) -> None:
 
 
 def _check_repeats(subject: Subject, loss: Tensor) -> None:
-    """Raises ConfigError where the same step has another loss the second time: differences would say nothing."""
+    """Raises ConfigError where the same step has another loss the second time: differences would prove nothing."""
     subject.rewind()
     if subject.losses(subject.batches(0)).sum() != loss:
         raise ConfigError(
@@ -226,7 +226,7 @@ def _known(
 
 
 def _dropout(point: Point) -> facts.Dropout | None:
-    """The mask of a dropout layer; of one that is not ours, out of what it made of its input."""
+    """The mask of a dropout layer; if the layer is not ours, inferred from its input and output."""
     if not isinstance(point.module, nn.Dropout) or not point.given or not point.module.p:
         return None
     given = point.given[0].detach()
@@ -243,7 +243,7 @@ def _dropout(point: Point) -> facts.Dropout | None:
 
 
 def _batchnorm(point: Point) -> facts.BatchNorm | None:
-    """Batch and running statistics; the running ones also by their equation."""
+    """Batch and running statistics, the latter compared with their equation."""
     module, running = point.module, point.notes
     if not isinstance(module, _BatchNorm) or not running:
         return None
@@ -288,7 +288,7 @@ def _loss_name(config: Config, target: Tensor) -> str:
 
 
 def _gradients(subject: Subject, points: Sequence[Point], batches: Sequence[Batch]) -> list[facts.Gradient]:
-    """Every gradient and its check, in the order in which backward comes to them: a layer's output, its parameters."""
+    """Check every gradient, in the order in which backward reaches them: a layer's output, then its parameters."""
     offsets = {point.name: torch.zeros_like(point.shown) for point in points}
     parameters = subject.parameters
     owners = {name: name.rpartition(".")[0] for name in parameters}
@@ -329,9 +329,9 @@ def _gradients(subject: Subject, points: Sequence[Point], batches: Sequence[Batc
 
 
 def _faults(loss: Tensor, points: Sequence[Point], subject: Subject, gradients: Sequence[facts.Gradient]) -> list[str]:
-    """Where a gradient goes wrong: it is right at one place of the graph and wrong at the next one up.
+    """Find where a gradient goes wrong: it is right at one point of the graph and wrong at the next.
 
-    Where several operations stand between the two, one that Python code defines is suspected first.
+    If several operations lie between the two, those defined in Python are suspected first.
     """
     checks = {gradient.name: gradient.check for gradient in gradients}
     made = {point.grad_fn: point for point in reversed(points)}

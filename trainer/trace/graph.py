@@ -1,4 +1,4 @@
-"""The graph that a forward pass leaves behind: from loss.grad_fn through next_functions to each AccumulateGrad."""
+"""Walks the graph that a forward pass leaves behind: from loss.grad_fn along next_functions to AccumulateGrad."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Operation = Any  # torch.autograd.graph.Node: one that Python code defined, or o
 
 
 def nodes(loss: Tensor, points: Sequence[Point], parameters: Mapping[str, Tensor]) -> list[facts.Node]:
-    """Every operation below the loss once, in the order in which it is met going down, first branch first."""
+    """List every operation below the loss once, depth first, first branch first."""
     numbers: dict[Operation, int] = {}
     stack = [loss.grad_fn]
     while stack:
@@ -97,5 +97,5 @@ def address(value: Tensor) -> tuple[int, int]:
 def _read(operation: Operation, key: str) -> Any:
     try:
         return getattr(operation, key)
-    except RuntimeError:  # written over in place since: backward will refuse it too
+    except RuntimeError:  # overwritten in place since: backward will refuse it too
         return None

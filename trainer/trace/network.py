@@ -1,6 +1,6 @@
 """The network of a run as readers know it, a plain torch.nn module, on the run's own data and random streams.
 
-Shapes: B example of a batch, F features of a layer. Everything is float64 on the CPU: what is shown is to be proven.
+Shapes: B example of a batch, F features of a layer. Everything is float64 on the CPU, so that all of it can be proven.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Subject:
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
 
     def _moment(self, weights: bool) -> Callable[[], None]:
-        """A function that puts buffers and random streams (and weights) back to what they are now."""
+        """Return a function that puts buffers and random streams (and weights) back to what they are now."""
         tensors = [*self.network.buffers(), *(self.network.parameters() if weights else ())]
         values = [tensor.detach().clone() for tensor in tensors]
         noises = getattr(self.stack.model, "noises", {})
@@ -87,11 +87,11 @@ class Subject:
         return [(self.dataset.x[rows].view(-1, *shape), targets) for rows, targets in self.rows[t]]
 
     def output(self, x: Tensor) -> Tensor:
-        """(B, *shape) -> (B, O). Raises ConfigError where a module of the user's own fails."""
+        """(B, *shape) -> (B, O). Raises ConfigError where a user's module fails."""
         try:
             return user_module.outputs(self.network, x, self.dataset.out_features)
         except ConfigError as error:
-            hint = "; trace computes in float64, so tensors that forward makes want dtype=x.dtype"
+            hint = "; trace computes in float64, so tensors that forward makes need dtype=x.dtype"
             raise ConfigError([line + hint * ("dtype" in line) for line in error.problems]) from error
 
     def losses(self, batches: Sequence[Batch]) -> Tensor:
@@ -100,12 +100,12 @@ class Subject:
         return (parts[0] if len(parts) == 1 else torch.cat(parts)) / sum(map(len, parts))
 
     def optimizers(self, config: cfg.Optimizer) -> MemberOptimizers:
-        """The code that trains, over views of this network's weights with the member axis that it wants."""
+        """The code that trains, over views of this network's weights with the member axis that it expects."""
         views = {name: p.detach()[None] for name, p in self.parameters.items()}
         return MemberOptimizers(views, [config], self.stack.optimizers.schedules)
 
     def clip_factor(self, gradients: Sequence[Tensor | None]) -> tuple[float, float]:
-        """(total norm, factor that clip_norm makes of it); 1 where nothing is clipped."""
+        """Return the total norm, and the factor by which clip_norm scales the gradients; 1 where nothing is clipped."""
         norm = norms.total_norm_K(norms.norms_PK([None if g is None else g[None] for g in gradients], 1))
         limit = self.config.clip_norm
         factor = 1.0 if limit is None else norms.clip_factor_K(norm, torch.full_like(norm, limit)).item()
@@ -139,22 +139,22 @@ def _rows(stack: Stack) -> Iterator[list[tuple[Tensor, Tensor]]]:
 
 @dataclass
 class Point:
-    """A place in the forward pass: what a layer gave, or was given where no layer gave it."""
+    """A place in the forward pass: a layer's output, or its input where that is no layer's output."""
 
     name: str
     layer: str
     module: nn.Module
     value: Tensor  # in the graph
-    shown: Tensor  # its numbers, whatever later layers write over them
+    shown: Tensor  # its numbers, safe from later layers that overwrite it
     grad_fn: Any
-    given: tuple[Tensor, ...]  # what the layer was given
-    given_by: set[Any]  # the operations that had made it; the layer may write over it in place
+    given: tuple[Tensor, ...]  # the layer's inputs
+    given_by: set[Any]  # the operations that made these; the layer may overwrite them in place
     notes: dict[str, Tensor]  # dropout: factor; batch norm: running mean and var, before and after
     gradient: Tensor | None = None
 
 
 class Watch:
-    """Sees every layer's output in the network's first call, and what arrives there in the backward pass.
+    """Watches every layer's output in the network's first call, and the gradient that arrives there in backward.
 
     A layer is a module without children. `offsets`, by name of a point, are added to what passes there: the loss as a
     function of an activation is the loss as a function of its offset.
@@ -165,8 +165,8 @@ class Watch:
         self.offsets = offsets or {}
         self.points: list[Point] = []
         self.calls: dict[str, int] = {}
-        self.running: dict[str, Tensor] = {}  # before the layer at work, where it is a batch norm
-        self.given_by: set[Any] = set()  # of the layer at work
+        self.running: dict[str, Tensor] = {}  # before the current layer, where it is a batch norm
+        self.given_by: set[Any] = set()  # of the current layer
         self.handles: list[Any] = []
         self.over = False
 
@@ -239,7 +239,7 @@ class Watch:
 
 
 def _running(module: nn.Module, when: str) -> dict[str, Tensor]:
-    """Copies of a batch norm layer's running statistics; nothing for another layer."""
+    """Copy a batch norm layer's running statistics; empty for other layers."""
     if not isinstance(module, _BatchNorm) or module.running_mean is None or module.running_var is None:
         return {}
     return {f"mean_{when}": module.running_mean.clone(), f"var_{when}": module.running_var.clone()}

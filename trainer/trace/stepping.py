@@ -1,4 +1,4 @@
-"""Parts 5 to 7 of a trace: the optimizer's step by torch and by hand, what is left after it, more steps."""
+"""Parts 5 to 7 of a trace: the optimizer's step by torch and by hand, what it leaves behind, more steps."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _move(subject: Subject, optimizers: MemberOptimizers, t: int, gradients: Map
 
 
 def _values(settings: Mapping[str, Any], w: Any, g: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-    """What the equations know at the start; state that is not there yet is zero."""
+    """What the equations start from; state that does not exist yet is zero."""
     return dict.fromkeys(equations.STATE.values(), 0.0) | {**settings, "w": w, "g": g, **state}
 
 
@@ -151,7 +151,7 @@ def after(subject: Subject, batches: Sequence[Batch]) -> facts.After:
 
 
 def walk(subject: Subject, optimizer: Optimizer, place: Place) -> Iterator[tuple[facts.Row, Moved]]:
-    """All steps from the start, with any optimizer: what becomes of one weight, and of all of them."""
+    """Take all steps from the start with any optimizer: one weight's row, and the moves of all weights."""
     name, index = place
     subject.restart()
     optimizers = subject.optimizers(optimizer)

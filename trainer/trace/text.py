@@ -1,4 +1,4 @@
-"""A trace for the terminal: seven parts, the same text every time."""
+"""Prints a trace in the terminal: seven parts, the same text every time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUNDING = 1e-14  # of a sum, relative: shown as 0
 FEW = 6  # entries of a vector that are shown
 PARTS = {
     1: "PARAMETERS, before anything",
-    2: "FORWARD, a layer at a time",
+    2: "FORWARD, layer by layer",
     3: "THE GRAPH that forward left behind, from the loss down",
     4: "BACKWARD: every gradient, checked",
     5: "THE STEP of one weight, by torch and by hand",
@@ -57,7 +57,7 @@ class _Printer:
         self.console.print(Text(text, style), soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Columns that begin with '>' are set right."""
+        """Print a table; columns that begin with '>' are right-aligned."""
         self.begun = True
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         for column in columns:
@@ -92,12 +92,12 @@ def _pair(summary: Summary | None) -> tuple[str, str]:
 
 
 def _mean(value: float, scale: float) -> str:
-    """What is zero but for rounding as zero: rounding is another on another machine."""
+    """A mean, 0 where it is nothing but rounding: that differs between machines."""
     return _n(value if abs(value) > ROUNDING * scale else 0.0)
 
 
 def _settings(settings: dict[str, Any]) -> str:
-    """Those that are not zero or off."""
+    """The settings that are not zero or off."""
     shown = {key: f"{v:g}" if isinstance(v, float) else str(v) for key, v in settings.items() if v}
     return ", ".join(f"{key}={value}" for key, value in shown.items())
 
@@ -107,9 +107,7 @@ def _head(out: _Printer, trace: Trace, command: str) -> None:
     out.line(f"The first step of  {command}")
     out.line(f"network {trace.network}; {trace.data}, {_examples(trace.examples)}{batches}; loss {trace.loss_name}")
     out.line(f"{trace.step.optimizer}({_settings(trace.step.settings)})")
-    out.line(
-        "Computed in float64 on the CPU, so that a proof does not drown in rounding; training itself takes float32."
-    )
+    out.line("Computed in float64 on the CPU, so that rounding hides no error; training itself uses float32.")
 
 
 def _parameters(out: _Printer, trace: Trace) -> None:
@@ -149,7 +147,7 @@ def _forward(out: _Printer, trace: Trace) -> None:
 
 
 def _short(module: str) -> str:
-    """A module's repr without what is as usual, in a column's width."""
+    """A module's repr without the usual settings, cut to a column's width."""
     usual = (
         r"(in|out)_features=|, (bias=True|inplace=False|eps=1e-05|momentum=0.1|affine=True|track_running_stats=True)"
     )
@@ -230,20 +228,20 @@ def _step(out: _Printer, trace: Trace) -> None:
     step = trace.step
     out.line(f"{step.weight} in step 1 of {step.optimizer}({_settings(step.settings)})")
     if step.lr != step.settings["lr"]:
-        out.line(f"lr         {step.lr:.6g}, what the schedule makes of {step.settings['lr']:g} in step 1")
+        out.line(f"lr         {step.lr:.6g}, {step.settings['lr']:g} times the schedule's factor in step 1")
     out.line(f"w          {step.before:.10g}")
     factor = f", times {trace.after.clip_factor:.6g} by clip_norm = {step.used:.10g}"
     clipped = factor if step.used != step.gradient else ""
     out.line(f"g          {step.gradient:.10g}{clipped}")
     state = dict.fromkeys(step.state_after, 0.0) | step.state_before
-    out.line(f"state      {_state(state) or 'none: this optimizer remembers nothing'}")
+    out.line(f"state      {_state(state) or 'none: this optimizer keeps none'}")
     for line in step.lines or []:
         out.line(f"  {line.symbol:<7}= {line.expression}" + (f"    ({line.meaning})" if line.meaning else ""))
         if not line.expression.isidentifier():
             out.line(f"         = {line.numbers}")
         out.line(f"         = {line.value:.10g}")
     if step.by_hand is None:
-        out.line(f"No equation is written down here for {step.optimizer}; torch makes of it")
+        out.line(f"The equations of {step.optimizer} are not known here; only torch's result is shown")
     else:
         out.line(f"by hand    {step.by_hand:.15g}    w + update")
     out.line(f"by torch   {step.after:.15g}")
