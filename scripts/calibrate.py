@@ -44,7 +44,7 @@ class Case:
 
     @property
     def score(self) -> float:
-        """What overfitting was decided on: 1 is the threshold."""
+        """The evidence that overfitting was decided on; 1 is the threshold."""
         return float(self.verdict.evidence.get("score") or 0.0)
 
 
@@ -93,7 +93,7 @@ def synthetic(count: int) -> None:
 
 
 def real(out: Path, seeds: int) -> None:
-    """Train what is not there yet, and judge it."""
+    """Train the runs that are missing, and judge all."""
     cases = []
     for index, (label, overrides) in enumerate(REAL):
         directory = out / f"{index:02d}-{label}"
@@ -111,7 +111,7 @@ def real(out: Path, seeds: int) -> None:
 
 
 def _losses(path: Path) -> tuple[list[float], list[float]]:
-    """Training and validation loss of a run, one value an epoch."""
+    """Read training and validation loss of a run, one value per epoch."""
     with path.open() as file:
         rows = list(csv.DictReader(file))
     train, val = ([float(row[tag]) for row in rows] for tag in ("eval/train_loss", "val/loss"))
@@ -193,7 +193,7 @@ def sweep(levels: Iterable[dict[str, object]], seeds: int, draw: Callable[[], Fl
 
 
 def claims(found: Comparison) -> bool:
-    """Whether anything at all is said to differ: a knob, an interaction, two groups, or a group worse than the best."""
+    """Whether any difference is claimed: a knob, an interaction, two groups, or a group worse than the best."""
     tests = [
         *found.differences,
         *found.interactions,
@@ -219,7 +219,7 @@ DESIGNS: dict[str, tuple[list[dict[str, object]], int]] = {
 
 
 def null(count: int) -> None:
-    """False claims on sweeps where nothing differs."""
+    """Count false claims on sweeps where nothing differs."""
     print(f"\n## Sweeps where nothing differs ({count:,} each)\n")
     print("| design | normal | skewed | heavy-tailed |\n| --- | --- | --- | --- |")
     rng = np.random.default_rng(2)
@@ -234,7 +234,7 @@ def null(count: int) -> None:
 
 
 def power(count: int) -> None:
-    """How often a difference of the gap is found, against scipy's paired t test with Holm's correction."""
+    """Compare how often a difference of the gap is found with scipy's paired t test under Holm's correction."""
     rng = np.random.default_rng(3)
     effects = (0.5, 1.0, 1.5, 2.0, 3.0)
     for groups in (2, 4):
@@ -291,7 +291,7 @@ def faults(architectures: int, seed: int) -> None:
 
 
 def _is_known(case: plants.Case) -> bool:
-    """A control must have learned, where it had the time; some faults are none where the run learned all the same."""
+    """Whether a run counts: a control that learned, or had no time to; a fault, some only if little was learned."""
     if not case.fault:
         return case.short or case.learned
     return not (plants.BY_NAME[case.fault].by_outcome and case.learned)

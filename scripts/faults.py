@@ -53,7 +53,7 @@ LONGEST_S = 600.0
 
 
 def command(directory: Path, sweep: Sequence[str] = SWEEP) -> tuple[int, str]:
-    """Run the sweep in this process: (exit code, what was said)."""
+    """Run the sweep in this process: (exit code, what it printed)."""
     GlobalHydra.instance().clear()
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -78,7 +78,7 @@ def differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 
 def ends_within(directory: Path, after_s: float, sweep: Sequence[str] = SWEEP) -> bool:
-    """Run the sweep in a child process, SIGKILLed after some time; whether it ended before. Raises where it failed."""
+    """Run the sweep in a child process, SIGKILLed after some time; whether it ended first. Raises if it failed."""
     child = os.fork()
     if child == 0:
         code = 70
@@ -102,7 +102,7 @@ def ends_within(directory: Path, after_s: float, sweep: Sequence[str] = SWEEP) -
 
 
 def killed_and_resumed(directory: Path, moment: Callable[[], float], sweep: Sequence[str], most_kills: int) -> int:
-    """A sweep that is killed at a moment and resumed, until it ends; how often it was killed, at least once."""
+    """Kill and resume a sweep until it ends; how often it was killed, at least once."""
     kills = 0
     while True:
         if not ends_within(directory, moment() if kills < most_kills else LONGEST_S, sweep):
@@ -114,7 +114,7 @@ def killed_and_resumed(directory: Path, moment: Callable[[], float], sweep: Sequ
 
 
 def kill(n: int, seed: int, folder: Path, sweep: Sequence[str] = SWEEP, most_kills: int = 50) -> int:
-    """n sweeps, each killed at random moments until it is done; how many of them failed."""
+    """Kill n sweeps at random moments, each until it is done; how many of them failed."""
     chance = random.Random(seed)
     length = LONGEST_S
     for name in ("warm", "never"):
@@ -217,7 +217,7 @@ class _Half:
 
 
 def full(folder: Path, every: int = 1) -> int:
-    """ENOSPC from every write on, and EIO at every write (or every so many); how many failed."""
+    """ENOSPC from the nth write on, and EIO at it, for every n (or every so many); how many cases failed."""
     with mock.patch.object(runtime, "workers", return_value=1):
         command(folder / "never", SMALL)
         wanted = results(folder / "never")
@@ -235,12 +235,12 @@ def full(folder: Path, every: int = 1) -> int:
             else:
                 shutil.rmtree(directory)
     held = f"{len(cases) - failures} of {len(cases)}"
-    print(f"{held} writes that failed: said, nothing half-written, resumed to the same bits")
+    print(f"{held} failing writes: reported, nothing half-written, resumed to the same bits")
     return failures
 
 
 def full_at(directory: Path, nth: int, number: int, wanted: dict[str, Any]) -> list[str]:
-    """What is wrong where the nth write of the small sweep fails: ENOSPC from there on, anything else once."""
+    """What goes wrong when the nth write of the small sweep fails: ENOSPC from there on, anything else once."""
     with BadDisk(directory, number, nth, number == errno.ENOSPC).mounted():
         code, said = command(directory, SMALL)
     wrong = [] if code in (1, 2) and os.strerror(number) in said else [f"exit code {code}: {said[-300:]}"]
@@ -269,7 +269,7 @@ def half_written(directory: Path) -> list[str]:
 
 
 def flip(n: int, seed: int, folder: Path, pattern: str = "*") -> int:
-    """Each file of a finished and of an interrupted sweep, damaged at n places; how many damages did harm."""
+    """Damage each file of a finished and of an interrupted sweep at n places; how many damages did harm."""
     chance = random.Random(seed)
     failures = cases = 0
     with mock.patch.object(runtime, "workers", return_value=1):
@@ -290,14 +290,14 @@ def flip(n: int, seed: int, folder: Path, pattern: str = "*") -> int:
                         if wrong:
                             how = "cut" if cut else "flipped"
                             print(f"{path.relative_to(folder)} {how} at byte {place}: {'; '.join(wrong)}", flush=True)
-    print(f"{cases - failures} of {cases} damages recognised, said, and trained again to the same bits")
+    print(f"{cases - failures} of {cases} damages reported, and trained again to the same bits")
     return failures
 
 
 def damaged_at(
     whole: Path, name: Path, place: int, cut: bool, judged: dict[str, Any], wanted: dict[str, Any]
 ) -> list[str]:
-    """What is wrong after one file of a copy of a sweep was flipped by a bit, or cut, at a byte."""
+    """What goes wrong when one file of a copy of a sweep has a bit flipped, or is cut, at a byte."""
     directory = whole.with_name("damaged")
     shutil.rmtree(directory, ignore_errors=True)
     shutil.copytree(whole, directory)
@@ -313,8 +313,7 @@ def damaged_at(
     if code == 2:
         return wrong if "damaged" in said else [*wrong, f"refused without the reason: {said[-300:]}"]
     wrong += [] if code == 0 else [f"exit code {code}: {said[-300:]}"]
-    unsaid = whole.name == "never" and "damaged" not in said and "missing" not in said
-    wrong += ["nothing was said"] * unsaid
+    wrong += ["nothing was reported"] * ("damaged" not in said and "missing" not in said)
     return wrong + [f"{path} differs" for path in differing(results(directory), wanted)]
 
 
@@ -328,14 +327,14 @@ def judgement(directory: Path) -> dict[str, Any]:
 
 
 def contradicts(found: Any, wanted: Any) -> bool:
-    """Whether something is said otherwise; what is not known any more is no contradiction."""
+    """Whether a value differs; what is no longer known is no contradiction."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         return any(contradicts(value, wanted.get(key)) for key, value in found.items())
     return found is not None and found != wanted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 1 where something failed."""
+    """Return exit code 0, or 1 where something failed."""
     parser = argparse.ArgumentParser(
         "python -m scripts.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -54,7 +54,7 @@ def history(rng: Rng, label: str | None = None) -> History:
 
 
 def _clear(label: str, train: Floats, val: Floats) -> bool:
-    """Whether the clean curves leave no doubt about healthy or overfit; the other labels hold by construction."""
+    """Whether the clean curves are clearly healthy or overfit; the other labels hold by construction."""
     if label not in ("healthy", "overfit"):
         return True
     end = max(1, len(val) // 10)
@@ -91,7 +91,7 @@ def _fall(u: Floats, rng: Rng) -> Floats:
 
 
 def _generalise(train: Floats, rng: Rng, most: float = 0.18) -> Floats:
-    """A validation loss that follows the training loss but for a part of what was learned."""
+    """A validation loss that follows the training loss down, short of a part of what was learned."""
     return 1 - (1 - rng.uniform(0, most)) * (1 - train)
 
 
@@ -134,7 +134,7 @@ def _fast(u: Floats, rng: Rng) -> Clean:
 
 
 def _slight(u: Floats, rng: Rng) -> Clean:
-    """A rise that nobody would call overfitting."""
+    """A rise too small to be called overfitting."""
     train, val = _converged(u, rng)
     return train, val + rng.uniform(0.005, 0.03) * _ramp(u, rng.uniform(0.2, 0.6))
 
@@ -167,7 +167,7 @@ def _after_drop(u: Floats, rng: Rng) -> Clean:
 
 
 def _stall(u: Floats, rng: Rng) -> Clean:
-    """Validation stops improving while the training loss goes on to fall by half of all it learns, or more."""
+    """Validation stops improving, while the training loss still falls by half of all it learns, or more."""
     train = np.exp(-rng.uniform(2, 4) * u)
     train = (train - train[-1]) / (1 - train[-1])
     return train, np.maximum(train, train[int(rng.uniform(0.1, 0.3) * len(u))])

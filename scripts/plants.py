@@ -34,15 +34,15 @@ HIDDEN = 500  # examples of a generated data set
 
 @dataclass(frozen=True)
 class Fault:
-    """What is planted, and what must or may be said of it."""
+    """What is planted, and what must or may be found."""
 
     name: str
     expected: frozenset[str]  # one of these must be found
-    also: frozenset[str]  # these may be: what follows from the fault
+    also: frozenset[str]  # these may be found: consequences of the fault
     knobs: Callable[[Rng, Knobs], Knobs] = lambda rng, architecture: {}
     change: Callable[[Rng, Stack, int], None] | None = None  # of one member, before it trains
     inputs: Callable[[Rng, Tensor], Tensor] | None = None  # of a whole stack
-    shape: Callable[[Rng], Knobs] | None = None  # its own architecture, where not any will do
+    shape: Callable[[Rng], Knobs] | None = None  # its own architecture, if it needs one
     fits: Callable[[Knobs], bool] = lambda architecture: True  # or what it asks of one
     by_outcome: bool = False  # no fault where the run learns all the same
 
@@ -65,7 +65,7 @@ class Case:
 
     @property
     def learned(self) -> bool:
-        """Whether a control did what training is for; the accuracy and the floor are no evidence of health.py's."""
+        """Whether a control learned; health.py sees neither the accuracy nor the floor."""
         if "eval/train_accuracy" in self.rows[0]:
             top = self.start["target_top_class"]
             return max(row["eval/train_accuracy"] for row in self.rows) > top + 0.4 * (1 - top)
@@ -114,12 +114,12 @@ def _waves(rng: Rng) -> tuple[np.ndarray, np.ndarray]:
 
 
 def log_uniform(rng: Rng, low: float, high: float) -> float:
-    """Any order of magnitude is as likely as any other."""
+    """Draw a number whose logarithm is uniform."""
     return float(np.exp(rng.uniform(math.log(low), math.log(high))))
 
 
 def pick(rng: Rng, *values: Any) -> Any:
-    """One of these."""
+    """Draw one of these."""
     return values[rng.integers(len(values))]
 
 
@@ -155,12 +155,12 @@ def architecture(rng: Rng) -> Knobs:
 
 
 def short(a: Knobs) -> Knobs:
-    """The same with so few epochs that nothing can be asked of the outcome."""
+    """The same with too few epochs to expect anything of the outcome."""
     return a | {"epochs": 1 + a["epochs"] % 3}
 
 
 def healthy_knobs(rng: Rng, a: Knobs) -> Knobs:
-    """Optimizer, learning rate, init and regularisation as somebody with experience would choose them."""
+    """Draw optimizer, learning rate, init and regularisation as an experienced user would choose them."""
     deep = a["model.depth"] > 4 and not a["model.batchnorm"]
     regression = a["data"] in {"line", "waves"}
     plain_sgd = [] if deep or a["data"] == "spirals" else ["sgd"]
@@ -217,7 +217,7 @@ def _output(part: str, low: float, high: float) -> Callable[[Rng, Stack, int], N
 
 
 def _labels(share: float) -> Callable[[Rng, Stack, int], None]:
-    """This share of the training labels, drawn at random, becomes one class."""
+    """Turn this share of the training labels, drawn at random, into one class."""
 
     def change(rng: Rng, stack: Stack, k: int) -> None:
         labels = stack.train_y_KN[k]
@@ -469,7 +469,7 @@ BY_NAME = {fault.name: fault for fault in FAULTS}
 
 
 def cases(rng: Rng, controls: int = 6, faults: int = 8) -> list[Case]:
-    """The runs of one architecture drawn at random, trained: controls, and faults that fit; or short controls."""
+    """Draw an architecture and train its runs: controls and faults that fit it, or short controls."""
     if rng.random() < 0.2:
         fault = pick(rng, *(fault for fault in FAULTS if fault.shape))
         return train_cases(rng, fault.shape(rng), [fault] * (faults // 2))

@@ -1,4 +1,4 @@
-"""Killed, full, damaged: a few of each; scripts/faults.py does all of them, with a sweep of 12 mixed runs."""
+"""Killed, full, damaged: a few of each; scripts.faults does all of them, with a sweep of 12 mixed runs."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_killed_sweeps_of_mixed_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert faults.kill(25, 1, tmp_path) == 0, capsys.readouterr().out
 
 
-def test_a_full_disk_is_said_and_made_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_reported_and_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert faults.full(tmp_path, every=110) == 0, capsys.readouterr().out
 
 
@@ -31,7 +31,7 @@ def test_full_disks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert faults.full(tmp_path, every=9) == 0, capsys.readouterr().out
 
 
-def test_a_damaged_plan_is_said_and_made_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_plan_is_reported_and_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert faults.flip(1, 0, tmp_path, "plan.json") == 0, capsys.readouterr().out
 
 
