@@ -79,12 +79,12 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
 def test_killed_again_and_again_it_ends_in_halves(tmp_path: Path) -> None:
     """As the kernel does it where memory is short."""
-    jobs = some_jobs(tmp_path, epochs=400, **{"data.train_size": 64})[:2]
+    jobs = some_jobs(tmp_path, epochs=1500, **{"data.train_size": 64})[:2]
     display = train_jobs(jobs, workers=1, display=Killer(2))
     assert display.sizes == [2, 2, 1, 1]
     assert [job.status for job in jobs] == ["completed", "completed"]
     for job in jobs:
-        assert len(losses(job)) == 401
+        assert len(losses(job)) == 1501
         assert len(list(job.directory.glob("events.out.tfevents.*"))) == 1
 
 
