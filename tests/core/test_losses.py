@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.helpers import make_config, small_data
 from trainer.config import Loss
-from trainer.core import losses, norms
+from trainer.core import gradients, losses
 from trainer.core.loop import train_step
 from trainer.core.networks import plain
 from trainer.core.stack import Stack
@@ -136,16 +136,16 @@ def test_norms_and_clipping_against_plain_modules(clip: float) -> None:
 
 def test_norms_of_what_is_not_finite_or_not_there() -> None:
     tensors = [torch.tensor([[3.0, 4.0], [math.inf, 1.0], [math.nan, 1.0]]), None, torch.tensor([12.0, 0.0, 0.0])]
-    found = norms.norms_PK(tensors, 3)
+    found = gradients.norms_PK(tensors, 3)
     assert str(found.tolist()) == "[[5.0, inf, nan], [0.0, 0.0, 0.0], [12.0, 0.0, 0.0]]"
-    assert str(norms.total_norm_K(found).tolist()) == "[13.0, inf, nan]"
+    assert str(gradients.total_norm_K(found).tolist()) == "[13.0, inf, nan]"
 
 
 def test_clip_factor_of_what_is_not_finite() -> None:
     """As torch's: an infinite norm shortens to nothing, NaN stays; no limit leaves every gradient as it is."""
     total = torch.tensor([math.inf, math.nan, math.inf, math.nan, 0.0], dtype=torch.float64)
     limit = torch.tensor([1.0, 1.0, math.inf, math.inf, 1.0], dtype=torch.float64)
-    assert str(norms.clip_factor_K(total, limit).tolist()) == "[0.0, nan, 1.0, 1.0, 1.0]"
+    assert str(gradients.clip_factor_K(total, limit).tolist()) == "[0.0, nan, 1.0, 1.0, 1.0]"
 
 
 def test_one_members_nan_stays_its_own() -> None:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from tests.helpers import make_config
 from trainer import config as cfg
 from trainer.config import Activation, ConfigError, CustomModel
-from trainer.core.mlp import DropoutNoise, Mlp, StackedDropout
+from trainer.core.dropout import DropoutNoise, StackedDropout
+from trainer.core.mlp import Mlp
 from trainer.core.networks import plain
 from trainer.core.optimizers import MemberOptimizers
 from trainer.core.schedules import lr_schedule

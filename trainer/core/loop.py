@@ -15,8 +15,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainer.core import losses, networks, norms
+from trainer.core import losses, networks
 from trainer.core.activations import PROBE_EXAMPLES, input_statistics, top_class_K
+from trainer.core.gradients import clip_factor_K, norms_PK, total_norm_K
 from trainer.core.stack import Member, Stack, Step
 
 EVALUATION_FLOATS = 2**19  # inputs of an evaluation batch, all members together: more leave a core's cache
@@ -103,17 +104,17 @@ def train_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequen
     measured = []
     factor_K = None
     if measure or stack.max_norm_K is not None:
-        norms_PK = norms.norms_PK(gradients, len(stack.members))
-        total_K = norms.total_norm_K(norms_PK)
+        gradient_PK = norms_PK(gradients, len(stack.members))
+        total_K = total_norm_K(gradient_PK)
         if stack.max_norm_K is not None:
-            factor_K = norms.clip_factor_K(total_K, stack.max_norm_K)
+            factor_K = clip_factor_K(total_K, stack.max_norm_K)
             gradients = [g if g is None else g * factor_K.view(-1, *[1] * (g.ndim - 1)) for g in gradients]
         if measure:
             measured = [_joined(step_losses).mean(1)]
             if stack.classes:
                 measured.append(_joined(correct).mean(1, dtype=total_K.dtype))
             measured += [total_K] if factor_K is None else [total_K, total_K * factor_K]
-            measured.append(norms_PK.view(-1))
+            measured.append(gradient_PK.view(-1))
     stack.measuring_s += time.perf_counter() - began
     stack.optimizers.step(stack.step, gradients)
     stack.step += 1
@@ -170,15 +171,15 @@ def evaluate_epoch(stack: Stack, before: dict[str, Tensor], measured_MK: Tensor)
 def weight_norms(stack: Stack) -> dict[str, Tensor]:
     """weight_norm/<parameter>: (K,) each."""
     weights = [p.detach() for p in stack.parameters.values()]
-    norms_PK = norms.norms_PK(weights, len(stack.members))
-    return {f"weight_norm/{name}": norm for name, norm in zip(stack.parameters, norms_PK, strict=True)}
+    weight_PK = norms_PK(weights, len(stack.members))
+    return {f"weight_norm/{name}": norm for name, norm in zip(stack.parameters, weight_PK, strict=True)}
 
 
 def update_ratios(stack: Stack, before: dict[str, Tensor]) -> dict[str, Tensor]:
     """update_ratio/<parameter>: |w_after - w_before| / |w_before| of a step, (K,) each."""
     K = len(stack.members)
-    change_PK = norms.norms_PK([stack.parameters[name].detach() - w for name, w in before.items()], K)
-    ratio_PK = change_PK / norms.norms_PK(list(before.values()), K)
+    change_PK = norms_PK([stack.parameters[name].detach() - w for name, w in before.items()], K)
+    ratio_PK = change_PK / norms_PK(list(before.values()), K)
     return {f"update_ratio/{name}": ratio for name, ratio in zip(before, ratio_PK, strict=True)}
 
 

@@ -22,7 +22,7 @@ from trainer.core.stack import Member, Stack, Step
 from trainer.core.surfaces import PROBLEMS
 from trainer.judge import health
 from trainer.judge.health import Finding, NotFinite
-from trainer.record import pictures, trajectories, weights
+from trainer.record import checkpoints, pictures, trajectories
 from trainer.record.destination import Destination
 from trainer.record.run_files import Charts, RunFiles, manifest
 from trainer.record.summary import summary as summarise
@@ -175,7 +175,7 @@ class Recorder:
     def _finish(self, stack: Stack, k: int, run: RunFiles, reason: str) -> dict[str, Any]:
         """Complete the files of member k; its summary."""
         member = stack.members[k]
-        weights.save(stack, k, run.directory)
+        checkpoints.save(stack, k, run.directory)
         trained = run.state["events"]
         test = {} if reason == "interrupt" else self._test(stack, k, run)
         rows, config = member.rows, member.config.flat()

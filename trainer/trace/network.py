@@ -18,8 +18,9 @@ from trainer import config as cfg
 from trainer.config import Config, ConfigError, CustomModel, Mlp
 from trainer.core import data as datasets
 from trainer.core import losses as metrics
-from trainer.core import networks, norms, user_module
-from trainer.core.mlp import StackedDropout
+from trainer.core import networks, user_module
+from trainer.core.dropout import StackedDropout
+from trainer.core.gradients import clip_factor_K, norms_PK, total_norm_K
 from trainer.core.optimizers import MemberOptimizers
 from trainer.core.stack import Stack
 
@@ -106,9 +107,9 @@ class Subject:
 
     def clip_factor(self, gradients: Sequence[Tensor | None]) -> tuple[float, float]:
         """Return the total norm, and the factor by which clip_norm scales the gradients; 1 where nothing is clipped."""
-        norm = norms.total_norm_K(norms.norms_PK([None if g is None else g[None] for g in gradients], 1))
+        norm = total_norm_K(norms_PK([None if g is None else g[None] for g in gradients], 1))
         limit = self.config.clip_norm
-        factor = 1.0 if limit is None else norms.clip_factor_K(norm, torch.full_like(norm, limit)).item()
+        factor = 1.0 if limit is None else clip_factor_K(norm, torch.full_like(norm, limit)).item()
         return norm.item(), factor
 
 

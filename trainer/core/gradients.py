@@ -1,4 +1,4 @@
-"""Norms of gradients and weights, and clipping, as pure functions. Shapes: K member, P parameter."""
+"""Norms of gradients and weights, and gradient clipping, as pure functions. Shapes: K member, P parameter."""
 
 from __future__ import annotations
 
