@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News, Reporter
 
+SERVER_DIED = 255  # multiprocessing's exit code of a worker whose server was killed
 WAIT_S = 0.1  # between two looks at `stop`
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
@@ -201,7 +202,7 @@ def _after_death(worker: Worker, item: StackJob, done: Callable[[Sequence[Job]],
     worker.process.join()
     code = worker.process.exitcode
     item.deaths += 1
-    if code == -signal.SIGKILL and item.deaths == 1:
+    if code in (-signal.SIGKILL, SERVER_DIED) and item.deaths == 1:
         return [item]
     left = item.waiting
     if len(item.jobs) == 1:

@@ -6,6 +6,7 @@ import errno
 import functools
 import gc
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from trainer.core.data import Dataset
 from trainer.core.loop import train
 from trainer.core.stack import Stack, Step
 from trainer.engine import checks, runtime
-from trainer.engine.jobs import Job, StackJob
+from trainer.engine.jobs import Job, StackJob, ranges
 from trainer.engine.progress import Reporter
 from trainer.engine.resume.checkpoint import Checkpointer
 from trainer.record.recorder import Recorder
@@ -107,6 +108,10 @@ def train_stack(
         if recorder is not None:
             recorder.discard()
             del recorder
+        if isinstance(error, MemoryError):
+            numbers = ranges([job.number for job in item.waiting])
+            said = f"runs {numbers} do not fit into memory together; they train in halves"
+            print(f"note: {said}", file=sys.stderr, flush=True)
         item.checkpoints.halve()
         for half in item.halves():
             if half.waiting:

@@ -213,6 +213,17 @@ def test_what_cannot_be_resumed(cli: Cli) -> None:
         assert cli(line) == (2, "", f"trainer: 1 problem; {HEAD}\n  {said}\n")
 
 
+def test_a_stack_is_cut_where_a_smaller_one_is_asked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a kill for want of memory: the plan would keep the stack that was too large."""
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        assert cli(f"{SWEEP} seed=1,2,3 epochs=4 hydra.launcher.workers=0")[0] == 130
+    code, out, _ = cli("resume=sweep hydra.launcher.max_members=2")
+    assert code == 0
+    assert "note: runs 0-2 were one stack; in stacks of at most 2 they start from the beginning" in out
+    assert "3 of 3 runs completed" in out
+
+
 SOMEBODYS = (
     ".hydra/config.yaml",  # another Hydra application's
     "metrics.csv",  # an older version's run, without a plan

@@ -149,6 +149,7 @@ class Session:
         for name, job in by_name.items():
             assert job.config is not None
             self._enter(name, job)
+        self._cut(by_name, max_members)
         planned = {name for entry in self.planned.values() for name in entry["runs"]}
         new = [job for name, job in by_name.items() if name not in planned]
         stacks, side_by_side = planning.plan_side_by_side(new, max_members)
@@ -225,6 +226,21 @@ class Session:
             job.finish(summary)
             job.finished_earlier = True
         return []
+
+    def _cut(self, by_name: dict[str, Job], max_members: int) -> None:
+        """Cut stacks that are larger than is asked for now: where one was too large for the memory, say."""
+        for stack, entry in list(self.planned.items()):
+            runs = entry["runs"]
+            if len(runs) <= max_members or all(by_name[name].status != "waiting" for name in runs if name in by_name):
+                continue
+            for start in range(0, len(runs), max_members):
+                self._add_stack(runs[start : start + max_members], entry["workers"])
+            del self.planned[stack]
+            self._after.append(Checkpoints(self.folder, stack))
+            numbers = ranges([by_name[name].number for name in runs if name in by_name])
+            self.notes.append(
+                f"runs {numbers} were one stack; in stacks of at most {max_members} they start from the beginning"
+            )
 
     def _flatten(self) -> None:
         """Halves of stacks that had to be halved are stacks of their own."""
