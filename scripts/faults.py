@@ -1,11 +1,14 @@
 """Kill sweeps, fill their disk, damage their files: do they end with the same bits, and is all of it reported?
 
-    python -m scripts.faults kill --n 100    SIGKILL at random moments, resumed until done: the same bits every time?
-    python -m scripts.faults full            ENOSPC and EIO at every write: reported, nothing half-written, resumable?
-    python -m scripts.faults flip --n 20     each file with a bit flipped, and cut, at 20 places: reported and repaired?
+    python -m scripts.faults kill --n 100      commands and their workers killed at random moments: the same bits?
+    python -m scripts.faults full              ENOSPC and EIO at every write: reported, nothing half-written, resumable?
+    python -m scripts.faults flip --n 20       each file with a bit flipped, and cut, at 20 places: reported, repaired?
+    python -m scripts.faults foreign-files     directories that hold somebody's files: refused, and not a byte changed?
 
-Prints a line for each failure and a count at the end; exit code 1 where there was one. The sweep that is killed has 12
-runs: three optimizers, dropout, batch norm (two shapes), clipping, early stopping, budgets of different lengths.
+Prints a line for each failure and a count at the end; exit code 1 where there was one. What is killed: a sweep of 12
+runs (three optimizers, dropout, batch norm, clipping, early stopping, two budgets), a sweep of functions to minimise,
+one of modules of the user's own, and finished runs while they get more epochs. Results are compared with those of
+commands that were never killed, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import random
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,7 +38,6 @@ from hydra.core.global_hydra import GlobalHydra
 from trainer import evaluate, files
 from trainer.cli import app
 from trainer.core import state
-from trainer.engine import runtime
 from trainer.read.event_files import read_scalars
 
 SWEEP = shlex.split(
@@ -46,18 +49,54 @@ SMALL = shlex.split(
     "-m epochs=3 model.depth=1,2 seed=1 model.width=8 model.dropout=0.3 data.train_size=100 record.pictures=false "
     "checkpoint.epochs=1"
 )
+MODULE = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, in_features, out_features, width):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(in_features, width), nn.ReLU(), nn.Dropout(0.3))
+        self.out = nn.Linear(width, out_features)
+
+    def forward(self, x):
+        return self.out(self.layers(x))
+"""
+CHECKPOINTS = "record.pictures=false checkpoint.minutes=0.0005"
+KINDS: dict[str, tuple[list[str], list[str]]] = {  # what is killed; and before it, what is not
+    "mixed": (SWEEP, []),
+    "problem": (shlex.split(f"-m problem=rosenbrock,beale optimizer=sgd,adam epochs=150,300 {CHECKPOINTS}"), []),
+    "module": (
+        shlex.split(
+            "-m model=custom model._target_=faults_module.Net +model.width=16,24 seed=1,2 epochs=6 data.train_size=300 "
+            f"{CHECKPOINTS}"
+        ),
+        [],
+    ),
+    "extended": (
+        shlex.split(f"-m model.depth=1,2 seed=1,2,3 model.width=12 model.dropout=0.2 {CHECKPOINTS} epochs=20"),
+        shlex.split(f"-m model.depth=1,2 seed=1,2,3 model.width=12 model.dropout=0.2 {CHECKPOINTS} epochs=5"),
+    ),
+}
 NOT_COMPARED = ("cost", "files", "trained", "checksum")  # of summary.json: times, and what holds times
 UNREAD = {"multirun.yaml", "sweep.csv", "sweep.json", "hydra.yaml", "overrides.yaml"}  # written, never read
 BEGUN_WRITES = 100  # of the small sweep, until it is within its second stack
 LONGEST_S = 600.0
+WORKERS_SHARE = 0.3  # of kills, that hit another process than the command's own
 
 
 def command(directory: Path, sweep: Sequence[str] = SWEEP) -> tuple[int, str]:
-    """Run the sweep in this process: (exit code, what it printed)."""
+    """Run the sweep in this process, without workers; return the exit code and what it printed."""
+    return command_line([*sweep, "hydra.launcher.workers=0", f"hydra.sweep.dir={directory}"])
+
+
+def command_line(arguments: Sequence[str]) -> tuple[int, str]:
+    """Run a command line in this process; return the exit code and what it printed."""
     GlobalHydra.instance().clear()
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = app.run([*sweep, f"hydra.sweep.dir={directory}"])
+        code = app.run(arguments)
     return code, said.getvalue()
 
 
@@ -77,67 +116,144 @@ def differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return sorted(path for path in {**found, **wanted} if found.get(path) != wanted.get(path))
 
 
-def ends_within(directory: Path, after_s: float, sweep: Sequence[str] = SWEEP) -> bool:
-    """Run the sweep in a child process, SIGKILLed after some time; whether it ended first. Raises if it failed."""
-    child = os.fork()
-    if child == 0:
-        code = 70
-        try:
-            code = command(directory, sweep)[0]
-        finally:
-            os._exit(code)
-    deadline = time.perf_counter() + after_s
-    status, done = 0, 0
-    while not done and time.perf_counter() < deadline:
-        time.sleep(0.001)
-        done, status = os.waitpid(child, os.WNOHANG)
-    if not done:
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
+def run(directory: Path, sweep: Sequence[str], kill_after_s: float | None = None, worker: bool = False) -> bool:
+    """Run a sweep in a process of its own, killed after some time; return whether it ended by itself.
+
+    worker: not the command is killed but another process of it, the server that forks workers or one of them; it ends
+    by itself then. Raises RuntimeError where it ends with an error.
+    """
+    line = [sys.executable, "-m", "trainer", *sweep, f"hydra.sweep.dir={directory.name}"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with open(directory.with_suffix(".log"), "ab") as log:
+        child = subprocess.Popen(
+            line, cwd=directory.parent, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(kill_after_s)
+    if child.poll() is None:
+        if worker:
+            victims = [number for number in session(child.pid) if number != child.pid]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(random.choice(victims or [child.pid]), signal.SIGKILL)
+            child.wait(LONGEST_S)
+        else:
+            child.kill()
+    child.wait()
+    if child.returncode == -signal.SIGKILL:
         return False
-    if code := os.waitstatus_to_exitcode(status):
-        raise RuntimeError(f"{directory}: the sweep ended with exit code {code}")
+    if child.returncode:
+        raise RuntimeError(f"the sweep ended with exit code {child.returncode}: {log_of(directory)[-500:]}")
     return True
 
 
-def killed_and_resumed(directory: Path, moment: Callable[[], float], sweep: Sequence[str], most_kills: int) -> int:
-    """Kill and resume a sweep until it ends; how often it was killed, at least once."""
+def session(leader: int) -> list[int]:
+    """Return the processes of a session, which is a command's own."""
+    members = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[3]) == leader:
+                members.append(int(path.parent.name))
+    return members
+
+
+def log_of(directory: Path) -> str:
+    """Return what all commands of a directory printed."""
+    return directory.with_suffix(".log").read_text(errors="replace")
+
+
+def killed_and_resumed(directory: Path, kind: str, length: float, chance: random.Random, most_kills: int) -> int:
+    """Kill a sweep of some kind, and resume it, until it ends; return how often it was killed, at least once."""
+    sweep, before = KINDS[kind]
+    if before:
+        run(directory, before)
     kills = 0
     while True:
-        if not ends_within(directory, moment() if kills < most_kills else LONGEST_S, sweep):
-            kills += 1
-        elif kills:
-            return kills
-        else:  # done before the moment came
-            shutil.rmtree(directory)
-
-
-def kill(n: int, seed: int, folder: Path, sweep: Sequence[str] = SWEEP, most_kills: int = 50) -> int:
-    """Kill n sweeps at random moments, each until it is done; how many of them failed."""
-    chance = random.Random(seed)
-    length = LONGEST_S
-    for name in ("warm", "never"):
+        moment = chance.uniform(0, length) if kills < most_kills else None
+        worker = chance.random() < WORKERS_SHARE
         began = time.perf_counter()
-        assert ends_within(folder / name, LONGEST_S, sweep)
-        length = min(length, time.perf_counter() - began)
-    wanted = results(folder / "never")
+        ended = run(directory, sweep, moment, worker)
+        killed = not ended or (worker and moment is not None and time.perf_counter() - began > moment)
+        kills += killed
+        if ended and kills:
+            return kills
+        if ended:  # before the moment came
+            shutil.rmtree(directory)
+            if before:
+                run(directory, before)
+
+
+def kill(n: int, seed: int, folder: Path, kinds: Sequence[str] = tuple(KINDS), most_kills: int = 50) -> int:
+    """Kill n sweeps, of each kind in turn, at random moments until they are done; return how many of them failed."""
+    chance = random.Random(seed)
+    (folder / "faults_module.py").write_text(MODULE)
+    lengths, wanted = {}, {}
+    for kind in kinds:
+        sweep, before = KINDS[kind]
+        if before:
+            run(folder / kind, before)
+        began = time.perf_counter()
+        run(folder / kind, sweep)
+        lengths[kind], wanted[kind] = time.perf_counter() - began, results(folder / kind)
     failures = kills = 0
     for trial in range(n):
-        directory, own = folder / str(trial), 0
+        directory, kind, own = folder / str(trial), kinds[trial % len(kinds)], 0
         try:
-            own = killed_and_resumed(directory, lambda: chance.uniform(0, length), sweep, most_kills)
-            wrong = differing(results(directory), wanted)
+            own = killed_and_resumed(directory, kind, lengths[kind], chance, most_kills)
+            wrong = differing(results(directory), wanted[kind])
+            wrong += ["a traceback"] * ("Traceback" in log_of(directory))
         except (RuntimeError, OSError, ValueError) as error:
             wrong = [str(error)]
         kills += own
         if wrong:
             failures += 1
-            print(f"sweep {trial}, killed {own} times: differs in {', '.join(wrong)}; see {directory}", flush=True)
+            print(f"{kind} sweep {trial}, killed {own} times: {', '.join(wrong)}; see {directory}", flush=True)
         else:
             shutil.rmtree(directory)
-    print(f"{n - failures} of {n} sweeps, killed {kills} times, ended with the bits of the one that was never killed")
+    print(f"{n - failures} of {n} sweeps, killed {kills} times, ended with the bits of those that were never killed")
     return failures
+
+
+SOMEBODYS = (
+    *(".hydra/config.yaml", ".hydra/hydra.yaml", "summary.json", "sweep.json", "trainer.log", "metrics.csv"),
+    *("events.out.tfevents.1700000000.host.1.0", "checkpoints/last.pt", "multirun.yaml", "sweep.csv", ".lock/owner"),
+    *("notes.txt", "0/summary.json", "1/.hydra/config.yaml", ".resume/stack-0.pt", ".git/config"),
+)
+
+
+def foreign_files(folder: Path) -> int:
+    """Run, sweep and resume in directories that hold somebody's files; return how many cases changed a byte."""
+    lines = {
+        "a run": lambda where: [*SMALL[2:3], f"hydra.run.dir={where}"],
+        "a sweep": lambda where: [*SMALL, f"hydra.sweep.dir={where}"],
+        "resume": lambda where: [f"resume={where}"],
+        "another launcher": lambda where: [*SMALL, "hydra/launcher=basic", f"hydra.sweep.dir={where}"],
+    }
+    failures = cases = 0
+    for name in SOMEBODYS:
+        for what, line in lines.items():
+            if what == "another launcher" and not name.startswith(("0/", "1/")):
+                continue  # Hydra's own: a sweep's folder is not a run's
+            where = folder / f"{cases}"
+            (where / name).parent.mkdir(parents=True)
+            (where / name).write_text("mine")
+            before = snapshot(where)
+            code, said = command_line(line(where))
+            wrong = ["a traceback"] * ("Traceback" in said) + [f"exit code {code}"] * (code == 0)
+            wrong += [f"{path} changed" for path, content in before.items() if snapshot(where).get(path) != content]
+            wrong += ["left something behind"] * (
+                what != "another launcher" and snapshot(where).keys() != before.keys()
+            )
+            cases += 1
+            failures += bool(wrong)
+            if wrong:
+                print(f"{what} where {name} lies: {'; '.join(wrong)}", flush=True)
+    print(f"{cases - failures} of {cases} commands on somebody's directories were refused and changed nothing")
+    return failures
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder with its bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class BadDisk:
@@ -218,22 +334,21 @@ class _Half:
 
 def full(folder: Path, every: int = 1) -> int:
     """ENOSPC from the nth write on, and EIO at it, for every n (or every so many); how many cases failed."""
-    with mock.patch.object(runtime, "workers", return_value=1):
-        command(folder / "never", SMALL)
-        wanted = results(folder / "never")
-        disk = BadDisk(folder / "count", 0, sys.maxsize, False)
-        with disk.mounted():
-            command(folder / "count", SMALL)
-        failures = 0
-        cases = [(nth, number) for nth in range(1, disk.count + 1, every) for number in (errno.ENOSPC, errno.EIO)]
-        for nth, number in cases:
-            directory = folder / f"{nth}-{errno.errorcode[number]}"
-            wrong = full_at(directory, nth, number, wanted)
-            if wrong:
-                failures += 1
-                print(f"{errno.errorcode[number]} at write {nth}: {'; '.join(wrong)}; see {directory}", flush=True)
-            else:
-                shutil.rmtree(directory)
+    command(folder / "never", SMALL)
+    wanted = results(folder / "never")
+    disk = BadDisk(folder / "count", 0, sys.maxsize, False)
+    with disk.mounted():
+        command(folder / "count", SMALL)
+    failures = 0
+    cases = [(nth, number) for nth in range(1, disk.count + 1, every) for number in (errno.ENOSPC, errno.EIO)]
+    for nth, number in cases:
+        directory = folder / f"{nth}-{errno.errorcode[number]}"
+        wrong = full_at(directory, nth, number, wanted)
+        if wrong:
+            failures += 1
+            print(f"{errno.errorcode[number]} at write {nth}: {'; '.join(wrong)}; see {directory}", flush=True)
+        else:
+            shutil.rmtree(directory)
     held = f"{len(cases) - failures} of {len(cases)}"
     print(f"{held} failing writes: reported, nothing half-written, resumed to the same bits")
     return failures
@@ -272,24 +387,23 @@ def flip(n: int, seed: int, folder: Path, pattern: str = "*") -> int:
     """Damage each file of a finished and of an interrupted sweep at n places; how many damages did harm."""
     chance = random.Random(seed)
     failures = cases = 0
-    with mock.patch.object(runtime, "workers", return_value=1):
-        command(folder / "never", SMALL)
-        wanted = results(folder / "never")
-        judged = judgement(folder / "never")
-        begun = folder / "begun"
-        with BadDisk(begun, errno.EIO, BEGUN_WRITES, True).mounted():
-            command(begun, SMALL)
-        for whole in (folder / "never", begun):
-            for path in sorted(path for path in whole.rglob(pattern) if path.is_file() and path.name not in UNREAD):
-                size = path.stat().st_size
-                for place in sorted(chance.sample(range(size), min(n, size))):
-                    for cut in (False, True):
-                        cases += 1
-                        wrong = damaged_at(whole, path.relative_to(whole), place, cut, judged, wanted)
-                        failures += bool(wrong)
-                        if wrong:
-                            how = "cut" if cut else "flipped"
-                            print(f"{path.relative_to(folder)} {how} at byte {place}: {'; '.join(wrong)}", flush=True)
+    command(folder / "never", SMALL)
+    wanted = results(folder / "never")
+    judged = judgement(folder / "never")
+    begun = folder / "begun"
+    with BadDisk(begun, errno.EIO, BEGUN_WRITES, True).mounted():
+        command(begun, SMALL)
+    for whole in (folder / "never", begun):
+        for path in sorted(path for path in whole.rglob(pattern) if path.is_file() and path.name not in UNREAD):
+            size = path.stat().st_size
+            for place in sorted(chance.sample(range(size), min(n, size))):
+                for cut in (False, True):
+                    cases += 1
+                    wrong = damaged_at(whole, path.relative_to(whole), place, cut, judged, wanted)
+                    failures += bool(wrong)
+                    if wrong:
+                        how = "cut" if cut else "flipped"
+                        print(f"{path.relative_to(folder)} {how} at byte {place}: {'; '.join(wrong)}", flush=True)
     print(f"{cases - failures} of {cases} damages reported, and trained again to the same bits")
     return failures
 
@@ -338,17 +452,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m scripts.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["kill", "full", "flip"])
+    parser.add_argument("what", choices=["kill", "full", "flip", "foreign-files"])
     parser.add_argument("--n", type=int, help="sweeps to kill (100), places of a file (20)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and places (default %(default)s)")
     options = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
-    if options.what == "kill":
-        failures = kill(options.n or 100, options.seed, folder)
-    elif options.what == "flip":
-        failures = flip(options.n or 20, options.seed, folder)
-    else:
-        failures = full(folder)
+    do: dict[str, Callable[[], int]] = {
+        "kill": lambda: kill(options.n or 100, options.seed, folder),
+        "full": lambda: full(folder),
+        "flip": lambda: flip(options.n or 20, options.seed, folder),
+        "foreign-files": lambda: foreign_files(folder),
+    }
+    failures = do[options.what]()
     if not failures:
         shutil.rmtree(folder)
     return int(failures > 0)

@@ -13,13 +13,15 @@ def _elsewhere(cli: Cli) -> None:
     """In an empty folder, with Hydra's state put back afterwards."""
 
 
-def test_a_killed_sweep_ends_with_the_bits_of_one_never_killed(tmp_path: Path) -> None:
-    assert faults.kill(2, 0, tmp_path, faults.SMALL, most_kills=2) == 0
+def test_a_killed_sweep_ends_with_the_bits_of_one_never_killed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert faults.kill(1, 0, tmp_path, ["extended"], most_kills=1) == 0, capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_killed_sweeps_of_mixed_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert faults.kill(25, 1, tmp_path) == 0, capsys.readouterr().out
+    assert faults.kill(25, 1, tmp_path, most_kills=6) == 0, capsys.readouterr().out
 
 
 def test_a_full_disk_is_reported_and_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,3 +40,7 @@ def test_a_damaged_plan_is_reported_and_repaired(tmp_path: Path, capsys: pytest.
 @pytest.mark.slow
 def test_damaged_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert faults.flip(1, 1, tmp_path) == 0, capsys.readouterr().out
+
+
+def test_directories_with_somebodys_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert faults.foreign_files(tmp_path) == 0, capsys.readouterr().out

@@ -57,6 +57,9 @@ class GridSweeper(BasicSweeper):
         returns: list[Sequence[JobReturn]] = []
         for batch in batches:
             returns.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, returns))))
+        if not isinstance(self.launcher, StackLauncher):  # whose table tells of failed jobs
+            for job in (job for batch in returns for job in batch):
+                _ = job.return_value  # raises what the job raised
         return returns
 
 
