@@ -78,6 +78,10 @@ def _run(command: Command) -> None:
     elif line.dry_run and not line.is_sweep:
         _say_what_would_run(line)
     else:
+        if line.is_sweep and not (line.dry_run or line.foreign_plugins):
+            from trainer.engine import pool
+
+            pool.warm_up()  # the server of workers imports torch while jobs are composed here
         sources = line.sources
         sources.loader()  # sets the version of Hydra's rules
         GlobalHydra.instance().clear()

@@ -85,8 +85,6 @@ class StackLauncher(Launcher):
         numbered = list(enumerate(map(list, job_overrides), initial_job_idx))
         from trainer.engine import pool, runtime
 
-        if self.workers != 0:
-            pool.warm_up()  # it imports torch, which takes longer than what follows here
         attempts = [composer.attempt(*job) for job in numbered]
         from trainer.cli.display import SweepDisplay
         from trainer.engine.resume import run_plan

@@ -55,7 +55,7 @@ class Worker:
 def warm_up() -> None:
     """Begin to import what workers need, in the process they will be forked from."""
     if START_METHOD == "forkserver":
-        multiprocessing.set_forkserver_preload(["trainer.engine.worker"])
+        multiprocessing.set_forkserver_preload(["trainer.engine.server"])
         with contextlib.suppress(OSError):  # no process can be started: `_start` will say so
             forkserver.ensure_running()
 
@@ -175,7 +175,7 @@ def _serve(connection: Connection, stopping: Any, environment: dict[str, str], l
     def done(jobs: Sequence[Job]) -> None:
         connection.send([(job.number, job.status, job.summary, job.objective, portable(job.error)) for job in jobs])
 
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, ConnectionError):
         while True:
             number, item = receive()
             train_stack(item, Reporter(number, connection.send), stop, done)

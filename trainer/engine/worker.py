@@ -97,7 +97,7 @@ def train_stack(
             lambda member: verdict(member).verdict == "overfit",
         )
         reporter.end()
-    except BrokenPipeError:  # nobody is left to work for; what is written stays as it is
+    except ConnectionError:  # nobody is left to work for; what is written stays as it is
         raise
     except Exception as error:
         if len(item.jobs) == 1 or isinstance(error, Refused) or (isinstance(error, OSError) and error.errno in DISK):

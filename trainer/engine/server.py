@@ -1,0 +1,7 @@
+"""What the server that forks workers imports, once for all of them."""
+
+import gc
+
+gc.disable()  # searching for garbage takes a third of the time of importing torch; train_stack enables it
+
+from trainer.engine import worker  # noqa: E402, F401
