@@ -30,7 +30,7 @@ WRITE_NOTHING = (
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; the exit code: 0, 1 where a run of a sweep failed, 2 for a user's mistake, 128 + signal."""
-    _prepare_process()
+    _prepare_process(is_sweep=bool({"-m", "--multirun"} & set(arguments)))
     try:
         line = command_line.read(arguments)
     except ConfigError as error:
@@ -60,11 +60,15 @@ def say(problems: Sequence[str], left_in: Path | None = None) -> int:
     return 2
 
 
-def _prepare_process() -> None:
+def _prepare_process(is_sweep: bool) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that we say it in our words
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic=true wants on a GPU
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     sys.path.insert(0, os.getcwd())  # for model._target_ of the user's own, also from the console script
+    if is_sweep:
+        from trainer.engine import pool
+
+        pool.warm_up()  # the server of workers imports torch while Hydra starts and jobs are composed here
     hydra_plugins.register()
 
 
@@ -78,10 +82,6 @@ def _run(command: Command) -> None:
     elif line.dry_run and not line.is_sweep:
         _say_what_would_run(line)
     else:
-        if line.is_sweep and not (line.dry_run or line.foreign_plugins):
-            from trainer.engine import pool
-
-            pool.warm_up()  # the server of workers imports torch while jobs are composed here
         sources = line.sources
         sources.loader()  # sets the version of Hydra's rules
         GlobalHydra.instance().clear()

@@ -14,7 +14,8 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -56,7 +57,7 @@ def warm_up() -> None:
     """Begin to import what workers need, in the process they will be forked from."""
     if START_METHOD == "forkserver":
         multiprocessing.set_forkserver_preload(["trainer.engine.server"])
-        with contextlib.suppress(OSError):  # no process can be started: `_start` will say so
+        with contextlib.suppress(OSError), _without_main():  # no process can be started: `_start` will say so
             forkserver.ensure_running()
 
 
@@ -133,13 +134,25 @@ def _train_in_workers(
             worker.end()
 
 
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep multiprocessing from running the script again in each worker: nothing of it is needed there."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _start(context: Any, stopping: Any, lock: int | None) -> Worker | None:
     """Return a new worker; None, and a note, where no process can be started (a limit on their number, say)."""
     ours, theirs = context.Pipe()
     kept = None if lock is None else Connection(os.dup(lock), writable=False)  # which is how an open file is sent
     process = context.Process(target=_serve, args=(theirs, stopping, dict(os.environ), kept), daemon=True)
     try:
-        process.start()
+        with _without_main():
+            process.start()
     except (OSError, EOFError) as error:
         ours.close()
         why = error.strerror if isinstance(error, OSError) else "the server that forks them has ended"
