@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from tests.helpers import make_config, make_optimizer
 from trainer.config import ConfigError, Optimizer
@@ -358,3 +359,21 @@ def test_refusal_does_not_depend_on_the_neighbour() -> None:
     good, bad = make_optimizer("SGD", momentum=0.9), make_optimizer("SGD", nesterov=True)
     with pytest.raises(ConfigError, match="Nesterov"):
         MemberOptimizers(start(2), [good, bad], [CONSTANT] * 2)
+
+
+def test_step_hooks_registered_with_torch_fire() -> None:
+    """Once before and once after every step of each optimizer; those of a class never seen are not called."""
+    calls: list[str] = []
+    before = register_optimizer_step_pre_hook(lambda optimizer, *_: calls.append(f"before {type(optimizer).__name__}"))
+    after = register_optimizer_step_post_hook(lambda optimizer, *_: calls.append(f"after {type(optimizer).__name__}"))
+    try:
+        weight = torch.nn.Parameter(torch.ones(2, 3))
+        schedule = lr_schedule(make_config().schedule, 1, 1)
+        both = MemberOptimizers({"w": weight}, [make_optimizer("SGD"), make_optimizer("Adam")], [schedule, schedule])
+        both.step(0, [torch.ones(2, 3)])
+    finally:
+        before.remove()
+        after.remove()
+    assert calls == ["before SGD", "after SGD", "before Adam", "after Adam"]
+    both.step(1, [torch.ones(2, 3)])
+    assert len(calls) == 4

@@ -8,12 +8,13 @@ optimizer classes, train in one stack.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from trainer import config as cfg
 from trainer.config import ConfigError, nearest
@@ -66,7 +67,7 @@ class MemberOptimizers:
                 continue
             self.spans.append(self._span(start, stop, optimizers))
             start = stop
-        self._steps = [(optimizer, _step_with_hooks(type(optimizer))) for optimizer in optimizers.values()]
+        self.optimizers = list(optimizers.values())
 
     def _span(self, start: int, stop: int, optimizers: dict[type, torch.optim.Optimizer]) -> Span:
         config = self.configs[start]
@@ -120,8 +121,8 @@ class MemberOptimizers:
                     part = gradient[span.start : span.stop] if span.elementwise else gradient[span.start]
                 # the fused kernels read a gradient in the order of memory, whatever its strides
                 leaf.grad = part if part is None else part.contiguous()
-        for optimizer, step_with_hooks in self._steps:
-            step_with_hooks(optimizer)
+        for optimizer in self.optimizers:
+            _step(optimizer)
 
     def member_state(self, k: int) -> dict[str, dict[str, Any]]:
         """Member k's optimizer state by parameter name, as if it had trained alone (copies, on the CPU)."""
@@ -148,9 +149,15 @@ class MemberOptimizers:
         return chosen
 
 
-def _step_with_hooks(cls: type[torch.optim.Optimizer]) -> Callable[[torch.optim.Optimizer], object]:
-    """What `.step()` does, registered step hooks included, without its detour through torch.compile (see above)."""
-    return torch.optim.Optimizer.profile_hook_step(inspect.unwrap(cls.step))
+def _step(optimizer: torch.optim.Optimizer) -> None:
+    """Do what `optimizer.step()` does, registered step hooks included.
+
+    Its detours, through torch.compile (see above) and an entry for profilers, are left out: the latter costs a tenth of
+    the step of a small network.
+    """
+    bare = inspect.unwrap(type(optimizer).step)
+    hooked = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
+    (torch.optim.Optimizer.profile_hook_step(bare) if hooked else bare)(optimizer)
 
 
 def _of_member(span: Span, leaf: Tensor, value: Any, k: int) -> Any:
