@@ -71,7 +71,11 @@ def unseal(content: bytes, path: Path) -> dict[str, Any]:
     body, seal, rest = content.rpartition(_SEAL.encode())
     if not seal or rest != b'%08x"\n}' % google_crc32c.value(body):
         raise Damaged(f"{path}: damaged; its checksum is of other bytes")
-    return json.loads(body + b"\n}")
+    try:
+        value = json.loads(body + b"\n}")
+    except (ValueError, RecursionError) as error:  # the checksum is right, so somebody else wrote it
+        raise Damaged(f"{path}: is no file of this trainer's") from error
+    return value
 
 
 class Growing:

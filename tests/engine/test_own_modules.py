@@ -181,7 +181,7 @@ def test_killed_it_goes_on_with_the_same_random_numbers(folder: Path) -> None:
         assert (folder / "whole" / name).read_bytes() == (folder / "killed" / name).read_bytes(), name
 
 
-FAILS = "model._target_: Harmful fails on inputs of shape (90, 1, 8, 8): "
+FAILS = "model._target_: Harmful fails on inputs of shape (36, 1, 8, 8): "
 HARM = {
     "exit": f"{FAILS}SystemExit (",
     "interrupt": f"{FAILS}KeyboardInterrupt (",
@@ -220,7 +220,6 @@ def test_in_a_sweep_it_harms_no_other_and_is_tried_again(folder: Path) -> None:
     assert "was finished with other code or data: own was " in mended.stderr
 
 
-SHAPE = "(90, 1, 8, 8)"
 ODD = {
     "Detached": HARM["grad"],
     "Sparse": "model._target_: e of own.Sparse: gradients are sparse, and no optimizer or norm here takes those; "
