@@ -114,13 +114,13 @@ def test_modules_and_ones_own_functions_are_called(target: str, cli: Cli) -> Non
 
 
 def test_what_is_typed_again_is_trusted(cli: Cli) -> None:
-    Path("run").mkdir()
+    assert cli(RUN)[0] == 0
     Path("run/theirs.py").write_text(MODULE)
-    line = "model=custom model._target_=run.theirs.Net"
-    assert cli(f"{RUN} {line}")[0] == 0
-    Path("run/summary.json").unlink()
+    forge_command("model=custom", "model._target_=run.theirs.Net")
     assert len(refusals(cli, "resume=run")) == 1
+    assert not Path("imported").exists()
     assert cli("resume=run model._target_=run.theirs.Net")[0] == 0
+    assert Path("imported").exists()
 
 
 KEYS = {
@@ -260,7 +260,7 @@ def test_no_run_of_a_sweep_that_is_a_link_is_written_into(cli: Cli, tmp_path: Pa
 
 @pytest.mark.parametrize("subdir", ["../victim", "a/../../victim", "away/x"])
 def test_no_run_is_named_out_of_its_sweep(subdir: str, cli: Cli, tmp_path: Path) -> None:
-    Path("run").mkdir()
+    assert cli(SWEEP)[0] == 0  # else nothing but a plan may lie there
     Path("run/away").symlink_to(tmp_path)
     (problem,) = refusals(cli, f"{SWEEP} hydra.sweep.subdir={subdir}")
     assert problem.startswith("hydra.sweep.subdir: run/")

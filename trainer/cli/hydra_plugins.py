@@ -17,6 +17,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from trainer import files
 from trainer.cli.command import Command, refuse_what_is_not_ours
 from trainer.cli.compose import Composed, Composer, write_hydra
 from trainer.config import ConfigError
