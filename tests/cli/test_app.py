@@ -16,6 +16,7 @@ import torch
 from tests.helpers import HEAD, Cli, environment
 from trainer.cli import display
 from trainer.core import data
+from trainer.core.user_module import EXPECTED
 from trainer.engine import worker
 from trainer.engine.progress import News
 from trainer.record.tensorboard import EventWriter
@@ -129,6 +130,9 @@ def test_odd_runs_end_with_a_verdict(line: str, verdict: str, cli: Cli) -> None:
 
 
 MODELS = """
+from pathlib import Path
+from subprocess import call
+number = 3
 import torch
 from torch import nn
 class Good(nn.Module):
@@ -170,19 +174,24 @@ BAD_MODELS = {
     "expected module.Class, importable from this folder",
     "my_models.Godo": "model._target_: cannot import my_models.Godo: AttributeError: module 'my_models' has no "
     "attribute 'Godo'; expected module.Class, importable from this folder",
-    "my_models.Raises": "model: my_models.Raises() fails: RuntimeError: no luck (TMP/my_models.py, line 13)",
+    "my_models.Raises": "model: my_models.Raises() fails: RuntimeError: no luck (TMP/my_models.py, line 16)",
     "my_models.Good +model.zoom=3": "model: my_models.Good(zoom=3, in_features=64, out_features=10) fails: "
     "TypeError: Good.__init__() got an unexpected keyword argument 'zoom'",
     "my_models.RaisesLater": "model._target_: RaisesLater fails on inputs of shape (128, 1, 8, 8): RuntimeError: no "
-    "luck (TMP/my_models.py, line 16)",
+    "luck (TMP/my_models.py, line 19)",
     "my_models.Narrow": f"model._target_: the output of Narrow is (128, 7), {NEEDS}",
     "my_models.Two": f"model._target_: the output of Two is tuple, {NEEDS}",
     "my_models.Bare": "model._target_: my_models.Bare has no parameters to train",
     "my_models.Norm data.batch_size=1": "model._target_: Norm fails on inputs of shape (1, 1, 8, 8): ValueError: "
     "Expected more than 1 value per channel when training, got input size torch.Size([1, 64]) (TMP/my_models.py, line "
-    "34); batch norm wants two examples a batch, try data.drop_last=true or another data.batch_size",
-    "json.loads": "model: json.loads() fails: TypeError: loads() missing 1 required positional argument: 's'",
-    "builtins.dict": "model._target_: builtins.dict gives dict, expected torch.nn.Module",
+    "37); batch norm wants two examples a batch, try data.drop_last=true or another data.batch_size",
+    "json.loads": f"model._target_: json.loads is of Python's standard library; {EXPECTED}",
+    "subprocess.call +model.args=[touch,x]": f"model._target_: subprocess.call is of Python's standard library; "
+    f"{EXPECTED}",
+    "my_models.call +model.args=[touch,x]": "model._target_: my_models.call is no function of my_models, but of "
+    f"subprocess; {EXPECTED}",
+    "my_models.Path": f"model._target_: my_models.Path is no torch.nn.Module; {EXPECTED}",
+    "my_models.number": f"model._target_: my_models.number is a value, int; {EXPECTED}",
 }
 
 
@@ -190,10 +199,7 @@ BAD_MODELS = {
 def test_bad_models_of_the_users_own(target: str, cli: Cli, tmp_path: Path) -> None:
     Path("my_models.py").write_text(MODELS)
     code, out, err = cli(f"model=custom model._target_={target}")
-    if target == "builtins.dict":  # whatever Python says of its signature
-        assert "builtins.dict" in err
-    else:
-        assert err == f"trainer: 1 problem; {HEAD}\n  {BAD_MODELS[target].replace('TMP', str(tmp_path))}\n"
+    assert err == f"trainer: 1 problem; {HEAD}\n  {BAD_MODELS[target].replace('TMP', str(tmp_path))}\n"
     assert (code, out) == (2, "")
     assert [name for name in left_behind(tmp_path) if "pycache" not in name] == ["my_models.py"]
 
@@ -315,9 +321,9 @@ def test_data_that_is_missing_or_damaged(cli: Cli, tmp_path: Path, monkeypatch: 
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{name}-ubyte").write_bytes(b"\0\0\x08\x03\0\0\0\x02\0\0\0\x1c\0\0\0\x1c" + bytes(100))
     code, _, err = cli("data=mnist data.root=here")
-    assert "  data.root: cannot read MNIST from here/MNIST/raw (" in err
-    assert err.endswith(f"); delete damaged files, then {put.format('here/MNIST/raw')}")
-    assert (code, err.count("\n")) == (2, 2)
+    images = "here/MNIST/raw/train-images-idx3-ubyte is damaged: it has 116 bytes, and 1584 by its header; delete it"
+    assert f"  data.root: {images}; then {put.format('here/MNIST/raw')}" in err
+    assert (code, err.count("\n")) == (2, 5)
 
 
 def digits(monkeypatch: pytest.MonkeyPatch, *arrays: np.ndarray) -> None:

@@ -1,10 +1,13 @@
 """A command line: splitting it, its flags, the directory it names, what resume=DIR repeats."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import Cli
 from trainer.cli import command_line
+from trainer.cli.command_line import quoted
 from trainer.config import ConfigError
 
 
@@ -68,3 +71,29 @@ def test_what_resume_repeats(tmp_path: Path) -> None:
     assert line.repeatable == [f"--config-dir={tmp_path}", "--config-name=mine", "seed=1,2"]
     again = command_line.read(["-m", *line.repeatable])
     assert (again.sources, again.overrides) == (line.sources, ["seed=1,2"])
+
+
+ODD_NAMES = [
+    "é b,c=d",
+    "it's",
+    "[x]",
+    "null",
+    "1e3",
+    "back\\slash",
+    "end\\",
+    "日本",
+    "~t",
+    "$x",
+    'a"b',
+    "{a:1}",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_directory_of_any_name_can_be_resumed(name: str, cli: Cli) -> None:
+    line = f"epochs=1 data.train_size=64 record.pictures=false {shlex.quote('hydra.run.dir=' + quoted(name))}"
+    assert cli(line)[0] == 0
+    assert Path(name, "summary.json").exists()
+    code, out, err = cli(f"resume={shlex.quote(name)}")
+    assert (code, err) == (0, "")
+    assert f"{name}: done before; nothing is trained" in out

@@ -1,6 +1,9 @@
 """Data sets, splits, label noise, normalisation, batch order: laws for any seed and size."""
 
 import dataclasses
+import functools
+import gzip
+import hashlib
 import math
 import os
 import struct
@@ -320,22 +323,83 @@ def test_mnist_files_are_read(tmp_path: Path) -> None:
     assert standard.x.std().item() == pytest.approx(1, abs=1e-4)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "missing"])
-def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, damage: str) -> None:
+def test_each_fault_of_a_file_is_named_with_what_to_do(tmp_path: Path) -> None:
     folder = write_mnist(tmp_path)
-    file = folder / "train-images-idx3-ubyte"
-    if damage == "missing":
-        (folder / "t10k-labels-idx1-ubyte").unlink()
-    else:
-        file.write_bytes(file.read_bytes()[:5000] if damage == "truncated" else b"")
+    images, labels = (folder / f"train-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1"))
+    sound = {path: path.read_bytes() for path in folder.iterdir()}
+    many = struct.pack(">2i", 2049, 31) + bytes(31)
+    faults: list[tuple[Path, bytes | None, str]] = [
+        (images, sound[images][:5000], f"{images} is damaged: it has 5000 bytes, and 23536 by its header; delete it"),
+        (images, sound[images] + b"x", f"{images} is damaged: it has 23537 bytes, and 23536 by its header; delete it"),
+        (images, b"", f"{images} is damaged: it has 0 bytes; delete it"),
+        (images, sound[labels], f"{images} is damaged, or another file: it does not begin as images do; delete it"),
+        (labels, sound[labels][:-1] + b"\x0b", f"{labels} is damaged: a label is above 9; delete it"),
+        (labels, many, f"{folder}: 30 images, but 31 labels in train-*: delete both"),
+        (labels, None, f"{labels} is missing: get it"),
+    ]
+    put = f"put its files (train-images-idx3-ubyte, ...) into {folder}, or say where they are: data.root=DIR or "
+    for path, content, fault in faults:
+        path.unlink() if content is None else path.write_bytes(content)
+        with pytest.raises(ConfigError) as caught:
+            data.load(knobs("data=mnist", root=str(tmp_path)))
+        assert str(caught.value) == f"data.root: {fault}; then {put}TRAINER_DATA_ROOT=DIR"
+        path.write_bytes(sound[path])
+
+
+def test_files_are_compared_with_the_archives_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an archive is there, it must be the one that was published, and the file what is in it."""
+    import torchvision
+
+    folder = write_mnist(tmp_path)
+    resources = []
+    for path in sorted(folder.iterdir()):
+        archive = path.with_name(f"{path.name}.gz")
+        archive.write_bytes(gzip.compress(path.read_bytes()))
+        resources.append((archive.name, hashlib.md5(archive.read_bytes()).hexdigest()))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+    read = functools.partial(data.load, knobs("data=mnist", root=str(tmp_path)))
+    assert len(read().x) == 30
+    images = folder / "train-images-idx3-ubyte"
+    content = bytearray(images.read_bytes())
+    content[5000] ^= 1
+    images.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"idx3-ubyte is not what .*-ubyte\.gz holds; delete both; then "):
+        read()
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(content)))
+    with pytest.raises(
+        ConfigError, match=r"comes from .*.gz, whose MD5 is not \w{32}, which was published; delete both"
+    ):
+        read()
+
+
+def test_other_files_than_cifars_are_never_unpickled(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "data_batch_1").write_bytes(b"cos\nsystem\n(S'touch called'\ntR.")
+    with pytest.raises(ConfigError) as caught:
+        data.load(knobs("data=cifar10", root=str(tmp_path)))
+    first, *others = caught.value.problems
+    assert first.startswith(
+        f"data.root: {folder / 'data_batch_1'} is damaged, or another file: its MD5 is not c99cafc1"
+    )
+    assert len(others) == 5
+    assert all("is missing: get it; then put its files" in other for other in others)
+
+
+def test_what_cannot_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    folder = write_mnist(tmp_path)
+
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise PermissionError(13, "Permission denied", "file")
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "__init__", fail)
     with pytest.raises(ConfigError) as caught:
         data.load(knobs("data=mnist", root=str(tmp_path)))
-    (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"data.root: cannot read MNIST from {folder} (")
-    assert line.endswith(
-        f"; delete damaged files, then put its files (train-images-idx3-ubyte, ...) into {folder}, or say where they "
-        "are: data.root=DIR or TRAINER_DATA_ROOT=DIR"
-    )
+    said = str(caught.value)
+    assert said.startswith(f"data.root: cannot read MNIST from {folder} ([Errno 13] Permission denied: 'file'); put ")
+    assert "delete" not in said
 
 
 def test_a_missing_data_set_is_tried_again_after_a_download_that_failed(

@@ -21,7 +21,7 @@ from trainer.core.mlp import Mlp
 from trainer.core.networks import plain
 from trainer.core.optimizers import MemberOptimizers
 from trainer.core.schedules import lr_schedule
-from trainer.core.user_module import UserModule, build
+from trainer.core.user_module import EXPECTED, UserModule, build
 
 CPU = torch.device("cpu")
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
@@ -444,7 +444,7 @@ def test_a_module_of_ones_own_predicts_from_a_state() -> None:
 
 
 def custom(target: str, **arguments: Any) -> UserModule:
-    return UserModule(build(CustomModel(_target_=target, arguments=arguments), 16, 4, seed=0), (1, 4, 4), 4)
+    return UserModule(build(CustomModel(_target_=target, arguments=arguments), (1, 4, 4), 4, seed=0), (1, 4, 4), 4)
 
 
 def test_custom_fills_in_sizes_and_starts_from_its_seed() -> None:
@@ -467,9 +467,10 @@ def test_custom_fills_in_sizes_and_starts_from_its_seed() -> None:
             {},
             "model._target_: found Net, expected module.Class, importable from this folder, e.g. my_models.Net",
         ),
-        ("builtins.dict", {"a": 1}, "model._target_: builtins.dict gives dict, expected torch.nn.Module"),
-        ("builtins.int", {}, "model._target_: builtins.int gives int, expected torch.nn.Module"),
-        ("math.pi", {}, "model: math.pi() fails: TypeError: 'float' object is not callable"),
+        ("builtins.dict", {"a": 1}, f"model._target_: builtins.dict is of Python's standard library; {EXPECTED}"),
+        ("subprocess.call", {}, f"model._target_: subprocess.call is of Python's standard library; {EXPECTED}"),
+        ("numpy.pi", {}, f"model._target_: numpy.pi is a value, float; {EXPECTED}"),
+        ("numpy.ndarray", {}, f"model._target_: numpy.ndarray is no torch.nn.Module; {EXPECTED}"),
         ("torch.nn.Identity", {}, "model._target_: torch.nn.Identity has no parameters to train"),
         (
             "tests.core.test_mlp.Net",

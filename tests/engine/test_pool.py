@@ -121,7 +121,7 @@ class Net(nn.Module):
 """
 REASONS = {
     "raise": "Net fails on inputs of shape (8, 1, 8, 8): Odd: this and that",
-    "exit": "the process that trained it ended with exit code 7",
+    "exit": "Net fails on inputs of shape (8, 1, 8, 8): SystemExit: 7",
     "end": "the process that trained it ended with exit code 3",
     "crash": "the process that trained it was killed by SIGSEGV",
 }

@@ -317,6 +317,10 @@ def test_every_finding_says_why_and_what_to_try() -> None:
         "one_class",
         "one_batch",
         "wrong_gradient",
+        "unregistered_layers",
+        "unsaved_state",
+        "random_evaluation",
+        "softmax_twice",
     } == set(health.ADVICE)
 
 

@@ -13,12 +13,13 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 
 from trainer import config as cfg
-from trainer.cli import command_line, file_errors, help, hints, hydra_plugins
+from trainer.cli import command_line, file_errors, help, hints, hydra_plugins, streams
 from trainer.cli.command import Command, plan, remove_if_empty
 from trainer.cli.command_line import CommandLine
 from trainer.cli.sources import Sources, VisibleOptions
 from trainer.config import Config, ConfigError
 from trainer.engine import interrupts
+from trainer.text import printable
 
 # Rounds that a thread of OpenMP (libgomp) waits for the others before it sleeps. With its own 300,000, two runs at once
 # on one machine wait for each other ten times as long as they compute (`benchmark.py sweep --only s`).
@@ -56,11 +57,12 @@ def say(problems: Sequence[str], left_in: Path | None = None) -> int:
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     said = f"the run stopped; what it had recorded is in {left_in}" if left_in else "nothing was run"
     lines = [f"trainer: {count}; {said} (python -m trainer --help lists every key)", *problems]
-    print("\n  ".join(lines), file=sys.stderr)
+    print("\n  ".join(map(printable, lines)), file=sys.stderr)
     return 2
 
 
 def _prepare_process(is_sweep: bool) -> None:
+    streams.prepare()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that we say it in our words
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic=true wants on a GPU
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
@@ -92,6 +94,7 @@ def _run(command: Command) -> None:
 
 def _say_what_would_run(line: CommandLine) -> None:
     config = cfg.from_dict(line.sources.compose(text for text in line.overrides if not text.startswith("hydra")))
+    line.check_code([config])
     session, job = plan(config, line.directory or Path("outputs"), line.repeatable)
     session.say([job])
 

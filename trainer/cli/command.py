@@ -15,6 +15,7 @@ from trainer.cli import compose
 from trainer.cli.command_line import CommandLine
 from trainer.config import Config, ConfigError
 from trainer.engine import interrupts, lock
+from trainer.text import printable
 
 if TYPE_CHECKING:
     from trainer.engine.jobs import Job
@@ -55,6 +56,7 @@ class Command:
         """Train a run; return its best monitored value. Raises what training raised."""
         raw = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=False))
         config = cfg.from_dict(cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True)))
+        self.line.check_code([config])
         refuse_what_is_not_ours(directory)
         with interrupts.caught() as ended_by, lock.held(directory):
             from trainer.cli.display import Display  # torch comes with these: --help and --cfg start without it
@@ -63,11 +65,11 @@ class Command:
             session, job = plan(config, directory, typed)
             with Display() as display:
                 for note in session.notes:
-                    print(f"note: {note}")
+                    print(printable(f"note: {note}"))
                 if job.finished_earlier:
                     assert job.summary is not None
                     session.publish()
-                    print(f"{directory}: done before; nothing is trained")
+                    print(printable(f"{directory}: done before; nothing is trained"))
                     display.summary(job.summary, directory)
                     return job.objective
                 session.commit()

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,15 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from trainer import files
+from trainer.cli import trust
 from trainer.cli.sources import CONF, FOLLOWING, Sources
-from trainer.config import ConfigError, nearest
+from trainer.cli.trust import OUR_PLUGINS
+from trainer.config import Config, ConfigError, nearest
+from trainer.engine.resume.plan_file import read_plan
 
 SWITCHES = {  # flags without a value
     *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--dry-run")
 }
-OUR_PLUGINS = ("hydra/launcher=stack", "hydra/sweeper=grid")
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,18 @@ class CommandLine:
     flags: argparse.Namespace  # as Hydra's own parser reads them
     overrides: list[str]
     dry_run: bool = False
+    resumed: Path | None = None  # resume=DIR
+    typed: tuple[str, ...] = ()  # the overrides beside it
 
     @property
     def is_sweep(self) -> bool:
         """Whether it asks for several runs."""
         return self.flags.multirun
+
+    def check_code(self, configs: Iterable[Config]) -> None:
+        """See that resume=DIR calls only what may be called from there, unless it was typed. Raises ConfigError."""
+        if self.resumed is not None and not any(text.startswith("model._target_=") for text in self.typed):
+            trust.check_code(self.resumed, configs)
 
     @property
     def foreign_plugins(self) -> list[str]:
@@ -79,11 +88,13 @@ def read(arguments: Sequence[str]) -> CommandLine:
     """Read a command line; resume=DIR is replaced by the command it stands for. Raises ConfigError."""
     flags, overrides = split(arguments)
     named = [text for text in overrides if text.startswith("resume=")]
-    if named:
-        directory = Path(named[-1].partition("=")[2])
-        flags, overrides = _resumed(directory, flags, [text for text in overrides if text not in named])
+    typed = [text for text in overrides if text not in named]
+    directory = Path(named[-1].partition("=")[2]) if named else None
+    if directory is not None:
+        flags, overrides = _resumed(directory, flags, typed)
     dry_run = "--dry-run" in flags
-    line = CommandLine(_parse_flags([flag for flag in flags if flag != "--dry-run"]), overrides, dry_run)
+    parsed = _parse_flags([flag for flag in flags if flag != "--dry-run"])
+    line = CommandLine(parsed, overrides, dry_run, directory, tuple(typed))
     problems = [_following(text) for text in overrides if (o := parse(text)) and o.key_or_group in FOLLOWING]
     if dry_run and line.foreign_plugins:  # they would run
         problems.append(f"--dry-run: cannot foresee what {' '.join(line.foreign_plugins)} would do; leave one out")
@@ -117,10 +128,8 @@ def parse(text: str) -> Override | None:
 
 
 def quoted(value: str) -> str:
-    """Quote a value so that Hydra's grammar reads it back, whatever it contains."""
-    if re.fullmatch(r"[\w./-]+", value):
-        return value
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    """Quote a value so that Hydra reads it back, whatever letters, quotes and commas it holds; but not ${...}."""
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
     return f"'{escaped}'"
 
 
@@ -151,13 +160,18 @@ def _following(text: str) -> str:
 
 
 def _resumed(directory: Path, flags: list[str], added: list[str]) -> tuple[list[str], list[str]]:
-    """Return the flags and overrides of the command that began in a directory, with those added or changed."""
+    """Return the flags and overrides of the command that began in a directory, with those added or changed.
+
+    Raises ConfigError where the directory holds no run, or its command asks for what must be typed again.
+    """
     command, is_sweep = _command_of(directory)
     first_flags, first_overrides = split(command)
     keys = {text.partition("=")[0] for text in [*flags, *added]}
     kept_flags, kept = (
         [t for t in texts if t.partition("=")[0] not in keys] for texts in (first_flags, first_overrides)
     )
+    if problems := trust.command_problems(directory, kept_flags, [(text, parse(text)) for text in kept]):
+        raise ConfigError(problems)
     kind = "sweep" if is_sweep else "run"
     multirun = ["-m"] if is_sweep and not {"-m", "--multirun"} & set(flags) else []
     return [*kept_flags, *flags, *multirun], [*kept, *added, f"hydra.{kind}.dir={quoted(str(directory))}"]
@@ -165,18 +179,17 @@ def _resumed(directory: Path, flags: list[str], added: list[str]) -> tuple[list[
 
 def _command_of(directory: Path) -> tuple[list[str], bool]:
     """Return (the command that began in a directory, whether it was a sweep). Raises ConfigError."""
-    from trainer.engine.resume import run_plan
-
     if not directory.is_dir():
         raise ConfigError([f"resume={directory}: no such directory; expected a run's or a sweep's"])
+    above = directory.parent
     try:
-        plan = run_plan.read_plan(directory)
+        plan = read_plan(directory)
+        is_of_sweep = not plan["runs"] and directory.name in read_plan(above)["runs"]
     except files.Damaged as damage:
         hint = "repeat the command itself with hydra.run.dir or hydra.sweep.dir, finished runs are recognised"
         raise ConfigError([f"resume={directory}: {damage}; {hint}"]) from damage
+    if is_of_sweep:
+        raise ConfigError([f"resume={directory}: is a run of a sweep; resume all of it, resume={above}"])
     if not plan["runs"]:
-        above = directory.parent
-        if directory.name in run_plan.read_plan(above)["runs"]:
-            raise ConfigError([f"resume={directory}: is a run of a sweep; resume all of it, resume={above}"])
         raise ConfigError([f"resume={directory}: holds no run to resume; expected a run's or a sweep's directory"])
     return plan["command"], list(plan["runs"]) != ["."]

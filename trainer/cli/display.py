@@ -16,6 +16,7 @@ from trainer.engine.progress import TICK_S, News
 from trainer.judge import health
 from trainer.record.run_files import epoch_line
 from trainer.report import vocabulary
+from trainer.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 PLAIN_LINE_S = 1.0
 PLAIN_SWEEP_LINE_S = 5.0
 BAR_TEXT_WIDTH = 75  # characters beside the bar
+
+
+def words(*parts: str | tuple[str, str]) -> Text:
+    """A line to print: parts, or (part, style). Nothing in them is rich's markup or a terminal's command."""
+    pairs = ((part, "") if isinstance(part, str) else part for part in parts)
+    return Text.assemble(*((printable(part), style) for part, style in pairs))
 
 
 class Display:
@@ -76,7 +83,7 @@ class Display:
         if summary["final"]:
             self.console.print(_table(summary))
         for line in _closing_lines(summary, directory):
-            self.console.print(line, soft_wrap=True, highlight=False)
+            self.console.print(line, soft_wrap=True)
         sys.stdout.flush()
 
 
@@ -179,31 +186,31 @@ def _short_line(row: dict[str, float]) -> str:
     return "  ".join(parts)
 
 
-def _closing_lines(summary: dict[str, Any], directory: Path) -> list[Text | str]:
+def _closing_lines(summary: dict[str, Any], directory: Path) -> list[Text]:
     cost, verdict, best, last = summary["cost"], summary["verdict"], summary["best"], summary["final"]
-    lines: list[Text | str] = []
+    lines: list[Text] = []
     if best and "val/loss" in best:
         gap = number({"loss": last["val/loss"] - last["eval/train_loss"]}, "loss")
-        lines.append(f"gap at the end {gap} (val loss - train loss)")
+        lines.append(words(f"gap at the end {gap} (val loss - train loss)"))
     for key, pair in summary.get("recovered", {}).items():
-        lines.append(f"{key:<10}true {pair['true']:g}, found {pair['found']:.4f}")
+        lines.append(words(f"{key:<10}true {pair['true']:g}, found {pair['found']:.4f}"))
     name = verdict["verdict"]
     style = vocabulary.STYLES[name].terminal
-    lines.append(Text.assemble((vocabulary.spelled(name), style), f": {verdict['sentence']}"))
+    lines.append(words((vocabulary.spelled(name), style), f": {verdict['sentence']}"))
     if last and not summary["health"]:
-        lines.append(health.ALL_WELL)
+        lines.append(words(health.ALL_WELL))
     for finding in summary["health"]:
         called = health.name(finding)
-        lines.append(Text.assemble((called, "red"), health.line(finding).removeprefix(called)))
+        lines.append(words((called, "red"), health.line(finding).removeprefix(called)))
     if summary["stopped_by"] != "budget":
-        lines.append(f"ended by {summary['stopped_by'].replace('_', ' ')} after epoch {summary['epochs']}")
+        lines.append(words(f"ended by {summary['stopped_by'].replace('_', ' ')} after epoch {summary['epochs']}"))
     shares = {key: cost[f"{key}_s"] / cost["seconds"] for key in ("training", "evaluation", "recording")}
     spent = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    lines.append(f"{cost['seconds']:.2f} s at {cost['steps_per_second']:,.0f} steps/s: {spent}")
+    lines.append(words(f"{cost['seconds']:.2f} s at {cost['steps_per_second']:,.0f} steps/s: {spent}"))
     try:
         shown = directory.relative_to(Path.cwd())
     except ValueError:
         shown = directory
-    lines.append(f"curves    tensorboard --logdir {shown}")
-    lines.append(f"numbers   {shown}/summary.json, metrics.csv, checkpoints/")
+    lines.append(words(f"curves    tensorboard --logdir {shown}"))
+    lines.append(words(f"numbers   {shown}/summary.json, metrics.csv, checkpoints/"))
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections.abc import Sequence
@@ -16,10 +17,12 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from trainer import files
 from trainer.cli.command import Command, refuse_what_is_not_ours
 from trainer.cli.compose import Composed, Composer, write_hydra
 from trainer.config import ConfigError
 from trainer.engine import interrupts, lock
+from trainer.text import printable
 
 Plugins.instance()  # executes the core plugins' modules anew, so a class of theirs can be derived from only after it
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
@@ -91,6 +94,7 @@ class StackLauncher(Launcher):
 
         composed = [None if isinstance(attempt, ConfigError) else attempt for attempt in attempts]
         jobs = [_job(number, folder, o, attempt) for (number, o), attempt in zip(numbered, attempts, strict=True)]
+        line.check_code(job.config for job in jobs if job.config is not None)
         if line.dry_run:
             self._place(run_plan.Session(folder, line.repeatable), jobs, composed).say(jobs)
             return []
@@ -105,7 +109,7 @@ class StackLauncher(Launcher):
                 if job.status == "waiting" and parts is not None:
                     write_hydra(job.destination.folder, parts.raw, parts.overrides)
             for note in session.notes:
-                print(f"note: {note}")
+                print(printable(f"note: {note}"))
             with env_override(self.config.hydra.job.env_set), interrupts.caught() as ended_by:
                 self._call("on_job_start", composed)
                 with SweepDisplay([job for job in jobs if not job.finished_earlier]) as display:
@@ -192,10 +196,14 @@ def _command(task_function: TaskFunction) -> Command:
 
 def _name(composed: Composed, folder: Path) -> str:
     """Return a job's directory relative to the sweep's. Raises ConfigError."""
-    directory = Path(composed.directory)
-    if not directory.is_relative_to(folder):
-        raise ConfigError([f"hydra.sweep.subdir: {directory} does not lie below hydra.sweep.dir={folder}"])
-    return str(directory.relative_to(folder))
+    name = os.path.relpath(composed.directory, folder)
+    try:
+        files.inside(folder, name)
+    except files.Damaged as error:
+        raise ConfigError(
+            [f"hydra.sweep.subdir: {composed.directory} does not lie below hydra.sweep.dir={folder}"]
+        ) from error
+    return name
 
 
 def register() -> None:

@@ -16,12 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer import files
+from trainer.cli.display import words
 from trainer.config import Surface
 from trainer.core.surfaces import PROBLEMS
 from trainer.engine.jobs import Job, describe, ranges
 from trainer.record import trajectories
 from trainer.report import vocabulary
 from trainer.report.vocabulary import plural
+from trainer.text import printable
 
 MOST_ROWS = 40
 PLAIN_WIDTH = 160  # characters, where there is no terminal to ask
@@ -35,27 +37,46 @@ MEASURES = {  # column -> its place in summary.json; the first one present ranks
 
 
 def close(jobs: Sequence[Job]) -> None:
-    """Print the table and write sweep.csv and sweep.json beside the runs. Raises OSError where these cannot be."""
+    """Write sweep.csv and sweep.json beside the runs, then print the table: words may fail, and files are there.
+
+    Raises OSError where the files, or the words, cannot be written.
+    """
     folder = common_folder(jobs)
-    rows = [row(job) for job in jobs]
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    error, pictures = None, []
+    try:
+        rows = [row(job) for job in jobs]
+        files.write(folder / "sweep.json", files.to_json({"runs": rows}))
+        files.write(folder / "sweep.csv", _csv(rows))
+        pictures = draw_paths(jobs, folder)
+    except OSError as problem:
+        error = problem
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, emoji=False)
     console.print(table(jobs))
-    for line in troubles(jobs):
-        console.print(line, soft_wrap=True, highlight=False)
-    for line in vocabulary.findings_by_kind([{"name": job.number, **(job.summary or {})} for job in jobs]):
-        console.print(line, soft_wrap=True, highlight=False)
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    for line in [*troubles(jobs), *_closing_lines(jobs, folder)]:
+        console.print(words(line), soft_wrap=True)
+    for name in pictures:
+        console.print(words(f"picture   {_shown(folder)}/{name}"), soft_wrap=True)
+    if error is not None:
+        raise error
+
+
+def _closing_lines(jobs: Sequence[Job], folder: Path) -> list[str]:
+    """Return what was found, how many runs ended well, and where to look further."""
     done = sum(job.status == "completed" for job in jobs)
     before = sum(job.finished_earlier for job in jobs)
     said = f", {before} of them before" if before else ""
-    console.print(f"{done} of {plural(len(jobs), 'run')} completed{said}", highlight=False)
-    console.print(f"judged    python -m trainer.evaluate {shown}", soft_wrap=True, highlight=False)
-    console.print(f"curves    tensorboard --logdir {shown}", soft_wrap=True, highlight=False)
-    console.print(f"numbers   {shown}/sweep.csv, sweep.json", soft_wrap=True, highlight=False)
-    files.write(folder / "sweep.json", files.to_json({"runs": rows}))
-    files.write(folder / "sweep.csv", _csv(rows))
-    for name in draw_paths(jobs, folder):
-        console.print(f"picture   {shown}/{name}", soft_wrap=True, highlight=False)
+    shown = _shown(folder)
+    return [
+        *vocabulary.findings_by_kind([{"name": job.number, **(job.summary or {})} for job in jobs]),
+        f"{done} of {plural(len(jobs), 'run')} completed{said}",
+        f"judged    python -m trainer.evaluate {shown}",
+        f"curves    tensorboard --logdir {shown}",
+        f"numbers   {shown}/sweep.csv, sweep.json",
+    ]
+
+
+def _shown(folder: Path) -> Path:
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
@@ -118,7 +139,7 @@ def table(jobs: Sequence[Job]) -> Table:
     measures = [name for name in MEASURES if any(_measure(job, name) is not None for job in jobs)]
     out = Table(box=None, pad_edge=False)
     for key in keys:
-        out.add_column(key.removeprefix("model.").removeprefix("data."))
+        out.add_column(printable(key.removeprefix("model.").removeprefix("data.")))
     out.add_column("runs", justify="right")
     for name in [*measures, "verdicts"]:
         out.add_column(name, justify="right" if name != "verdicts" else "left")
@@ -126,7 +147,7 @@ def table(jobs: Sequence[Job]) -> Table:
     for values, members in ranked[:MOST_ROWS]:
         cells = [_mean_cell([_measure(job, name) for job in members], name) for name in measures]
         verdicts = vocabulary.counted(_verdict(job) or job.status for job in members)
-        out.add_row(*map(_short, values), str(len(members)), *cells, verdicts)
+        out.add_row(*map(printable, map(_short, values)), str(len(members)), *cells, printable(verdicts))
     captions = [vocabulary.INTERVAL] if len(ranked) < len(jobs) else []
     if len(ranked) > MOST_ROWS:
         captions.append(f"the best {MOST_ROWS} of {len(ranked)} rows; sweep.csv has all")

@@ -5,26 +5,19 @@ Shapes: N example, I in-feature, O output (regression).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trainer import config as cfg
-from trainer.config import ConfigError, DataName, Normalisation, stream_seed
+from trainer.config import ConfigError, Normalisation, stream_seed
+from trainer.core import image_files
 
-TORCHVISION = {
-    "mnist": ("MNIST", "MNIST/raw", "train-images-idx3-ubyte"),
-    "fashion_mnist": ("FashionMNIST", "FashionMNIST/raw", "train-images-idx3-ubyte"),
-    "kmnist": ("KMNIST", "KMNIST/raw", "train-images-idx3-ubyte"),
-    "cifar10": ("CIFAR10", "cifar-10-batches-py", "data_batch_1"),
-}
 GENERATED_TEST_SHARE = 0.2
 SLOPE, INTERCEPT = 2.0, 1.0  # of data=line; a run says at its end how near it came
 
@@ -76,8 +69,8 @@ def load(data: cfg.Data, device: torch.device | str = "cpu", dtype: torch.dtype 
 
     Raises ConfigError where it is missing, damaged, or holds a value that is not finite.
     """
-    if data.name in TORCHVISION:
-        raw = _torchvision(data.name, Path(data.root).expanduser())
+    if data.name in image_files.TORCHVISION:
+        raw = image_files.read(data.name, Path(data.root).expanduser())
     else:
         made_here = {
             "digits": _digits,
@@ -304,36 +297,3 @@ def _generated(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
     order = np.random.default_rng(1).permutation(len(x))
     test, rest = order[:n_test], order[n_test:]
     return x[rest], y[rest], x[test], y[test]
-
-
-def _torchvision(name: DataName, root: Path) -> tuple[np.ndarray, ...]:
-    import torchvision  # a second of import time: only for those who ask for its data
-
-    class_name, folder, example = TORCHVISION[name]
-    dataset = getattr(torchvision.datasets, class_name)
-    files = root / folder
-    put = f"put its files ({example}, ...) into {files}, or say where they are: data.root=DIR or TRAINER_DATA_ROOT=DIR"
-    if not any(files.glob(f"{example}*")):
-        missing = [folder for folder in (files, *files.parents) if not folder.exists()]
-        try:
-            dataset(root, download=True)
-        except Exception as error:
-            with contextlib.suppress(OSError):  # leave no empty folders behind
-                for folder in missing:
-                    folder.rmdir()
-            why = " ".join(str(error).split())
-            raise ConfigError(
-                [f"data.root: no {class_name} in {root}, and it cannot be downloaded ({why}); {put}"]
-            ) from error
-    try:
-        parts: list[Any] = [dataset(root, train=train, download=False) for train in (True, False)]
-    except Exception as error:
-        raise ConfigError(
-            [f"data.root: cannot read {class_name} from {files} ({error}); delete damaged files, then {put}"]
-        ) from error
-    out = []
-    for part in parts:
-        pixels = np.asarray(part.data)
-        pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-        out += [np.ascontiguousarray(pixels), np.asarray(part.targets)]
-    return tuple(out)

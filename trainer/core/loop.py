@@ -94,7 +94,7 @@ def train_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequen
     for batch in batches:
         output_KBC = stack.model(stack.gather(rows_KN[:, batch]))
         loss_KB = losses.losses_KB(stack.loss, output_KBC, target_KN[:, batch])
-        part = torch.autograd.grad(loss_KB.sum() / examples, parameters, allow_unused=True)
+        part = networks.gradients(stack.model, loss_KB.sum() / examples, parameters)
         gradients = part if not gradients else [_add(a, b) for a, b in zip(gradients, part, strict=True)]
         if measure:
             step_losses.append(loss_KB.detach())

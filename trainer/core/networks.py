@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from trainer import config as cfg
@@ -26,7 +27,7 @@ def stacked(configs: Sequence[Config], dataset: Dataset) -> Network:
     network: Network
     if isinstance(first, cfg.CustomModel):
         assert len(configs) == 1, "a module of the user's own trains alone"
-        module = build(first, dataset.in_features, dataset.out_features, configs[0].seed)
+        module = build(first, dataset.shape, dataset.out_features, configs[0].seed)
         network = UserModule(module, dataset.shape, dataset.out_features)
     elif isinstance(first, cfg.Surface):
         network = Surface([c.model for c in configs if isinstance(c.model, cfg.Surface)])
@@ -47,3 +48,13 @@ def predictor(network: Network, state: dict[str, Tensor], config: Config, datase
         return network.predictor(state)
     assert not isinstance(config.model, cfg.CustomModel)
     return network.predictor(state, plain(config.model, dataset.in_features, dataset.out_features))
+
+
+def gradients(network: Network, loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """Return the derivative of a loss by each parameter; None where it does not depend on it.
+
+    Raises ConfigError where that goes wrong in a module of the user's own.
+    """
+    if isinstance(network, UserModule):
+        return network.gradients(loss, parameters)
+    return torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.core import global_streams
 from trainer.core.stack import Best, Stack
+from trainer.core.user_module import UserModule
 
 
 def stack_state(stack: Stack) -> dict[str, Any]:
@@ -51,18 +53,12 @@ def member_state(stack: Stack, k: int) -> dict[str, Any]:
 
 
 def streams(stack: Stack, k: int) -> dict[str, Any]:
-    """Where member k's random streams stand; order: before the draw of the epoch that is not finished.
-
-    The global ones serve modules of the user's own.
-    """
+    """Where member k's random streams stand; order: before the draw of the epoch that is not finished."""
     out: dict[str, Any] = {"order": stack.members[k].order.state}
-    noises = getattr(stack.model, "noises", None)
-    if noises is not None:
+    if isinstance(stack.model, UserModule):  # no other network draws from them
+        out["global"] = global_streams.state(stack.device)
+    elif noises := getattr(stack.model, "noises", None):
         out["dropout"] = {key: noise.member_state(k) for key, noise in noises.items()}
-    else:
-        out["global"] = torch.get_rng_state()
-        if stack.device.type == "cuda":
-            out["cuda"] = torch.cuda.get_rng_state(stack.device)
     return out
 
 
@@ -84,10 +80,9 @@ def restore(stack: Stack, saved: dict[str, Any], rows: Sequence[list[dict[str, f
         if state["best"] is not None:
             best = state["best"]
             member.best = Best(best["epoch"], best["value"], rows[k][best["epoch"] - 1], state["best_model"])
-        if "global" in state["streams"]:
-            torch.set_rng_state(state["streams"]["global"])
-        if "cuda" in state["streams"]:
-            torch.cuda.set_rng_state(state["streams"]["cuda"], stack.device)
+    if isinstance(stack.model, UserModule):  # last: whatever was built before drew from them
+        (state,) = saved["members"]
+        global_streams.restore(state["streams"]["global"], stack.device)
 
 
 def to_bytes(payload: dict[str, Any]) -> bytes:

@@ -1,21 +1,32 @@
 """A network of the user's own: found by its dotted path, built under the run's streams, trained as a stack of one.
 
-Shapes: B example, I in-feature, O out-feature.
+Whatever its code raises becomes a ConfigError in one line, also what would end the process. Shapes: B example,
+I in-feature, O out-feature.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import inspect
+import math
+import os
+import textwrap
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 
 from trainer import config as cfg
 from trainer.config import ConfigError, stream_seed
+from trainer.core import global_streams, own_code
+
+EXPECTED = "expected a torch.nn.Module class, or a function of your own that makes one, e.g. my_models.ConvNet"
+LONGEST_ERROR = 400  # characters; some of PyTorch's list every backend
 
 
 class UserModule(nn.Module):
@@ -49,6 +60,17 @@ class UserModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parameters = {name: value[0] for name, value in self.module.named_parameters()}
         return outputs(self.module, x[0].view(-1, *self.shape), self.out_features, parameters)[None]
+
+    def gradients(self, loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Return the derivative of a loss by each of the stacked parameters; None where it does not depend on it.
+
+        Raises ConfigError where backward fails.
+        """
+        if not loss.requires_grad:
+            why = "no parameter takes part in the loss; is there a detach or no_grad in forward?"
+            raise ConfigError([f"model._target_: {why}"])
+        with _in_words("model._target_: the backward pass fails"):
+            return torch.autograd.grad(loss, parameters, allow_unused=True)
 
     def stacked_parameters(self) -> dict[str, nn.Parameter]:
         """Every trainable parameter by the module's own name for it."""
@@ -85,23 +107,23 @@ def outputs(
 ) -> Tensor:
     """What a module, or the module with these parameters instead of its own, gives for examples (B, ...): (B, O).
 
-    Raises ConfigError where it fails, or gives anything else.
+    Another floating type becomes that of the examples. Raises ConfigError where it fails, or gives anything else.
     """
     name = type(module).__name__
-    try:
+    hint = "batch norm wants two examples a batch, try data.drop_last=true or another data.batch_size"
+    with _in_words(
+        f"model._target_: {name} fails on inputs of shape {tuple(examples.shape)}",
+        hints={"more than 1 value per channel": hint},
+    ):
         y = module(examples) if parameters is None else functional_call(module, parameters, (examples,))
-    except Exception as error:
-        hint = ""
-        if "more than 1 value per channel" in str(error):
-            hint = "; batch norm wants two examples a batch, try data.drop_last=true or another data.batch_size"
-        raise ConfigError(
-            [f"model._target_: {name} fails on inputs of shape {tuple(examples.shape)}: {describe_error(error)}{hint}"]
-        ) from error
     if not isinstance(y, Tensor) or y.shape != (len(examples), out_features):
         found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
         what = f"a tensor ({len(examples)}, {out_features}): one row per example, one column per class or output"
         raise ConfigError([f"model._target_: the output of {name} is {found}, expected {what}"])
-    return y
+    if not y.is_floating_point() or y.device != examples.device:
+        found, what = (f"{tensor.dtype} on {tensor.device}".removeprefix("torch.") for tensor in (y, examples))
+        raise ConfigError([f"model._target_: the output of {name} is {found}, expected {what}, like its input"])
+    return y.to(examples.dtype)
 
 
 class _Unstacked(nn.Module):
@@ -115,53 +137,121 @@ class _Unstacked(nn.Module):
         return self.stack(x[None])[0]
 
 
-def build(config: cfg.CustomModel, in_features: int, out_features: int, seed: int) -> nn.Module:
-    """The user's own module, initialised under the run's init stream; PyTorch's own generator then draws its dropout.
+def build(config: cfg.CustomModel, shape: Sequence[int], out_features: int, seed: int) -> nn.Module:
+    """The user's own module for examples of a shape, initialised under the run's init stream.
 
-    Raises ConfigError where the class cannot be found or built.
+    All global generators draw from that stream until it is built, then from the dropout stream. Raises ConfigError
+    where the class cannot be found or built.
     """
-    path, _, name = config._target_.rpartition(".")
-    expected = "expected module.Class, importable from this folder"
-    if not path:
-        raise ConfigError([f"model._target_: found {name}, {expected}, e.g. my_models.{name.capitalize()}"])
-    try:
-        target = getattr(importlib.import_module(path), name)
-    except Exception as error:
-        raise ConfigError(
-            [f"model._target_: cannot import {config._target_}: {describe_error(error)}; {expected}"]
-        ) from error
+    global_streams.seed(stream_seed(seed, "import"))
+    target = find_target(config._target_)
     arguments = dict(config.arguments)
     try:
         known = inspect.signature(target).parameters
-    except (TypeError, ValueError):  # not callable, or written in C
+    except (TypeError, ValueError):  # written in C
         known = {}
     arguments |= {
         key: value
-        for key, value in {"in_features": in_features, "out_features": out_features}.items()
+        for key, value in {"in_features": math.prod(shape), "out_features": out_features}.items()
         if key in known and key not in arguments
     }
-    torch.manual_seed(stream_seed(seed, "init"))
-    try:
+    given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    global_streams.seed(stream_seed(seed, "init"))
+    with _in_words(f"model: {config._target_}({given}) fails"):
         module = target(**arguments)
-    except Exception as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise ConfigError([f"model: {config._target_}({given}) fails: {describe_error(error)}"]) from error
     if not isinstance(module, nn.Module):
         raise ConfigError(
             [f"model._target_: {config._target_} gives {type(module).__name__}, expected torch.nn.Module"]
         )
+    if sparse := [name for name, part in module.named_modules() if getattr(part, "sparse", False) is True]:
+        why = "gradients are sparse, and no optimizer or norm here takes those; leave out sparse=True"
+        raise ConfigError([f"model._target_: {', '.join(sparse)} of {config._target_}: {why}"])
+    _initialise_lazy(module, shape, out_features)
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise ConfigError([f"model._target_: {config._target_} has no parameters to train"])
-    torch.manual_seed(stream_seed(seed, "dropout"))
+    global_streams.seed(stream_seed(seed, "dropout"))
     return module
 
 
-def describe_error(error: Exception) -> str:
+def find_target(path: str) -> Callable[..., object]:
+    """Return the class or function of a dotted path; only its module's own code runs, by being imported.
+
+    A class is a torch.nn.Module. A function is the user's own, or stands in a package beside such classes: nothing of
+    Python's standard library is ever called, nor what a module only imported from elsewhere. Raises ConfigError.
+    """
+    module, _, name = path.rpartition(".")
+    expected = "expected module.Class, importable from this folder"
+    if not module:
+        raise ConfigError([f"model._target_: found {name}, {expected}, e.g. my_models.{name.capitalize()}"])
+    if own_code.is_standard(module):
+        raise ConfigError([f"model._target_: {path} is of Python's standard library; {EXPECTED}"])
+    with _in_words(f"model._target_: cannot import {path}", f"; {expected}"):
+        target = getattr(importlib.import_module(module), name)
+    if isinstance(target, type):
+        if not issubclass(target, nn.Module):
+            raise ConfigError([f"model._target_: {path} is no torch.nn.Module; {EXPECTED}"])
+    elif not callable(target):
+        raise ConfigError([f"model._target_: {path} is a value, {type(target).__name__}; {EXPECTED}"])
+    elif (home := _home(target)) != module and not (own_code.is_own(own_code.find(home)) or _share_top(home, module)):
+        raise ConfigError([f"model._target_: {path} is no function of {module}, but of {home}; {EXPECTED}"])
+    return target
+
+
+def _home(function: object) -> str:
+    """Return the module that a function was written in."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__module__", None) or type(function).__module__)
+
+
+def _share_top(a: str, b: str) -> bool:
+    return a.partition(".")[0] == b.partition(".")[0]
+
+
+@torch.no_grad()
+def _initialise_lazy(module: nn.Module, shape: Sequence[int], out_features: int) -> None:
+    """Give parameters that wait for their shape one, by two examples of nothing. Raises ConfigError where it fails."""
+
+    def waiting() -> list[str]:
+        return [name for name, value in (*module.named_parameters(), *module.named_buffers()) if is_lazy(value)]
+
+    if waiting():
+        module.eval()
+        outputs(module, torch.zeros(2, *shape), out_features)
+        module.train()
+    if left := waiting():
+        raise ConfigError([f"model._target_: {', '.join(left)} of {type(module).__name__} is never used in forward"])
+
+
+@contextlib.contextmanager
+def _in_words(what: str, expected: str = "", hints: dict[str, str] | None = None) -> Iterator[None]:
+    """Turn whatever the user's own code raises into a ConfigError, sys.exit() included.
+
+    hints: part of an error's text -> what to do about it. Ctrl-C, which raises a class of its own, passes. The current
+    folder, below which runs are written, stays what it was.
+    """
+    here = os.getcwd()
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and type(error) is not KeyboardInterrupt:
+            raise
+        hint = "".join(f"; {hint}" for sign, hint in (hints or {}).items() if sign in str(error))
+        raise ConfigError([f"{what}: {describe_error(error)}{hint}{expected}"]) from error
+    finally:
+        os.chdir(here)
+
+
+def describe_error(error: BaseException) -> str:
     """An error of the user's own code in one line, with the place in that code where there is one."""
     frames = traceback.extract_tb(error.__traceback__)
+    ours = {__file__, contextlib.__file__}
     theirs = [
-        f for f in frames if f.filename != __file__ and "site-packages" not in f.filename and f.filename[0] != "<"
+        f
+        for f in frames
+        if f.filename not in ours and "site-packages" not in f.filename and not f.filename.startswith("<")
     ]
     theirs = [f for f in theirs if "importlib" not in f.filename]
     place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+    said = textwrap.shorten(str(error), LONGEST_ERROR, placeholder=" ...")
+    return f"{type(error).__name__}: {said}{place}" if said else f"{type(error).__name__}{place}"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import Config, ConfigError, Mlp
-from trainer.core import losses
+from trainer.core import global_streams, losses
 from trainer.core.data import Dataset
 from trainer.core.finite_differences import TOLERANCE, check_gradients
 from trainer.core.loop import Stack, train_step
@@ -30,7 +30,7 @@ def check(stack: Stack) -> list[list[Finding]]:
     """
     findings: list[list[Finding]] = [[] for _ in stack.members]
     members = [member for member in stack.members if member.config.check.one_batch]
-    with torch.random.fork_rng():  # a module of the user's own draws from the global stream
+    with global_streams.kept(stack.device):  # a module of the user's own draws from them
         if members:
             for member, finding in zip(members, one_batch([m.config for m in members], stack.dataset), strict=True):
                 findings[member.index] += [finding] if finding else []
@@ -78,7 +78,7 @@ def wrong_gradients(config: Config, dataset: Dataset) -> list[Finding]:
     x_KBI, target_KB = stack.gather(rows_KB), stack.train_y_KN[:, :GRADIENT_EXAMPLES]
 
     def losses_B() -> Tensor:
-        torch.manual_seed(0)  # the same dropout in a module of the user's own
+        global_streams.seed(0)  # the same dropout in a module of the user's own
         return losses.losses_KB(stack.loss, stack.model(x_KBI), target_KB)[0] / target_KB.shape[1]
 
     try:

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+class Impatient(KeyboardInterrupt):
+    """A second Ctrl-C; a class of its own, since a module of the user's own may raise KeyboardInterrupt itself."""
+
+
 class Ended(KeyboardInterrupt):
     """Training ended cleanly because of a signal."""
 
@@ -22,7 +26,10 @@ def caught() -> Iterator[list[int]]:
 
     def first(number: int, frame: object) -> None:
         numbers.append(number)
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(number, second if number == signal.SIGINT else signal.SIG_DFL)
+
+    def second(number: int, frame: object) -> None:
+        raise Impatient
 
     before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

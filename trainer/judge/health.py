@@ -107,6 +107,22 @@ ADVICE: dict[str, tuple[str, str]] = {  # finding -> why it matters, what usuall
         "backward does not compute the derivative of forward, so steps do not go downhill",
         "check custom autograd functions, in-place changes and .detach() in this part of the module",
     ),
+    "unregistered_layers": (
+        "no optimizer trains them, and no checkpoint holds them",
+        "nn.ModuleList, nn.ModuleDict or nn.ParameterList in their place",
+    ),
+    "unsaved_state": (
+        "a run that is killed goes on without it, and a checkpoint predicts something else",
+        "self.register_buffer(NAME, TENSOR) in __init__ for what forward keeps",
+    ),
+    "random_evaluation": (
+        "every loss in evaluation mode, and what is concluded from it, depends on chance",
+        "nn.Dropout, or F.dropout(x, training=self.training)",
+    ),
+    "softmax_twice": (
+        "cross-entropy takes the softmax itself, so gradients are squashed twice",
+        "to return what goes into softmax (logits)",
+    ),
 }
 
 

@@ -24,6 +24,11 @@ def event_file_name(created: float | None = None) -> str:
     return f"events.out.tfevents.{date:010d}.{socket.gethostname()}.{os.getpid()}.{next(_event_files)}"
 
 
+def is_event_file(name: object) -> bool:
+    """Whether a name that stands in a file is an event file's own, without a folder."""
+    return isinstance(name, str) and name.startswith("events.out.tfevents.") and "/" not in name and os.sep not in name
+
+
 @dataclass(frozen=True)
 class Destination:
     """Where a run's files go. With `staging` they are written there, and replace an earlier result once complete."""
@@ -67,7 +72,7 @@ def earlier_event_files(directory: Path) -> set[str]:
         named = files.read_sealed(directory / "summary.json").get("files", {})
     except (OSError, Damaged):
         return set()
-    return {name for name in named if name.startswith("events.out.tfevents.") and "/" not in name}
+    return {name for name in named if is_event_file(name)}
 
 
 def remove_empty(*folders: Path) -> None:

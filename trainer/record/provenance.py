@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import json
 import platform
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 from trainer import files
 from trainer.config import Config, CustomModel
+from trainer.core import own_code
 
 RESULTS = 2  # raised with every change of the golden values in tests/, and by nothing else: results then differ
 NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # keys that change nothing of what a run leaves
@@ -32,16 +32,14 @@ def config_hash(config: Config) -> str:
 
 
 def code(config: Config) -> dict[str, Any]:
-    """What computes: the version of our results, those of packages, and a hash of a user's own module's source."""
+    """What computes: the version of our results, those of packages, and a hash of every source file of the user's own.
+
+    No user's code runs: whoever asks may only want to look.
+    """
     out: dict[str, Any] = {"results": RESULTS, **_versions()}
     if isinstance(config.model, CustomModel):
-        module = config.model._target_.rpartition(".")[0]
-        try:
-            found = importlib.util.find_spec(module)
-        except (ImportError, ValueError):  # the run itself will say so
-            found = None
-        if found is not None and found.origin is not None and Path(found.origin).is_file():
-            out[module] = _hash([Path(found.origin)])
+        found = own_code.sources(config.model._target_.rpartition(".")[0])
+        out |= {module: _hash(path) for module, path in found.items()}
     return out
 
 
@@ -88,11 +86,8 @@ def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("torch", "numpy")}
 
 
-def _hash(paths: list[Path]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def _hash(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 def _show(value: Any) -> str:

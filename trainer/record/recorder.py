@@ -22,7 +22,7 @@ from trainer.core.stack import Member, Stack, Step
 from trainer.core.surfaces import PROBLEMS
 from trainer.judge import health
 from trainer.judge.health import Finding, NotFinite
-from trainer.record import checkpoints, pictures, trajectories
+from trainer.record import checkpoints, own_module, pictures, trajectories
 from trainer.record.destination import Destination
 from trainer.record.run_files import Charts, RunFiles, manifest
 from trainer.record.summary import summary as summarise
@@ -180,6 +180,7 @@ class Recorder:
         test = {} if reason == "interrupt" else self._test(stack, k, run)
         rows, config = member.rows, member.config.flat()
         findings = [*self.findings[member.index], *health.judge(rows, member.start, config, run.not_finite)]
+        findings += own_module.findings(stack)
         summary = summarise(stack, member, reason, test, findings, run.not_finite, self._cost(stack))
         run.log(f"{summary['status']} ({reason}): {summary['verdict']['sentence']}")
         said = f"**{summary['verdict']['verdict']}**: {summary['verdict']['sentence']}"

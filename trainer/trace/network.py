@@ -116,11 +116,11 @@ class Subject:
 def _plain(stack: Stack) -> nn.Module:
     """The stack's one member as a plain module with its initial weights, in training mode, in float64."""
     config = stack.members[0].config
-    sizes = (stack.dataset.in_features, stack.dataset.out_features)
+    dataset = stack.dataset
     if isinstance(config.model, CustomModel):
-        network = user_module.build(config.model, *sizes, config.seed)
+        network = user_module.build(config.model, dataset.shape, dataset.out_features, config.seed)
         return network.to(torch.float64).train()
-    network = networks.plain(config.model, *sizes)
+    network = networks.plain(config.model, dataset.in_features, dataset.out_features)
     network.load_state_dict(stack.model.member_state(0))
     for name, layer in stack.model.named_modules():
         if isinstance(layer, StackedDropout):

@@ -76,7 +76,7 @@ class Checkpoints:
                 for index, written in payload["records"]["runs"].items():
                     for record in written.values():
                         if record["size"]:
-                            files.check(directories[index] / record["name"], record)
+                            files.check(files.inside(directories[index], record["name"]), record)
             except Damaged as damage:
                 problems.append(f"{damage}; {path} cannot be continued without it")
                 continue

@@ -18,12 +18,15 @@ from trainer.config import Config, ConfigError
 from trainer.engine import lock, planning
 from trainer.engine.jobs import Job, StackJob, describe, ranges
 from trainer.engine.resume.checkpoint import Checkpoints, Place, place
+from trainer.engine.resume.plan_file import FOLDER, read_plan
 from trainer.files import Damaged
 from trainer.record import provenance
 from trainer.record.destination import HYDRA, Destination, earlier_event_files, event_file_name, remove_empty
+from trainer.text import printable
 
-FOLDER = ".resume"
 MAX_PROBLEMS = 10  # told in one message
+WRITTEN_INTO = (FOLDER, ".hydra", "checkpoints")  # folders in the directory of a run or sweep
+EXTENDED = "extended"  # below FOLDER: runs with more epochs, until they are complete
 CHANGED = "choose another directory, or remove this one to train it again"
 
 
@@ -171,7 +174,7 @@ class Session:
         if name not in self._extended:
             job.events = earlier.get("events", job.events)
         if name in self._extended or (earlier.get("staged") and job.status == "waiting"):
-            job.staging = self.folder / "extended" / name
+            job.staging = self.folder / EXTENDED / name
         self.runs[name] = {
             "config": provenance.result_keys(job.config),
             "code": provenance.code(job.config),
@@ -201,7 +204,7 @@ class Session:
         was, code = self.runs[name], provenance.code(job.config)
         summary, damage = read_summary(job.directory, was["config"])
         if summary is None and was.get("staged"):  # an extension, which may be complete and not in its place
-            destination = Destination(job.directory, was["events"], self.folder / "extended" / name)
+            destination = Destination(job.directory, was["events"], self.folder / EXTENDED / name)
             summary = _completed(destination.folder, was["config"])
             if summary is not None:
                 self._complete.append(destination)
@@ -291,15 +294,18 @@ class Session:
         return self.directory / "multirun.yaml"
 
     def publish(self) -> None:
-        """Let complete extensions take their places."""
+        """Let complete extensions take their places. Raises OSError, and ConfigError as `commit` does."""
+        self._refuse_links()
         for destination in self._complete:
             destination.publish()
 
     def commit(self, multirun: str | None = None) -> None:
-        """Write the plan; from here on the same command repairs what a kill leaves. Raises OSError.
+        """Write the plan; from here on the same command repairs what a kill leaves.
 
-        multirun: Hydra's record of a sweep, to be written where there is none.
+        multirun: Hydra's record of a sweep, to be written where there is none. Raises OSError, and ConfigError where a
+        link would lead what is written out of the directory.
         """
+        self._refuse_links()
         self.folder.mkdir(parents=True, exist_ok=True)
         plan = {"command": self.command, "runs": self.runs, "stacks": self.planned}
         try:
@@ -317,17 +323,25 @@ class Session:
         for checkpoints in self._after:
             checkpoints.close()
 
+    def _refuse_links(self) -> None:
+        """Raise ConfigError where a link stands in place of a folder that is written into: it may lead anywhere."""
+        written = [*self._complete, *(job.destination for item in self.stacks for job in item.jobs)]
+        folders = {folder for one in written for folder in (one.directory, one.folder)} | {self.directory}
+        inner = {folder / name for folder in folders for name in WRITTEN_INTO} | {self.folder / EXTENDED}
+        links = sorted(path for path in inner | (folders - {self.directory}) if path.is_symlink())
+        _raise([f"{path}: is a link, which may lead out of this directory; remove it" for path in links])
+
     def say(self, jobs: Sequence[Job]) -> None:
         """Print what a command would do."""
         waiting = [job for job in jobs if job.status == "waiting"]
         done = [job.number for job in jobs if job.finished_earlier]
         for note in self.notes:
-            print(f"note: {note}")
+            print(printable(f"note: {note}"))
         for line in self.describe():
             print(line)
         for job in jobs:
             if job.status == "failed":
-                print(f"run {job.number} would fail: {describe(job.error or Exception())}")
+                print(printable(f"run {job.number} would fail: {describe(job.error or Exception())}"))
         if done:
             print(f"done before: run{'s' * (len(done) > 1)} {ranges(done)}")
         print(f"{len(waiting)} of {len(jobs)} runs would train, in {len(self.stacks)} stacks; nothing was written")
@@ -360,14 +374,6 @@ def not_ours(directory: Path) -> list[str]:
     return [f"{directory}: holds {shown}, but no plan to continue by; nothing was touched, choose another directory"]
 
 
-def read_plan(directory: Path) -> dict[str, Any]:
-    """The plan of a directory; an empty one where there is none. Raises Damaged."""
-    try:
-        return files.read_sealed(directory / FOLDER / "plan.json")
-    except (FileNotFoundError, NotADirectoryError):
-        return {"command": [], "runs": {}, "stacks": {}}
-
-
 def read_summary(directory: Path, config: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
     """Return the summary of a run that completed with this flat configuration and is whole; what is damaged of it."""
     try:
@@ -375,11 +381,13 @@ def read_summary(directory: Path, config: dict[str, Any]) -> tuple[dict[str, Any
         if summary is None:
             return None, None
         for name, state in summary["files"].items():
-            files.check(directory / name, state)
+            files.check(files.inside(directory, name), state)
             if (directory / name).stat().st_size > state["size"]:
                 raise Damaged(f"{directory / name}: damaged; it is longer than it was")
     except Damaged as damage:
         return None, str(damage)
+    except (KeyError, TypeError, AttributeError):  # entries of another shape
+        return None, f"{directory / 'summary.json'}: is no summary of this trainer's"
     return summary, None
 
 
@@ -389,6 +397,8 @@ def _completed(directory: Path, config: dict[str, Any]) -> dict[str, Any] | None
         summary = files.read_sealed(directory / "summary.json")
     except FileNotFoundError:
         return None
+    if not {"status", "config", "files"} <= summary.keys():
+        raise Damaged(f"{directory / 'summary.json'}: is no summary of this trainer's")
     return summary if summary["status"] == "completed" and summary["config"] == config else None
 
 
@@ -398,7 +408,9 @@ def _recovered(directory: Path) -> dict[str, Any]:
     for path in (directory, *sorted(directory.iterdir())):
         try:
             summary = files.read_sealed(path / "summary.json")
-            runs[str(path.relative_to(directory))] = {
+            name = str(path.relative_to(directory))
+            files.inside(directory, name)
+            runs[name] = {
                 "config": summary["config"],
                 "code": summary["provenance"]["code"],
                 "events": next(iter(earlier_event_files(path)), event_file_name()),
@@ -429,7 +441,7 @@ def _continued(jobs: Sequence[Job], summaries: Sequence[dict[str, Any]]) -> dict
         destination.folder.mkdir(parents=True, exist_ok=True)
         for name in run_files.TEXTS.values():
             files.write(destination.folder / name, (job.directory / name).read_bytes())
-        content = files.check(job.directory / summary["trained"]["name"], summary["trained"])
+        content = files.check(files.inside(job.directory, summary["trained"]["name"]), summary["trained"])
         if summary.get("not_finite"):
             not_finite[index] = summary["not_finite"]
         content = tensorboard.with_hparams(content, *provenance.hyperparameters(job.config))

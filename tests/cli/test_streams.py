@@ -1,0 +1,78 @@
+"""Words that cannot be printed, or must not be obeyed: nothing is lost, and they appear as they are."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import Cli, environment
+from trainer.cli import sweep_table
+
+TINY = ["epochs=1", "data.train_size=64", "record.pictures=false"]
+SWEEP = ["-m", "seed=1,2", *TINY, "hydra.sweep.dir=sweep"]
+CLOSED = {"<&-": (0,), ">&-": (1,), "2>&-": (2,), "<&- >&- 2>&-": (0, 1, 2)}
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_where_a_standard_stream_is_closed_all_files_are_written(closed: str, tmp_path: Path) -> None:
+    command = " ".join([f"'{sys.executable}' -m trainer", *SWEEP, closed])
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment(), check=False, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert {"sweep.csv", "sweep.json", "0", "1"} <= set(os.listdir(tmp_path / "sweep"))
+    assert b"completed" not in (tmp_path / "sweep/sweep.csv").read_bytes().splitlines()[0]
+
+
+def test_an_encoding_without_the_characters_loses_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trainer", *SWEEP]
+    narrow = {**environment(), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=tmp_path, env=narrow, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb" \xb1 " in done.stdout
+    assert b"2 of 2 runs completed" in done.stdout
+    assert (tmp_path / "sweep/sweep.json").exists()
+
+
+def test_files_come_before_words(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sweep_table, "table", fail)
+    code, _, err = cli(" ".join([*SWEEP, "hydra.launcher.workers=0"]))
+    assert code == 2
+    assert "No space left on device" in err
+    assert {"sweep.csv", "sweep.json"} <= set(os.listdir("sweep"))
+
+
+MODULE = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, in_features, out_features, word):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features)
+        if word != "sound":
+            raise RuntimeError("[red]no[/red] \\x1b[31mluck\\u202e :smile: " + word)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+"""
+SHOWN = r"[red]no[/red] \x1b[31mluck\u202e :smile: [/b]"
+
+
+def test_no_word_is_markup_or_a_terminals_command(cli: Cli) -> None:
+    Path("own.py").write_text(MODULE)
+    line = f"{' '.join(TINY)} model=custom model._target_=own.Net"
+    code, _, err = cli(f"{line} '+model.word=\"[/b]\"'")
+    assert code == 2
+    assert SHOWN in err
+    code, out, err = cli(
+        f"-m {line} '+model.word=\"[/b]\",sound' 'hydra.sweep.dir=\"[bold]é\"' hydra.launcher.workers=0"
+    )
+    assert (code, err) == (1, "")
+    assert SHOWN in out
+    assert out.count("[/b]") == 4  # in a cell of the table, twice in the error, in the overrides
+    assert "tensorboard --logdir [bold]é" in out
+    assert "\x1b" not in out

@@ -1,0 +1,275 @@
+"""Modules of the user's own through the command line, each command in a process of its own: bits, kills, harm."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers import HEAD, environment, summary
+
+MODELS = """
+import os, random, signal, sys, time
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+SCALE = 1 + random.random() * np.random.rand() * torch.rand(()).item()  # drawn by the import
+
+
+class Noisy(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features)
+        self.factor = SCALE + random.random() + np.random.rand()
+
+    def forward(self, x):
+        x = x.flatten(1)
+        if self.training:
+            x = x + random.gauss(0, 0.1) + np.random.randn(1, x.shape[1]).astype(np.float32) * 0.1
+            x = F.dropout(x, 0.2)
+            time.sleep(float(os.environ.get("SLOW", 0)))
+        return self.layer(x) * self.factor
+
+
+class Harmful(nn.Module):
+    def __init__(self, in_features, out_features, harm):
+        super().__init__()
+        self.layer, self.harm, self.calls = nn.Linear(in_features, out_features), harm, 0
+
+    def forward(self, x):
+        self.calls += self.training
+        if self.calls == 2:
+            if self.harm == "exit":
+                sys.exit()
+            if self.harm == "interrupt":
+                raise KeyboardInterrupt
+            if self.harm == "base":
+                raise BaseException("odd")
+            if self.harm == "end":
+                os._exit(0)
+            if self.harm == "crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if self.harm == "grad":
+                torch.set_grad_enabled(False)
+            if self.harm == "leave":
+                os.chdir("/"); torch.set_default_dtype(torch.float64)
+        return self.layer(x.flatten(1))
+
+
+class Lazy(nn.Module):
+    def __init__(self, out_features):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.LazyLinear(out_features))
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class NeverUsed(Lazy):
+    def __init__(self, out_features):
+        super().__init__(out_features)
+        self.other = nn.LazyLinear(3)
+
+
+class Plain(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+class Detached(Plain):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
+class Sparse(nn.Module):
+    def __init__(self, out_features):
+        super().__init__()
+        self.e, self.o = nn.EmbeddingBag(17, 8, sparse=True), nn.Linear(8, out_features)
+
+    def forward(self, x):
+        return self.o(self.e(x.flatten(1).abs().clamp(0, 16).long()))
+
+
+class Integers(Plain):
+    def forward(self, x):
+        return super().forward(x).long()
+
+
+class Half(Plain):
+    def forward(self, x):
+        return super().forward(x).bfloat16()
+
+
+class NaNs(Plain):
+    def forward(self, x):
+        return super().forward(x) * float("nan")
+
+
+class Breaks(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        raise KeyError("nothing saved")
+
+
+class Backward(Plain):
+    def forward(self, x):
+        return Breaks.apply(super().forward(x))
+"""
+TINY = ["data.train_size=100", "record.pictures=false"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "own.py").write_text(MODELS)
+    return tmp_path
+
+
+def run(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, and no user's or test's import before it."""
+    command = [sys.executable, "-m", "trainer", *TINY, *line]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["problem=rosenbrock", "optimizer=sgd"],
+        ["model.dropout=0.3", "model.batchnorm=true"],
+        ["model=custom", "model._target_=own.Noisy"],
+    ],
+    ids=lambda line: line[0],
+)
+def test_the_same_command_in_two_processes_leaves_the_same_bytes(line: list[str], folder: Path) -> None:
+    line = line if line[0].startswith("problem") else [*line, *TINY]
+    for name in "ab":
+        command = [sys.executable, "-m", "trainer", "epochs=3", *line, f"hydra.run.dir={name}"]
+        subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True)
+    for name in ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt"):
+        assert (folder / "a" / name).read_bytes() == (folder / "b" / name).read_bytes(), name
+    torch.load(folder / "a/checkpoints/last.pt", weights_only=True)
+
+
+def test_killed_it_goes_on_with_the_same_random_numbers(folder: Path) -> None:
+    line = ["epochs=6", "model=custom", "model._target_=own.Noisy", "checkpoint.epochs=1"]
+    assert run(folder, *line, "hydra.run.dir=whole").returncode == 0
+    command = [sys.executable, "-m", "trainer", *TINY, *line, "hydra.run.dir=killed"]
+    slow = {**environment(), "SLOW": "0.3"}
+    process = subprocess.Popen(command, cwd=folder, env=slow, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (folder / "killed/.resume/stack-0.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (folder / "killed/summary.json").exists()
+    again = run(folder, "resume=killed")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "goes on after epoch" in (folder / "killed/trainer.log").read_text()
+    for name in ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt"):
+        assert (folder / "whole" / name).read_bytes() == (folder / "killed" / name).read_bytes(), name
+
+
+FAILS = "model._target_: Harmful fails on inputs of shape (36, 1, 8, 8): "
+HARM = {
+    "exit": f"{FAILS}SystemExit (",
+    "interrupt": f"{FAILS}KeyboardInterrupt (",
+    "base": f"{FAILS}BaseException: odd (",
+    "grad": "model._target_: no parameter takes part in the loss; is there a detach or no_grad in forward?",
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_run_whose_module_ends_the_process_ends_with_a_message(harm: str, folder: Path) -> None:
+    done = run(folder, "model=custom", "model._target_=own.Harmful", f"+model.harm={harm}", "hydra.run.dir=run")
+    head, *lines = done.stderr.splitlines()
+    assert head.startswith("trainer: 1 problem; ")
+    assert [line.strip()[: len(HARM[harm])] for line in lines] == [HARM[harm]]
+    assert done.returncode == 2
+
+
+def test_in_a_sweep_it_harms_no_other_and_is_tried_again(folder: Path) -> None:
+    harms = [*HARM, "end", "crash", "leave", "none"]
+    line = ["-m", "epochs=2", "model=custom", "model._target_=own.Harmful", f"+model.harm={','.join(harms)}"]
+    done = run(folder, *line, "hydra.sweep.dir=sweep")
+    failed = [*HARM, "end", "crash"]
+    for command in (done, run(folder, "resume=sweep")):
+        assert command.returncode == 1
+        assert command.stderr == ""
+        status = [summary(folder / "sweep" / str(n))["status"] for n in range(len(harms))]
+        assert dict(zip(harms, status, strict=True)) == {
+            harm: "failed" if harm in failed else "completed" for harm in harms
+        }
+        assert "2 of 8 runs completed" in command.stdout
+        assert "the process that trained it ended with exit code 0" in command.stdout
+        assert "was killed by SIGSEGV" in command.stdout
+    (folder / "own.py").write_text(MODELS.replace("if self.calls == 2", "if False"))
+    mended = run(folder, "resume=sweep")
+    assert mended.returncode == 2  # the two that had finished would be of other code than the six
+    assert "was finished with other code or data: own was " in mended.stderr
+
+
+ODD = {
+    "Detached": HARM["grad"],
+    "Sparse": "model._target_: e of own.Sparse: gradients are sparse, and no optimizer or norm here takes those; "
+    "leave out sparse=True",
+    "Integers": "model._target_: the output of Integers is int64 on cpu, expected float32 on cpu, like its input",
+    "NeverUsed": "model._target_: other.weight, other.bias of NeverUsed is never used in forward",
+    "Backward": "model._target_: the backward pass fails: KeyError: 'nothing saved' (",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_modules_have_a_line_each(name: str, folder: Path) -> None:
+    done = run(folder, "epochs=2", "model=custom", f"model._target_=own.{name}")
+    head, line = done.stderr.splitlines()
+    assert head.startswith("trainer: 1 problem; ")
+    assert line.strip()[: len(ODD[name])] == ODD[name]
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("name", ["Lazy", "Half", "NaNs"])
+def test_modules_that_train(name: str, folder: Path) -> None:
+    done = run(folder, "epochs=2", "model=custom", f"model._target_=own.{name}", "hydra.run.dir=run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert summary(folder / "run")["status"] == "completed"
+
+
+def test_a_change_in_a_helper_of_a_helper_is_noticed(folder: Path) -> None:
+    (folder / "package").mkdir()
+    (folder / "package/__init__.py").write_text("from .layers import Net\n")
+    (folder / "package/layers.py").write_text("import own\nfrom . import sizes\nclass Net(own.Plain):\n    pass\n")
+    (folder / "package/sizes.py").write_text("WIDTH = 3\n")
+    (folder / "unrelated.py").write_text("import own\n")
+    line = ["epochs=1", "model=custom", "model._target_=package.Net", "hydra.run.dir=run"]
+    assert run(folder, *line).returncode == 0
+    code = summary(folder / "run")["provenance"]["code"]
+    assert {"package", "package.layers", "package.sizes", "own"} == set(code) - {"results", "torch", "numpy"}
+    assert "done before" in run(folder, *line).stdout
+    (folder / "package/sizes.py").write_text("WIDTH = 4\n")
+    again = run(folder, *line)
+    assert again.returncode == 2
+    assert "was finished with other code or data: package.sizes was " in again.stderr
+
+
+def test_an_import_that_exits_is_told(folder: Path) -> None:
+    (folder / "script.py").write_text("import sys\nsys.exit('usage: script')\n")
+    done = run(folder, "model=custom", "model._target_=script.Net")
+    assert done.returncode == 2
+    where = f"({folder / 'script.py'}, line 2)"
+    assert done.stderr == (
+        f"trainer: 1 problem; {HEAD}\n  model._target_: cannot import script.Net: SystemExit: usage: script {where}; "
+        "expected module.Class, importable from this folder\n"
+    )
+    assert os.listdir(folder / "outputs") == [] if (folder / "outputs").exists() else True

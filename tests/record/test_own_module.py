@@ -1,0 +1,125 @@
+"""Modules of the user's own that go wrong in everyday ways: a finding each, in words; sound ones have none."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.helpers import make_config, record, summary
+
+
+class Sound(nn.Module):
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.hidden, self.norm = nn.Linear(in_features, 16), nn.BatchNorm1d(16)
+        self.dropout, self.out = nn.Dropout(0.2), nn.Linear(16, out_features)
+        self.register_buffer("steps", torch.zeros(()))
+        self.seen = 0  # that nothing depends on
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        if self.training:
+            self.steps += 1
+        return self.out(self.dropout(self.norm(self.hidden(x.flatten(1))))) * (1 + self.steps / 100)
+
+
+class Logarithms(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).log_softmax(1)  # whose softmax is itself
+
+
+class InAList(Sound):
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.first = [nn.Linear(in_features, in_features)]
+        self.scale = {"all": (torch.ones((), requires_grad=True),)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.first[0](x.flatten(1))) * self.scale["all"][0]
+
+
+class Counts(Sound):
+    """Its own counter changes what it computes, whatever the mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / (1 + self.seen)
+
+
+class Trained(Sound):
+    """What training leaves in an attribute changes what it computes."""
+
+    mean = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1
+        return super().forward(x) * (1 + self.mean)
+
+
+class WarmsUp(Sound):
+    """Only in training mode."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.calls += 1
+            return super().forward(x) * min(1.0, self.calls / 4)
+        return super().forward(x)
+
+
+class AlwaysDropout(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.dropout(x, 0.5))
+
+
+class Softmaxed(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(1)
+
+
+UNSAVED = "loaded into a new instance, its last weights give other outputs in"
+FOUND = {
+    "Sound": {},
+    "Logarithms": {},
+    "InAList": {
+        "unregistered_layers": "what stands there is in a list, tuple or dictionary of Python's, so PyTorch does not "
+        "see it",
+        "unsaved_state": f"{UNSAVED} evaluation mode: forward uses what no state_dict holds",
+    },
+    "Counts": {
+        "unsaved_state": "two evaluations of the same weights on the same examples, with the same random numbers, "
+        "disagree: forward changes something"
+    },
+    "Trained": {"unsaved_state": f"{UNSAVED} evaluation mode: forward uses what no state_dict holds"},
+    "WarmsUp": {"unsaved_state": f"{UNSAVED} training mode: forward uses what no state_dict holds"},
+    "AlwaysDropout": {
+        "random_evaluation": "with other random numbers, the same weights give other outputs in evaluation mode"
+    },
+    "Softmaxed": {"softmax_twice": "the outputs are probabilities, whose cross-entropy cannot fall below 1.461"},
+}
+ALL = {name for found in FOUND.values() for name in found}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_each_has_its_finding(name: str, tmp_path: Path) -> None:
+    own = {"model._target_": f"tests.record.test_own_module.{name}", "data.train_size": 200, "record.pictures": False}
+    config = make_config("model=custom", epochs=3, **own)
+    (run,) = record([config], tmp_path)
+    found = {one["finding"]: one for one in summary(run)["health"] if one["finding"] in ALL}
+    assert {key: one["sentence"] for key, one in found.items()} == FOUND[name]
+    assert {one["where"] for one in found.values()} == WHERE.get(name, set())
+
+
+WHERE = {
+    "InAList": {"first[0], scale[all][0]", "seen"},
+    "Counts": {"seen"},
+    "Trained": {"seen, mean"},
+    "WarmsUp": {"seen, calls"},
+    "AlwaysDropout": {""},
+    "Softmaxed": {"outputs"},
+}

@@ -1,0 +1,93 @@
+"""What the command that lies in a directory may ask for: `resume=DIR` repeats it, and DIR may be somebody else's.
+
+Numbers and choices are harmless. What names code, or files that may name code, is checked before anything is called; it
+is taken without question where it is typed again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.types import Override
+
+from trainer.config import Config, ConfigError, CustomModel
+from trainer.core import own_code
+
+FOLDERS = ("--config-dir=", "--config-path=")
+HARMLESS = (  # of Hydra's own keys: the others name code, folders, or what a launcher sends elsewhere
+    "hydra.launcher.max_members",
+    "hydra.launcher.workers",
+    "hydra.sweep.subdir",
+    "hydra.job.name",
+    "hydra.job.config.override_dirname.",
+    "hydra.verbose",
+)
+OUR_PLUGINS = ("hydra/launcher=stack", "hydra/sweeper=grid")
+
+
+def command_problems(
+    directory: Path, flags: Sequence[str], overrides: Iterable[tuple[str, Override | None]]
+) -> list[str]:
+    """Return what must be typed again of the command that lies in a directory. overrides: as texts, and parsed."""
+    out = []
+    for flag in flags:
+        folder = next((Path(flag.removeprefix(name)) for name in FOLDERS if flag.startswith(name)), None)
+        is_name = re.fullmatch(r"--config-name=[\w-]+(\.yaml)?", flag) is not None
+        if not is_name and (folder is None or not _is_ours(folder, directory)):
+            out.append(_again(directory, flag, "may name code to run"))
+    for text, override in overrides:
+        if override is None or (_concerns_hydra(override) and not _is_harmless(text, override)):
+            out.append(_again(directory, text, "may name code to run"))
+    return out
+
+
+def check_code(directory: Path, configs: Iterable[Config]) -> None:
+    """See that runs of a directory that is resumed call nothing but torch.nn.Module classes and the user's own code.
+
+    Raises ConfigError where one would, before that code is imported.
+    """
+    models = (config.model for config in configs)
+    targets = dict.fromkeys(model._target_ for model in models if isinstance(model, CustomModel))
+    problems = [problem for target in targets if (problem := _code_problem(directory, target))]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _code_problem(directory: Path, target: str) -> str | None:
+    module = target.rpartition(".")[0]
+    spec = own_code.find(module)
+    text = f"model._target_={target}"
+    if own_code.lies_in(spec, directory):
+        return _again(directory, text, "is code that lies in this directory itself")
+    if own_code.is_own(spec):
+        return None
+    from trainer.core import user_module  # torch: most directories name no code
+
+    try:
+        found = user_module.find_target(target)
+    except ConfigError as error:
+        return f"resume={directory}: {'; '.join(error.problems)}"
+    return None if isinstance(found, type) else _again(directory, text, "calls a function outside the current folder")
+
+
+def _again(directory: Path, text: str, why: str) -> str:
+    return f"resume={directory}: its command has {text}, which {why}; if you trust it, type it again behind resume="
+
+
+def _is_ours(folder: Path, directory: Path) -> bool:
+    """Whether a folder lies in the current one, and not in the directory that is resumed."""
+    place = folder.resolve()
+    return place.is_relative_to(Path.cwd().resolve()) and not place.is_relative_to(directory.resolve())
+
+
+def _concerns_hydra(override: Override) -> bool:
+    """Whether an override sets keys of Hydra's own, by its key or by the package it is put into."""
+    names = (override.key_or_group, override.package or "")
+    return any(re.split(r"[./]", name)[0] == "hydra" for name in names)
+
+
+def _is_harmless(text: str, override: Override) -> bool:
+    key = override.key_or_group
+    return text in OUR_PLUGINS or (override.package is None and key.startswith(HARMLESS))

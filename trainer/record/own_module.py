@@ -1,0 +1,148 @@
+"""What curves do not show of a module of the user's own: found at the end of its training, by evaluating it again.
+
+The trained module and a new instance that loaded its weights must agree, given the same random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainer.config import ConfigError
+from trainer.core import global_streams, networks
+from trainer.core.stack import Stack
+from trainer.core.user_module import UserModule
+from trainer.judge.health import Finding
+
+EXAMPLES = 64
+TOLERANCE = 1e-4  # of the outputs' spread: far above rounding, far below what a layer does
+
+
+@torch.no_grad()
+def findings(stack: Stack) -> list[Finding]:
+    """Return what is wrong with the module of a stack that has ended; for a network of ours nothing.
+
+    No random stream moves; the module itself is no longer what it was.
+    """
+    if not isinstance(stack.model, UserModule):
+        return []
+    with global_streams.kept(stack.device):
+        found = [*_unregistered(stack, stack.model.module), *_evaluated_again(stack, stack.model)]
+        found += _softmaxed(stack, stack.model)
+    return found
+
+
+def _unregistered(stack: Stack, module: nn.Module) -> Iterator[Finding]:
+    """Layers and weights in a Python list or dictionary."""
+    known = {id(one) for one in (*module.modules(), *module.parameters())}
+    names = [name for name, value in _hidden(module) if id(value) not in known]
+    if names:
+        said = "what stands there is in a list, tuple or dictionary of Python's, so PyTorch does not see it"
+        yield Finding("unregistered_layers", ", ".join(names), stack.step, said, {"names": names})
+
+
+def _hidden(module: nn.Module) -> Iterator[tuple[str, object]]:
+    """(name, value) of modules and trainable tensors in plain attributes of any part of a module."""
+    for prefix, part in module.named_modules():
+        for attribute, value in vars(part).items():
+            if not attribute.startswith("_"):
+                yield from _trainable(f"{prefix}.{attribute}".lstrip("."), value)
+
+
+def _trainable(name: str, value: object, depth: int = 0) -> Iterator[tuple[str, object]]:
+    items: list[tuple[Any, object]] = []
+    if isinstance(value, nn.Module) or (isinstance(value, Tensor) and value.is_leaf and value.requires_grad):
+        yield name, value
+    elif isinstance(value, list | tuple):
+        items = list(enumerate(value))
+    elif isinstance(value, dict):
+        items = list(value.items())
+    for key, item in items if depth < 3 else []:
+        yield from _trainable(f"{name}[{key}]", item, depth + 1)
+
+
+def _evaluated_again(stack: Stack, network: UserModule) -> Iterator[Finding]:
+    """Random evaluation; and state that training changed, and no checkpoint holds."""
+    x = _examples(stack)
+    first, before = _outputs(network, x, seed=0), _attributes(network.module)
+    if _differ(first, _outputs(network, x, seed=0)):
+        said = "two evaluations of the same weights on the same examples, with the same random numbers, disagree"
+        yield _unsaved(stack, before, _attributes(network.module), f"{said}: forward changes something")
+        return
+    if _differ(first, _outputs(network, x, seed=1)):
+        said = "with other random numbers, the same weights give other outputs in evaluation mode"
+        yield Finding("random_evaluation", "", stack.step, said, {})
+    config = stack.members[0].config
+    try:  # from another start, so that what the checkpoint does not hold is another
+        loaded = networks.stacked([replace(config, seed=config.seed ^ 1)], stack.dataset)
+        assert isinstance(loaded, UserModule)
+        loaded.load_member_state(0, network.member_state(0))
+        trained, new = _attributes(network.module), _attributes(loaded.module)
+        modes = [mode for mode in (False, True) if _differ(*(_outputs(n, x, 0, mode) for n in (network, loaded)))]
+    except (ConfigError, KeyError, RuntimeError):
+        said = "its last weights cannot be loaded into a new instance"
+        yield Finding("unsaved_state", "", stack.step, said, {})
+        return
+    if modes:
+        said = f"loaded into a new instance, its last weights give other outputs in {_MODES[modes[0]]} mode"
+        yield _unsaved(stack, trained, new, f"{said}: forward uses what no state_dict holds")
+
+
+_MODES = {False: "evaluation", True: "training"}
+
+
+def _unsaved(stack: Stack, a: dict[str, Any], b: dict[str, Any], said: str) -> Finding:
+    """Name the attributes that may be what is lost: those that differ."""
+    names = [name for name, value in a.items() if name not in b or not _equal(value, b[name])]
+    return Finding("unsaved_state", ", ".join(names), stack.step, said, {"attributes": names})
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """Numbers, tensors and arrays in plain attributes of any part of a module, by name; as they are now."""
+    out = {}
+    for prefix, part in module.named_modules():
+        for name, value in vars(part).items():
+            if isinstance(value, float | int | Tensor | np.ndarray) and name != "training" and name[0] != "_":
+                out[f"{prefix}.{name}".lstrip(".")] = np.array(
+                    value.detach().cpu() if isinstance(value, Tensor) else value
+                )
+    return out
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == b.dtype.kind == "f")
+
+
+def _softmaxed(stack: Stack, network: UserModule) -> Iterator[Finding]:
+    """Probabilities, where cross-entropy wants logits: the loss cannot fall below that of a one and zeros."""
+    classes = stack.classes
+    if classes is None or classes < 2 or stack.loss.name not in ("auto", "cross_entropy"):
+        return
+    y = _outputs(network, _examples(stack), seed=0)
+    if bool((y >= 0).all()) and bool(((y.sum(1) - 1).abs() < 1e-3).all()):
+        floor = math.log(1 + (classes - 1) / math.e)
+        said = f"the outputs are probabilities, whose cross-entropy cannot fall below {floor:.4g}"
+        yield Finding("softmax_twice", "outputs", stack.step, said, {"floor": floor})
+
+
+def _examples(stack: Stack) -> Tensor:
+    """(1, B, I) of the training split."""
+    return stack.gather(stack.train_KN[:1, :EXAMPLES])
+
+
+def _outputs(network: UserModule, x: Tensor, seed: int, training: bool = False) -> Tensor:
+    """(1, B, I) -> (B, O), with all global generators started from this seed."""
+    global_streams.seed(seed)
+    network.train(training)
+    return network(x)[0].double()
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    spread = max((a - a.mean()).nan_to_num(0, 0, 0).abs().max().item(), 1e-12)
+    return not torch.allclose(a, b, rtol=0, atol=TOLERANCE * spread, equal_nan=True)
