@@ -299,7 +299,11 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(28, "No space left on device")
 
     real = open
-    monkeypatch.setattr(files, "open", lambda path, mode: (Full if mode == "wb" else real)(path, mode), raising=False)
+
+    def opening(path: Any, mode: str, **keywords: Any) -> Any:
+        return (Full if mode == "wb" else real)(path, mode, **keywords)
+
+    monkeypatch.setattr(files, "open", opening, raising=False)
 
 
 @pytest.mark.usefixtures("full_disk")
