@@ -299,7 +299,9 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(28, "No space left on device")
 
     real = open
-    monkeypatch.setattr(files, "open", lambda path, mode: (Full if mode == "wb" else real)(path, mode), raising=False)
+    monkeypatch.setattr(
+        files, "open", lambda path, mode, **more: (Full if mode == "xb" else real)(path, mode, **more), raising=False
+    )
 
 
 @pytest.mark.usefixtures("full_disk")
