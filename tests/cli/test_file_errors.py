@@ -137,9 +137,9 @@ def test_a_good_preset_is_trained_recognised_and_resumed(cli: Cli, monkeypatch: 
     elsewhere = Path("elsewhere").absolute()
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    code, _, err = cli("resume=../run epochs=2")  # the presets do not lie in the current folder
-    assert (code, "type it again behind resume=" in err) == (2, True)
-    code, out, err = cli("--config-dir ../conf resume=../run epochs=2")
+    code, _, err = cli("resume=../run epochs=2")  # from here nobody can tell whose files those are
+    assert (code, "--config-dir=" in err, "type it again" in err) == (2, True, True)
+    code, out, err = cli("resume=../run epochs=2 --config-dir ../conf")
     assert (code, err) == (0, "")
     assert "epoch 2/2" in out
 

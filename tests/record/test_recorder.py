@@ -299,11 +299,9 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(28, "No space left on device")
 
     real = open
-
-    def opening(path: Any, mode: str, **keywords: Any) -> Any:
-        return (Full if mode == "wb" else real)(path, mode, **keywords)
-
-    monkeypatch.setattr(files, "open", opening, raising=False)
+    monkeypatch.setattr(
+        files, "open", lambda path, mode, **more: (Full if mode == "xb" else real)(path, mode, **more), raising=False
+    )
 
 
 @pytest.mark.usefixtures("full_disk")

@@ -33,9 +33,9 @@ def findings(stack: Stack) -> list[Finding]:
     if not isinstance(stack.model, UserModule):
         return []
     with global_streams.kept(stack.device):
-        found = [*_unregistered(stack, stack.model.module), *_evaluated_again(stack, stack.model)]
-        found += _softmaxed(stack, stack.model)
-    return found
+        found = list(_unregistered(stack, stack.model.module))  # whose state no checkpoint holds either: said once
+        found = found or list(_evaluated_again(stack, stack.model))
+        return [*found, *_softmaxed(stack, stack.model)]
 
 
 def _unregistered(stack: Stack, module: nn.Module) -> Iterator[Finding]:
