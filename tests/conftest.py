@@ -1,5 +1,9 @@
 """Fixtures of many tests."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: a second thread costs more than it brings
+
 import shlex
 import sys
 from collections.abc import Iterator
