@@ -199,6 +199,7 @@ def test_a_run_whose_module_ends_the_process_ends_with_a_message(harm: str, fold
     assert done.returncode == 2
 
 
+@pytest.mark.slow
 def test_in_a_sweep_it_harms_no_other_and_is_tried_again(folder: Path) -> None:
     harms = [*HARM, "end", "crash", "leave", "none"]
     line = ["-m", "epochs=2", "model=custom", "model._target_=own.Harmful", f"+model.harm={','.join(harms)}"]

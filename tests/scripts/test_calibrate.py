@@ -45,6 +45,7 @@ def test_without_noise_every_clear_case_is_found(kind: str) -> None:
     assert all(judge(history.train, history.val).verdict == "overfit" for history in clean)
 
 
+@pytest.mark.slow
 def test_the_script_prints_its_tables() -> None:
     done = calibrate("synthetic", "null", "power", "--histories=100", "--sweeps=2")
     for part in ("| truth \\ verdict |", "False alarms on healthy runs", "| 2 names, 5 seeds |", "## Power, 4 groups"):

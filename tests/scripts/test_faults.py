@@ -13,6 +13,7 @@ def _elsewhere(cli: Cli) -> None:
     """In an empty folder, with Hydra's state put back afterwards."""
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_ends_with_the_bits_of_one_never_killed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -42,5 +43,6 @@ def test_damaged_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert faults.flip(1, 1, tmp_path) == 0, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_directories_with_somebodys_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert faults.foreign_files(tmp_path) == 0, capsys.readouterr().out
