@@ -11,8 +11,8 @@ import argparse
 import re
 from pathlib import Path
 
+from trainer.cli.config_files import CONF, Sources
 from trainer.cli.help import knobs
-from trainer.cli.sources import CONF, Sources
 from trainer.config import Config
 
 PAGE = Path(__file__).parents[1] / "docs" / "options.md"

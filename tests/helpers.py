@@ -16,7 +16,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from torch import Tensor
 
 from trainer import config as cfg
-from trainer.cli.sources import CONF
+from trainer.cli.config_files import CONF
 from trainer.config import Config
 from trainer.core import data
 from trainer.core.data import Dataset

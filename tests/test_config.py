@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from trainer import config as cfg
-from trainer.cli.sources import FOLLOWING
+from trainer.cli.config_files import FOLLOWING
 from trainer.config import ConfigError, from_dict, nearest, stream_seed, to_dict
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers import HEAD, Cli
 from trainer.cli import hints
-from trainer.cli.sources import CONF, FOLLOWING, Sources
+from trainer.cli.config_files import CONF, FOLLOWING, Sources
 
 GLOBAL = "# @package _global_\n"
 LIST = f"{GLOBAL}defaults:\n  - "

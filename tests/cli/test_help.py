@@ -7,7 +7,7 @@ import pytest
 
 from trainer import config as cfg
 from trainer.cli import help
-from trainer.cli.sources import CONF, FOLLOWING, Sources
+from trainer.cli.config_files import CONF, FOLLOWING, Sources
 
 SPIRALS = ["data=spirals", "schedule=step", "optimizer=sgd"]
 

@@ -18,7 +18,7 @@ from tests.helpers import Cli
 from trainer import evaluate
 from trainer.cli import sweep_table
 from trainer.cli.compose import Composer
-from trainer.cli.sources import Sources
+from trainer.cli.config_files import Sources
 from trainer.engine.worker import Job
 from trainer.report import vocabulary
 

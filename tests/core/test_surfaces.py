@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from tests.helpers import Cli, make_config, record, run, small_data
-from trainer.cli.sources import CONF
+from trainer.cli.config_files import CONF
 from trainer.config import ConfigError, Function
 from trainer.core import data
-from trainer.core.surfaces import PROBLEMS
+from trainer.core.surfaces import FUNCTIONS
 from trainer.read.other_tools import read_event_folder
 from trainer.record import trajectories
 from trainer.record.ground_truth import recovered
@@ -23,17 +23,17 @@ from trainer.record.ground_truth import recovered
 # ------------------------------------------------------------------ the functions
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_equation_says_what_is_computed(name: str) -> None:
-    text = PROBLEMS[name].equation.partition("= ")[2].replace("^", "**")
+    text = FUNCTIONS[name].equation.partition("= ")[2].replace("^", "**")
     text = re.sub(r"(?<=[\d\w)]) (?=[(xy])", "*", text)
     for x, y in np.random.default_rng(0).uniform(-2, 2, (20, 2)):
-        assert PROBLEMS[name].value(x, y) == pytest.approx(eval(text, {"x": x, "y": y}), rel=1e-12)
+        assert FUNCTIONS[name].value(x, y) == pytest.approx(eval(text, {"x": x, "y": y}), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_minima(name: str) -> None:
-    problem = PROBLEMS[name]
+    problem = FUNCTIONS[name]
     h = 1e-6
     for x, y in problem.minima:
         assert problem.value(x, y) == problem.lowest
@@ -45,9 +45,9 @@ def test_minima(name: str) -> None:
 
 def test_every_function_has_its_file_and_knob() -> None:
     files = {path.stem for path in (CONF / "problem").glob("*.yaml")}
-    assert files == set(PROBLEMS) == set(get_args(Function))
+    assert files == set(FUNCTIONS) == set(get_args(Function))
     for path in (CONF / "problem").glob("*.yaml"):
-        equation = PROBLEMS[path.stem].equation.partition("= ")[2]
+        equation = FUNCTIONS[path.stem].equation.partition("= ")[2]
         assert path.read_text().splitlines()[1].startswith(f"# {equation}: ")
 
 
@@ -64,7 +64,7 @@ GRADIENTS = {  # by hand
 }
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_gradient_descent_is_the_obvious_loop(name: str) -> None:
     config = make_config(f"problem={name}", "optimizer=sgd", epochs=25)
     log = run([config], data.load(config.data, dtype=torch.float64))
@@ -73,7 +73,7 @@ def test_gradient_descent_is_the_obvious_loop(name: str) -> None:
         dx, dy = GRADIENTS[name](x, y)
         x, y = x - config.optimizer.lr * dx, y - config.optimizer.lr * dy
         found = (row["point/x"], row["point/y"], row["eval/train_loss"])
-        assert found == pytest.approx((x, y, PROBLEMS[name].value(x, y)), abs=1e-6)  # the start is kept in float32
+        assert found == pytest.approx((x, y, FUNCTIONS[name].value(x, y)), abs=1e-6)  # the start is kept in float32
 
 
 def test_optimizers_share_a_stack_and_are_as_alone() -> None:
@@ -90,12 +90,12 @@ def test_optimizers_share_a_stack_and_are_as_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "nadam", "rmsprop"])
 def test_every_optimizer_gets_far_with_its_default_rate(name: str, optimizer: str) -> None:
     config = make_config(f"problem={name}", f"optimizer={optimizer}")
     rows = run([config], data.load(config.data)).rows[0]
-    problem = PROBLEMS[name]
+    problem = FUNCTIONS[name]
     start = problem.value(*config.model.start) - problem.lowest  # type: ignore[union-attr]
     slow = (name, optimizer) == ("rosenbrock", "sgd")  # the valley is the point of it
     assert rows[-1]["eval/train_loss"] - problem.lowest < start * (0.3 if slow else 0.02)

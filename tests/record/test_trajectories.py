@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from trainer.core.surfaces import PROBLEMS
+from trainer.core.surfaces import FUNCTIONS
 from trainer.record import trajectories
 from trainer.record.pictures import Png
 
@@ -23,7 +23,7 @@ def where(png: Png, colour: str) -> np.ndarray:
 
 def test_paths_stand_where_they_are() -> None:
     """A path along a rectangle shows the scale; a second one, in its middle, is measured by it."""
-    problem = PROBLEMS["quadratic"]
+    problem = FUNCTIONS["quadratic"]
     left, bottom, right, top = 0.0, -1.0, 5.0, 3.0
     around = np.array([(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)])
     up = np.array([(1.25, 0.0), (1.25, 2.0)])
@@ -39,14 +39,14 @@ def test_paths_stand_where_they_are() -> None:
 
 def test_each_path_has_a_colour() -> None:
     ways = {f"run {i}": np.array([[0.2 * i, 0.0], [0.2 * i, 1.0]]) for i in range(3)}
-    png = trajectories.draw(PROBLEMS["rosenbrock"], ways)
+    png = trajectories.draw(FUNCTIONS["rosenbrock"], ways)
     assert [len(where(png, colour)) > 50 for colour in trajectories.COLOURS[:4]] == [True] * 3 + [False]
 
 
 def test_of_many_paths_the_lowest_are_drawn() -> None:
     ways = {"low": np.array([[0.9, 0.9]]), "high": np.array([[-2.0, 3.0]]), "overflows": np.array([[1e300, 0.0]])}
-    alone = trajectories.draw(PROBLEMS["rosenbrock"], {"low": ways["low"]}, most=1)
-    of_three = trajectories.draw(PROBLEMS["rosenbrock"], ways, most=1)
+    alone = trajectories.draw(FUNCTIONS["rosenbrock"], {"low": ways["low"]}, most=1)
+    of_three = trajectories.draw(FUNCTIONS["rosenbrock"], ways, most=1)
     colour = trajectories.COLOURS[0]
     np.testing.assert_array_equal(where(alone, colour), where(of_three, colour))
 
@@ -65,11 +65,11 @@ def test_of_many_paths_the_lowest_are_drawn() -> None:
     ],
 )
 def test_any_paths_can_be_drawn(ways: dict[str, Any], card: bool) -> None:
-    png = trajectories.draw(PROBLEMS["saddle"], {name: np.array(way) for name, way in ways.items()}, card=card)
+    png = trajectories.draw(FUNCTIONS["saddle"], {name: np.array(way) for name, way in ways.items()}, card=card)
     image = Image.open(io.BytesIO(png.data))
     assert image.size == (png.width, png.height) == (trajectories.CARD if card else (1000, 680))
 
 
 def test_the_same_paths_give_the_same_bytes() -> None:
     ways = {"a": np.array([[0.0, 0.0], [1.0, 1.0]])}
-    assert trajectories.draw(PROBLEMS["beale"], ways) == trajectories.draw(PROBLEMS["beale"], ways)
+    assert trajectories.draw(FUNCTIONS["beale"], ways) == trajectories.draw(FUNCTIONS["beale"], ways)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.helpers import make_config
-from trainer.cli.sources import CONF
+from trainer.cli.config_files import CONF
 from trainer.config import Config
 from trainer.core import data
 from trainer.core.loop import train_step

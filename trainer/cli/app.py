@@ -16,7 +16,7 @@ from trainer import config as cfg
 from trainer.cli import command_line, file_errors, help, hints, hydra_plugins, streams
 from trainer.cli.command import Command, plan, remove_if_empty
 from trainer.cli.command_line import CommandLine
-from trainer.cli.sources import Sources, VisibleOptions
+from trainer.cli.config_files import Sources, VisibleOptions
 from trainer.config import Config, ConfigError
 from trainer.engine import interrupts
 from trainer.text import printable

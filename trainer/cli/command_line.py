@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 
 from trainer import files
 from trainer.cli import trust
-from trainer.cli.sources import CONF, FOLLOWING, Sources
+from trainer.cli.config_files import CONF, FOLLOWING, Sources
 from trainer.cli.trust import OUR_PLUGINS
 from trainer.config import Config, ConfigError, nearest
 from trainer.engine.resume.plan_file import read_plan

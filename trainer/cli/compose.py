@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from trainer import config as cfg
 from trainer import files
 from trainer.cli import hints
-from trainer.cli.sources import Sources
+from trainer.cli.config_files import Sources
 from trainer.config import Config, ConfigError, nearest
 
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from trainer.cli.sources import CONF, Sources
+from trainer.cli.config_files import CONF, Sources
 from trainer.config import Config, ConfigError, nearest
 
 PACKAGE = re.compile(r"\s*#\s*@package\s+(\S+)")

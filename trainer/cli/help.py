@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from trainer import config as cfg
-from trainer.cli.sources import Sources
+from trainer.cli.config_files import Sources
 
 KEY_WIDTH, VALUE_WIDTH = 26, 14
 COMMANDS = (

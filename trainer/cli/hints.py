@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trainer import config as cfg
 from trainer.cli import file_errors
-from trainer.cli.sources import Sources
+from trainer.cli.config_files import Sources
 from trainer.config import ConfigError, nearest
 
 READERS = ("hydra.", "omegaconf.", "yaml.", "antlr4.", "codecs", "<frozen codecs>")  # what reads configuration files

@@ -18,7 +18,7 @@ from rich.table import Table
 from trainer import files
 from trainer.cli.display import words
 from trainer.config import Surface
-from trainer.core.surfaces import PROBLEMS
+from trainer.core.surfaces import FUNCTIONS
 from trainer.engine.jobs import Job, describe, ranges
 from trainer.record import trajectories
 from trainer.report import vocabulary
@@ -92,7 +92,7 @@ def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
         name = _name(job, keys)
         ways[name if name not in ways else f"{name} ({job.number})"] = points
     for function, ways in by_function.items():
-        files.write(folder / f"paths_{function}.png", trajectories.draw(PROBLEMS[function], ways).data)
+        files.write(folder / f"paths_{function}.png", trajectories.draw(FUNCTIONS[function], ways).data)
     return [f"paths_{function}.png" for function in by_function]
 
 

@@ -19,7 +19,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Problem:
+class PlaneFunction:
     """A function f(x, y) >= lowest, its minima, and the part of the plane to draw: (x, y) of two corners.
 
     `value` takes numbers, arrays or tensors alike.
@@ -36,8 +36,8 @@ class Problem:
         return min(self.minima, key=lambda minimum: (minimum[0] - x) ** 2 + (minimum[1] - y) ** 2)
 
 
-PROBLEMS = {
-    "quadratic": Problem(
+FUNCTIONS = {
+    "quadratic": PlaneFunction(
         "f(x, y) = (x - 3)^2 + (y - 2)^2",
         lambda x, y: (x - 3) ** 2 + (y - 2) ** 2,
         minima=((3.0, 2.0),),
@@ -45,7 +45,7 @@ PROBLEMS = {
         window=((-1.5, -1.5), (5.5, 4.0)),
     ),
     # Rosenbrock 1960, "An automatic method for finding the greatest or least value of a function", section 4
-    "rosenbrock": Problem(
+    "rosenbrock": PlaneFunction(
         "f(x, y) = (1 - x)^2 + 100 (y - x^2)^2",
         lambda x, y: (1 - x) ** 2 + 100 * (y - x**2) ** 2,
         minima=((1.0, 1.0),),
@@ -53,7 +53,7 @@ PROBLEMS = {
         window=((-2.0, -1.0), (2.0, 3.0)),
     ),
     # Beale 1958, "On an iterative method for finding a local minimum of a function of more than one variable"
-    "beale": Problem(
+    "beale": PlaneFunction(
         "f(x, y) = (1.5 - x + x y)^2 + (2.25 - x + x y^2)^2 + (2.625 - x + x y^3)^2",
         lambda x, y: (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2,
         minima=((3.0, 0.5),),
@@ -61,7 +61,7 @@ PROBLEMS = {
         window=((-0.5, -1.5), (4.5, 2.0)),
     ),
     # a saddle at (0, 0) between two minima: the gradient vanishes where nothing is lowest
-    "saddle": Problem(
+    "saddle": PlaneFunction(
         "f(x, y) = x^2 - y^2 + y^4 / 2",
         lambda x, y: x**2 - y**2 + y**4 / 2,
         minima=((0.0, 1.0), (0.0, -1.0)),
@@ -83,7 +83,7 @@ class Surface(Stacked):
 
     def forward(self, x: Tensor) -> Tensor:
         """(K, B, I) -> (K, B, 1)."""
-        value_K = PROBLEMS[self.function].value(self.point[:, 0], self.point[:, 1])
+        value_K = FUNCTIONS[self.function].value(self.point[:, 0], self.point[:, 1])
         return value_K.view(-1, 1, 1).expand(-1, x.shape[1], 1)
 
     def readings(self) -> dict[str, Tensor]:
@@ -96,7 +96,7 @@ class PlainSurface(nn.Module):
 
     def __init__(self, config: cfg.Surface) -> None:
         super().__init__()
-        self.value = PROBLEMS[config.function].value
+        self.value = FUNCTIONS[config.function].value
         self.point = nn.Parameter(torch.tensor(config.start))
 
     def forward(self, x: Tensor) -> Tensor:

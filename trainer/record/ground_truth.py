@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer.config import Config, Surface
 from trainer.core.data import INTERCEPT, SLOPE
-from trainer.core.surfaces import PROBLEMS
+from trainer.core.surfaces import FUNCTIONS
 
 
 def recovered(config: Config, state: Mapping[str, Any], shift: float, scale: float) -> dict[str, dict[str, float]]:
@@ -21,7 +21,7 @@ def recovered(config: Config, state: Mapping[str, Any], shift: float, scale: flo
     """
     if isinstance(config.model, Surface):
         x, y = map(float, state["point"])
-        nearest = PROBLEMS[config.model.function].nearest(x, y)
+        nearest = FUNCTIONS[config.model.function].nearest(x, y)
         return {"x": _pair(nearest[0], x), "y": _pair(nearest[1], y)}
     weight = state.get("layers.0.weight")
     if config.data.name != "line" or weight is None or tuple(weight.shape) != (1, 1):

@@ -19,7 +19,7 @@ from trainer import files
 from trainer.config import Surface
 from trainer.core.loop import evaluate_test
 from trainer.core.stack import Member, Stack, Step
-from trainer.core.surfaces import PROBLEMS
+from trainer.core.surfaces import FUNCTIONS
 from trainer.judge import health
 from trainer.judge.health import Finding, NotFinite
 from trainer.record import checkpoints, own_module, pictures, trajectories
@@ -238,7 +238,7 @@ def _pictures(stack: Stack, member: Member, outputs: Tensor) -> dict[str, pictur
     if isinstance(surface, Surface):
         points = trajectories.points(surface.start, member.rows)
         paths = {member.config.optimizer.name: points}
-        out["path"] = trajectories.draw(PROBLEMS[surface.function], paths, card=True)
+        out["path"] = trajectories.draw(FUNCTIONS[surface.function], paths, card=True)
     is_image = len(dataset.shape) == 3
     if dataset.classes:
         target = dataset.test_y.cpu().numpy()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.core.surfaces import Point, Problem
+from trainer.core.surfaces import PlaneFunction, Point
 from trainer.record.pictures import Png
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ BANDS = 16  # contours
 DEEPEST = 1e-4  # of the highest value: contours go no deeper
 
 
-def draw(problem: Problem, paths: Mapping[str, np.ndarray], most: int = MOST, card: bool = False) -> Png:
+def draw(problem: PlaneFunction, paths: Mapping[str, np.ndarray], most: int = MOST, card: bool = False) -> Png:
     """Draw paths (S, 2) of points, by name, from a start to wherever they end; of many, those that end lowest.
 
     A path ends where it is no longer finite; the legend gives the value there. `card`: small, for TensorBoard.
@@ -71,14 +71,14 @@ def _finite(path: np.ndarray) -> np.ndarray:
     return path[: bad[0]] if len(bad) else path
 
 
-def _value(problem: Problem, point: np.ndarray) -> float:
+def _value(problem: PlaneFunction, point: np.ndarray) -> float:
     """f, infinite where it overflows."""
     with np.errstate(all="ignore"):
         value = float(problem.value(*point))
     return value if math.isfinite(value) else math.inf
 
 
-def _window(problem: Problem, paths: Sequence[np.ndarray]) -> tuple[Point, Point]:
+def _window(problem: PlaneFunction, paths: Sequence[np.ndarray]) -> tuple[Point, Point]:
     """The problem's own window, widened by at most half of it for paths that leave it."""
     corners = np.array(problem.window)
     size = corners[1] - corners[0]
@@ -88,7 +88,7 @@ def _window(problem: Problem, paths: Sequence[np.ndarray]) -> tuple[Point, Point
     return (float(low[0]), float(low[1])), (float(high[0]), float(high[1]))
 
 
-def _draw_contours(axes: Axes, problem: Problem, window: tuple[Point, Point]) -> None:
+def _draw_contours(axes: Axes, problem: PlaneFunction, window: tuple[Point, Point]) -> None:
     """Bands of equal steps in log(f - lowest), darker where it is lower, with a line between two bands."""
     from matplotlib.colors import LinearSegmentedColormap
 

@@ -14,7 +14,7 @@ import yaml
 from trainer import config as cfg
 from trainer import files
 from trainer.cli import hints
-from trainer.cli.sources import CONF, Sources
+from trainer.cli.config_files import CONF, Sources
 from trainer.config import ConfigError, nearest
 
 DATA = ("data=clusters", "data.batch_size=5")  # where no data set is chosen
