@@ -8,26 +8,27 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "trainer"
-EVERYTHING = {"core", "engine", "record", "judge", "compare", "read", "report", "config", "files"}
+EVERYTHING = {"core", "engine", "record", "judge", "compare", "read", "report", "config", "files", "text"}
 MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it may import beside itself
     "__main__": {"cli"},
     "cli": EVERYTHING,
-    "engine": {"record", "judge", "core", "config", "files"},
+    "engine": {"record", "judge", "core", "config", "files", "text"},
     "record": {"judge", "core", "config", "files"},
     "core": {"config", "files"},
-    "evaluate": {"report", "compare", "read", "judge", "files"},
-    "report": {"compare", "read", "judge", "files"},
+    "evaluate": {"report", "compare", "read", "judge", "files", "text"},
+    "report": {"compare", "read", "judge", "files", "text"},
     "compare": {"judge", "files"},
-    "read": {"judge", "files"},
+    "read": {"judge", "files", "text"},
     "judge": set[str](),
     "trace": {"core", "config", "files"},
     "config": set[str](),
     "files": set[str](),
+    "text": set[str](),
     "__init__": set[str](),
 }
 ENTRIES = {"trainer.__main__", "trainer.trace.__main__"}  # what is typed behind `python -m`: these may import cli
 KNOW_HYDRA = {"cli"}
-WITHOUT_TORCH = {"judge", "compare", "read", "report", "evaluate", "config", "files"}
+WITHOUT_TORCH = {"judge", "compare", "read", "report", "evaluate", "config", "files", "text"}
 
 
 def modules(folder: Path = PACKAGE) -> dict[str, ast.Module]:

@@ -78,3 +78,39 @@ def test_a_target_that_cannot_be_written_is_named_before_any_work(tmp_path: Path
 def test_equal_values_equal_digests() -> None:
     assert files.digest({"a": 1, "b": 2.0}) == files.digest({"b": 2.0, "a": 1})
     assert files.digest({"a": 1}) != files.digest({"a": 2})
+
+
+def test_a_write_never_follows_a_link(tmp_path: Path) -> None:
+    """Neither the file's own, nor one in the place where it is written first."""
+    (tmp_path / "victim").write_text("mine")
+    for name in ("a.json", "a.json.part", "metrics.csv"):
+        (tmp_path / name).symlink_to(tmp_path / "victim")
+    files.write(tmp_path / "a.json", "new")
+    for size in (0, 2):
+        growing = files.Growing(tmp_path / "metrics.csv")
+        growing.size = size
+        with pytest.raises(OSError, match="symbolic link"):
+            growing.append(b"new")
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert (tmp_path / "a.json").read_text() == "new"
+    assert not (tmp_path / "a.json").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["../victim", "/etc/passwd", "a/../../victim", "away/victim", "away", ".."])
+def test_a_name_in_a_file_never_leads_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (tmp_path / "victim").write_text("mine")
+    (folder / "away").symlink_to(tmp_path)
+    with pytest.raises(files.Damaged, match="leads out of it"):
+        files.inside(folder, name)
+    with pytest.raises(files.Damaged, match="leads out of it"):
+        files.Growing.cut(folder, {"name": name, "size": 0, "crc32c": 0})  # which would remove it
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_a_name_in_a_file_below_its_folder(tmp_path: Path) -> None:
+    assert files.inside(tmp_path, "checkpoints/best.pt") == tmp_path / "checkpoints/best.pt"
+    assert files.inside(tmp_path, ".") == tmp_path
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)  # the folder itself may be one
+    assert files.inside(tmp_path / "link", "a") == tmp_path / "link" / "a"

@@ -23,16 +23,31 @@ class Damaged(ValueError):
 
 
 def write(path: Path, *contents: bytes | str) -> None:
-    """Replace a file as a whole: write beside it, then rename. Raises OSError, and leaves the old file, on failure."""
+    """Replace a file as a whole: write beside it, then rename. Raises OSError, and leaves the old file, on failure.
+
+    A link is replaced as well: what it points to stays as it is.
+    """
     beside = path.with_name(path.name + ".part")
     try:
-        with open(beside, "wb") as file:
+        beside.unlink(missing_ok=True)  # what a killed process left, or a link that would lead elsewhere
+        with open(beside, "xb") as file:
             for content in contents:
                 file.write(content.encode() if isinstance(content, str) else content)
         os.replace(beside, path)
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path below a folder of a name that stands in a file.
+
+    Raises Damaged where it leads out of the folder, by '..', from the root or by a link.
+    """
+    path = folder / name
+    if ".." in Path(name).parts or not path.resolve().is_relative_to(folder.resolve()):
+        raise Damaged(f"{folder}: the name {name!r} leads out of it")
+    return path
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
@@ -75,11 +90,12 @@ class Growing:
     def append(self, content: bytes) -> None:
         """Add to the end. Raises OSError, and takes away what was added of it, on failure."""
         try:
-            with open(self.path, "ab") as file:
+            with open(self.path, "ab", opener=_without_links) as file:
                 file.write(content)
         except OSError:
             with suppress(OSError):
-                os.truncate(self.path, self.size) if self.size else self.path.unlink()
+                if not self.path.is_symlink():  # of a link nothing was written
+                    os.truncate(self.path, self.size) if self.size else self.path.unlink()
             raise
         self.size += len(content)
         self.crc = google_crc32c.extend(self.crc, content)
@@ -87,7 +103,7 @@ class Growing:
     @classmethod
     def cut(cls, folder: Path, state: dict[str, Any]) -> Growing:
         """The file in the state it once had. Raises Damaged where its beginning is another, OSError."""
-        file = cls(folder / state["name"])
+        file = cls(inside(folder, state["name"]))
         if state["size"]:
             check(file.path, state)
             os.truncate(file.path, state["size"])
@@ -95,6 +111,11 @@ class Growing:
             file.path.unlink(missing_ok=True)
         file.size, file.crc = state["size"], state["crc32c"]
         return file
+
+
+def _without_links(path: str, flags: int) -> int:
+    """Open a file itself: raises OSError where it is a link to another."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def state(path: Path) -> dict[str, Any]:

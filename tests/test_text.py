@@ -1,0 +1,31 @@
+"""Words from elsewhere: nothing that a terminal would obey is left of them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.text import printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain [red]é 中文 ± \N{NO-BREAK SPACE}|", "plain [red]é 中文 ± \N{NO-BREAK SPACE}|"),
+        ("\x1b[31mred\x1b]0;title\x07", r"\x1b[31mred\x1b]0;title\x07"),
+        ("\x9b2J\x7f", r"\x9b2J\x7f"),
+        ("a\u202etxt.exe\u2066\u200f", r"a\u202etxt.exe\u2066\u200f"),
+        ("a\nb\tc\rd\u2028e", r"a\nb\tc\rd\u2028e"),
+        ("caf\udce9", r"caf\udce9"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_written_out(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=30))
+def test_any_text_becomes_one_line_that_can_be_printed(text: str) -> None:
+    shown = printable(text)
+    assert shown.encode().decode() == shown
+    assert len(shown.splitlines()) <= 1
+    assert "\x1b" not in shown
+    assert printable(shown) == shown

@@ -1,0 +1,23 @@
+"""Words from elsewhere, made fit to be shown: file names, tags, error messages may hold anything."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Cc: control characters, C1 and a terminal's escape among them. Cf: those that reorder text (bidi) or show nothing.
+# Cs: halves of characters, which is how Python reads a file name that is no UTF-8. Zl, Zp: Unicode's line ends.
+_UNFIT = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def printable(text: str) -> str:
+    r"""Write what a terminal would obey, and what nobody would see, as Python writes it: \x1b, \u202e, \n.
+
+    The result is one line, and prints in any encoding that has its visible characters.
+    """
+    if text.isprintable():  # all of it: nearly every text
+        return text
+    return "".join(_escaped(one) if unicodedata.category(one) in _UNFIT else one for one in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
