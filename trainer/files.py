@@ -68,10 +68,15 @@ def is_sealed(content: bytes) -> bool:
 
 def unseal(content: bytes, path: Path) -> dict[str, Any]:
     """read_sealed, of a file's bytes."""
+    return json.loads(sealed_json(content, path))
+
+
+def sealed_json(content: bytes, path: Path) -> bytes:
+    """Return a sealed file's JSON, without the checksum. Raises Damaged where that is of other bytes."""
     body, seal, rest = content.rpartition(_SEAL.encode())
     if not seal or rest != b'%08x"\n}' % google_crc32c.value(body):
         raise Damaged(f"{path}: damaged; its checksum is of other bytes")
-    return json.loads(body + b"\n}")
+    return body + b"\n}"
 
 
 class Growing:
@@ -137,9 +142,9 @@ def check(path: Path, state: dict[str, Any]) -> bytes:
 
 def check_bytes(content: bytes, path: Path, state: dict[str, Any]) -> None:
     """Raises Damaged where a file's bytes are not those it had in a `state`."""
-    if len(content) != state["size"]:
-        raise Damaged(f"{path}: damaged; it has {len(content)} bytes, of {state['size']} that were written")
-    if google_crc32c.value(content) != state["crc32c"]:
+    if len(content) != state.get("size"):
+        raise Damaged(f"{path}: damaged; it has {len(content)} bytes, of {state.get('size')} that were written")
+    if google_crc32c.value(content) != state.get("crc32c"):
         raise Damaged(f"{path}: damaged; its checksum is of other bytes")
 
 
