@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,9 @@ def write(path: Path, *contents: bytes | str) -> None:
             for content in contents:
                 file.write(content.encode() if isinstance(content, str) else content)
         os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise
 
 
@@ -67,15 +69,23 @@ def is_sealed(content: bytes) -> bool:
 
 
 def unseal(content: bytes, path: Path) -> dict[str, Any]:
-    """read_sealed, of a file's bytes."""
+    """Return what read_sealed returns, of a file's bytes. Raises Damaged."""
+    document = sealed_json(content, path)
+    try:
+        value = json.loads(document)
+    except (ValueError, RecursionError) as error:  # the checksum is right, so somebody else wrote it
+        raise Damaged(f"{path}: is no file of this trainer's") from error
+    if not isinstance(value, dict):
+        raise Damaged(f"{path}: is no file of this trainer's")
+    return value
+
+
+def sealed_json(content: bytes, path: Path) -> bytes:
+    """Return a sealed file's JSON, without the checksum. Raises Damaged where that is of other bytes."""
     body, seal, rest = content.rpartition(_SEAL.encode())
     if not seal or rest != b'%08x"\n}' % google_crc32c.value(body):
         raise Damaged(f"{path}: damaged; its checksum is of other bytes")
-    try:
-        value = json.loads(body + b"\n}")
-    except (ValueError, RecursionError) as error:  # the checksum is right, so somebody else wrote it
-        raise Damaged(f"{path}: is no file of this trainer's") from error
-    return value
+    return body + b"\n}"
 
 
 class Growing:
@@ -141,9 +151,9 @@ def check(path: Path, state: dict[str, Any]) -> bytes:
 
 def check_bytes(content: bytes, path: Path, state: dict[str, Any]) -> None:
     """Raises Damaged where a file's bytes are not those it had in a `state`."""
-    if len(content) != state["size"]:
-        raise Damaged(f"{path}: damaged; it has {len(content)} bytes, of {state['size']} that were written")
-    if google_crc32c.value(content) != state["crc32c"]:
+    if len(content) != state.get("size"):
+        raise Damaged(f"{path}: damaged; it has {len(content)} bytes, of {state.get('size')} that were written")
+    if google_crc32c.value(content) != state.get("crc32c"):
         raise Damaged(f"{path}: damaged; its checksum is of other bytes")
 
 
@@ -173,8 +183,21 @@ def target_problems(target: str | None, example: str) -> list[str]:
     if target in (None, "-"):
         return []
     path = Path(target)
-    if path.is_dir():
+    folder = Path(os.path.realpath(path)).parent  # of what a link leads to
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+        if not folder.is_dir():
+            missing = folder if path.is_symlink() else path.parent
+            return [f"{path}: there is no folder {missing}; make it first: mkdir -p {missing}"]
+    except OSError as error:
+        return [f"{path}: cannot be written: {error.strerror}"]
+    if stat.S_ISDIR(mode):
         return [f"{path}: is a folder; give the file's name, such as {path / example}"]
-    if not path.parent.is_dir():
-        return [f"{path}: there is no folder {path.parent}; make it first: mkdir -p {path.parent}"]
+    if not stat.S_ISREG(mode):
+        return [f"{path}: is no ordinary file; give the name of one, such as {example}"]
+    for place, how in ((path, "a file"), (folder, "a folder")):
+        if place.exists() and not os.access(place, os.W_OK):
+            return [f"{place}: is {how} that may not be written; name another, or allow it: chmod u+w {place}"]
     return []
