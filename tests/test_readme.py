@@ -172,6 +172,15 @@ def test_a_recipe_names_files_and_things_that_exist(step: str) -> None:
             assert name in content, name
 
 
+def test_the_house_names_files_that_exist() -> None:
+    house = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The house")[2].partition("## ")[0]
+    for line in re.findall(r"^- (`\w+/`: .*(?:\n  .*)*)", house, re.MULTILINE):
+        folder, *names = re.findall(r"`([\w/]+(?:\.py)?)`", line)
+        assert names
+        for name in names:
+            assert (ROOT / "trainer" / folder / name).exists(), f"{folder}{name}"
+
+
 def test_every_page_of_the_manual_is_linked_from_the_readme() -> None:
     text = README.read_text(encoding="utf-8")
     for page in PAGES[1:]:
