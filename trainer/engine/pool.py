@@ -155,6 +155,7 @@ def _start(context: Any, stopping: Any, lock: int | None) -> Worker | None:
             process.start()
     except (OSError, EOFError) as error:
         ours.close()
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # what is refused a process is refused a thread too
         why = error.strerror if isinstance(error, OSError) else "the server that forks them has ended"
         print(f"note: no worker process could be started ({why}); fewer stacks train side by side", file=sys.stderr)
         return None

@@ -43,6 +43,7 @@ def set_up(config: Config) -> torch.device:
 
     keep_freed_memory()
     pytorch_threads()
+    torch.set_num_threads(1)  # until the stack is there: data are the same bits whatever the number of cores
     name = config.device
     if config.device == "auto":
         name = "cuda" if has_cuda() else "cpu"

@@ -8,6 +8,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def environment() -> dict[str, Any]:
     commit = None
     if (here.parent / ".git").exists():
         command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+        with suppress(OSError):  # no git, or no process can be started
+            commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
     return {"versions": {"python": platform.python_version(), **versions}, "git_commit": commit}
 
 
