@@ -95,6 +95,7 @@ class SweepDisplay:
         self.console = Console()
         self.progress = _bar(self.console) if self.console.is_terminal else None
         self.began = self.said = self.ticked = time.perf_counter()
+        self.told = 0.0  # runs in the last line
         self.steps = 0  # of all members
         self.news: dict[int, News] = {}  # the last of each stack in training
         self.best: tuple[float, str] = (float("inf"), "")
@@ -132,10 +133,10 @@ class SweepDisplay:
         line = f"{self.best[1]}  {speed:,.0f} steps/s"
         if self.progress:
             self.progress.update(self.task, completed=runs, description=f"{runs:.0f}/{len(self.jobs)} runs  {line}")
-        elif runs == len(self.jobs) or now - self.said > PLAIN_SWEEP_LINE_S:
-            left = (now - self.began) * (len(self.jobs) / max(runs, 1e-9) - 1)
-            print(f"{runs:.0f} of {len(self.jobs)} runs  {line}  {left:.0f} s left", flush=True)
-            self.said = now
+        elif (runs == len(self.jobs) > self.told) or now - self.said > PLAIN_SWEEP_LINE_S:
+            left = f"  {(now - self.began) * (len(self.jobs) / runs - 1):.0f} s left" if runs else ""
+            print(f"{runs:.0f} of {len(self.jobs)} runs  {line}{left}", flush=True)
+            self.said, self.told = now, runs
 
 
 def _bar(console: Console) -> Progress:
