@@ -68,14 +68,18 @@ def is_sealed(content: bytes) -> bool:
 
 def unseal(content: bytes, path: Path) -> dict[str, Any]:
     """read_sealed, of a file's bytes."""
+    try:
+        return json.loads(sealed_json(content, path))
+    except (json.JSONDecodeError, RecursionError) as error:  # the checksum is right, so somebody else wrote it
+        raise Damaged(f"{path}: is no file of this trainer's") from error
+
+
+def sealed_json(content: bytes, path: Path) -> bytes:
+    """Return a sealed file's JSON, without the checksum. Raises Damaged where that is of other bytes."""
     body, seal, rest = content.rpartition(_SEAL.encode())
     if not seal or rest != b'%08x"\n}' % google_crc32c.value(body):
         raise Damaged(f"{path}: damaged; its checksum is of other bytes")
-    try:
-        value = json.loads(body + b"\n}")
-    except (ValueError, RecursionError) as error:  # the checksum is right, so somebody else wrote it
-        raise Damaged(f"{path}: is no file of this trainer's") from error
-    return value
+    return body + b"\n}"
 
 
 class Growing:
@@ -141,9 +145,9 @@ def check(path: Path, state: dict[str, Any]) -> bytes:
 
 def check_bytes(content: bytes, path: Path, state: dict[str, Any]) -> None:
     """Raises Damaged where a file's bytes are not those it had in a `state`."""
-    if len(content) != state["size"]:
-        raise Damaged(f"{path}: damaged; it has {len(content)} bytes, of {state['size']} that were written")
-    if google_crc32c.value(content) != state["crc32c"]:
+    if len(content) != state.get("size"):
+        raise Damaged(f"{path}: damaged; it has {len(content)} bytes, of {state.get('size')} that were written")
+    if google_crc32c.value(content) != state.get("crc32c"):
         raise Damaged(f"{path}: damaged; its checksum is of other bytes")
 
 

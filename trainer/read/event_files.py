@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import struct
 from array import array
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import google_crc32c
 import numpy as np
+
+from trainer.read.bounded import MOST_NUMBERS, opened
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -25,8 +26,13 @@ if TYPE_CHECKING:
 
 _HEADER = struct.Struct("<QI")  # length of the event, masked crc32c of that length
 _FOOTER = struct.Struct("<I")  # masked crc32c of the event
-_LONGEST = 1 << 24  # bytes of an event: after damage, no longer one is looked for
-_BLOCK = 1 << 20  # bytes searched for a header at once
+_BLOCK = 1 << 20  # bytes that are in memory at once
+# Limits, as in read/bounded.py: a file may be large, for its pictures; what is made of it may not.
+_LONGEST = 1 << 22  # bytes of an event with scalars; a summary of nothing but empty values takes 130 times as much
+_MOST_SEARCHED = 1 << 26  # bytes after the first damage in which another record is looked for
+_MOST_PROBLEMS = 10_000  # damaged records
+_MOST_TAGS = 20_000
+_MOST_TAG = 1000  # characters
 
 
 class Scalars(NamedTuple):
@@ -41,29 +47,43 @@ def read_scalars(path: str | os.PathLike[str]) -> tuple[dict[str, Scalars], list
     """Read every scalar of an event file; also what was wrong with the file, one sentence each.
 
     Takes simple values and one-element tensors (Keras, TensorFlow 2). A file that is cut off or still growing is read
-    as far as it goes. The time is linear in the file's size, however damaged it is. Raises OSError where the file
-    cannot be read.
+    as far as it goes. The time is linear in the file's size, however damaged it is. Raises Unreadable.
     """
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
     problems: list[str] = []
-    points: defaultdict[str, tuple[array[int], array[float], array[float]]] = defaultdict(
-        lambda: (array("q"), array("d"), array("d"))
-    )
-    for position, payload in _records(Path(path).read_bytes(), problems):
-        try:
-            event = Event.FromString(payload)
-        except DecodeError:
-            problems.append(f"byte {position}: the record holds no event, left out")
-            continue
-        for value in event.summary.value[:]:  # a list: to iterate over the field itself takes longer
-            number = _number(value)
-            if number is not None:
-                steps, values, wall_times = points[value.tag]
+    points: dict[str, tuple[array[int], array[float], array[float]]] = {}
+    left, ignored = MOST_NUMBERS, 0
+    with opened(Path(path)) as file:
+        for position, payload in _records(file, problems):
+            try:
+                event = Event.FromString(payload)
+            except DecodeError:
+                problems.append(f"byte {position}: the record holds no event, left out")
+                continue
+            found = event.summary.value[:]  # a list: to iterate over the field itself takes longer
+            for value in found:
+                number = _number(value)
+                if number is None:
+                    continue
+                columns = points.get(value.tag)
+                if columns is None:
+                    if len(points) == _MOST_TAGS or len(value.tag) > _MOST_TAG:
+                        ignored += 1
+                        continue
+                    columns = points[value.tag] = array("q"), array("d"), array("d")
+                steps, values, wall_times = columns
                 steps.append(event.step)
                 values.append(number)
                 wall_times.append(event.wall_time)
+            left -= len(found)
+            if left < 0:
+                problems.append(f"byte {position}: more than {MOST_NUMBERS:,} numbers, the rest is left out")
+                break
+    if ignored:
+        limits = f"more than {_MOST_TAGS:,} tags, or tags of more than {_MOST_TAG:,} characters"
+        problems.append(f"{limits}: {ignored:,} numbers left out")
     return {tag: Scalars(*map(np.array, columns)) for tag, columns in points.items()}, problems
 
 
@@ -99,17 +119,25 @@ def _one_element(tensor: TensorProto) -> float | None:
     return float(np.frombuffer(content, dtype)[0]) if len(content) == np.dtype(dtype).itemsize else None
 
 
-def _records(data: bytes, problems: list[str]) -> Iterator[tuple[int, bytes]]:
+def _records(file: BinaryIO, problems: list[str]) -> Iterator[tuple[int, bytes]]:
     """(first byte, payload) of each sound record; after damage, from the next record on."""
     masked_lengths: dict[int, int] = {}
     headers: Iterator[int] | None = None
-    position, size = 0, len(data)
+    size = os.fstat(file.fileno()).st_size
+    position, first, block = 0, 0, b""  # the next record's first byte, and a block of the file that begins at `first`
     while position + _HEADER.size <= size:
-        length, check = _HEADER.unpack_from(data, position)
+        if len(problems) > _MOST_PROBLEMS:
+            problems.append(f"byte {position}: more than {_MOST_PROBLEMS:,} damaged records, the rest is left out")
+            return
+        if position - first + _HEADER.size > len(block):
+            first, block = position, _read(file, position, min(_BLOCK, size - position))
+            if len(block) < _HEADER.size:
+                break  # somebody cuts the file
+        length, check = _HEADER.unpack_from(block, position - first)
         if masked_lengths.get(length) != check:
-            if _masked_crc(data[position : position + 8]) != check:
-                headers = headers or _headers(data, position)
-                found = next((header for header in headers if header > position), None)
+            if _masked_crc(block[position - first : position - first + 8]) != check:
+                headers = headers or _headers(file, position, size)
+                found = next((at for at in headers if at > position), None)
                 where = "the rest is unreadable" if found is None else f"skipped to byte {found}"
                 problems.append(f"byte {position}: not an event record, {where}")
                 if found is None:
@@ -117,31 +145,50 @@ def _records(data: bytes, problems: list[str]) -> Iterator[tuple[int, bytes]]:
                 position = found
                 continue
             masked_lengths[length] = check
-        begin = position + _HEADER.size
-        end = begin + length
-        if end + _FOOTER.size > size:
+        end = position + _HEADER.size + length + _FOOTER.size
+        if end > size:
             break
-        payload = data[begin:end]
-        if _masked_crc(payload) == _FOOTER.unpack_from(data, end)[0]:
+        if length > _LONGEST:
+            problems.append(f"byte {position}: a record of {length:,} bytes, too long for scalars, left out")
+            position = end
+            continue
+        if end - first > len(block):
+            first, block = position, _read(file, position, max(min(_BLOCK, size - position), end - position))
+            if len(block) < end - position:
+                break
+        payload = block[position - first + _HEADER.size : end - first - _FOOTER.size]
+        if _masked_crc(payload) == _FOOTER.unpack_from(block, end - first - _FOOTER.size)[0]:
             yield position, payload
         else:
             problems.append(f"byte {position}: wrong checksum, record left out")
-        position = end + _FOOTER.size
+        position = end
     if position < size:
         problems.append(f"byte {position}: the file ends inside a record (cut off, or still being written)")
 
 
-def _headers(data: bytes, position: int) -> Iterator[int]:
-    """Where whole records of less than _LONGEST can start, in ascending order; each byte is looked at once."""
-    bytes_N = np.frombuffer(data, np.uint8)
-    for begin in range(position, len(data) - _HEADER.size + 1, _BLOCK):
-        block = bytes_N[begin : begin + _BLOCK + _HEADER.size - 1]
-        window = np.lib.stride_tricks.sliding_window_view(block, _HEADER.size)
-        likely = ~window[:, 3:8].any(axis=1) & window[:, :3].any(axis=1)
-        for at in (np.flatnonzero(likely) + begin).tolist():
-            length, check = _HEADER.unpack_from(data, at)
-            if _masked_crc(data[at : at + 8]) == check and at + _HEADER.size + length + _FOOTER.size <= len(data):
-                yield at
+def _read(file: BinaryIO, position: int, size: int) -> bytes:
+    file.seek(position)
+    return file.read(size)
+
+
+def _headers(file: BinaryIO, position: int, size: int) -> Iterator[int]:
+    """Where whole records of at most _LONGEST can start, in ascending order; each byte is looked at once."""
+    for begin in range(position, min(size, position + _MOST_SEARCHED), _BLOCK):
+        block = _read(file, begin, min(_BLOCK + _HEADER.size - 1, size - begin))
+        places = len(block) - _HEADER.size + 1
+        if places < 1:
+            return
+        byte = [
+            np.frombuffer(block, np.uint8, places, i) for i in range(8)
+        ]  # of a length, little-endian, at each place
+        likely = (byte[0] | byte[1] | byte[2]) > 0
+        likely &= byte[2] <= _LONGEST >> 16
+        likely &= (byte[3] | byte[4] | byte[5] | byte[6] | byte[7]) == 0
+        for at in np.flatnonzero(likely).tolist():
+            length, check = _HEADER.unpack_from(block, at)
+            whole = begin + at + _HEADER.size + length + _FOOTER.size <= size
+            if whole and _masked_crc(block[at : at + 8]) == check:
+                yield begin + at
 
 
 def _masked_crc(data: bytes) -> int:

@@ -4,21 +4,22 @@ A folder with our metrics.csv is a run of ours. Else a folder whose event files 
 is a run, or a folder whose sub-folders hold one each (Keras), or a CSV file with both (Lightning's, Keras's CSVLogger).
 """
 
-import csv
 import difflib
-import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trainer.files import Damaged, check_bytes, is_sealed, unseal
-from trainer.read import other_tools
+from trainer.files import Damaged, check_bytes, is_sealed, sealed_json
+from trainer.read import bounded, other_tools
+from trainer.read.bounded import Missing, Unreadable, shortened
 from trainer.read.configs import read_config, recorded_config
 
 _LOSSES = ("eval/train_loss", "val/loss")
@@ -61,6 +62,24 @@ class _Search:
     problems: list[str] = field(default_factory=list)
     files: int = 0
 
+    @contextmanager
+    def skipping(self) -> Iterator[None]:
+        """Go on after what cannot be read, and keep the sentence that says why."""
+        try:
+            yield
+        except Unreadable as error:
+            self.problems.append(str(error))
+        except Damaged as damage:
+            self.problems.append(f"{damage}; python -m trainer resume=DIR trains the run again")
+
+
+class NoRuns(ValueError):
+    """There is nothing to judge; each line is a problem."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
 
 def find_runs(
     paths: Iterable[str | os.PathLike[str]], train_tag: str | None = None, val_tag: str | None = None
@@ -73,29 +92,39 @@ def find_runs(
     paths = [Path(path) for path in paths]
     missing = [_no_such_path(path) for path in paths if not path.exists()]
     if missing:
-        raise ValueError("\n".join(missing))
+        raise NoRuns(missing)
     base = paths[0] if len(paths) == 1 else Path(os.path.commonpath([path.absolute() for path in paths]))
-    search = _Search(train_tag, val_tag, base.parent if base.is_file() else base)
+    search = _Search(train_tag, val_tag, base if base.is_dir() else base.parent)
     for path in paths:
-        if path.is_file():
-            _guarded(_read_file, search, path)
-        else:
-            for place, folders, files in os.walk(path):
-                _guarded(_read_folder, search, Path(place), folders, files)
+        if not path.is_dir():
+            with search.skipping():
+                _read_file(search, path)
+            continue
+        for place, folders, files in _folders(search, path):
+            with search.skipping():
+                _read_folder(search, place, folders, files)
     runs = {os.path.realpath(run.path): run for run in search.runs}  # a path given twice, or inside another
+    search.problems = list(dict.fromkeys(search.problems))
     if not runs:
-        raise ValueError(_no_runs(search, paths))
+        raise NoRuns(_no_runs(search, paths))
     return sorted(runs.values(), key=lambda run: _natural(run.path)), search.problems
 
 
-def _guarded(read: Callable[..., None], search: _Search, place: Path, *listing: list[str]) -> None:
-    """Skip and report a file that cannot be opened, or is no text where text is expected."""
-    try:
-        read(search, place, *listing)
-    except (OSError, csv.Error) as error:
-        search.problems.append(f"{place}: cannot be read: {error}")
-    except Damaged as damage:
-        search.problems.append(f"{damage}; python -m trainer resume=DIR trains the run again")
+def _folders(search: _Search, top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Walk through folders as os.walk does, however deep; one that cannot be listed is a problem.
+
+    Links to folders are listed and not followed, so that none leads in a circle.
+    """
+    waiting = [top]
+    while waiting:
+        place = waiting.pop()
+        entries: list[os.DirEntry[str]] = []
+        with search.skipping():
+            entries = bounded.listing(place)
+        inside = {entry.name: entry for entry in entries if entry.is_dir()}
+        folders = list(inside)
+        yield place, folders, [entry.name for entry in entries if entry.name not in inside]
+        waiting += [place / name for name in reversed(folders) if not inside[name].is_symlink()]
 
 
 def _read_folder(search: _Search, folder: Path, folders: list[str], files: list[str]) -> None:
@@ -103,11 +132,15 @@ def _read_folder(search: _Search, folder: Path, folders: list[str], files: list[
     hydra = ".hydra" in folders
     folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
     search.files += len(files)
-    if "metrics.csv" in files and (run := _read_ours(search, folder)) is not None:
-        search.runs.append(run)
-        folders.clear()
-        return
     found = len(search.runs)
+    if "metrics.csv" in files:
+        try:
+            search.runs += _read_ours(search, folder)
+        except Unreadable as error:  # where it is Damaged, the event files are not asked instead
+            search.problems.append(str(error))
+        if len(search.runs) > found:
+            folders.clear()
+            return
     _read_role_folders(search, folder, folders)
     series: dict[str, other_tools.Series] = {}
     event_files = [name for name in files if "tfevents" in name]
@@ -117,11 +150,13 @@ def _read_folder(search: _Search, folder: Path, folders: list[str], files: list[
     if len(search.runs) == found:
         for name in sorted(files):  # a sweep's table has one row per run: no curve
             if name.endswith(".csv") and not (name == "sweep.csv" and "sweep.json" in files):
-                _add(search, other_tools.read_csv(folder / name), folder / name, "csv", [])
+                with search.skipping():
+                    _add(search, _csv(search, folder / name), folder / name, "csv", [])
     if len(search.runs) > found:
         return
     if hydra and "summary.json" in files:
-        status = _read_summary(search, folder).get("error") or "it has no metrics.csv"
+        error = _read_summary(search, folder)[0].get("error")
+        status = shortened(str(error)) if error else "it has no metrics.csv"
         search.problems.append(f"{folder}: nothing to judge: {status}")
     elif series:
         search.problems.append(_no_losses(search, folder, series))
@@ -136,14 +171,18 @@ def _one_run_each(folder: Path, event_files: list[str]) -> list[tuple[Path, list
 
 def _read_file(search: _Search, path: Path) -> None:
     search.files += 1
-    if path.name == "metrics.csv" and (run := _read_ours(search, path.parent)) is not None:
-        search.runs.append(run)
+    if path.name == "metrics.csv" and (run := _read_ours(search, path.parent)):
+        search.runs += run
     elif path.suffix == ".csv":
-        _add(search, other_tools.read_csv(path), path, "csv", [])
+        _add(search, _csv(search, path), path, "csv", [])
     else:
         series, notes = other_tools.read_event_folder(path.parent, [path.name])
-        if not _add(search, series, path, "events", notes):
-            search.problems.append(_no_losses(search, path, series) if series else "\n".join(notes))
+        if not _add(search, series, path, "events", notes) and series:
+            search.problems.append(_no_losses(search, path, series))
+
+
+def _csv(search: _Search, path: Path) -> dict[str, other_tools.Series]:
+    return other_tools.read_csv(path, search.train_tag, search.val_tag)
 
 
 def _read_role_folders(search: _Search, folder: Path, names: list[str]) -> None:
@@ -152,21 +191,28 @@ def _read_role_folders(search: _Search, folder: Path, names: list[str]) -> None:
         series: dict[str, other_tools.Series] = {}
         notes: list[str] = []
         for part in parts:
-            files = [name for name in os.listdir(folder / part) if "tfevents" in name]
-            read, problems = other_tools.read_event_folder(folder / part, files)
-            series |= {f"{part}/{tag}": points for tag, points in read.items()}
-            notes += problems
+            with search.skipping():
+                files = [entry.name for entry in bounded.listing(folder / part) if "tfevents" in entry.name]
+                read, problems = other_tools.read_event_folder(folder / part, files)
+                series |= {f"{part}/{tag}": points for tag, points in read.items()}
+                notes += problems
         place = folder / subject if subject else folder
-        if series and _add(search, series, place, "events", notes):
+        if _add(search, series, place, "events", notes):
             names[:] = [name for name in names if name not in parts]
 
 
 def _add(search: _Search, series: dict[str, other_tools.Series], path: Path, source: str, notes: list[str]) -> bool:
     """Add the run in the series to the search; return whether there is one."""
+    search.problems += notes
     chosen = other_tools.choose(series, search.train_tag, search.val_tag)
     if chosen is None:
         return False
     folder = path if path.is_dir() else path.parent
+    config: dict[str, Any] = {}
+    for name in ("hparams.yaml", ".hydra/config.yaml"):
+        with search.skipping():
+            config = config or read_config(folder / name)
+    losses = f"losses: {shortened(chosen.tags.train_loss)} and {shortened(chosen.tags.val_loss)}"
     run = Curves(
         path=str(path),
         name=_name(search, path),
@@ -176,18 +222,17 @@ def _add(search: _Search, series: dict[str, other_tools.Series], path: Path, sou
         val_loss=chosen.val_loss,
         train_accuracy=chosen.train_accuracy,
         val_accuracy=chosen.val_accuracy,
-        config=read_config(folder / "hparams.yaml") or read_config(folder / ".hydra" / "config.yaml"),
-        notes=(f"losses: {chosen.tags.train_loss} and {chosen.tags.val_loss}", *notes, *chosen.notes),
+        config=config,
+        notes=(losses, *notes, *chosen.notes),
     )
     search.runs.append(run)
-    search.problems += notes
     return True
 
 
 def _no_losses(search: _Search, place: Path, series: dict[str, other_tools.Series]) -> str:
     """Say why a place with recorded scalars is no run, and what to type."""
     losses = sorted(series, key=lambda tag: ("loss" not in tag.lower(), tag))
-    shown = ", ".join(losses[:8]) + (f" and {len(losses) - 8} more" if len(losses) > 8 else "")
+    shown = ", ".join(map(shortened, losses[:8])) + (f" and {len(losses) - 8} more" if len(losses) > 8 else "")
     wanted = " and ".join(
         f"{option} {tag}" if tag else f"a {side} loss by a common name"
         for side, option, tag in (
@@ -198,15 +243,14 @@ def _no_losses(search: _Search, place: Path, series: dict[str, other_tools.Serie
     return f"{place}: found the tags {shown}; expected {wanted}; name them with --train-tag TAG --val-tag TAG"
 
 
-def _no_runs(search: _Search, paths: list[Path]) -> str:
+def _no_runs(search: _Search, paths: list[Path]) -> list[str]:
     where = ", ".join(map(str, paths))
-    if search.problems:
-        return f"{where}: no run that can be judged\n" + "\n".join(search.problems[:10])
-    found = f"{search.files} files, none of them a run's" if search.files else "nothing"
-    return (
+    found = f"{search.files} files, none of them a run's that can be judged" if search.files else "nothing"
+    return [
         f"{where}: found {found}; expected folders with metrics.csv (this trainer), or TensorBoard event files or "
-        "CSV files with a training and a validation loss; a sweep lies in outputs/sweeps/<date>/<time>"
-    )
+        "CSV files with a training and a validation loss; a sweep lies in outputs/sweeps/<date>/<time>",
+        *search.problems[:10],
+    ]
 
 
 def _no_such_path(path: Path) -> str:
@@ -215,7 +259,9 @@ def _no_such_path(path: Path) -> str:
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
     wanted = path.relative_to(parent).parts[0]
-    near = difflib.get_close_matches(wanted, os.listdir(parent) if parent.is_dir() else [], n=1, cutoff=0.6)
+    near: list[str] = []
+    with suppress(Unreadable):
+        near = difflib.get_close_matches(wanted, [entry.name for entry in bounded.listing(parent)], n=1, cutoff=0.6)
     hint = f"did you mean {parent / near[0]}?" if near else f"{parent} is there, {wanted} in it is not"
     return f"{path}: no such file or folder; {hint}"
 
@@ -223,28 +269,32 @@ def _no_such_path(path: Path) -> str:
 # ------------------------------------------------------------------ our own runs
 
 
-def _read_ours(search: _Search, folder: Path) -> Curves | None:
-    """Read the run of a folder with a metrics.csv; None where that file is another tool's."""
-    content = (folder / "metrics.csv").read_bytes()
-    sealed = _read_sealed(folder)
-    for name, state in sealed.get("files", {}).items():
-        if name in _READ:
-            check_bytes((folder / name).read_bytes(), folder / name, state)
-    text = other_tools.without_nul(content.decode(errors="replace"))
-    rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))  # without a row still being written
-    if not rows or "epoch" not in rows[0] or _LOSSES[0] not in rows[0]:
-        return None
-    header, *rows = rows
-    epoch = header.index("epoch")
-    whole = [row for row in rows if len(row) == len(header) and _counts(row[epoch])]
-    broken = len(rows) - len(whole)
-    notes = [f"{folder / 'metrics.csv'}: {broken} broken row{'s' * (broken != 1)} left out"] if broken else []
-    cells = dict(zip(header, zip(*whole, strict=True), strict=False))  # no rows, no columns
+def _read_ours(search: _Search, folder: Path) -> list[Curves]:
+    """Read the run of a folder with a metrics.csv; none where that file is another tool's.
+
+    Raises Unreadable; Damaged where the file, or what else a verdict comes from, is not what was written.
+    """
+    path = folder / "metrics.csv"
+    content = bounded.content(path, bounded.MOST_TABLE)
+    summary, sealed = _read_summary(search, folder)
+    if sealed:
+        _check_written(folder, summary.get("files"), content)
+    rows = bounded.table_rows(content, path)
+    header = next(rows, [])
+    if "epoch" not in header or _LOSSES[0] not in header:
+        return []
     wanted = [name for name in ("epoch", *_LOSSES, *_ACCURACIES) if name in header]
-    columns = {name: _numbers(cells.get(name, ())) for name in wanted}
+    epoch, cells_of = header.index("epoch"), itemgetter(*map(header.index, wanted))
+    cells = [cells_of(row) if len(row) == len(header) and _counts(row[epoch]) else None for row in rows]
+    whole = list(zip(*filter(None, cells), strict=True)) or [()] * len(wanted)
+    columns = {name: _numbers(column) for name, column in zip(wanted, whole, strict=True)}
+    broken = cells.count(None)
+    notes = [f"{path}: {broken} broken row{'s' * (broken != 1)} left out"] if broken else []
     search.problems += notes
-    summary = sealed or _read_summary(search, folder)
-    return Curves(
+    config: dict[str, Any] = {}
+    with search.skipping():
+        config = recorded_config(summary, folder)
+    run = Curves(
         path=str(folder),
         name=_name(search, folder),
         source="trainer",
@@ -253,10 +303,11 @@ def _read_ours(search: _Search, folder: Path) -> Curves | None:
         val_loss=columns.get(_LOSSES[1]),
         train_accuracy=columns.get(_ACCURACIES[0]),
         val_accuracy=columns.get(_ACCURACIES[1]),
-        config=recorded_config(summary, folder),
+        config=config,
         summary=summary,
         notes=tuple(notes),
     )
+    return [run]
 
 
 def _counts(cell: str) -> bool:
@@ -273,29 +324,42 @@ def _numbers(cells: Sequence[str]) -> np.ndarray:
         return np.array([number if (number := other_tools.number(cell)) is not None else np.nan for cell in cells])
 
 
-def _read_sealed(folder: Path) -> dict[str, Any]:
-    """Read our summary.json; empty without a checksum. Raises Damaged where the checksum does not match."""
-    path = folder / "summary.json"
-    content = path.read_bytes() if path.exists() else b""
-    return unseal(content, path) if is_sealed(content) else {}
+def _read_summary(search: _Search, folder: Path) -> tuple[dict[str, Any], bool]:
+    """Read our summary.json, and whether it is sealed; empty where it is not written yet, or no use.
 
-
-def _read_summary(search: _Search, folder: Path) -> dict[str, Any]:
-    """Read a summary.json without a checksum: of an earlier version, or cut. Empty where it is not written yet."""
+    Without a checksum it is of an earlier version, or cut. Raises Damaged where the checksum does not match.
+    """
     path = folder / "summary.json"
-    if not path.exists():
-        return {}
     try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
-        search.problems.append(f"{path}: damaged, no JSON; the run is judged without its test results")
-        return {}
-    return found if isinstance(found, dict) else {}
+        content = bounded.content(path, bounded.MOST_DOCUMENT)
+        sealed = is_sealed(content)
+        found = bounded.json_document(sealed_json(content, path) if sealed else content, path)
+        if not isinstance(found, dict):
+            raise Unreadable(f"{path}: cannot be read: found {type(found).__name__}")
+    except Missing:
+        return {}, False
+    except Unreadable as error:
+        search.problems.append(f"{error}; the run is judged without its test results")
+        return {}, False
+    return found, sealed
+
+
+def _check_written(folder: Path, states: Any, metrics: bytes) -> None:
+    """Raise Damaged where the files that a verdict comes from are not those that the summary was sealed with."""
+    for name in _READ:
+        state = states.get(name) if isinstance(states, dict) else None
+        if not isinstance(state, dict):
+            continue
+        try:
+            content = metrics if name == "metrics.csv" else bounded.content(folder / name, bounded.MOST_DOCUMENT)
+        except Unreadable as error:
+            raise Damaged(str(error)) from error
+        check_bytes(content, folder / name, state)
 
 
 def _natural(text: str) -> list[tuple[bool, int, str]]:
     """Return a sort key by which run 10 comes after run 9."""
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", text)]
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", text)]
 
 
 def _name(search: _Search, path: Path) -> str:

@@ -1,8 +1,8 @@
 """Read curves that other tools recorded: event files and CSV files in a folder, whatever their tags are called."""
 
 import csv
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +10,11 @@ import numpy as np
 
 from trainer.judge.overfit import align
 from trainer.read import tag_names
+from trainer.read.bounded import MOST_LINE, MOST_NUMBERS, MOST_TABLE, Unreadable, opened, parsed, rest, table_rows
 from trainer.read.event_files import read_scalars
 from trainer.read.tag_names import Tags
 
+_MOST_STEPS = 1e15  # a step beyond is none: floats do not count so far
 _UNIT_RATIO = 4  # a curve whose steps go this many times further than the other's counts steps, the other epochs
 
 
@@ -40,7 +42,11 @@ def read_event_folder(folder: Path, files: Iterable[str]) -> tuple[dict[str, Ser
     pieces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     notes = []
     for name in sorted(files):
-        scalars, problems = read_scalars(folder / name)
+        try:
+            scalars, problems = read_scalars(folder / name)
+        except Unreadable as error:
+            notes.append(str(error))
+            continue
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             notes.append(f"{folder / name}: {problems[0]}{more}")
@@ -49,33 +55,55 @@ def read_event_folder(folder: Path, files: Iterable[str]) -> tuple[dict[str, Ser
     return {tag: _in_order(*map(np.concatenate, zip(*parts, strict=True))) for tag, parts in pieces.items()}, notes
 
 
-def without_nul(text: str) -> str:
-    """Replace NUL: the csv module of Python 3.10 refuses a whole line for it."""
-    return text.replace("\0", "\ufffd")
-
-
-def read_csv(path: Path) -> dict[str, Series]:
-    """Read a CSV file's numeric columns over its `step` or `epoch` column, or over its rows; empty where it has none.
+def read_csv(path: Path, train_tag: str | None = None, val_tag: str | None = None) -> dict[str, Series]:
+    """Read a CSV file's curves over its `step` or `epoch` column, or over its rows; empty where it has none.
 
     Lightning's CSVLogger leaves cells empty, Keras's separator is the user's choice, a last line may be half-written.
+    Raises Unreadable.
     """
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        header = without_nul(file.readline())
+    with opened(path) as file:
+        first = file.readline(MOST_LINE)
+        header = first.decode("utf-8-sig", errors="replace")
         delimiter = max(",;\t", key=header.count)
-        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-        if tag_names.guess(dict.fromkeys(names, 2)) is None and not any("loss" in name.lower() for name in names):
+        with parsed(path):
+            names = [
+                name.strip() for name in next(csv.reader([header.replace("\0", "\ufffd")], delimiter=delimiter), [])
+            ]
+        if tag_names.guess(dict.fromkeys(names, 2), train_tag, val_tag) is None:
             return {}  # some other table, perhaps a large one
-        text = without_nul(file.read())
-    rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines(), delimiter=delimiter))
-    columns = {name: [number(row[i]) if i < len(row) else None for row in rows] for i, name in enumerate(names)}
-    axes = (columns[name] for name in ("step", "global_step", "epoch") if name in columns)
-    steps = next((axis for axis in axes if any(axis)), list(map(float, range(len(rows)))))
+        if len(first) == MOST_LINE:
+            raise Unreadable(f"{path}: cannot be read: its first line has more than {MOST_LINE:,} bytes")
+        rows = table_rows(rest(file, path, MOST_TABLE), path, delimiter)
+        return _columns(rows, path, names, tag_names.candidates(names, train_tag, val_tag))
+
+
+def _columns(rows: Iterable[Sequence[str]], path: Path, names: Sequence[str], curves: set[str]) -> dict[str, Series]:
+    """Gather the curves among a table's columns, over the first axis that counts anything, or else over the rows."""
+    axes = [name for name in ("step", "global_step", "epoch") if name in names]
+    place = {name: i for i, name in enumerate(names) if name in curves or name in axes}
+    cells = {name: (array("q"), array("d")) for name in place}  # rows, and the numbers in them
+    count, left = 0, MOST_NUMBERS
+    for count, row in enumerate(rows, 1):
+        for name, i in place.items():
+            if i < len(row) and (value := number(row[i])) is not None:
+                numbered, values = cells[name]
+                numbered.append(count - 1)
+                values.append(value)
+        left -= min(len(row), len(place))
+        if left < 0:
+            raise Unreadable(f"{path}: cannot be read: more than {MOST_NUMBERS:,} numbers")
+    columns = {name: (np.array(numbered), np.array(values)) for name, (numbered, values) in cells.items()}
+    steps_N = np.arange(count, dtype=np.float64)
+    if (axis := next((columns[name] for name in axes if columns[name][1].any()), None)) is not None:
+        steps_N = np.full(count, np.nan)
+        steps_N[axis[0]] = axis[1]
+    steps_N[~(np.abs(steps_N) < _MOST_STEPS)] = np.nan
     series = {}
-    for name, cells in columns.items():
-        both = [(step, cell) for step, cell in zip(steps, cells, strict=True) if step is not None and cell is not None]
-        points = [(step, cell) for step, cell in both if isfinite(step)]
-        if points:
-            series[name] = _in_order(*np.array(points, np.float64).T)
+    for name in place:
+        numbered, values = columns[name]
+        counted = np.isfinite(steps_N[numbered])
+        if counted.any():
+            series[name] = _in_order(steps_N[numbered][counted], values[counted])
     return series
 
 
@@ -125,14 +153,15 @@ def _onto(steps: np.ndarray, series: Series, slope: float, offset: float) -> np.
 
 def _in_order(steps: np.ndarray, values: np.ndarray) -> Series:
     """Sort by step, keeping the last value of each (a resumed run); points that all have one step count as written."""
+    steps = steps.astype(np.float64)  # the difference of two integers can be too large for one
     if len(steps) > 1 and (steps == steps[0]).all():
         return Series(np.arange(len(steps), dtype=np.float64), values)
     if (np.diff(steps) > 0).all():
-        return Series(steps.astype(np.float64), values)
+        return Series(steps, values)
     order = np.argsort(steps, kind="stable")
     steps, values = steps[order], values[order]
     last = np.append(np.diff(steps) > 0, True)
-    return Series(steps[last].astype(np.float64), values[last])
+    return Series(steps[last], values[last])
 
 
 def number(value: Any) -> float | None:

@@ -5,8 +5,9 @@ Loss/test. A name is read as words: its role (train, val), what it measures (los
 has the same rest on both sides.
 """
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -37,6 +38,11 @@ class _Name(NamedTuple):
     rest: frozenset[str]
     detail: int
     explicit: bool  # says more than one role, as eval/train_loss: the training loss, measured in evaluation mode
+
+
+_Side = tuple[str, _Name, int]  # a tag's name, what it says, how surely it means the measure
+_MOST_PAIRED = 100  # tags of a side, of which each is paired with each
+_MOST_OF_ONE_NAME = 5  # tags of a side that differ in nothing but punctuation
 
 
 @lru_cache(maxsize=4096)
@@ -80,20 +86,10 @@ def guess(points: Mapping[str, int], train: str | None = None, val: str | None =
 def _pair(
     points: Mapping[str, int], measures: Mapping[str, int], train: str | None, val: str | None
 ) -> tuple[str, str] | None:
-    sides: dict[str, list[tuple[str, _Name, int]]] = {"train": [], "val": []}
+    sides = _sides(points, measures, train, val)
     named = train is not None or val is not None
-    for name in sorted(points):
-        read = _read(name)
-        ranks = _ranks(name, measures)
-        for side, given in (("train", train), ("val", val)):
-            if given is not None:
-                folder = name.removesuffix(given)
-                if name == given or (name != folder and folder.endswith("/") and role(folder) in (None, side)):
-                    sides[side].append((name, read, 0))
-            elif ranks and (read.role or "train") == side:
-                sides[side].append((name, read, min(ranks)))
 
-    def cost(train: tuple[str, _Name, int], val: tuple[str, _Name, int]) -> tuple[object, ...]:
+    def cost(train: _Side, val: _Side) -> tuple[object, ...]:
         (name, a, measure), (val_name, b, val_measure) = train, val
         return (
             points[name] < 2 or points[val_name] < 2,  # a summary at the end is no curve
@@ -108,13 +104,55 @@ def _pair(
             val_name,
         )
 
-    pairs = [
+    pairs = (
         (cost(train, val), train[0], val[0])
-        for train in sides["train"]
-        for val in sides["val"]
+        for train, val in _likely(sides["train"], sides["val"])
         if train[0] != val[0] and (train[1].role or named or train[1].rest == val[1].rest)
-    ]
-    return min(pairs)[1:] if pairs else None
+    )
+    best = min(pairs, default=None)
+    return best and best[1:]
+
+
+def _likely(train: Sequence[_Side], val: Sequence[_Side]) -> Iterator[tuple[_Side, _Side]]:
+    """Pair each with each; of thousands, which nobody has by hand, the simplest with each and those of one name."""
+    train, val = sorted(train, key=_simplest), sorted(val, key=_simplest)
+    yield from itertools.product(train[:_MOST_PAIRED], val[:_MOST_PAIRED])
+    if max(len(train), len(val)) > _MOST_PAIRED:
+        same: dict[frozenset[str], list[_Side]] = {}
+        for side in val:
+            same.setdefault(side[1].rest, []).append(side)
+        for side in train:
+            yield from ((side, other) for other in same.get(side[1].rest, [])[:_MOST_OF_ONE_NAME])
+
+
+def _simplest(side: _Side) -> tuple[object, ...]:
+    name, read, measure = side
+    return measure, read.role_rank, len(read.rest), read.detail, name
+
+
+def candidates(names: Iterable[str], train: str | None = None, val: str | None = None) -> set[str]:
+    """Return the names among which `guess` chooses."""
+    names = list(names)
+    both = (_sides(names, _LOSS, train, val), _sides(names, _ACCURACY, None, None))
+    return {name for sides in both for side in sides.values() for name, _, _ in side}
+
+
+def _sides(
+    names: Iterable[str], measures: Mapping[str, int], train: str | None, val: str | None
+) -> dict[str, list[_Side]]:
+    """Sort names into those that may mean the measure of training, and of validation."""
+    sides: dict[str, list[_Side]] = {"train": [], "val": []}
+    for name in sorted(names):
+        read = _read(name)
+        ranks = _ranks(name, measures)
+        for side, given in (("train", train), ("val", val)):
+            if given is not None:
+                folder = name.removesuffix(given)
+                if name == given or (name != folder and folder.endswith("/") and role(folder) in (None, side)):
+                    sides[side].append((name, read, 0))
+            elif ranks and (read.role or "train") == side:
+                sides[side].append((name, read, min(ranks)))
+    return sides
 
 
 def _ranks(name: str, measures: Mapping[str, int]) -> list[int]:

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from trainer.compare.groups import label
+from trainer.read.bounded import Unreadable, listing
 from trainer.read.configs import read_yaml
 from trainer.read.find_runs import Curves
 from trainer.read.other_tools import read_event_folder
@@ -160,18 +162,20 @@ def _short(values: np.ndarray) -> list[float | None]:
 
 def _link(path: Path, folder: Path) -> str:
     try:
-        return quote(os.path.relpath(path, folder).replace(os.sep, "/"))
+        return quote(os.fsencode(os.path.relpath(path, folder).replace(os.sep, "/")))
     except ValueError:  # another drive
         return path.resolve().as_uri()
 
 
 def _files(path: Path, folder: Path) -> list[list[str]]:
-    return [[name, _link(path / name, folder)] for name in _FILES if (path / name).is_file()]
+    return [[name, _link(path / name, folder)] for name in _FILES if os.path.isfile(path / name)]
 
 
 def run_command(path: Path) -> str | None:
     """Return the command that makes this run of ours again, from the overrides that Hydra wrote down."""
-    overrides = read_yaml(path / ".hydra" / "overrides.yaml")
+    overrides = None
+    with suppress(Unreadable):
+        overrides = read_yaml(path / ".hydra" / "overrides.yaml")
     return shlex.join(["python", "-m", "trainer", *map(str, overrides)]) if isinstance(overrides, list) else None
 
 
@@ -179,11 +183,14 @@ def _sweep_commands(runs: Iterable[Curves]) -> list[list[str]]:
     """Return the commands of the sweeps that the runs belong to, from Hydra's multirun.yaml beside them."""
     commands = []
     for sweep in sorted({Path(run.path).parent for run in runs if run.source == "trainer"}):
-        try:
-            overrides = list(map(str, read_yaml(sweep / "multirun.yaml")["hydra"]["overrides"]["task"]))
-        except (KeyError, TypeError):
+        overrides: Any = None
+        with suppress(Unreadable):
+            overrides = read_yaml(sweep / "multirun.yaml")
+        for key in ("hydra", "overrides", "task"):
+            overrides = overrides.get(key) if isinstance(overrides, dict) else None
+        if not isinstance(overrides, list):
             continue
-        commands.append([f"The sweep {sweep}", shlex.join(["python", "-m", "trainer", "-m", *overrides])])
+        commands.append([f"The sweep {sweep}", shlex.join(["python", "-m", "trainer", "-m", *map(str, overrides)])])
     return commands[:20]
 
 
@@ -196,10 +203,9 @@ def _gradients(ranked: Sequence[dict[str, Any]], index: dict[str, int]) -> list[
     chosen = [*ranked[:half], *ranked[half:][-half:]]
     found = []
     for group in chosen:
-        path = Path(group["runs"][0])
-        if not path.is_dir():
-            continue
-        files = [name for name in os.listdir(path) if "tfevents" in name]
+        path, files = Path(group["runs"][0]), list[str]()
+        with suppress(Unreadable):
+            files = [entry.name for entry in listing(path) if "tfevents" in entry.name]
         series, _ = read_event_folder(path, files)
         named = {tag: match["parameter"] for tag in series if (match := _GRADIENT_TAG.fullmatch(tag))}
         if not named:
