@@ -4,39 +4,45 @@ The steps: options, find and read the runs, judge each, compare all, report.
 """
 
 import argparse
+import io
 import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 import numpy as np
 
 from trainer import files
 from trainer.compare.comparison import Run, compare
 from trainer.judge.overfit import Verdict, judge
-from trainer.read.find_runs import Curves, find_runs
+from trainer.read.find_runs import Curves, Problems, find_runs
 from trainer.read.other_tools import number
 from trainer.report.vocabulary import VERDICTS
+from trainer.text import printable
 
 HASHES = ("data_hash", "split_hash", "order_hash")  # of a run's provenance: what shows that a comparison is fair
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 1 where a run has a verdict given to --fail-on, or 2 for bad input."""
+    """Run the command; return 0, or 1 where a run has a verdict given to --fail-on, or 2 for bad input or output."""
     options = _parser().parse_args(arguments)
     targets = ((options.json, "evaluation.json"), (options.html, "report.html"))
     try:
         if problems := [line for target in targets for line in files.target_problems(*target)]:
-            raise ValueError("\n".join(problems))
+            raise Problems(problems)
         evaluation, runs = evaluate(options.paths, options.train_tag, options.val_tag)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        command = shlex.join(["python", "-m", "trainer.evaluate", *(sys.argv[1:] if arguments is None else arguments)])
+        _report(evaluation, runs, options.json, options.html, command)
+    except Problems as problems:
+        _complain(problems.lines)
         return 2
-    command = shlex.join(["python", "-m", "trainer.evaluate", *(sys.argv[1:] if arguments is None else arguments)])
-    _report(evaluation, runs, options.json, options.html, command)
+    except OSError as error:
+        _complain([str(error)])
+        return 2
     return int(any(run["verdict"] in options.fail_on for run in evaluation["runs"]))
 
 
@@ -79,7 +85,7 @@ def _compared(run: Curves, verdict: Verdict) -> Run:
         config=run.config,
         verdict=verdict,
         measures={key: found for key, value in measures.items() if (found := number(value)) is not None},
-        status=run.recorded("status"),
+        status=status if isinstance(status := run.recorded("status"), str) else None,
         epochs=epochs if isinstance(epochs, int) else None,
         hashes={key: str(value) for key, value in hashes.items() if value is not None},
     )
@@ -104,24 +110,63 @@ def _entry(run: Curves, compared: Run) -> dict[str, Any]:
 def _report(
     evaluation: dict[str, Any], runs: Sequence[Curves], to_json: str | None, to_html: str | None, command: str
 ) -> None:
-    """Print the tables, and write the files that were asked for."""
+    """Write the files that were asked for, then print the tables: whatever becomes of these, the files are there."""
     from trainer.report import html, terminal  # rich, which bad input need not wait for
 
-    tables = sys.stderr if to_json == "-" else sys.stdout
-    terminal.print_tables(evaluation, tables)
     text = json.dumps(evaluation, allow_nan=False)
+    if to_json and to_json != "-":
+        _write(Path(os.path.realpath(to_json)), text)
+    page = Path(os.path.realpath(to_html)) if to_html else None
+    if page:
+        _write(page, html.page(evaluation, runs, page.parent, command))
+    with _output(sys.stderr if to_json == "-" else sys.stdout) as tables:
+        terminal.print_tables(evaluation, tables)
+        if page:
+            print(f"report: {page.as_uri()}", file=tables)
     if to_json == "-":
-        print(text)
-    elif to_json:
-        files.write(Path(to_json), text)
-    if to_html:
-        target = Path(to_html)
-        files.write(target, html.page(evaluation, runs, target.parent, command))
-        print(f"report: {target.resolve().as_uri()}", file=tables)
+        with _output(sys.stdout) as out:
+            print(text, file=out)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole, or not at all. Raises Problems."""
+    try:
+        files.write(path, text)
+    except OSError as error:
+        raise Problems([f"{path}: cannot be written: {error.strerror}"]) from error
+
+
+@contextmanager
+def _output(stream: TextIO | None) -> Iterator[TextIO]:
+    """Print to a stream, all of it. Raises Problems where it is closed, or what it leads to is full."""
+    if stream is None:
+        raise Problems(["the standard output is closed; nothing is printed"])
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")  # a terminal without ± shows ?
+    try:
+        yield stream
+        stream.flush()
+    except OSError as error:
+        with suppress(OSError), open(os.devnull, "wb") as nowhere:  # else the interpreter tries again when it ends
+            os.dup2(nowhere.fileno(), stream.fileno())
+        raise Problems([f"the standard output takes no more: {error.strerror}"]) from error
+
+
+def _complain(lines: Iterable[str]) -> None:
+    """Print problems on the error stream, one a line, where there is one to print on."""
+    with suppress(Problems), _output(sys.stderr) as errors:
+        for line in lines:
+            print(printable(line), file=errors)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Refuse the options; a name that a shell filled in may be among them."""
+        super().error(printable(message))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m trainer.evaluate",
         description="Which runs overfit, since when, how sure; which knob drives it; what to use instead.",
         epilog="Nothing is written unless --json or --html says where; the tables always appear on the terminal "

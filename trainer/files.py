@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,9 @@ def write(path: Path, *contents: bytes | str) -> None:
             for content in contents:
                 file.write(content.encode() if isinstance(content, str) else content)
         os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise
 
 
@@ -177,8 +179,20 @@ def target_problems(target: str | None, example: str) -> list[str]:
     if target in (None, "-"):
         return []
     path = Path(target)
-    if path.is_dir():
+    folder = Path(os.path.realpath(path)).parent  # of what a link leads to
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+        if not folder.is_dir():
+            return [f"{path}: there is no folder {path.parent}; make it first: mkdir -p {path.parent}"]
+    except OSError as error:
+        return [f"{path}: cannot be written: {error.strerror}"]
+    if stat.S_ISDIR(mode):
         return [f"{path}: is a folder; give the file's name, such as {path / example}"]
-    if not path.parent.is_dir():
-        return [f"{path}: there is no folder {path.parent}; make it first: mkdir -p {path.parent}"]
+    if not stat.S_ISREG(mode):
+        return [f"{path}: is no ordinary file; give the name of one, such as {example}"]
+    for place, how in ((path, "a file"), (folder, "a folder")):
+        if place.exists() and not os.access(place, os.W_OK):
+            return [f"{place}: is {how} that may not be written; name another, or allow it: chmod u+w {place}"]
     return []

@@ -51,7 +51,7 @@ HIGHER_IS_BETTER = {"test_accuracy", "best_val_accuracy"}
 WEIGHTS = {"effects": 1.0, "interactions": 0.3, "differences": 0.3, "recommendation": 0.02}  # parts of the error budget
 MAX_SEEDS = 50  # more seeds than this are no plan
 MAX_NAMES = 6  # interactions of a knob with more names than this are not tested
-MAX_PAIRS = 2000  # more pairs of levels or groups than this are not tested: nobody reads them
+MAX_PAIRS = 2000  # more pairs of levels, groups or knobs than this are not tested: nobody reads them
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +157,8 @@ def _between_groups(plan: Layout, measure: str, padded: Floats, step2: float) ->
 def _interactions(plan: Layout, measure: str, padded: Floats, step2: float) -> list[_Question]:
     """Ask for each pair of knobs whether the change of one depends on the other."""
     questions = []
-    for (k, first), (l, second) in itertools.combinations(enumerate(plan.knobs), 2):
+    for k, l in _pairs(len(plan.knobs)):
+        first, second = plan.knobs[k], plan.knobs[l]
         values_ABRS = padded[plan.cells(k, l)]
         for (i, j), (m, n) in itertools.product(_ends(first), _ends(second)):
             changes = values_ABRS[j, n] - values_ABRS[i, n], values_ABRS[j, m] - values_ABRS[i, m]

@@ -1,10 +1,9 @@
 """Check that a comparison is fair: say what else differs between runs than the knobs that are compared."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
-
-import numpy as np
 
 from trainer.compare.groups import UNFINISHED, Group, Layout, Run, hashable, label
 from trainer.compare.results import Caveat
@@ -157,10 +156,11 @@ def _duplicates(groups: tuple[Group, ...]) -> Caveat | None:
 
 
 def _unbalanced(plan: Layout) -> Caveat | None:
-    combinations = int(np.prod([len(knob.levels) for knob in plan.knobs], dtype=float))
+    combinations = math.prod(len(knob.levels) for knob in plan.knobs)
     if combinations <= len(plan.groups):
         return None
-    text = f"{len(plan.groups)} of {combinations} combinations of the knobs were run: only equal ones are compared"
+    all_of_them = str(combinations) if combinations < 1e6 else "more than a million"
+    text = f"{len(plan.groups)} of {all_of_them} combinations of the knobs were run: only equal ones are compared"
     return Caveat("unbalanced", text)
 
 

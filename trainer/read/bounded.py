@@ -26,6 +26,7 @@ MOST_NUMBERS = 8_000_000  # of a table or an event file that are kept, 16 to 24 
 MOST_LINE = 1 << 20  # bytes of a CSV file's first line
 DEEPEST = 32  # lists and dictionaries within each other: ours have 4
 MOST_VALUES = 50_000  # of a document, an alias of YAML counted as what it stands for: ours have 300
+MOST_KEYS = 1000  # of a configuration, each compared with each other: ours have 60
 MOST_TEXT = 500  # characters of a key or a value that a table still shows
 _MOST_BITS = 1000  # of an integer: a float holds 1024
 _MOST_DIGITS = 300  # of a number in YAML: to read digits takes the square of their number
@@ -114,12 +115,20 @@ def rest(file: BinaryIO, path: Path, most: int) -> bytes:
 
 
 def listing(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what is in a folder, links to folders as folders."""
+    """Return what is in a folder."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError as error:
         raise _unreadable(folder, error) from error
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; not where a link leads in a circle."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 # ------------------------------------------------------------------ documents

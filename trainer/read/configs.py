@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.files import digest
-from trainer.read.bounded import MOST_TEXT, Missing, Unreadable, shortened, yaml_document
+from trainer.read.bounded import MOST_KEYS, MOST_TEXT, Missing, Unreadable, shortened, yaml_document
 
 NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # as in record.provenance: they change no result
 
@@ -18,12 +18,12 @@ def recorded_config(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
     config = summary.get("config")
     if not isinstance(config, dict):
         config = read_config(folder / ".hydra" / "config.yaml")
-    return {shortened(key): _brief(value) for key, value in config.items() if key not in NO_RESULT}
+    return {key: value for key, value in _short(config, folder / "summary.json").items() if key not in NO_RESULT}
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """Return a YAML file's leaves; empty where there is no such file. Raises Unreadable."""
-    return {key: _brief(value) for key, value in _flatten(read_yaml(path), path).items()}
+    return _short(_flatten(read_yaml(path), path), path)
 
 
 def read_yaml(path: Path) -> Any:
@@ -40,6 +40,13 @@ def _flatten(node: Any, path: Path, prefix: str = "") -> dict[str, Any]:
     if isinstance(node, dict) and node:
         return {k: v for key, value in node.items() for k, v in _flatten(value, path, f"{prefix}.{key}").items()}
     return {prefix[1:]: node} if prefix else {}
+
+
+def _short(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Keep a configuration small enough to be compared, key by key, with others. Raises Unreadable."""
+    if len(config) > MOST_KEYS:
+        raise Unreadable(f"{path}: cannot be read: a configuration of more than {MOST_KEYS:,} keys")
+    return {shortened(key, MOST_TEXT): _brief(value) for key, value in config.items()}
 
 
 def _brief(value: Any) -> Any:

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -73,8 +73,8 @@ class _Search:
             self.problems.append(f"{damage}; python -m trainer resume=DIR trains the run again")
 
 
-class NoRuns(ValueError):
-    """There is nothing to judge; each line is a problem."""
+class Problems(ValueError):
+    """Why there is nothing to judge or to show, a problem a line."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         super().__init__("\n".join(lines))
@@ -90,9 +90,9 @@ def find_runs(
     path does not exist, or where no run is found, with what was found instead.
     """
     paths = [Path(path) for path in paths]
-    missing = [_no_such_path(path) for path in paths if not path.exists()]
+    missing = [_no_such_path(path) for path in paths if not os.path.exists(path)]
     if missing:
-        raise NoRuns(missing)
+        raise Problems(missing)
     base = paths[0] if len(paths) == 1 else Path(os.path.commonpath([path.absolute() for path in paths]))
     search = _Search(train_tag, val_tag, base if base.is_dir() else base.parent)
     for path in paths:
@@ -106,7 +106,7 @@ def find_runs(
     runs = {os.path.realpath(run.path): run for run in search.runs}  # a path given twice, or inside another
     search.problems = list(dict.fromkeys(search.problems))
     if not runs:
-        raise NoRuns(_no_runs(search, paths))
+        raise Problems(_no_runs(search, paths))
     return sorted(runs.values(), key=lambda run: _natural(run.path)), search.problems
 
 
@@ -121,7 +121,7 @@ def _folders(search: _Search, top: Path) -> Iterator[tuple[Path, list[str], list
         entries: list[os.DirEntry[str]] = []
         with search.skipping():
             entries = bounded.listing(place)
-        inside = {entry.name: entry for entry in entries if entry.is_dir()}
+        inside = {entry.name: entry for entry in entries if bounded.is_folder(entry)}
         folders = list(inside)
         yield place, folders, [entry.name for entry in entries if entry.name not in inside]
         waiting += [place / name for name in reversed(folders) if not inside[name].is_symlink()]
@@ -151,7 +151,7 @@ def _read_folder(search: _Search, folder: Path, folders: list[str], files: list[
         for name in sorted(files):  # a sweep's table has one row per run: no curve
             if name.endswith(".csv") and not (name == "sweep.csv" and "sweep.json" in files):
                 with search.skipping():
-                    _add(search, _csv(search, folder / name), folder / name, "csv", [])
+                    _add_csv(search, folder / name)
     if len(search.runs) > found:
         return
     if hydra and "summary.json" in files:
@@ -174,15 +174,18 @@ def _read_file(search: _Search, path: Path) -> None:
     if path.name == "metrics.csv" and (run := _read_ours(search, path.parent)):
         search.runs += run
     elif path.suffix == ".csv":
-        _add(search, _csv(search, path), path, "csv", [])
+        _add_csv(search, path)
     else:
         series, notes = other_tools.read_event_folder(path.parent, [path.name])
         if not _add(search, series, path, "events", notes) and series:
             search.problems.append(_no_losses(search, path, series))
 
 
-def _csv(search: _Search, path: Path) -> dict[str, other_tools.Series]:
-    return other_tools.read_csv(path, search.train_tag, search.val_tag)
+def _add_csv(search: _Search, path: Path) -> None:
+    """Add the run in a CSV file, where it has the columns of one."""
+    series = other_tools.read_csv(path, search.train_tag, search.val_tag)
+    if series is not None and not _add(search, series, path, "csv", []):
+        search.problems.append(f"{path}: nothing to judge: its losses have no numbers")
 
 
 def _read_role_folders(search: _Search, folder: Path, names: list[str]) -> None:
@@ -256,12 +259,13 @@ def _no_runs(search: _Search, paths: list[Path]) -> list[str]:
 def _no_such_path(path: Path) -> str:
     """Say that a path is missing, with the nearest name that exists."""
     parent = path.parent
-    while not parent.exists() and parent != parent.parent:
+    while not os.path.exists(parent) and parent != parent.parent:
         parent = parent.parent
     wanted = path.relative_to(parent).parts[0]
-    near: list[str] = []
-    with suppress(Unreadable):
+    try:
         near = difflib.get_close_matches(wanted, [entry.name for entry in bounded.listing(parent)], n=1, cutoff=0.6)
+    except Unreadable as error:
+        return f"{path}: cannot be found; {error}"
     hint = f"did you mean {parent / near[0]}?" if near else f"{parent} is there, {wanted} in it is not"
     return f"{path}: no such file or folder; {hint}"
 

@@ -55,8 +55,8 @@ def read_event_folder(folder: Path, files: Iterable[str]) -> tuple[dict[str, Ser
     return {tag: _in_order(*map(np.concatenate, zip(*parts, strict=True))) for tag, parts in pieces.items()}, notes
 
 
-def read_csv(path: Path, train_tag: str | None = None, val_tag: str | None = None) -> dict[str, Series]:
-    """Read a CSV file's curves over its `step` or `epoch` column, or over its rows; empty where it has none.
+def read_csv(path: Path, train_tag: str | None = None, val_tag: str | None = None) -> dict[str, Series] | None:
+    """Read a CSV file's curves over its `step` or `epoch` column, or over its rows; None without columns of losses.
 
     Lightning's CSVLogger leaves cells empty, Keras's separator is the user's choice, a last line may be half-written.
     Raises Unreadable.
@@ -70,7 +70,7 @@ def read_csv(path: Path, train_tag: str | None = None, val_tag: str | None = Non
                 name.strip() for name in next(csv.reader([header.replace("\0", "\ufffd")], delimiter=delimiter), [])
             ]
         if tag_names.guess(dict.fromkeys(names, 2), train_tag, val_tag) is None:
-            return {}  # some other table, perhaps a large one
+            return None  # some other table, perhaps a large one
         if len(first) == MOST_LINE:
             raise Unreadable(f"{path}: cannot be read: its first line has more than {MOST_LINE:,} bytes")
         rows = table_rows(rest(file, path, MOST_TABLE), path, delimiter)

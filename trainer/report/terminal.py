@@ -11,6 +11,7 @@ from rich.text import Text
 from trainer.compare.groups import label
 from trainer.report import vocabulary
 from trainer.report.vocabulary import INTERVAL, MEASURES, NO_KNOB, STYLES, VERDICTS, mean_cell, number, plural
+from trainer.text import printable
 
 _MOST_ROWS = 30  # of a table: what is interesting first, the rest in the report
 _MOST_PROBLEMS = 10
@@ -21,44 +22,50 @@ _SPARED = ("final_val_loss", "best_val_loss", "test_loss", "test_accuracy")  # l
 
 def print_tables(evaluation: dict[str, Any], file: TextIO) -> None:
     """Print runs, groups, effects and warnings; the recommendation last, where the eye is when the command ends."""
-    console = Console(file=file, highlight=False)
+    console = _Screen(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 160  # a file or a pipe has no width to fit
-
-    def say(text: str, style: str) -> None:
-        console.print(Text(_printable(text), style))
-
+    say = console.print
     knobs, runs, groups = vocabulary.knob_names(evaluation), evaluation["runs"], evaluation["groups"]
     levels = {path: group["knobs"] for group in groups for path in group["runs"]}
     console.print(_fitting(console, runs, lambda measures: _runs(runs, levels, knobs, measures)))
     counts = vocabulary.counted(run["verdict"] for run in runs)
     hidden = f"; the other {len(runs) - _MOST_ROWS} are in --html and --json" if len(runs) > _MOST_ROWS else ""
-    say(f"{plural(len(runs), 'run')}: {counts}{hidden}\n", "bold")
+    say(f"{plural(len(runs), 'run')}: {counts}{hidden}", style="bold")
+    console.print()
     if len(runs) <= _FEW:
         for run in runs:
-            say(f"{run['name']}: {run['sentence']}", STYLES[run["verdict"]].terminal)
+            say(f"{run['name']}: {run['sentence']}", style=STYLES[run["verdict"]].terminal)
     for line in _findings(runs):
-        say(line, "red")
+        say(line, style="red")
     if 1 < len(groups) < len(runs):
         console.print(_fitting(console, groups, lambda measures: _groups(groups, measures)))
         console.print()
     for effect in evaluation["effects"]:
         if effect["knob"] != NO_KNOB:
-            say(effect["sentence"], "bold" if effect["claimed"] else "dim")
+            say(effect["sentence"], style="bold" if effect["claimed"] else "dim")
     for interaction in evaluation["interactions"]:
         if interaction["claimed"]:
-            say(interaction["sentence"], "bold")
+            say(interaction["sentence"], style="bold")
     recommendation, warnings = vocabulary.advice(evaluation)
     problems = evaluation["problems"]
     for line in [
         *(f"warning: {text}" for text in warnings),
         *(f"left out: {text}" for text in problems[:_MOST_PROBLEMS]),
     ]:
-        say(line, "yellow")
+        say(line, style="yellow")
     if len(problems) > _MOST_PROBLEMS:
-        say(f"and {len(problems) - _MOST_PROBLEMS} more like these", "yellow")
+        say(f"and {len(problems) - _MOST_PROBLEMS} more like these", style="yellow")
     if recommendation:
-        say(recommendation, "bold")
+        say(recommendation, style="bold")
+
+
+class _Screen(Console):
+    """A console that takes words for words: names from files can neither command the terminal nor begin a line."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Turn a string that is printed, or stands in a table, into text."""
+        return super().render_str(printable(text), **how)
 
 
 def _findings(runs: Sequence[dict[str, Any]]) -> list[str]:
@@ -140,12 +147,7 @@ def _rank(run: dict[str, Any]) -> tuple[int, float]:
     return VERDICTS.index(run["verdict"]), -float(gap) if gap is not None else 0.0
 
 
-def _text(value: Any) -> Text:
+def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # 1000000, not 1e+06: other tools count steps
-    return Text("" if value is None else _printable(label(value)))
-
-
-def _printable(text: str) -> str:
-    """Replace control characters: a file's name could hold commands for the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    return "" if value is None else label(value)
