@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import functools
 import io
 import json
@@ -455,7 +456,7 @@ def replace_at(tree: Any, path: Sequence[Any], value: Any) -> None:
     """Put a value in a tree."""
     for key in path[:-1]:
         tree = tree[key]
-    tree[path[-1]] = value
+    tree[path[-1]] = copy.deepcopy(value)
 
 
 def named(name: bytes, contents: Mapping[str, bytes]) -> Kind:

@@ -3,6 +3,10 @@
 import io
 import json
 import math
+import os
+import pickle
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +16,10 @@ import pytest
 
 from tests import fake_runs
 from trainer.evaluate import evaluate, main
+from trainer.report import html
 from trainer.report.terminal import print_tables
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +137,45 @@ def test_without_validation_split_nothing_is_called_overfit(tmp_path: Path) -> N
     assert found["runs"][0]["verdict"] in ("too_short", "underfit")
 
 
+EVIL = "[red]x[/red]\x1b[2J\n:smile:\u202e"
+SHOWN = r"[red]x[/red]\x1b[2J\n:smile:\u202e"
+
+
 def test_names_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of folders, keys, values, states, findings and tags, in tables, sentences, warnings and problems."""
     train, val = fake_runs.curves(30, 0.5, 0)
-    fake_runs.other_run(tmp_path / "[red]x[/red]\x1b[2J\n", ("train_loss", "val_loss"), train, val)
+    for i, value in enumerate([EVIL, f"{EVIL}2"]):
+        run = fake_runs.our_run(tmp_path / EVIL / str(i), {"seed": 0, EVIL: value}, train, val, events=False)
+        finding = {"finding": EVIL, "where": EVIL, "step": 1, "sentence": EVIL, "why": EVIL, "try": EVIL}
+        summary = json.loads((run / "summary.json").read_text())
+        (run / "summary.json").write_text(json.dumps(summary | {"health": [finding], "status": EVIL}))
+    fake_runs.other_run(tmp_path / EVIL / "tags", (f"a{EVIL}", f"b{EVIL}"), train, val)
+    (tmp_path / EVIL / "table.csv").mkdir()
+    (tmp_path / EVIL / "bad").mkdir()
+    (tmp_path / EVIL / "bad" / "metrics.csv").mkdir()
+    (tmp_path / EVIL / "bad" / "metrics.csv").rmdir()
+    (tmp_path / EVIL / "bad" / "metrics.csv").symlink_to("gone")
     assert main([str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert r"[red]x[/red]\x1b[2J\n" in printed
-    assert "\x1b[2J" not in printed
+    assert printed.replace("\n", "").isprintable()
+    for where in (
+        "status",
+        f"{SHOWN}=",
+        f"{SHOWN}/tags: found the tags a{SHOWN}",
+        f"{SHOWN}/bad/metrics.csv",
+        f"{SHOWN} (",
+    ):
+        assert where in printed.replace("\n", ""), where
+
+
+def test_names_cannot_command_the_terminal_in_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / EVIL)]) == 2
+    assert main([str(tmp_path), "--json", str(tmp_path / EVIL / "e.json")]) == 2
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), f"--{EVIL}"])
+    printed = capsys.readouterr().err
+    assert printed.count(SHOWN) >= 4
+    assert printed.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize(
@@ -173,9 +212,130 @@ def test_the_command_starts_without_torch(sweep: Path) -> None:
         "heavy = {'torch', 'tensorflow', 'tensorboard', 'scipy.stats', 'hydra', 'omegaconf'} & set(sys.modules); "
         "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
     )
-    root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", program, str(sweep)], cwd=root, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program, str(sweep)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_nothing_is_unpickled_or_called(sweep: Path, tmp_path: Path) -> None:
+    """Tags, classes and pickles that would write a file, in every file that is read, and in those that are not."""
+    shutil.copytree(sweep / "0", tmp_path / "in" / "0")
+    call = f"!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{tmp_path}/called']]"
+    bomb = pickle.dumps(Bomb(str(tmp_path / "called")))
+    for name in (".hydra/config.yaml", ".hydra/overrides.yaml", "hparams.yaml", "multirun.yaml"):
+        (tmp_path / "in" / "0" / name).write_text(f"_target_: os.mkdir\npath: {tmp_path}/called\na: {call}\n")
+    for name in ("checkpoints/best.pt", "events.out.tfevents.1700000000.x", "other.csv", "x.pkl"):
+        (tmp_path / "in" / "0" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / "0" / name).write_bytes(bomb)
+    (tmp_path / "in" / "0" / "summary.json").write_bytes(bomb)
+    assert main([str(tmp_path / "in"), "--html", str(tmp_path / "r.html")]) == 0
+    assert not (tmp_path / "called").exists()
+    pickle.loads(bomb)  # it would have worked
+    assert (tmp_path / "called").exists()
+
+
+class Bomb:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (self.path,)
+
+
+# ------------------------------------------------------------------ where the output goes
+
+
+def run_command(arguments: list[str], shell: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a shell would, with its streams redirected; a full disk is a limit on file sizes."""
+    command = shlex.join([sys.executable, "-m", "trainer.evaluate", *arguments])
+    return subprocess.run(
+        ["bash", "-c", shell.replace("COMMAND", command)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("shell", "said"),
+    [
+        ("COMMAND > /dev/full", "the standard output takes no more: No space left on device\n"),
+        ("COMMAND --json - > /dev/full", "the standard output takes no more: No space left on device\n"),
+        ("COMMAND >&-", "the standard output is closed: nothing is printed there\n"),
+        ("COMMAND >&- 2>&-", ""),
+        ("COMMAND > /dev/full 2> /dev/full", ""),
+        ("COMMAND | true; exit ${PIPESTATUS[0]}", "the standard output takes no more: Broken pipe\n"),
+        ("(ulimit -f 1; COMMAND --json OUT/e.json)", "OUT/e.json: cannot be written: File too large\n"),
+        ("(ulimit -f 9; COMMAND --html OUT/r.html)", "OUT/r.html: cannot be written: File too large\n"),
+    ],
+)
+def test_an_output_that_takes_nothing_is_one_sentence_and_code_2(
+    shell: str, said: str, sweep: Path, tmp_path: Path
+) -> None:
+    done = run_command([str(sweep / "0"), str(sweep / "1")], shell.replace("OUT", str(tmp_path)))
+    assert done.returncode == 2
+    assert done.stderr == said.replace("OUT", str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_tables_that_cannot_be_printed_cost_no_file(sweep: Path, tmp_path: Path) -> None:
+    targets = ["--json", str(tmp_path / "e.json"), "--html", str(tmp_path / "r.html")]
+    assert run_command([str(sweep / "0"), *targets], "COMMAND > /dev/full").returncode == 2
+    assert strict((tmp_path / "e.json").read_text())["runs"]
+    assert (tmp_path / "r.html").stat().st_size > 10_000
+    done = run_command([str(sweep / "0"), "--json", "-"], "COMMAND 2> /dev/full")
+    assert strict(done.stdout)["runs"]
+
+
+def test_a_terminal_without_our_signs_is_printed_on(sweep: Path) -> None:
+    done = run_command([str(sweep)], "PYTHONIOENCODING=ascii COMMAND")
+    assert done.returncode == 0
+    assert "mean ? half of its 95 % confidence interval" in done.stdout
+
+
+def test_a_target_that_is_a_link_is_followed(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link.json").symlink_to("elsewhere/e.json")
+    (tmp_path / "link.html").symlink_to("elsewhere/r.html")
+    arguments = [str(sweep / "0"), "--json", str(tmp_path / "link.json"), "--html", str(tmp_path / "link.html")]
+    for _ in range(2):
+        assert main(arguments) == 0
+    assert sorted(os.listdir(tmp_path / "elsewhere")) == ["e.json", "r.html"]
+    assert (tmp_path / "link.json").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "is no ordinary file; give the name of one, such as evaluation.json"),
+        (lambda path: path.symlink_to("/dev/null"), "is no ordinary file; give the name of one"),
+        (os.mkdir, "is a folder; give the file's name"),
+        (lambda path: path.symlink_to("gone/e.json"), "there is no folder DIR/gone; make it first: mkdir -p DIR/gone"),
+        (lambda path: path.symlink_to(path.name), "cannot be written: Too many levels of symbolic links"),
+    ],
+)
+def test_targets_that_are_refused(make, said: str, sweep: Path, tmp_path: Path, capsys) -> None:
+    make(tmp_path / "e.json")
+    assert main([str(sweep / "0"), "--json", str(tmp_path / "e.json")]) == 2
+    assert f"e.json: {said}".replace("DIR", str(tmp_path)) in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["e.json"]
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv takes from root the right to write everywhere")
+def test_what_may_not_be_written_is_refused(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "fixed.json").write_text("old")
+    (tmp_path / "fixed.json").chmod(0o444)
+    (tmp_path / "folder").mkdir(mode=0o555)
+    for target, said in (("fixed.json", "a file"), ("folder/e.json", "a folder")):
+        limited = "setpriv --bounding-set -dac_override,-dac_read_search COMMAND"
+        done = run_command([str(sweep / "0"), "--json", str(tmp_path / target)], limited)
+        assert done.returncode == 2
+        assert f"is {said} that may not be written; name another, or allow it: chmod u+w" in done.stderr
+    assert (tmp_path / "fixed.json").read_text() == "old"
+
+
+def test_what_vanishes_while_it_is_evaluated(tmp_path: Path) -> None:
+    """Between the reading of the runs and the page, which links their files and reads gradient norms."""
+    root = fake_runs.sweep(tmp_path / "s", seeds=1)
+    evaluation, runs = evaluate([root])
+    shutil.rmtree(root)
+    assert html.page(evaluation, runs, tmp_path, "command")
 
 
 @pytest.mark.slow

@@ -113,19 +113,19 @@ def _report(
     """Write the files that were asked for, then print the tables: whatever becomes of these, the files are there."""
     from trainer.report import html, terminal  # rich, which bad input need not wait for
 
-    text = json.dumps(evaluation, allow_nan=False)
+    text = json.dumps(evaluation, allow_nan=False) if to_json else ""
     if to_json and to_json != "-":
         _write(Path(os.path.realpath(to_json)), text)
     page = Path(os.path.realpath(to_html)) if to_html else None
     if page:
         _write(page, html.page(evaluation, runs, page.parent, command))
+    if to_json == "-":
+        with _output(sys.stdout) as out:
+            print(text, file=out)
     with _output(sys.stderr if to_json == "-" else sys.stdout) as tables:
         terminal.print_tables(evaluation, tables)
         if page:
             print(f"report: {page.as_uri()}", file=tables)
-    if to_json == "-":
-        with _output(sys.stdout) as out:
-            print(text, file=out)
 
 
 def _write(path: Path, text: str) -> None:
@@ -139,8 +139,9 @@ def _write(path: Path, text: str) -> None:
 @contextmanager
 def _output(stream: TextIO | None) -> Iterator[TextIO]:
     """Print to a stream, all of it. Raises Problems where it is closed, or what it leads to is full."""
+    name = "standard output" if stream is sys.stdout else "error stream"
     if stream is None:
-        raise Problems(["the standard output is closed; nothing is printed"])
+        raise Problems([f"the {name} is closed: nothing is printed there"])
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="replace")  # a terminal without ± shows ?
     try:
@@ -149,7 +150,7 @@ def _output(stream: TextIO | None) -> Iterator[TextIO]:
     except OSError as error:
         with suppress(OSError), open(os.devnull, "wb") as nowhere:  # else the interpreter tries again when it ends
             os.dup2(nowhere.fileno(), stream.fileno())
-        raise Problems([f"the standard output takes no more: {error.strerror}"]) from error
+        raise Problems([f"the {name} takes no more: {error.strerror}"]) from error
 
 
 def _complain(lines: Iterable[str]) -> None:
@@ -170,7 +171,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m trainer.evaluate",
         description="Which runs overfit, since when, how sure; which knob drives it; what to use instead.",
         epilog="Nothing is written unless --json or --html says where; the tables always appear on the terminal "
-        "(on the error stream with --json -). Exit code: 0, or 1 where --fail-on holds, or 2 for bad input.",
+        "(on the error stream with --json -). Exit code: 0, or 1 where --fail-on holds, or 2 for bad "
+        "input, or where an output takes nothing.",
     )
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="a run, a sweep, any folder above them, an event file or a CSV file")

@@ -185,7 +185,8 @@ def target_problems(target: str | None, example: str) -> list[str]:
     except FileNotFoundError:
         mode = stat.S_IFREG
         if not folder.is_dir():
-            return [f"{path}: there is no folder {path.parent}; make it first: mkdir -p {path.parent}"]
+            missing = folder if path.is_symlink() else path.parent
+            return [f"{path}: there is no folder {missing}; make it first: mkdir -p {missing}"]
     except OSError as error:
         return [f"{path}: cannot be written: {error.strerror}"]
     if stat.S_ISDIR(mode):

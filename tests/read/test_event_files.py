@@ -1,7 +1,9 @@
 """Event files as read: those of our writer, of protobuf's own classes framed by TensorBoard, and damaged ones."""
 
 import math
+import os
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from tensorboard.compat.proto import summary_pb2, tensor_pb2, tensor_shape_pb2, 
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from tests.helpers import value_event
+from trainer.read import event_files
 from trainer.read.event_files import read_scalars
 from trainer.record.tensorboard import EventWriter
 
@@ -135,6 +138,46 @@ def test_damage_of_every_record_is_reported_and_what_is_sound_is_read(tmp_path: 
     scalars, problems = read_scalars(path)
     assert scalars["a"].values.tolist() == list(range(1000))
     assert sum(problem.endswith("wrong checksum, record left out") for problem in problems) == 1000
+
+
+def test_an_endless_file_is_searched_for_records_only_so_far(tmp_path: Path) -> None:
+    path = write(tmp_path, range(4), np.arange(4.0)[:, None], ["a"])
+    os.truncate(path, 20 << 30)  # takes no room on the disk
+    began = time.process_time()
+    scalars, (problem,) = read_scalars(path)
+    assert scalars["a"].values.tolist() == [0, 1, 2, 3]
+    assert problem.endswith("not an event record, the rest is unreadable")
+    assert time.process_time() - began < 3
+
+
+def test_records_across_the_blocks_that_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of any size give the same numbers, sound or damaged."""
+    path = write(tmp_path, range(40), np.arange(40.0)[:, None], ["a"])
+    path.write_bytes(path.read_bytes()[:700] + b"\xff" * 50 + path.read_bytes()[700:])
+    expected = read_scalars(path)
+    for size in (12, 13, 50, 77, 1000):
+        monkeypatch.setattr(event_files, "_BLOCK", size)
+        scalars, problems = read_scalars(path)
+        assert scalars["a"].values.tolist() == expected[0]["a"].values.tolist()
+        assert problems == expected[1]
+
+
+def test_limits_keep_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = [value_event(1.0, step, tag=f"t{step % 5}", simple_value=step) for step in range(20)]
+    path = write_payloads(tmp_path / "f", sound)
+    monkeypatch.setattr(event_files, "_MOST_TAGS", 3)
+    scalars, problems = read_scalars(path)
+    assert list(scalars) == ["t0", "t1", "t2"]
+    assert problems == ["more than 3 tags, or tags of more than 1,000 characters: 8 numbers left out"]
+    monkeypatch.setattr(event_files, "MOST_NUMBERS", 9)
+    scalars, problems = read_scalars(path)
+    assert scalars["t0"].values.tolist() == [0, 5]
+    assert "more than 9 numbers, the rest is left out" in problems[0]
+    monkeypatch.undo()
+    long = value_event(1.0, 1, tag="x" * 5_000_000, simple_value=1.0)
+    scalars, problems = read_scalars(write_payloads(path, [long, *sound]))
+    assert sum(len(points.values) for points in scalars.values()) == 20
+    assert "too long for scalars, left out" in problems[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 5000, b"hello world, this is no event file", b"\xff" * 5000])

@@ -1,12 +1,15 @@
 """Runs of every kind are found and read: ours, TensorBoard loops, Keras, Lightning, CSV; and what is no run is said."""
 
 import math
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests import fake_runs
+from trainer.files import write_sealed
 from trainer.read.find_runs import find_runs
 from trainer.record.tensorboard import EventWriter
 
@@ -90,6 +93,63 @@ def test_a_file_that_cannot_be_opened_costs_itself_alone(tmp_path: Path) -> None
     runs, problems = find_runs([root])
     assert len(runs) == 18
     assert problems == [f"{root}/odd/events.out.tfevents.1700000000.x: cannot be read: No such file or directory"]
+
+
+def test_a_bad_file_costs_no_other_in_its_folder(tmp_path: Path) -> None:
+    """Of a folder with tables and event files, of folders by role, and of one that cannot be listed."""
+    table = "epoch,loss,val_loss\n" + "".join(f"{i},{a},{b}\n" for i, (a, b) in enumerate(zip(TRAIN, VAL, strict=True)))
+    os.mkfifo(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text(table)
+    (tmp_path / "c.csv").write_text("epoch,loss,val_loss\n1,x,\n")
+    os.mkfifo(tmp_path / "metrics.csv")
+    (tmp_path / "hparams.yaml").write_text("a: [")
+    fake_runs.other_run(tmp_path / "train", ("loss", "x"), TRAIN, VAL)
+    (tmp_path / "validation").mkdir()
+    (tmp_path / "validation" / "events.out.tfevents.1700000000.x").write_bytes(b"noise" * 9)
+    runs, problems = find_runs([tmp_path])
+    assert [run.name for run in runs] == ["b.csv"]
+    assert [problem.removeprefix(f"{tmp_path}/").partition(":")[0] for problem in problems] == [
+        "metrics.csv",
+        "validation/events.out.tfevents.1700000000.x",
+        "a.csv",
+        "hparams.yaml",
+        "c.csv",
+        "train",
+    ]
+
+
+@pytest.mark.parametrize("name", ["lr10²", "lr٣", "9" * 200, "\udcff", "a\nb"])
+def test_folders_of_any_name_are_sorted(name: str, tmp_path: Path) -> None:
+    for one in (name, "lr9", "lr10"):
+        fake_runs.our_run(tmp_path / one, {"seed": 0}, TRAIN, VAL, events=False)
+    names = [run.name for run in find_runs([tmp_path])[0]]
+    assert names.index("lr9") < names.index("lr10")
+    assert set(names) == {name, "lr9", "lr10"}
+
+
+def test_links_lead_in_no_circle_and_folders_may_be_deep(tmp_path: Path) -> None:
+    fake_runs.our_run(tmp_path / "run", {"seed": 0}, TRAIN, VAL, events=False)
+    (tmp_path / "up").symlink_to(tmp_path)
+    (tmp_path / "itself").symlink_to("itself")
+    for depth in range(1, 1500):  # deeper than Python calls itself
+        os.mkdir(os.path.join(tmp_path, *["d"] * depth))
+    runs, problems = find_runs([tmp_path])
+    subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # as pytest could not
+    assert [run.name for run in runs] == ["run"]
+    assert not problems
+
+
+@pytest.mark.parametrize(
+    "states", [None, 3, [], {"metrics.csv": 3}, {"metrics.csv": {}}, {"metrics.csv": {"size": []}}]
+)
+def test_a_sealed_summary_of_another_shape(states: object, tmp_path: Path) -> None:
+    folder = fake_runs.our_run(tmp_path / "r", {"seed": 0}, TRAIN, VAL, events=False)
+    write_sealed(folder / "summary.json", {"files": states, "config": ["?"], "epochs": {}, "test": []})
+    fake_runs.our_run(tmp_path / "sound", {"seed": 1}, TRAIN, VAL, events=False)
+    runs, problems = find_runs([tmp_path])
+    damaged = isinstance(states, dict) and isinstance(states["metrics.csv"], dict)
+    assert [run.name for run in runs] == ["sound"] if damaged else ["r", "sound"]
+    assert len(problems) == damaged
 
 
 def test_no_validation_split(tmp_path: Path) -> None:

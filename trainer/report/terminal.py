@@ -67,6 +67,10 @@ class _Screen(Console):
         """Turn a string that is printed, or stands in a table, into text."""
         return super().render_str(printable(text), **how)
 
+    def on_broken_pipe(self) -> None:
+        """Let the error through, as of any other output that takes no more; rich would leave with exit code 1."""
+        raise
+
 
 def _findings(runs: Sequence[dict[str, Any]]) -> list[str]:
     """Say what is wrong with gradients and activations: in full for a few runs, else which runs have which finding."""
