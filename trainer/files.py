@@ -70,9 +70,10 @@ def is_sealed(content: bytes) -> bool:
 
 def unseal(content: bytes, path: Path) -> dict[str, Any]:
     """read_sealed, of a file's bytes."""
+    body = sealed_json(content, path)
     try:
-        return json.loads(sealed_json(content, path))
-    except (json.JSONDecodeError, RecursionError) as error:  # the checksum is right, so somebody else wrote it
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:  # the checksum is right, so somebody else wrote it
         raise Damaged(f"{path}: is no file of this trainer's") from error
 
 
