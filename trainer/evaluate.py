@@ -19,7 +19,8 @@ import numpy as np
 from trainer import files
 from trainer.compare.comparison import Run, compare
 from trainer.judge.overfit import Verdict, judge
-from trainer.read.find_runs import Curves, Problems, find_runs
+from trainer.read.curves import Curves
+from trainer.read.find_runs import Problems, find_runs
 from trainer.read.other_tools import number
 from trainer.report.vocabulary import VERDICTS
 from trainer.text import printable

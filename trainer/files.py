@@ -69,15 +69,12 @@ def is_sealed(content: bytes) -> bool:
 
 
 def unseal(content: bytes, path: Path) -> dict[str, Any]:
-    """Return what read_sealed returns, of a file's bytes. Raises Damaged."""
-    document = sealed_json(content, path)
+    """read_sealed, of a file's bytes."""
+    body = sealed_json(content, path)
     try:
-        value = json.loads(document)
+        return json.loads(body)
     except (ValueError, RecursionError) as error:  # the checksum is right, so somebody else wrote it
         raise Damaged(f"{path}: is no file of this trainer's") from error
-    if not isinstance(value, dict):
-        raise Damaged(f"{path}: is no file of this trainer's")
-    return value
 
 
 def sealed_json(content: bytes, path: Path) -> bytes:

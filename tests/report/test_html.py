@@ -14,7 +14,7 @@ import pytest
 
 from tests import fake_runs
 from trainer.evaluate import main
-from trainer.read.find_runs import Curves
+from trainer.read.curves import Curves
 from trainer.report.html import page, run_command
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

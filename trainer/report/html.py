@@ -21,7 +21,7 @@ from scipy.special import stdtrit
 from trainer.compare.groups import label
 from trainer.read.bounded import Unreadable, listing
 from trainer.read.configs import read_yaml
-from trainer.read.find_runs import Curves
+from trainer.read.curves import Curves
 from trainer.read.other_tools import read_event_folder
 from trainer.report import vocabulary
 from trainer.report.vocabulary import MEASURES, NO_KNOB, STYLES, VERDICTS, short_names

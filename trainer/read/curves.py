@@ -1,0 +1,64 @@
+"""What is read of a run, and a search for runs, which goes on after what cannot be read and keeps the reason."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.files import Damaged
+from trainer.read.bounded import Unreadable
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One run: its curves, each (N,) or None, over `epochs` (N,); and what its files say about it."""
+
+    path: str
+    name: str  # the path below what was given
+    source: str  # trainer, events or csv
+    epochs: np.ndarray  # epochs from 1 in our runs, steps as they were logged in others
+    train_loss: np.ndarray
+    val_loss: np.ndarray | None
+    train_accuracy: np.ndarray | None = None
+    val_accuracy: np.ndarray | None = None
+    config: dict[str, Any] = field(default_factory=dict)  # flat: {"optimizer.lr": 0.1}
+    summary: dict[str, Any] = field(default_factory=dict)  # our summary.json
+    notes: tuple[str, ...] = ()  # what was unusual about its files, a sentence each
+
+    def recorded(self, *keys: str) -> Any:
+        """Return an entry of summary.json; None where the file does not have it."""
+        found: Any = self.summary
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found
+
+
+@dataclass
+class Search:
+    """What was asked for, and what was found."""
+
+    train_tag: str | None
+    val_tag: str | None
+    base: Path  # names are given below it
+    runs: list[Curves] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    files: int = 0
+
+    @contextmanager
+    def skipping(self) -> Iterator[None]:
+        """Go on after what cannot be read, and keep the sentence that says why."""
+        try:
+            yield
+        except Unreadable as error:
+            self.problems.append(str(error))
+        except Damaged as damage:
+            self.problems.append(f"{damage}; python -m trainer resume=DIR trains the run again")
+
+    def name(self, path: Path) -> str:
+        """Return a run's name: its path below what was given."""
+        name = os.path.relpath(path, self.base)
+        return path.resolve().name if name == "." else name
