@@ -162,6 +162,28 @@ def test_records_across_the_blocks_that_are_read(tmp_path: Path, monkeypatch: py
         assert problems == expected[1]
 
 
+@pytest.mark.parametrize("damage", ["payload", "checksum", "header"])
+def test_of_a_file_that_is_all_damage_the_rest_is_left_out(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_files, "_MOST_PROBLEMS", 5)
+    sound = value_event(1.0, 1, tag="a", simple_value=1.0)
+    broken = b"\xff" * len(sound)
+    path = write_payloads(tmp_path / "f", [sound, *[broken, sound] * 20])
+    whole = path.read_bytes()
+    if damage != "payload":
+        at = 12 if damage == "checksum" else 0
+        size = len(sound) + 16
+        records = [bytearray(whole[i : i + size]) for i in range(0, len(whole), size)]
+        for record in records[1::2]:
+            record[at] ^= 0x55
+        path.write_bytes(b"".join(records))
+    scalars, problems = read_scalars(path)
+    assert problems[-1] == "5 damaged records, the rest is left out"
+    assert len(problems) == 6
+    assert 1 <= len(scalars["a"].steps) <= 6
+
+
 def test_limits_keep_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sound = [value_event(1.0, step, tag=f"t{step % 5}", simple_value=step) for step in range(20)]
     path = write_payloads(tmp_path / "f", sound)

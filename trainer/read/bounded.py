@@ -31,7 +31,7 @@ MOST_TEXT = 500  # characters of a key or a value that a table still shows
 _MOST_BITS = 1000  # of an integer: a float holds 1024
 _MOST_DIGITS = 300  # of a number in YAML: to read digits takes the square of their number
 
-_NOT_PLAIN = re.compile(rb"\\u[dD]|[0-9]{300}")  # in JSON: half a character, an endless integer
+_ENDLESS = re.compile(rb"[0-9]{300}")
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -166,7 +166,7 @@ def json_document(found: bytes, path: Path) -> Any:
     with parsed(path):
         value = json.loads(found)
     flat = len(found) < MOST_VALUES and found.count(b"[") + found.count(b"{") <= DEEPEST
-    return value if flat and not _NOT_PLAIN.search(found) else plain(value, path)
+    return value if flat and b"\\u" not in found and not _ENDLESS.search(found) else plain(value, path)
 
 
 def plain(value: Any, path: Path) -> Any:

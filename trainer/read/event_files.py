@@ -61,6 +61,8 @@ def read_scalars(path: str | os.PathLike[str]) -> tuple[dict[str, Scalars], list
                 event = Event.FromString(payload)
             except DecodeError:
                 problems.append(f"byte {position}: the record holds no event, left out")
+                if _too_many(problems):
+                    break
                 continue
             found = event.summary.value[:]  # a list: to iterate over the field itself takes longer
             for value in found:
@@ -126,21 +128,19 @@ def _records(file: BinaryIO, problems: list[str]) -> Iterator[tuple[int, bytes]]
     size = os.fstat(file.fileno()).st_size
     position, first, block = 0, 0, b""  # the next record's first byte, and a block of the file that begins at `first`
     while position + _HEADER.size <= size:
-        if len(problems) > _MOST_PROBLEMS:
-            problems.append(f"byte {position}: more than {_MOST_PROBLEMS:,} damaged records, the rest is left out")
-            return
-        if position - first + _HEADER.size > len(block):
-            first, block = position, _read(file, position, min(_BLOCK, size - position))
+        at = position - first
+        if at + _HEADER.size > len(block):
+            first, block, at = position, _read(file, position, min(_BLOCK, size - position)), 0
             if len(block) < _HEADER.size:
                 break  # somebody cuts the file
-        length, check = _HEADER.unpack_from(block, position - first)
+        length, check = _HEADER.unpack_from(block, at)
         if masked_lengths.get(length) != check:
-            if _masked_crc(block[position - first : position - first + 8]) != check:
+            if _masked_crc(block[at : at + 8]) != check:
                 headers = headers or _headers(file, position, size)
-                found = next((at for at in headers if at > position), None)
+                found = next((header for header in headers if header > position), None)
                 where = "the rest is unreadable" if found is None else f"skipped to byte {found}"
                 problems.append(f"byte {position}: not an event record, {where}")
-                if found is None:
+                if found is None or _too_many(problems):
                     return
                 position = found
                 continue
@@ -153,17 +153,28 @@ def _records(file: BinaryIO, problems: list[str]) -> Iterator[tuple[int, bytes]]
             position = end
             continue
         if end - first > len(block):
-            first, block = position, _read(file, position, max(min(_BLOCK, size - position), end - position))
+            first, block, at = position, _read(file, position, max(min(_BLOCK, size - position), end - position)), 0
             if len(block) < end - position:
                 break
-        payload = block[position - first + _HEADER.size : end - first - _FOOTER.size]
-        if _masked_crc(payload) == _FOOTER.unpack_from(block, end - first - _FOOTER.size)[0]:
+        begin = at + _HEADER.size
+        payload = block[begin : begin + length]
+        if _masked_crc(payload) == _FOOTER.unpack_from(block, begin + length)[0]:
             yield position, payload
         else:
             problems.append(f"byte {position}: wrong checksum, record left out")
+            if _too_many(problems):
+                return
         position = end
     if position < size:
         problems.append(f"byte {position}: the file ends inside a record (cut off, or still being written)")
+
+
+def _too_many(problems: list[str]) -> bool:
+    """Whether so much is damaged that nobody reads on; says so."""
+    if len(problems) < _MOST_PROBLEMS:
+        return False
+    problems.append(f"{_MOST_PROBLEMS:,} damaged records, the rest is left out")
+    return True
 
 
 def _read(file: BinaryIO, position: int, size: int) -> bytes:
