@@ -188,10 +188,11 @@ def test_stacks_train_where_a_team_of_threads_exists(tmp_path: Path) -> None:
     assert [job.status for job in jobs] == ["completed"] * 2
 
 
-def test_the_command_of_a_sweep_is_never_forked(tmp_path: Path) -> None:
+def test_the_command_of_a_sweep_is_never_forked_and_imports_no_torch(tmp_path: Path) -> None:
     code = (
         "import os, sys\nos.register_at_fork(before=lambda: os._exit(99))\n"
-        "from trainer.cli import app\nsys.exit(app.run(sys.argv[1:]))"
+        "from trainer.cli import app\ncode = app.run(sys.argv[1:])\n"
+        "sys.exit(code or (98 if 'torch' in sys.modules else 0))"
     )
     line = ["-m", "epochs=1", "model.depth=1,2", "data.train_size=100", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     done = subprocess.run(

@@ -10,9 +10,42 @@ from torch import Tensor, nn
 from trainer import config as cfg
 from trainer.config import Config
 from trainer.core.data import Dataset
-from trainer.core.mlp import Mlp, plain_mlp
-from trainer.core.surfaces import PlainSurface, Surface
+from trainer.core.mlp import Mlp, Stacked, plain_mlp
+from trainer.core.surfaces import FUNCTIONS
 from trainer.core.user_module import UserModule, build
+
+
+class Surface(Stacked):
+    """K points in the plane, each at a function's value there: whatever comes in (K, B, I), out goes f (K, B, 1)."""
+
+    def __init__(self, configs: Sequence[cfg.Surface]) -> None:
+        """Raises AssertionError where the members' functions differ."""
+        super().__init__()
+        self.function = configs[0].function
+        assert all(c.function == self.function for c in configs), "members of a stack have one function"
+        self.point = nn.Parameter(torch.tensor([c.start for c in configs]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(K, B, I) -> (K, B, 1)."""
+        value_K = FUNCTIONS[self.function].value(self.point[:, 0], self.point[:, 1])
+        return value_K.view(-1, 1, 1).expand(-1, x.shape[1], 1)
+
+    def readings(self) -> dict[str, Tensor]:
+        """Where every member's point is."""
+        return {"point/x": self.point.detach()[:, 0], "point/y": self.point.detach()[:, 1]}
+
+
+class PlainSurface(nn.Module):
+    """One point in the plane: (B, I) -> (B, 1), the function's value there for every example."""
+
+    def __init__(self, config: cfg.Surface) -> None:
+        super().__init__()
+        self.value = FUNCTIONS[config.function].value
+        self.point = nn.Parameter(torch.tensor(config.start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value(self.point[0], self.point[1]).expand(len(x), 1)
+
 
 Network = Mlp | Surface | UserModule
 
