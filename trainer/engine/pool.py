@@ -90,6 +90,7 @@ def _train_in_workers(
     lock: int | None,
 ) -> None:
     """Train numbered stacks in worker processes; those that no process could be started for stay in `waiting`."""
+    warm_up()  # where the command has not: without it each worker would import torch for itself
     context: Any = multiprocessing.get_context(START_METHOD)
     stopping = context.RawValue(ctypes.c_bool)
     pool: list[Worker] = []
