@@ -75,9 +75,15 @@ def say(what: str, ratios: Sequence[float], limit: str) -> None:
 
 def command(*arguments: str, folder: str) -> float:
     """Wall time of a command run in `folder`, which must succeed."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     call = [PYTHON, *arguments]
-    return seconds(lambda: subprocess.run(call, cwd=folder, env=environment, check=True, capture_output=True))
+    return seconds(lambda: subprocess.run(call, cwd=folder, env=_environment(), check=True, capture_output=True))
+
+
+def _environment() -> dict[str, str]:
+    """That of a user: this tree, and modules compiled once, not at each start."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
 
 
 class UntilTested(Recorder):
@@ -191,6 +197,7 @@ def sweep(n: int, only: str) -> None:
 
         if "a" in only:
             configs = [app.configure(_overrides(*setting)) for setting in grid]
+            _train_jobs(configs[:1], folder)  # starts what workers are forked from, which (b) counts
             ratios = pairs(sequential, lambda: _train_jobs(configs, folder), n, warm_up=False)
             say("(a) hand-written sequential loops, nothing recorded / our training, 90 runs", ratios, "at least 6")
         if "b" in only:
@@ -389,10 +396,8 @@ def _peak_mb(which: str) -> float:
         # not getrusage, which counts the memory of the process that started this one
         usage = "import re; print(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1])"
         script = f"{ours if which == 'ours' else peer}; {usage}"
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-        done = subprocess.run(
-            [PYTHON, "-c", script], cwd=folder, env=environment, check=True, capture_output=True, text=True
-        )
+        call = [PYTHON, "-c", script]
+        done = subprocess.run(call, cwd=folder, env=_environment(), check=True, capture_output=True, text=True)
         return int(done.stdout.split()[-1]) / 1024
 
 
