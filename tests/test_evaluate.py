@@ -46,7 +46,7 @@ def test_a_sweep(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert {"path", "name", "verdict", "best_epoch", "evidence", "health", "config"} <= set(found["runs"][0])
     assert len(found["groups"]) == 18
     effect = found["effects"][0]
-    assert (effect["knob"], effect["measure"], effect["claimed"]) == ("model.dropout", "gap", True)
+    assert (effect["knob"], effect["measure"], effect["claimed"]) == ("model.dropout", "best_val_loss", True)
     assert {run["verdict"] for run in found["runs"] if run["config"]["model.dropout"] == 0.0} == {"overfit"}
     assert {run["verdict"] for run in found["runs"] if run["config"]["model.dropout"] == 0.5} == {"healthy"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.json", "r.html"]

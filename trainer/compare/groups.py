@@ -1,20 +1,25 @@
-"""Sort runs into groups that differ in nothing but the seed, find the knobs, lay values out as group x seed arrays."""
+"""Sort runs into groups that differ in nothing but the seed, and lay their values out as arrays.
+
+Where a knob is only tuned, groups that differ in nothing else are one *contender*: it is compared at its best setting.
+"""
 
 import json
-import math
+import shlex
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.compare import knobs as knob_finder
+from trainer.compare.knobs import Knob, Setting, hashable, label, natural, seed_of
 from trainer.compare.results import Estimate, GroupSummary, Interval
 from trainer.compare.statistics import Floats, mean_interval, number, share_interval
 from trainer.judge.overfit import INFINITE, Verdict
 
-SEED = "seed"
 UNFINISHED = ("failed", "interrupted")
 
 
@@ -30,146 +35,142 @@ class Run:
     status: str | None = None  # completed, failed, interrupted
     epochs: int | None = None  # epochs trained
     hashes: dict[str, str] = field(default_factory=dict)  # data_hash, split_hash, init_hash, order_hash
+    overrides: tuple[str, ...] | None = None  # as typed; None where nobody knows
+    sweep: str = ""  # the folder of the sweep it belongs to; "" for none
+    guessing_loss: float | None = None  # the loss of a network that has learned nothing
 
     @property
     def counts(self) -> bool:
         """Whether its numbers enter means: it ended, and did not diverge."""
         return self.status not in UNFINISHED and self.verdict.verdict != "diverged"
 
-
-@dataclass(frozen=True)
-class Knob:
-    """A config key that differs between groups, with the keys whose value follows from its own."""
-
-    name: str  # the key; without "._target_" where a class is chosen
-    keys: tuple[str, ...]  # its own key first
-    levels: tuple[Any, ...]  # in natural order; of a class, the last part of its path
+    @property
+    def failed(self) -> bool:
+        """Whether it came to nothing by itself: it diverged, or could not go on. One that was interrupted did not."""
+        return self.status != "interrupted" and not self.counts
 
 
 @dataclass(frozen=True)
 class Group:
     """Runs that differ in nothing but the seed."""
 
-    name: str
-    levels: tuple[int, ...]  # index into each knob's levels
+    name: str  # as typed
+    levels: tuple[int, ...]  # index into each compared knob's levels
+    settled: tuple[int, ...]  # index into each tuned knob's levels
     runs: tuple[Run, ...]  # in order of seed, then path
     seeds: tuple[Any, ...]
+
+    @cached_property
+    def distinct(self) -> tuple[Run, ...]:
+        """Return one run of each seed: a run that was recorded twice is one."""
+        return tuple(dict(reversed(list(zip(self.seeds, self.runs, strict=True)))).values())[::-1]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What is compared: a group; or, where something is tuned, all groups that differ in nothing else."""
+
+    name: str
+    levels: tuple[int, ...]
+    members: tuple[int, ...]  # indices of its groups
 
 
 @dataclass(frozen=True)
 class Layout:
-    """All groups of a comparison; G groups, S seeds."""
+    """All groups of a comparison; G groups, C contenders, S seeds."""
 
     groups: tuple[Group, ...]
     knobs: tuple[Knob, ...]
+    tuned: tuple[Knob, ...]
+    contenders: tuple[Contender, ...]
     seeds: tuple[Any, ...]
+    unit: str  # what a group repeats: "seed", or "run" where runs have none
 
     def values_GS(self, measure: str) -> Floats:
         """Return a measure of every group and seed; nan where missing, not finite, diverged or unfinished."""
-        column = {seed: index for index, seed in enumerate(self.seeds)}
         total = np.zeros((len(self.groups), len(self.seeds)))
         count = np.zeros_like(total)
-        for row, group in enumerate(self.groups):
-            for run, seed in zip(group.runs, group.seeds, strict=True):
-                value = run.measures.get(measure)
-                if run.counts and value is not None and abs(value) < INFINITE:
-                    total[row, column[seed]] += value
-                    count[row, column[seed]] += 1
+        for row, column, run in self.cells_of_runs():
+            value = run.measures.get(measure)
+            if run.counts and value is not None and abs(value) < INFINITE:
+                total[row, column] += value
+                count[row, column] += 1
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
+    def failed_GS(self) -> NDArray[np.bool_]:
+        """Return where a run came to nothing, and no other of the same group and seed ended."""
+        failed = np.zeros((len(self.groups), len(self.seeds)), bool)
+        ended = np.zeros_like(failed)
+        for row, column, run in self.cells_of_runs():
+            failed[row, column] |= run.failed
+            ended[row, column] |= run.counts
+        return failed & ~ended
+
+    def cells_of_runs(self) -> list[tuple[int, int, Run]]:
+        """Return each run with the row of its group and the column of its seed."""
+        column = {seed: index for index, seed in enumerate(self.seeds)}
+        return [
+            (row, column[seed], run)
+            for row, group in enumerate(self.groups)
+            for run, seed in zip(group.runs, group.seeds, strict=True)
+        ]
+
     def cells(self, *knobs: int) -> NDArray[np.int64]:
-        """Index groups by level of the given knobs (an axis each) and combination of the others (last); -1: none."""
+        """Index contenders by level of the given knobs (an axis each), combination of the others last; -1: none."""
         others = [k for k in range(len(self.knobs)) if k not in knobs]
-        rests = sorted({tuple(group.levels[k] for k in others) for group in self.groups})
+        rests = sorted({tuple(one.levels[k] for k in others) for one in self.contenders})
         column = {rest: index for index, rest in enumerate(rests)}
         table = np.full((*(len(self.knobs[k].levels) for k in knobs), len(rests)), -1)
-        for index, group in enumerate(self.groups):
-            table[(*(group.levels[k] for k in knobs), column[tuple(group.levels[k] for k in others)])] = index
+        for index, one in enumerate(self.contenders):
+            table[(*(one.levels[k] for k in knobs), column[tuple(one.levels[k] for k in others)])] = index
         return table
 
 
-def layout(runs: Sequence[Run]) -> Layout:
-    """Sort runs into groups and find the knobs; the order of the runs does not matter."""
-    configs = [run.config or {"run": run.name} for run in runs]
-    keys = sorted({key for config in configs for key in config} - {SEED})
-    columns = {key: [hashable(config.get(key)) for config in configs] for key in keys}
-    varying = [key for key in keys if len(set(columns[key])) > 1]
-    members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for index, values in enumerate(
-        zip(*(columns[key] for key in varying), strict=True) if varying else [()] * len(runs)
-    ):
-        members[values].append(index)
-    knobs, levels_GK = _knobs(varying, list(members))
-    order = sorted(range(len(members)), key=lambda g: levels_GK[g])
-    indices = list(members.values())
+def layout(runs: Sequence[Run], tune: Sequence[str] | None = None) -> Layout:
+    """Sort runs into groups and find the knobs; the order of the runs does not matter. tune: see knobs.find."""
+    settings = [_setting(run) for run in runs]
+    knobs, tuned, rows = knob_finder.find(settings, tune)
+    members: dict[knob_finder.Row, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        members[row].append(index)
     groups = []
-    for g in order:
-        # A run without a seed is paired with no other: its path stands for the seed.
+    for levels, settled in sorted(members):
         seeded = sorted(
-            ((runs[i].config.get(SEED, f"no seed: {runs[i].path}"), runs[i]) for i in indices[g]),
+            ((_seed(runs[i]), runs[i]) for i in members[levels, settled]),
             key=lambda pair: (natural(pair[0]), pair[1].path),
         )
-        name = " ".join(f"{knob.name}={label(knob.levels[i])}" for knob, i in zip(knobs, levels_GK[g], strict=True))
-        seeds = tuple(hashable(seed) for seed, _ in seeded)
-        groups.append(Group(name or "all runs", levels_GK[g], tuple(run for _, run in seeded), seeds))
+        name = _name([*knobs, *tuned], (*levels, *settled))
+        groups.append(Group(name, levels, settled, tuple(run for _, run in seeded), tuple(seed for seed, _ in seeded)))
+    rivals: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        rivals[group.levels].append(index)
+    contenders = [Contender(_name(knobs, levels), levels, tuple(rivals[levels])) for levels in sorted(rivals)]
     seeds = sorted({seed for group in groups for seed in group.seeds}, key=natural)
-    return Layout(tuple(groups), tuple(knobs), tuple(seeds))
+    unit = "seed" if any(seed_of(run.config) is not None for run in runs) else "run"
+    return Layout(tuple(groups), tuple(knobs), tuple(tuned), tuple(contenders), tuple(seeds), unit)
 
 
-def _knobs(keys: list[str], groups: list[tuple[Any, ...]]) -> tuple[list[Knob], list[tuple[int, ...]]]:
-    """Find the knobs among the varying keys, and each group's levels of them.
-
-    A key that follows from another one (each value of that one goes with one value of this) is no knob of its own: its
-    effect cannot be separated from the other's. Of two that follow from each other, the one that chooses a class stays,
-    else the one with text before numbers, else the shorter, else the first in the alphabet.
-    """
-    column = {key: [group[k] for group in groups] for k, key in enumerate(keys)}
-    levels = {key: sorted(set(column[key]), key=natural) for key in keys}
-
-    def preference(key: str) -> tuple[Any, ...]:
-        text = any(isinstance(value, str) for value in levels[key])
-        return -len(levels[key]), not key.endswith("_target_"), not text, len(key), key
-
-    followers: dict[str, list[str]] = {}
-    for key in sorted(keys, key=preference):
-        for leader in followers:
-            if len(set(zip(column[leader], column[key], strict=True))) == len(levels[leader]):
-                followers[leader].append(key)
-                break
-        else:
-            followers[key] = []
-    knobs, level_of = [], []
-    for key in sorted(followers):
-        shown = [value.rpartition(".")[2] if isinstance(value, str) else value for value in levels[key]]
-        is_class = key.endswith("._target_") and len(set(shown)) == len(shown)
-        name = key.removesuffix("._target_")
-        knobs.append(Knob(name, (key, *sorted(followers[key])), tuple(shown if is_class else levels[key])))
-        level_of.append({value: index for index, value in enumerate(levels[key])})
-    by_key = [[index[value] for value in column[knob.keys[0]]] for knob, index in zip(knobs, level_of, strict=True)]
-    return knobs, [tuple(row) for row in zip(*by_key, strict=True)] if knobs else [()] * len(groups)
+def _setting(run: Run) -> Setting:
+    config = run.config or {"run": run.name}
+    return Setting(config, None if run.overrides is None else knob_finder.typed(run.overrides))
 
 
-def hashable(value: Any) -> Any:
-    """Turn a config value into one that can be compared and hashed: lists and dicts into JSON, True into no 1."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value is None or isinstance(value, (int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return json.dumps(value, sort_keys=True, default=str)
+def _seed(run: Run) -> Any:
+    """Return what pairs a run with others; without a seed nothing does, unless the run was recorded twice."""
+    seed = seed_of(run.config)
+    if seed is not None:
+        return hashable(seed)
+    numbers = json.dumps(sorted(run.measures.items()))
+    return f"no seed: {numbers if len(run.measures) > 1 else run.path}"
 
 
-def natural(value: Any) -> tuple[int, float, str]:
-    """Return a sort key for values of mixed types: None, then numbers by size, then text."""
-    if value is None:
-        return 0, 0.0, ""
-    return (1, float(value), "") if isinstance(value, (int, float)) else (2, 0.0, str(value))
+def _name(knobs: Sequence[Knob], levels: Sequence[int]) -> str:
+    texts = (knob.texts[i] or _default(knob, i) for knob, i in zip(knobs, levels, strict=True))
+    return " ".join(filter(None, texts)) or ("all runs" if not knobs else "the defaults")
 
 
-def label(value: Any) -> str:
-    """Write a value as the command line would have it."""
-    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def _default(knob: Knob, level: int) -> str:
+    return "" if knob.levels[level] is None else f"{knob.name}={label(knob.levels[level])}"
 
 
 def common_config(runs: Sequence[Run]) -> dict[str, Any]:
@@ -179,29 +180,47 @@ def common_config(runs: Sequence[Run]) -> dict[str, Any]:
     return {key: value if isinstance(value := runs[0].config[key], bool) else first[key] for key in shared}
 
 
-def summaries(plan: Layout, values: dict[str, Floats]) -> list[GroupSummary]:
+def summaries(plan: Layout, values: Mapping[str, Floats]) -> list[GroupSummary]:
     """Describe the groups: runs, verdicts, and every measure with its interval."""
     intervals = {measure: mean_interval(values_GS) for measure, values_GS in values.items()}
+    failed_G = plan.failed_GS().sum(1)
     return [
         GroupSummary(
             name=group.name,
-            knobs={knob.name: knob.levels[i] for knob, i in zip(plan.knobs, group.levels, strict=True)},
+            knobs={
+                knob.name: knob.levels[i]
+                for knob, i in zip((*plan.knobs, *plan.tuned), (*group.levels, *group.settled), strict=True)
+            },
             config=common_config(group.runs),
             runs=[run.path for run in group.runs],
-            seeds=[hashable(run.config.get("seed")) for run in group.runs],
-            n=len(group.runs),
-            verdicts=dict(sorted(Counter(run.verdict.verdict for run in group.runs).items())),
-            overfit_share=_overfit_share(group),
+            seeds=[hashable(seed_of(run.config)) for run in group.runs],
+            n=len(group.distinct),
+            verdicts=dict(sorted(Counter(run.verdict.verdict for run in group.distinct).items())),
+            overfit_share=_share(sum(run.verdict.verdict == "overfit" for run in group.distinct), len(group.distinct)),
             measures={
                 measure: Estimate(number(mean[g]), number(low[g]), number(high[g]), int(n[g]), number(sd[g]))
                 for measure, (mean, sd, low, high, n) in intervals.items()
             },
+            failed_share=_share(int(failed_G[g]), len(group.distinct)),
+            command=command(group),
         )
         for g, group in enumerate(plan.groups)
     ]
 
 
-def _overfit_share(group: Group) -> Interval:
-    """Return the share of a group's runs that overfit, with Wilson's interval."""
-    hits = sum(run.verdict.verdict == "overfit" for run in group.runs)
-    return Interval(hits / len(group.runs), *share_interval(hits, len(group.runs)), len(group.runs))
+def command(group: Group) -> str | None:
+    """Return the command that makes the group's runs, the seed left out; None where it is not known, or not one."""
+    made: dict[tuple[str, ...], list[str]] = {}
+    for run in group.runs:
+        keys = knob_finder.typed(run.overrides or ())
+        kept = [text for text in run.overrides or () if text.partition("=")[0].lstrip("+~") in keys]
+        kept = [text for text in kept if not knob_finder.is_seed(text.partition("=")[0])]
+        made.setdefault(tuple(sorted(kept)), kept)
+    if len(made) != 1 or any(run.overrides is None for run in group.runs):
+        return None
+    return shlex.join(["python", "-m", "trainer", *next(iter(made.values()))])
+
+
+def _share(hits: int, n: int) -> Interval:
+    """Return a share with Wilson's interval."""
+    return Interval(hits / n, *share_interval(hits, n), n)

@@ -6,7 +6,7 @@ No number here is nan or inf: what cannot be computed is None. docs/comparing.md
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Answer = Literal["differs", "not enough seeds", "no difference seen"]
+Said = Literal["differs", "not enough seeds", "no difference seen"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class GroupSummary:
     n: int  # number of runs
     verdicts: dict[str, int]  # {"overfit": 3, "healthy": 2}
     overfit_share: Interval
-    measures: dict[str, Estimate]
+    measures: dict[str, Estimate]  # of the runs that ended
+    failed_share: Interval  # of the runs that diverged or failed
+    command: str | None  # that makes its runs, without the seed; None where it is not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +62,13 @@ class Contrast:
     high: float | None
     sd: float | None  # of the pairs' differences
     n: int  # seeds
-    paired: bool  # by seed; else Welch's test
-    p: float | None
-    p_adjusted: float | None  # Holm's over all tests of the comparison, weighted by question
+    paired: bool  # by seed
+    p: float | None  # two-sided; the larger of that by the pooled noise and that by the noise of its own rows
+    p_adjusted: float | None  # for all tests of the comparison: inference.py
     claimed: bool  # p_adjusted <= 0.05
-    answer: Answer
-    seeds_needed: int | None  # to settle it with a chance of 80 %, if the true difference is the one seen
+    answer: Said
+    seeds_needed: int | None  # to show it with a chance of 80 %, if the true difference is the one seen, shrunk
+    higher_share: Interval  # how often a is higher than b at the same seed, ties half: P(a > b)
     sentence: str
 
 
@@ -87,23 +90,48 @@ class Interaction(Contrast):
 
 
 @dataclass(frozen=True)
+class SimpleEffects:
+    """What a knob does at one level of another."""
+
+    at: str  # the other level as typed: "model.batchnorm=true"
+    contrasts: list[Contrast]
+    claimed: bool
+    sentence: str
+
+
+ShapeKind = Literal["rising", "falling", "peak inside", "valley inside", "no shape shown"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a measure goes over the levels of a knob of numbers; only what tests show has a name."""
+
+    kind: ShapeKind
+    turn: float | None  # the level of the peak or valley
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Effect:
     """What a knob does to a measure."""
 
     knob: str
     keys: list[str]  # the config keys that change with it
+    together: list[str]  # the typed keys that it consists of, where what each does cannot be told apart
     measure: str
     levels: list[Level]
     contrasts: list[Contrast]  # every pair of levels
     size: float | None  # the largest |difference| of the contrasts
     claimed: bool  # whether any contrast is
     sentence: str
+    shape: Shape | None  # of three and more numbers
+    simple: list[SimpleEffects]  # where another knob was crossed with it: at each level of that one
 
 
 @dataclass(frozen=True)
 class Caveat:
-    """A reason to doubt the comparison; kinds: data, split, order, budget, edge, learning_rate, selection, seeds,
-    diverged, unfinished, duplicates, unbalanced."""
+    """A reason to doubt the comparison; kinds: data, loss, split, order, budget, tune, together, edge, learning_rate,
+    selection, seeds, diverged, unfinished, duplicates, unbalanced."""
 
     kind: str
     text: str
@@ -124,6 +152,15 @@ class Recommendation:
     n: int | None = None
     overfit_share: Interval | None = None
     ties: list[str] = field(default_factory=list)  # names of groups that are not shown to be worse
+    command: str | None = None  # that trains it
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The comparison in a paragraph that one can quote, and what to run next."""
+
+    text: str
+    next: str | None  # a command that runs
 
 
 @dataclass(frozen=True)
@@ -137,7 +174,11 @@ class Comparison:
     warnings: list[Caveat]
     recommendation: Recommendation
     score: str | None  # the measure taken as the score
+    criterion: str | None  # the measure that decides: what selection uses
+    tuned: list[str]  # the knobs that are only tuned: each contender is compared at its best of them
+    chosen: dict[str, str]  # each contender -> the group that it is best at
     tests: int  # how many tests shared the error budget
+    answer: Answer
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary for strict JSON."""

@@ -55,7 +55,7 @@ def number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def share_interval(hits: int, n: int) -> tuple[float, float]:
+def share_interval(hits: float, n: int) -> tuple[float, float]:
     """Wilson's interval (1927) for a share: covers near 95 % on average at small n, and never leaves [0, 1].
 
     Brown, Cai and DasGupta 2001 recommend it for n <= 40; 0 of 5 gives [0, 0.43], where the usual one says [0, 0].

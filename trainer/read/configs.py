@@ -21,6 +21,16 @@ def recorded_config(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {key: value for key, value in _short(config, folder / "summary.json").items() if key not in NO_RESULT}
 
 
+def recorded_overrides(folder: Path) -> tuple[str, ...] | None:
+    """Return what was typed for a run of ours; None where that is not recorded. Raises Unreadable."""
+    found = read_yaml(folder / ".hydra" / "overrides.yaml")
+    return tuple(shortened(text, MOST_TEXT) for text in found) if _are_texts(found) else None
+
+
+def _are_texts(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(text, str) for text in found)
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Return a YAML file's leaves; empty where there is no such file. Raises Unreadable."""
     return _short(_flatten(read_yaml(path), path), path)

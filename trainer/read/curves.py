@@ -27,6 +27,7 @@ class Curves:
     val_accuracy: np.ndarray | None = None
     config: dict[str, Any] = field(default_factory=dict)  # flat: {"optimizer.lr": 0.1}
     summary: dict[str, Any] = field(default_factory=dict)  # our summary.json
+    overrides: tuple[str, ...] | None = None  # as typed; None where nobody knows
     notes: tuple[str, ...] = ()  # what was unusual about its files, a sentence each
 
     def recorded(self, *keys: str) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from trainer.files import Damaged, check_bytes, is_sealed, sealed_json
 from trainer.read import bounded
 from trainer.read.bounded import Missing, Unreadable
-from trainer.read.configs import recorded_config
+from trainer.read.configs import recorded_config, recorded_overrides
 from trainer.read.curves import Curves, Search
 from trainer.read.other_tools import number
 
@@ -45,6 +45,9 @@ def read_run(search: Search, folder: Path) -> Curves | None:
     config: dict[str, Any] = {}
     with search.skipping():
         config = recorded_config(summary, folder)
+    overrides = None
+    with search.skipping():
+        overrides = recorded_overrides(folder)
     return Curves(
         path=str(folder),
         name=search.name(folder),
@@ -56,6 +59,7 @@ def read_run(search: Search, folder: Path) -> Curves | None:
         val_accuracy=columns.get(_ACCURACIES[1]),
         config=config,
         summary=summary,
+        overrides=overrides,
         notes=tuple(notes),
     )
 

@@ -1,0 +1,137 @@
+"""The answer first: one paragraph that a person can quote, and the command to run next."""
+
+import shlex
+from collections.abc import Sequence
+
+from trainer.compare.groups import Group, Layout
+from trainer.compare.knobs import is_seed, seed_of, typed
+from trainer.compare.results import Answer, Comparison, Effect
+from trainer.compare.tuning import Edge
+
+MOST = 3  # knobs that are spoken of
+ENOUGH = 20  # more seeds than this are not advised
+
+
+def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
+    """Say what differs, by how much, how sure; what is not known; what to run next."""
+    if len(found.groups) < 2 or "run" in found.groups[0].knobs:
+        return Answer(found.recommendation.sentence if len(found.groups) == 1 else "", None)
+    main = found.criterion or found.score
+    told = [effect for effect in found.effects if effect.measure in (main, found.score)]
+    claimed = [effect for effect in told if effect.claimed]
+    lines = _differences(found, claimed, main)
+    lines += [_overfits(plan, k) for k, knob in enumerate(plan.knobs) if any(one.knob == knob.name for one in claimed)]
+    silent = [k.name for k in plan.knobs if not any(effect.knob == k.name for effect in claimed)]
+    if silent and claimed:
+        lines.append(f"No effect of {_and(silent)} is shown.")
+    lines.append(f"{found.recommendation.sentence}.")
+    lines += [_doubt(plan, edge) for edge in edges[:MOST]]
+    if found.interactions and not any(one.claimed for one in found.interactions) and len(plan.knobs) == 2 and claimed:
+        lines.append(f"Whether {plan.knobs[0].name} and {plan.knobs[1].name} act on each other is not shown.")
+    return Answer(" ".join(line[0].upper() + line[1:] for line in lines if line), _next(found, plan, edges))
+
+
+def _differences(found: Comparison, claimed: Sequence[Effect], main: str | None) -> list[str]:
+    crossed = [one for one in found.interactions if one.claimed and one.measure in (main, found.score)]
+    if not claimed and not crossed:
+        tested = [effect for effect in found.effects if effect.measure == main and effect.size is not None]
+        if not tested or all(contrast.p is None for effect in tested for contrast in effect.contrasts):
+            return ["Nothing can be tested: no two groups that differ in one thing have two runs each."]
+        largest = max(tested, key=lambda one: one.size or 0.0).sentence
+        return [f"No difference is shown; the largest: {largest.removeprefix('no difference shown; ')}."]
+    lines = []
+    for knob in list(dict.fromkeys(effect.knob for effect in claimed))[:MOST]:
+        for effect in claimed:
+            if effect.knob == knob:
+                lines += [f"{effect.sentence}.", _per_level(effect) if effect.measure == main else ""]
+    for one in crossed[:MOST]:
+        lines.append(f"{one.sentence}.")
+        lines += _by_level(found, one.knobs, one.measure)
+    return lines
+
+
+def _per_level(effect: Effect) -> str:
+    """Say what a knob does at each level of the one that it was crossed with."""
+    parts = []
+    for one in effect.simple:
+        tested = [contrast for contrast in one.contrasts if contrast.difference is not None]
+        if tested:
+            most = max(tested, key=lambda contrast: (contrast.claimed, abs(contrast.difference or 0.0)))
+            size = f"{abs(most.difference or 0.0):.3g} {'higher' if (most.difference or 0.0) > 0 else 'lower'}"
+            shown = f"p = {most.p_adjusted:.2g}" if most.claimed else "not shown"
+            parts.append(f"at {one.at} {size} ({shown})")
+    return f"By level: {', '.join(parts)}." if 1 < len(parts) <= ENOUGH // 2 else ""
+
+
+def _by_level(found: Comparison, knobs: Sequence[str], measure: str) -> list[str]:
+    """Say what the first knob does at each level of the second."""
+    for effect in found.effects:
+        if effect.knob == knobs[1] and effect.measure == measure:
+            return [f"{one.sentence}." for one in effect.simple if one.at.startswith(f"{knobs[0]}=")]
+    return []
+
+
+def _overfits(plan: Layout, k: int) -> str:
+    """Count the runs that overfit at each level of a knob; nothing where all do, or none."""
+    levels = range(len(plan.knobs[k].levels))
+    runs = [[run for group in plan.groups if group.levels[k] == level for run in group.distinct] for level in levels]
+    counts = [(sum(run.verdict.verdict == "overfit" for run in some), len(some)) for some in runs]
+    if len({hits / n for hits, n in counts if n}) < 2 or len(counts) > ENOUGH // 2:
+        return ""
+    parts = [f"{hits} of {n} at {plan.knobs[k].texts[i]}" for i, (hits, n) in enumerate(counts)]
+    return f"Runs that overfit: {', '.join(parts)}."
+
+
+def _doubt(plan: Layout, edge: Edge) -> str:
+    whose = f"{plan.contenders[edge.contender].name} is best at" if edge.own else "The best group has"
+    return f"Not known: {whose} the {edge.side} {edge.knob.name} tried ({edge.tried}), beyond it may be better."
+
+
+def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> str | None:
+    """Return a command that would tell more: a wider grid first, then more seeds."""
+    for edge in edges:
+        members = plan.contenders[edge.contender].members
+        group = plan.groups[members[0]] if edge.own else plan.groups[_of(found, plan)]
+        if command := _sweep(group, {edge.knob.name: edge.add}, _seeds(plan)):
+            return command
+    needed = [
+        contrast.seeds_needed
+        for effect in found.effects
+        if effect.measure in (found.criterion, found.score)
+        for contrast in effect.contrasts
+        if contrast.seeds_needed and contrast.seeds_needed <= ENOUGH
+    ]
+    sweeps = {run.sweep for group in plan.groups for run in group.runs}
+    if needed and len(sweeps) == 1 and "" not in sweeps and plan.unit == "seed":
+        return shlex.join(["python", "-m", "trainer", f"resume={sweeps.pop()}", f"seed=range({max(needed)})"])
+    return None
+
+
+def _of(found: Comparison, plan: Layout) -> int:
+    return next(index for index, group in enumerate(plan.groups) if group.name == found.recommendation.group)
+
+
+def _seeds(plan: Layout) -> str:
+    seeds = sorted({seed for seed in plan.seeds if isinstance(seed, int)})
+    if not seeds:
+        return ""
+    return f"range({len(seeds)})" if seeds == list(range(len(seeds))) else ",".join(map(str, seeds))
+
+
+def _sweep(group: Group, changes: dict[str, str], seeds: str) -> str | None:
+    """Return the command of a sweep like a group's runs, but for the changes; None where it is not known."""
+    overrides = group.runs[0].overrides
+    if overrides is None:
+        return None
+    kept = []
+    for text in overrides:
+        key = text.partition("=")[0].lstrip("+~")
+        if key in typed([text]) and key not in changes and not is_seed(key):
+            kept.append(text)
+    changed = [f"{key}={value}" for key, value in changes.items()]
+    repeats = [f"seed={seeds}"] if seeds and seed_of(group.runs[0].config) is not None else []
+    return shlex.join(["python", "-m", "trainer", "-m", *kept, *changed, *repeats])
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,273 @@
+"""Find the knobs of a comparison: what the user changed, under the names that were typed.
+
+Keys are taken in this order: what was typed (a run's overrides) before what merely varies, a choice of a file or a
+class before the values that it brings. A key that follows from a typed one is *brought* by it. Typed keys that moved
+together, or of which one exists only at some values of the other, are one knob: they cannot be told apart.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+CLASS = "._target_"
+SEEDS = {"seed", "random_seed", "rng_seed", "manual_seed", "global_seed", "random_state", "seed_everything"}
+LABELS = {"id", "name", "run_id", "run_name", "path", "dir", "log_dir", "logdir", "output_dir", "time", "timestamp"}
+LABELS |= {"date", "host", "hostname", "uuid", "exp_name", "experiment_name", "version", "save_dir", "checkpoint_dir"}
+RATES = {"lr", "learning_rate", "learningrate", "base_lr", "init_lr", "initial_lr", "max_lr"}
+NEED_A_RATE = {"optimizer", "optim", "opt", "optimiser", "schedule", "scheduler", "lr_scheduler", "batch_size"}
+NEED_A_RATE |= {"batchsize", "batch", "bs"}
+FEW = 3  # as many keys that a choice brings are named
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What was changed: one key, or several that cannot be told apart. Levels in natural order, texts beside them."""
+
+    name: str  # the key as typed; without "._target_" where a class is chosen
+    keys: tuple[str, ...]  # every config key that changes with it, its own first
+    together: tuple[str, ...]  # the typed keys it consists of, where they are several
+    levels: tuple[Any, ...]  # of one key its values, else what stands behind "name=" of a text
+    texts: tuple[str, ...]  # what to type for each level: "optimizer=sgd optimizer.momentum=0.9"; "" for a default
+    brings: tuple[str, ...]  # what else each level sets: "optimizer.lr=0.001"
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether its levels are numbers, which have an order and a shape."""
+        return all(isinstance(level, int | float) for level in self.levels)
+
+    def text(self, level: int) -> str:
+        """Name a level as it is typed, with what cannot be told apart from it."""
+        text = self.texts[level] or f"{self.name}={label(self.levels[level])}"
+        return f"{text} (with {self.brings[level]})" if self.brings[level] else text
+
+
+Row = tuple[tuple[int, ...], tuple[int, ...]]  # levels of the knobs to compare, and of those to tune
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one run was given."""
+
+    config: Mapping[str, Any]  # flat
+    typed: Mapping[str, str] | None  # key -> value as typed, without the seed; None where nobody knows (another tool)
+
+
+def typed(overrides: Sequence[str]) -> dict[str, str]:
+    """Return what overrides set: key -> text of the value. Hydra's own keys are none of a run's."""
+    pairs = (override.partition("=") for override in overrides)
+    found = {key.lstrip("+~"): value for key, _, value in pairs}
+    return {key: value for key, value in found.items() if not key.startswith(("hydra.", "hydra/"))}
+
+
+def is_seed(key: str) -> bool:
+    """Whether a key is the seed of a run; other tools call it otherwise."""
+    return _last(key) in SEEDS
+
+
+def seed_of(config: Mapping[str, Any]) -> Any:
+    """Return the seed of a configuration, of several seeds all; None where there is none."""
+    found = {key: config[key] for key in sorted(config) if is_seed(key)}
+    values = [value for value in found.values() if value is not None]
+    return None if not values else values[0] if len(values) == 1 else hashable(values)
+
+
+def find(settings: Sequence[Setting], tune: Sequence[str] | None = None) -> tuple[list[Knob], list[Knob], list[Row]]:
+    """Return the knobs to compare, those to tune, each sorted by name; and each run's levels of the first and the last.
+
+    tune: the keys that are only tuned; None guesses.
+    """
+    columns = _columns(settings)
+    chosen = _chosen(settings, columns)
+    tune = _to_tune(chosen) if tune is None else tune
+    parts = _joined({key: column for key, column in chosen.items() if key not in tune})
+    compared = sorted((_knob(part, chosen, columns, settings) for part in parts), key=lambda pair: pair[0].name)
+    tuned = [_knob([key], chosen, columns, settings) for key in sorted(chosen) if key in tune]
+    levels, settled = ([*zip(*(row for _, row in found), strict=True)] or [()] * len(settings)
+                       for found in (compared, tuned))  # fmt: skip
+    return [knob for knob, _ in compared], [knob for knob, _ in tuned], list(zip(levels, settled, strict=True))
+
+
+def _to_tune(chosen: Mapping[str, list[Any]]) -> list[str]:
+    """Guess what was varied for the sake of fairness only: the learning rate, where what needs its own is compared."""
+    rates = [key for key in chosen if _last(key) in RATES]
+    rivals = [key for key in chosen if _last(key.removesuffix(CLASS).removesuffix(".name")) in NEED_A_RATE]
+    return [rate for rate in rates if any(not follows(chosen[rival], chosen[rate]) for rival in rivals)]
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2].lower()
+
+
+def _columns(settings: Sequence[Setting]) -> dict[str, list[Any]]:
+    """Return the config keys that differ between runs, but for seeds and names of runs, with their values."""
+    keys = sorted({key for one in settings for key in one.config if not is_seed(key)})
+    columns = {key: [hashable(one.config.get(key, ABSENT)) for one in settings] for key in keys}
+    varying = {key: column for key, column in columns.items() if len(set(column)) > 1}
+    names = {key for key, column in varying.items() if _names_runs(key, column)}
+    return (
+        {key: column for key, column in varying.items() if key not in names} if len(names) < len(varying) else varying
+    )
+
+
+def _names_runs(key: str, column: Sequence[Any]) -> bool:
+    """Whether a key says which run it is, not what it was given."""
+    is_text = all(isinstance(value, str) for value in column)
+    return is_text and _last(key) in LABELS and len(set(column)) == len(column) > 2
+
+
+def _chosen(settings: Sequence[Setting], columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return the keys that were changed by hand with their levels, choices first; levels are None where absent."""
+    known = all(one.typed is not None for one in settings)
+    names = list(dict.fromkeys(key for one in settings for key in one.typed or () if not is_seed(key))) if known else []
+    chosen = {name: [_level(name, one) for one in settings] for name in names}
+    chosen = {name: column for name, column in chosen.items() if len(set(column)) > 1}
+    order = {name: number for number, name in enumerate(chosen)}
+
+    def preference(key: str) -> tuple[Any, ...]:
+        column = columns.get(key, ())
+        is_choice = key not in columns or key.endswith(CLASS)
+        is_text = any(isinstance(value, str) and value != ABSENT for value in column)
+        return not is_choice, key.count("."), not is_text, order.get(key, len(order)), len(key), key
+
+    behind = list(zip(*chosen.values(), strict=True)) if chosen else [()] * len(settings)
+    for key in sorted(columns, key=preference):
+        is_brought = follows(behind, columns[key]) if known else _is_argument(key, columns[key], chosen)
+        if key not in chosen and not is_brought:
+            chosen[key] = columns[key]
+            if known:
+                behind = list(zip(*chosen.values(), strict=True))
+    return {key: chosen[key] for key in sorted(chosen, key=preference)}
+
+
+def _is_argument(key: str, column: Sequence[Any], chosen: Mapping[str, list[Any]]) -> bool:
+    """Whether a key is an argument of a class that was chosen, and the choice brings its value."""
+    parents = {one: one.removesuffix(CLASS).removesuffix(".name") for one in chosen}
+    return any(
+        one != parent and key.startswith(f"{parent}.") and follows(chosen[one], column)
+        for one, parent in parents.items()
+    )
+
+
+def _level(key: str, one: Setting) -> Any:
+    """Return a run's level of a typed key: its value; of a choice of a file, the name of the file."""
+    if key in one.config:
+        return hashable(one.config[key])
+    text = (one.typed or {}).get(key)
+    if text is not None:
+        return text
+    if f"{key}.name" in one.config:
+        return hashable(one.config[f"{key}.name"])
+    target = one.config.get(key + CLASS)  # files of optimizers are called as their classes
+    return str(target).rpartition(".")[2].lower() if target else ABSENT
+
+
+def follows(leader: Sequence[Any], column: Sequence[Any]) -> bool:
+    """Whether each value of `leader` goes with one value of `column`."""
+    return len(set(zip(leader, column, strict=True))) == len(set(leader))
+
+
+def _joined(chosen: Mapping[str, list[Any]]) -> list[list[str]]:
+    """Group keys that moved together, or of which one exists only at some values of the other."""
+    parts: list[list[str]] = []
+    for key, column in chosen.items():
+        near = [part for part in parts if any(_belong(other, chosen[other], key, column) for other in part)]
+        parts = [part for part in parts if part not in near]
+        parts.append([*itertools.chain(*near), key])
+    return parts
+
+
+def _belong(first: str, ones: Sequence[Any], second: str, others: Sequence[Any]) -> bool:
+    if follows(ones, others) or follows(others, ones):
+        return True
+    parent = first.removesuffix(CLASS)
+    return second.startswith(f"{parent}.") and ABSENT in others  # an argument that not every class takes
+
+
+def _knob(
+    part: Sequence[str], chosen: Mapping[str, list[Any]], columns: Mapping[str, list[Any]], settings: Sequence[Setting]
+) -> tuple[Knob, list[int]]:
+    """Make a knob of the keys in `part`, and return each run's level of it."""
+    lead = part[0]
+    rows = list(zip(*(chosen[key] for key in part), strict=True))
+    order = sorted(set(rows), key=lambda row: tuple(map(natural, row)))
+    first = {row: rows.index(row) for row in order}
+    brought = [key for key, column in columns.items() if key not in chosen and follows(rows, column)]
+    shown = [key for key in brought if _is_told(key, columns[key], part)]
+    levels, texts = zip(*(_named(part, row, settings[first[row]]) for row in order), strict=True)
+    name = lead.removesuffix(CLASS)
+    return Knob(
+        name=name,
+        keys=(*part, *sorted(brought)),
+        together=tuple(key.removesuffix(CLASS) for key in part) if len(part) > 1 else (),
+        levels=tuple(levels),
+        texts=tuple(texts),
+        brings=tuple(_list([f"{k}={label(columns[k][first[row]])}" for k in shown if columns[k][first[row]] != ABSENT])
+                     for row in order),
+    ), [order.index(row) for row in rows]  # fmt: skip
+
+
+def _is_told(key: str, column: Sequence[Any], part: Sequence[str]) -> bool:
+    """Whether a key that a choice brings is worth naming: what every level has, and the choice does not say itself."""
+    own = {f"{one.removesuffix(CLASS)}{end}" for one in part for end in (CLASS, ".name")}
+    return ABSENT not in column and key not in own
+
+
+def _named(part: Sequence[str], row: Sequence[Any], one: Setting) -> tuple[Any, str]:
+    """Return a level and what to type for it."""
+    texts = [_typed_text(key, value, one) for key, value in zip(part, row, strict=True)]
+    if len(part) == 1:
+        value = row[0]
+        if part[0].endswith(CLASS) and isinstance(value, str):
+            value = value.rpartition(".")[2]
+        return (None if value == ABSENT else value), texts[0]
+    whole = " ".join(filter(None, texts))
+    lead = f"{part[0].removesuffix(CLASS)}="
+    return whole.removeprefix(lead) if whole else None, whole
+
+
+def _typed_text(key: str, value: Any, one: Setting) -> str:
+    if value == ABSENT:
+        return ""
+    if one.typed is not None and key in one.typed:
+        text = one.typed[key]
+        return f"{key}={text.lower() if text.lower() in ('true', 'false', 'null') else text}"
+    if key.endswith(CLASS) and isinstance(value, str):
+        key, value = key.removesuffix(CLASS), value.rpartition(".")[2]
+    return f"{key}={label(value)}"
+
+
+def _list(texts: Sequence[str]) -> str:
+    shown = sorted(texts, key=lambda text: (not text.partition("=")[0].endswith("lr"), text))
+    more = f" and {len(shown) - FEW} more" if len(shown) > FEW else ""
+    return ", ".join(shown[:FEW]) + more
+
+
+# ------------------------------------------------------------------ values
+
+ABSENT = "\0absent"  # the level of a key that a run does not have: no value of it
+
+
+def hashable(value: Any) -> Any:
+    """Turn a config value into one that can be compared and hashed: lists and dicts into JSON, True into no 1."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None or isinstance(value, (int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def natural(value: Any) -> tuple[int, float, str]:
+    """Return a sort key for values of mixed types: None, then numbers by size, then text."""
+    if value is None or value == ABSENT:
+        return 0, 0.0, ""
+    return (1, float(value), "") if isinstance(value, (int, float)) else (2, 0.0, str(value))
+
+
+def label(value: Any) -> str:
+    """Write a value as the command line would have it."""
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

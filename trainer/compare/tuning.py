@@ -1,0 +1,144 @@
+"""Choose by the validation split: each contender's best setting, and among contenders the one to use.
+
+Choosing flatters: the best of many settings was also lucky. So a contender's value at a seed is that of the setting
+which is best at all *other* seeds (leave-one-out, as in nested cross-validation: Varma and Simon 2006, BMC
+Bioinformatics 7:91); the seed that is scored had no say. A run that diverged counts as one that learned nothing, so
+that a setting which is good when it survives is not taken for a good one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.compare.groups import Layout
+from trainer.compare.knobs import Knob, label
+from trainer.compare.statistics import Floats, mean_of
+
+HIGHER_IS_BETTER = {"test_accuracy", "best_val_accuracy", "final_test_accuracy", "final_val_accuracy"}
+SHARES = ("dropout", "momentum", "label_smoothing", "label_noise", "val_fraction")  # below 1
+BOUNDED = ("dropout", "weight_decay", "momentum", "label_noise", "label_smoothing")  # 0 is no edge of these: it is off
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which group stands for each of C contenders, and what stands for it at each of S seeds."""
+
+    groups_C: NDArray[np.int64]  # the best by all seeds; -1 where no run has the criterion
+    groups_CS: NDArray[np.int64]  # the best by the other seeds; -1 where there is none
+
+    def take(self, values_GS: Floats) -> Floats:
+        """Return a measure's (C, S) values of the contenders, from the groups' (G, S)."""
+        seeds = np.arange(values_GS.shape[1])
+        return np.where(self.groups_CS >= 0, values_GS[self.groups_CS, seeds], np.nan)
+
+
+def cost(plan: Layout, criterion: str | None, values_GS: Floats) -> Floats:
+    """Return what each of G groups costs at each of S seeds, lower is better; nan where no run has the criterion.
+
+    A run that diverged costs as much as a network that has learned nothing, or as the worst one seen.
+    """
+    sign = -1.0 if criterion in HIGHER_IS_BETTER else 1.0
+    costs_GS = sign * values_GS
+    seen = [float(np.nanmax(costs_GS))] if np.isfinite(costs_GS).any() else []
+    if criterion is not None and criterion.endswith("loss"):
+        seen += [run.guessing_loss for group in plan.groups for run in group.runs if run.guessing_loss is not None]
+    return np.where(plan.failed_GS() & ~np.isfinite(costs_GS), max(seen, default=np.nan), costs_GS)
+
+
+def ranked(plan: Layout, criterion: str, values_GS: Floats) -> Floats:
+    """Return the costs by which groups are shown to be worse than the best: of losses the logarithm.
+
+    What is worse than guessing counts as guessing. Otherwise a few wild losses are noise enough to hide behind.
+    """
+    costs_GS = (-1.0 if criterion in HIGHER_IS_BETTER else 1.0) * values_GS
+    if not criterion.endswith("loss") or not (costs_GS[np.isfinite(costs_GS)] > 0).all():
+        return costs_GS
+    guessing = [run.guessing_loss for group in plan.groups for run in group.runs if run.guessing_loss]
+    return np.log(np.minimum(costs_GS, max(guessing)) if guessing else costs_GS)
+
+
+def choose(plan: Layout, costs_GS: Floats) -> Choice:
+    """Choose each contender's group."""
+    there_GS = np.isfinite(costs_GS)
+    total_GS = np.where(there_GS, costs_GS, 0.0)
+    total_G, n_G = total_GS.sum(1), there_GS.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_G = np.where(n_G > 0, total_G / n_G, np.inf)
+        rest_n = n_G[:, None] - there_GS
+        rest_GS = np.where(rest_n > 0, (total_G[:, None] - total_GS) / rest_n, np.inf)
+    ran_GS = np.zeros_like(there_GS)
+    for row, column, run in plan.cells_of_runs():
+        ran_GS[row, column] |= run.counts or run.failed
+    groups_C = np.full(len(plan.contenders), -1)
+    groups_CS = np.full((len(plan.contenders), len(plan.seeds)), -1)
+    for c, contender in enumerate(plan.contenders):
+        members = np.array(contender.members)
+        best = members[np.argmin(mean_G[members])]
+        groups_C[c] = best if n_G[best] else -1
+        if len(members) == 1:
+            groups_CS[c] = members[0]
+            continue
+        costs = rest_GS[members] if len(plan.seeds) > 1 else np.repeat(mean_G[members][:, None], len(plan.seeds), 1)
+        costs = np.where(ran_GS[members], costs, np.inf)  # a setting that this seed did not run cannot be scored at it
+        chosen = members[np.argmin(costs, 0)]
+        groups_CS[c] = np.where(np.isfinite(costs).any(0), chosen, -1)
+    return Choice(groups_C, groups_CS)
+
+
+def best(costs_CS: Floats) -> int | None:
+    """Return the contender with the lowest mean cost, None if no run has the criterion."""
+    mean_C = mean_of(costs_CS, 1)
+    return None if np.isnan(mean_C).all() else int(np.nanargmin(mean_C))
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A best value that is the first or last one tried: the optimum may lie outside."""
+
+    contender: int
+    knob: Knob
+    tried: str
+    side: str  # lowest, highest
+    add: str  # values to add, as typed
+    own: bool  # whether the knob is tuned: the edge is that of the contender's own grid
+
+
+def edges(plan: Layout, choice: Choice, winner: int | None) -> list[Edge]:
+    """Find best values at an edge: of a tuned knob for every contender, each by its own grid; else for the winner."""
+    found = []
+    for t, knob in enumerate(plan.tuned):
+        for c, contender in enumerate(plan.contenders):
+            tried = sorted({plan.groups[g].settled[t] for g in contender.members})
+            if choice.groups_C[c] >= 0 and knob.is_numeric and len(tried) > 1:
+                found.append(_edge(c, knob, tried, plan.groups[choice.groups_C[c]].settled[t], own=True))
+    for k, knob in enumerate(plan.knobs):
+        if winner is not None and knob.is_numeric and len(knob.levels) >= 3:
+            levels = list(range(len(knob.levels)))
+            found.append(_edge(winner, knob, levels, plan.contenders[winner].levels[k], own=False))
+    return [one for one in found if one]
+
+
+def _edge(contender: int, knob: Knob, tried: list[int], best: int, *, own: bool) -> Edge | None:
+    values = [float(knob.levels[i]) for i in tried]
+    where = beyond(knob.name, values, tried.index(best))
+    return Edge(contender, knob, label(knob.levels[best]), *where, own) if where else None
+
+
+def beyond(name: str, values: list[float], index: int) -> tuple[str, str] | None:
+    """Return which edge of ascending values an index is, and two values beyond, as typed; None inside, or at 0: off."""
+    if 0 < index < len(values) - 1 or (values[index] == 0 and name.endswith(BOUNDED)):
+        return None
+    side = "lowest" if index == 0 else "highest"
+    near = values[:2] if index == 0 else values[-2:]
+    if min(near) > 0 and max(near) / min(near) >= 1.5 and not name.endswith(SHARES):
+        ratio = near[0] / near[1] if index == 0 else near[1] / near[0]
+        more = [values[index] * ratio, values[index] * ratio**2]
+    else:
+        step = near[0] - near[1] if index == 0 else near[1] - near[0]
+        more = [values[index] + step, values[index] + 2 * step]
+    whole = all(value.is_integer() for value in values)
+    shown = [str(round(value)) if whole else f"{value:.3g}" for value in more if value > 0]
+    if name.endswith(SHARES):
+        shown = [text for text in shown if float(text) < 1]
+    return (side, ",".join(sorted(dict.fromkeys(shown), key=float))) if shown else None

@@ -1,0 +1,88 @@
+"""Say what tests found, in words that one can quote."""
+
+from trainer.compare.knobs import Knob, label
+from trainer.compare.results import Contrast, Level, Shape, ShapeKind
+
+MEASURES = {
+    "best_val_loss": "best validation loss",
+    "final_val_loss": "last validation loss",
+    "best_val_accuracy": "best validation accuracy",
+}
+
+
+def measure(name: str) -> str:
+    """Call a measure by its name in a sentence."""
+    return MEASURES.get(name, name.replace("_", " "))
+
+
+def levels(knob: Knob, a: int, b: int) -> tuple[str, str]:
+    """Name two levels: the first as typed, of the second only the value where that is clear."""
+    short = not knob.together and not any(knob.brings) and knob.texts[b] and "=" in knob.texts[b]
+    return knob.text(a), label(knob.levels[b]) if short else knob.text(b)
+
+
+def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[float, float] | None = None) -> str:
+    """Say what a test found. means: of both sides, where they are not a difference themselves."""
+    if test.p is None or test.difference is None:
+        repeats = f"{test.n} {unit}{'s' * (test.n != 1)} per side"
+        return f"{measure(test.measure)}: {repeats}: not enough; two {unit}s test, five or more tell"
+    amount = f"{abs(test.difference):.3g} {'higher' if test.difference > 0 else 'lower'}"
+    seen = f"{subject} is {amount} {than}"
+    sides = "" if means is None else f"{means[0]:.4g} against {means[1]:.4g}, "
+    interval = f"95 % interval of the difference {test.low:.3g} to {test.high:.3g}"
+    evidence = f" ({sides}{interval}, {test.n} {unit}s, p = {test.p_adjusted:.2g} after correction)"
+    if test.claimed:
+        return seen + evidence
+    if test.seeds_needed is not None:
+        needed = f"a true difference of this size would show with about {test.seeds_needed} {unit}s"
+        return f"not enough {unit}s to tell: {seen}{evidence}; {needed}"
+    return f"no difference shown; {seen}{evidence}"
+
+
+def failures(knob: Knob, failed: list[tuple[int, int]], a: int, b: int) -> str:
+    """Say how many runs of two levels came to nothing; empty where none did. failed: (failed, all) of each level."""
+    parts = [
+        f"{failed[i][0]} of {failed[i][1]} runs at {knob.text(i)} diverged or failed" for i in (a, b) if failed[i][0]
+    ]
+    return f"; of the runs that ended: {' and '.join(parts)}" if parts else ""
+
+
+def shape(knob: Knob, name: str, means: list[Level], contrasts: list[Contrast], lower_is_better: bool) -> Shape | None:
+    """Say how a measure goes over three or more numbers: only what claimed differences of its levels show."""
+    values = [level.mean for level in means]
+    if not knob.is_numeric or len(values) < 3 or any(value is None for value in values):
+        return None
+    known = [float(value) for value in values if value is not None]
+    position = {level: index for index, level in enumerate(knob.levels)}
+    claims = {  # (lower index, higher index) -> whether the measure rises
+        (position[one.a], position[one.b]): one.difference < 0
+        for one in contrasts
+        if one.claimed and one.difference is not None
+    }
+    top, bottom = known.index(max(known)), known.index(min(known))
+    up = any(claims.get((i, j)) is True for i in range(len(known)) for j in range(i + 1, len(known)))
+    down = any(claims.get((i, j)) is False for i in range(len(known)) for j in range(i + 1, len(known)))
+    path = ", ".join(f"{value:.3g} at {label(level)}" for level, value in zip(knob.levels, known, strict=True))
+    of = measure(name)
+
+    def turns(index: int, rises: bool) -> bool:
+        before = any(claims.get((i, index)) is rises for i in range(index))
+        after = any(claims.get((index, j)) is (not rises) for j in range(index + 1, len(known)))
+        return before and after
+
+    insides: list[tuple[ShapeKind, int, bool]] = [("peak inside", top, True), ("valley inside", bottom, False)]
+    for kind, turn, rises in insides:
+        if turns(turn, rises):
+            value = knob.levels[turn]
+            good = "" if name == "gap" else f" ({'worst' if rises == lower_is_better else 'best'} there)"
+            way, back = ("rises", "falls") if rises else ("falls", "rises")
+            text = f"{of} {way} with {knob.name} to {known[turn]:.3g} at {label(value)} and {back} again: "
+            text += f"a {kind}{good}, shown on both sides ({path})"
+            return Shape(kind, float(value), text)
+    if up != down:
+        word, kind = ("rises", "rising") if up else ("falls", "falling")
+        turn = bottom if up else top
+        bend = turn not in (0, len(known) - 1)
+        seen = f"; that it turns at {label(knob.levels[turn])} is not shown" if bend else ""
+        return Shape(kind, None, f"{of} {word} with {knob.name}{seen} ({path})")
+    return Shape("no shape shown", None, f"{of} over {knob.name}: no rise or fall is shown ({path})")
