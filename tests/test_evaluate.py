@@ -52,6 +52,23 @@ def test_a_sweep(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.json", "r.html"]
 
 
+def test_what_a_run_came_to_after_its_last_epoch(tmp_path: Path) -> None:
+    """Means of the last tenth of the epochs, as the verdict's losses are; test results as the summary has them."""
+    train, val = fake_runs.curves(30, 0.5, 0)
+    folder = fake_runs.our_run(tmp_path / "0", {"seed": 0}, train, val, events=False)
+    fake_runs.other_run(tmp_path / "other", ("train_loss", "val_loss"), train, val)
+    ours, other = evaluate([tmp_path])[0]["runs"]
+    last = json.loads((folder / "summary.json").read_text())["test"]["last"]
+    found = ours["measures"]
+    assert found["final_train_loss"] == pytest.approx(train[27:].mean(), rel=1e-12)
+    assert found["final_train_loss"] == pytest.approx(ours["evidence"]["final_train_loss"], rel=1e-12)
+    assert found["final_train_accuracy"] == pytest.approx(np.exp(-train[27:]).mean(), rel=1e-12)
+    assert found["final_val_accuracy"] == pytest.approx(np.exp(-val[27:]).mean(), rel=1e-12)
+    assert (found["final_test_loss"], found["final_test_accuracy"]) == (last["loss"], last["accuracy"])
+    assert found["test_loss"] < found["final_test_loss"]
+    assert set(other["measures"]) == {"gap", "best_val_loss", "final_val_loss", "final_train_loss"}
+
+
 def test_json_on_standard_output_is_alone_there(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(sweep), "--json", "-"]) == 0
     printed = capsys.readouterr()

@@ -76,8 +76,11 @@ def _compared(run: Curves, verdict: Verdict) -> Run:
     measures: dict[str, Any] = {key: verdict.evidence.get(key) for key in ("gap", "best_val_loss", "final_val_loss")}
     if run.val_accuracy is not None and np.isfinite(run.val_accuracy).any():
         measures["best_val_accuracy"] = np.nanmax(run.val_accuracy)
-    for key in ("loss", "accuracy"):  # of the weights that the validation split chose
-        measures[f"test_{key}"] = run.recorded("test", "best", key)
+    for key in ("train_loss", "train_accuracy", "val_accuracy"):
+        measures[f"final_{key}"] = _end(getattr(run, key))
+    for key in ("loss", "accuracy"):
+        measures[f"test_{key}"] = run.recorded("test", "best", key)  # of the weights that the validation split chose
+        measures[f"final_test_{key}"] = run.recorded("test", "last", key)
     hashes = {key: run.recorded("provenance", key) for key in HASHES}
     epochs = run.recorded("epochs")
     return Run(
@@ -90,6 +93,14 @@ def _compared(run: Curves, verdict: Verdict) -> Run:
         epochs=epochs if isinstance(epochs, int) else None,
         hashes={key: str(value) for key, value in hashes.items() if value is not None},
     )
+
+
+def _end(curve: np.ndarray | None) -> float | None:
+    """Return the mean of the last tenth of a curve, at least one epoch: what `final_val_loss` is of its own."""
+    if curve is None or not len(curve):
+        return None
+    with np.errstate(all="ignore"):  # infinite and huge values are recorded too
+        return float(curve[-max(1, len(curve) // 10) :].mean())
 
 
 def _entry(run: Curves, compared: Run) -> dict[str, Any]:

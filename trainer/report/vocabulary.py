@@ -43,6 +43,11 @@ MEASURES = {
     "best_val_accuracy": Measure("best val acc.", "best validation accuracy"),
     "test_loss": Measure("test loss", "test loss"),
     "test_accuracy": Measure("test acc.", "test accuracy"),
+    "final_train_loss": Measure("last train", "last training loss"),
+    "final_train_accuracy": Measure("last train acc.", "last training accuracy"),
+    "final_val_accuracy": Measure("last val acc.", "last validation accuracy"),
+    "final_test_loss": Measure("last test loss", "test loss after the last epoch"),
+    "final_test_accuracy": Measure("last test acc.", "test accuracy after the last epoch"),
 }
 INTERVAL = "mean ± half of its 95 % confidence interval over seeds (Student's t)"
 
