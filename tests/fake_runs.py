@@ -125,3 +125,15 @@ def other_run(folder: Path, tags: tuple[str, str], train: np.ndarray, val: np.nd
         writer.scalars(tags[1:], steps[part], val[part, None], walls[part])
     writer.flush()
     return folder
+
+
+def two_sweeps(evaluation: dict) -> dict:
+    """The evaluation of `sweep` as if two were in it: the groups without batch norm, and those with it."""
+    parts = []
+    for name, value in (("first", "false"), ("second", "true")):
+        groups = [group for group in evaluation["groups"] if group["knobs"]["model.batchnorm"] == value]
+        part = {key: evaluation[key] for key in ("effects", "interactions", "warnings", "recommendation")}
+        runs = [path for group in groups for path in group["runs"]]
+        answer = {"text": f"The {name} says this.", "next": f"python -m trainer -m {name}"}
+        parts.append({"name": name, "runs": runs, "groups": groups, "answer": answer, **part})
+    return {**evaluation, "sweeps": parts, "answer": {"text": "Two sweeps.", "next": None}}
