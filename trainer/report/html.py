@@ -98,7 +98,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
         "runs": entries,
         "answer": text,
         "next": following,
-        "warnings": [*vocabulary.findings_by_kind(judged), *warnings],
+        "warnings": [*vocabulary.broken(evaluation), *vocabulary.findings_by_kind(judged), *warnings],
         "parts": [
             _part(part, groups, index, part is not evaluation) for part, groups in zip(parts, ranked, strict=True)
         ],

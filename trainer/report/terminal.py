@@ -28,7 +28,10 @@ _SPARED = (
 
 
 def print_tables(evaluation: Mapping[str, Any], file: TextIO) -> None:
-    """Print the answer, then what speaks against it, then the tables; of several sweeps, each under its name."""
+    """Print the answer, then what speaks against it, then the tables; of several sweeps, each under its name.
+
+    Last, where the eye is when a command fails, what was required.
+    """
     console = _Screen(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 160  # a file or a pipe has no width to fit
@@ -38,6 +41,8 @@ def print_tables(evaluation: Mapping[str, Any], file: TextIO) -> None:
             console.print(part["name"], style="bold underline")
             _print_answer(console, part, [])
         _print_part(console, part)
+    for one in evaluation.get("requirements", []):
+        console.print(f"required: {one['sentence']}", style="green" if one["passed"] else "bold red")
 
 
 def _print_answer(console: Console, part: Mapping[str, Any], problems: Sequence[str]) -> None:

@@ -132,6 +132,11 @@ def advice(part: Mapping[str, Any]) -> Advice:
     return Advice(text, answer.get("next"), [warning["text"] for warning in part["warnings"]])
 
 
+def broken(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each requirement that does not hold."""
+    return [one["sentence"] for one in evaluation.get("requirements", []) if not one["passed"]]
+
+
 def details(part: Mapping[str, Any]) -> list[tuple[str, bool]]:
     """Return what is known of each knob, a sentence each, and whether it is claimed; nothing that the answer says."""
     said = advice(part).text or ""
