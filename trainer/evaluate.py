@@ -23,7 +23,7 @@ from trainer.judge.overfit import Verdict, judge
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
 from trainer.read.other_tools import number
-from trainer.report.vocabulary import VERDICTS
+from trainer.report.vocabulary import PER_CLASS, VERDICTS
 from trainer.text import printable
 
 EXAMPLES = {  # option that names a file -> a name for it
@@ -116,6 +116,7 @@ def _end(curve: np.ndarray | None) -> float | None:
 def _entry(run: Curves, compared: Run) -> dict[str, Any]:
     """Return one run's entry in `runs`."""
     health = run.recorded("health")
+    per_class = _per_class(run.recorded("test", "best", "per_class"))
     return {
         "path": run.path,
         "name": run.name,
@@ -126,7 +127,18 @@ def _entry(run: Curves, compared: Run) -> dict[str, Any]:
         "health": health if isinstance(health, list) else [],
         "config": run.config,
         "notes": list(run.notes),
+        **({"per_class": per_class} if per_class else {}),
     }
+
+
+def _per_class(found: Any) -> dict[str, list[float | None]]:
+    """Return recall, precision and F1 of each class, as trainer.record.classes has them; empty where they are not."""
+    if not isinstance(found, dict):
+        return {}
+    rows = {key: row for key in PER_CLASS if isinstance(row := found.get(key), list)}
+    if len(rows) < len(PER_CLASS) or len({len(row) for row in rows.values()}) > 1:
+        return {}
+    return {key: [one if isinstance(one, float | int) else None for one in row] for key, row in rows.items()}
 
 
 def _target_problems(options: argparse.Namespace) -> list[str]:

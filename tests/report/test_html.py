@@ -104,6 +104,8 @@ def test_what_the_page_knows(sweep_page: Path) -> None:
     assert data["answer"].startswith("use model.batchnorm=")
     assert part["table"]["names"] == ["batchnorm", "dropout", "optimizer"]
     assert part["table"]["numbers"][:4] == ["n", "overfit", "last train acc.", "best val"]
+    assert part["classes"]["recall"]["numbers"] == ["n", "class 0", "class 1", "class 2"]
+    assert part["classes"]["precision"]["rows"][0][3:6] == ["2", "", "50.0 ± 0.0"]
     assert part["table"]["rows"][0][:5] == ["false", "0", "adam", "2", "2 of 2"]
     assert data["knobs"] == ["model.batchnorm", "model.dropout", "optimizer.name", "seed"]
     assert len(data["gradients"]) == 8
@@ -180,6 +182,9 @@ def test_the_answer_and_the_table_of_each_sweep(tmp_path: Path) -> None:
     assert len(re.findall("<tr", table)) == 10
     assert re.search(r"\d ± \d", table)
     assert len(body_rows(document)) == 18
+    table = document[document.index('id="classes-table"') :].split("</table>")[0]
+    assert len(re.findall("<tr", table)) == 10
+    assert table.count("50.0 ± 0.0") == 9
     assert document.count(group["command"]) >= 9
 
 

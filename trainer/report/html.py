@@ -24,7 +24,7 @@ from trainer.read.configs import read_yaml
 from trainer.read.curves import Curves
 from trainer.read.other_tools import read_event_folder
 from trainer.report import tables, vocabulary
-from trainer.report.vocabulary import INTERVAL, MEASURES, NO_KNOB, STYLES, VERDICTS, short_names
+from trainer.report.vocabulary import INTERVAL, MEASURES, NO_KNOB, PER_CLASS, STYLES, VERDICTS, short_names
 
 _POINTS = 400_000  # numbers in a page's curves, all together
 _GRADIENT_RUNS = 8
@@ -88,6 +88,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
         "verdicts": VERDICTS,
         "spelled": {verdict: vocabulary.spelled(verdict) for verdict in VERDICTS},
         "measures": MEASURES,
+        "per_class": PER_CLASS,
         "knobs": knobs,
         "brief": dict(zip(knobs, short_names(knobs), strict=True)),
         "common": common,
@@ -122,6 +123,9 @@ def _part(
         "warnings": warnings,
         "runs": [index[run["path"]] for run in runs],
         "table": laid and vars(laid),
+        "classes": {
+            number: vars(laid) for number in PER_CLASS if (laid := tables.class_table(groups, runs, number)).rows
+        },
         "commands": [
             [group.get("label") or _group_name(group), group["command"]] for group in groups if group.get("command")
         ],

@@ -1,13 +1,18 @@
 """The table of groups, in words: the same cells on the terminal, on the page, in Markdown and in LaTeX."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.compare.groups import label
+import numpy as np
+
+from trainer.compare.groups import UNFINISHED, label
+from trainer.compare.statistics import mean_interval
 from trainer.report import vocabulary
 from trainer.report.vocabulary import MEASURES, NO_KNOB, mean_cell
 
+_MOST_CELLS = 5_000  # of a table of classes: nobody reads more
 CLASSIFIED = ("final_train_accuracy", "best_val_loss", "gap", "test_accuracy", "final_test_accuracy")
 FITTED = ("final_train_loss", "best_val_loss", "gap", "test_loss", "final_test_loss")
 
@@ -74,6 +79,39 @@ def table(
             for group, count in zip(groups, failed, strict=True)
         ],
     )
+
+
+def class_table(groups: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], number: str) -> GroupTable:
+    """Lay out a number of PER_CLASS in percent: a row for each group that has it, a column for each class.
+
+    Means over the group's runs ± half of their interval.
+    Diverged and unfinished runs do not count.
+    """
+    values = {
+        run["path"]: run["per_class"][number]
+        for run in runs
+        if "per_class" in run and run["status"] not in UNFINISHED and run["verdict"] != "diverged"
+    }
+    there = [group for group in groups if any(path in values for path in group["runs"])]
+    classes = max((len(row) for row in values.values()), default=0)
+    named = table(there[: _MOST_CELLS // max(classes, 1)], runs, [])
+    rows = []
+    for group, cells in zip(there, named.rows, strict=False):
+        own = [values[path] for path in group["runs"] if path in values]
+        found_CR = np.full((classes, len(own)), np.nan)
+        for r, row in enumerate(own):
+            found_CR[: len(row), r] = np.array(row, float)  # None is nan
+        mean_C, _, low_C, _, _ = mean_interval(found_CR)
+        shown = zip(mean_C.tolist(), (mean_C - low_C).tolist(), strict=True)
+        means = [_percent(middle, half) for middle, half in shown]
+        rows.append([*cells[: len(named.names)], str(len(own)), *means])
+    return GroupTable(named.names, ["n", *(f"class {c}" for c in range(classes))], rows)
+
+
+def _percent(mean: float, half: float) -> str:
+    if math.isnan(mean):
+        return ""
+    return f"{100 * mean:.1f}" if math.isnan(half) else f"{100 * mean:.1f} ± {100 * half:.1f}"
 
 
 def failures(groups: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> list[int]:

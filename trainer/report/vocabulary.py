@@ -49,6 +49,11 @@ MEASURES = {
     "final_test_loss": Measure("last test loss", "test loss after the last epoch"),
     "final_test_accuracy": Measure("last test acc.", "test accuracy after the last epoch"),
 }
+PER_CLASS = {
+    "recall": "recall in % (accuracy within the class)",
+    "precision": "precision in %",
+    "f1": "F1 in % (harmonic mean of both)",
+}
 INTERVAL = "mean ± half of its 95 % confidence interval over seeds (Student's t)"
 
 

@@ -4,7 +4,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const {runs, knobs, verdicts, spelled} = data; // verdicts: worst first
 const $ = (id) => document.getElementById(id);
-const state = {sort: "", descending: false, verdicts: new Set(), text: "", theme: "", colour: "verdict", curve: "val_loss", log: false, start: false, allGroups: false, measure: "gap", gradient: 0, part: 0, open: new Set()};
+const state = {sort: "", descending: false, verdicts: new Set(), text: "", theme: "", colour: "verdict", curve: "val_loss", log: false, start: false, allGroups: false, measure: "gap", gradient: 0, part: 0, classes: "recall", open: new Set()};
 const MOST_LINES = 400;
 const DASHES = ["", "10 6", "3 4", "12 4 3 4"]; // so that of two means on top of each other both are seen
 const fullName = (measure) => (data.measures[measure] || [measure, measure])[1];
@@ -91,13 +91,27 @@ function answer(place, {answer, next, warnings}) {
 /** The knobs that differ among the runs on show. */
 const varied = () => knobs.filter((knob, i) => new Set(here().map((run) => String(run.knobs[i]))).size > 1);
 
+/** Rows of cells that are already words: what tells the rows apart at the left, numbers at the right. */
+function fillTable(element, {names, numbers, rows}) {
+  const side = (i) => (i < names.length ? "" : "number");
+  element.tHead.replaceChildren(make("tr", {}, [...names, ...numbers].map((title, i) => make("th", {class: `plain ${side(i)}`, scope: "col"}, title))));
+  element.tBodies[0].replaceChildren(...rows.map((cells) => make("tr", {}, cells.map((text, i) => make("td", {class: side(i)}, text)))));
+}
+
+function classesSection() {
+  const {classes} = part();
+  $("classes").hidden = !classes[state.classes];
+  if ($("classes").hidden) return;
+  $("classes-note").textContent = `On the test split, by the weights with the lowest validation loss; ${data.interval}.`;
+  $("classes-controls").replaceChildren(select("number", data.per_class, state.classes, (value) => { state.classes = value; classesSection(); }));
+  fillTable($("classes-table"), classes[state.classes]);
+}
+
 function resultsSection() {
   const {table, commands} = part();
   $("results").hidden = !table;
   if (!table) return;
-  const titles = [...table.names, ...table.numbers], side = (i) => (i < table.names.length ? "" : "number");
-  $("results-table").tHead.replaceChildren(make("tr", {}, titles.map((title, i) => make("th", {class: `plain ${side(i)}`, scope: "col"}, title))));
-  $("results-table").tBodies[0].replaceChildren(...table.rows.map((cells) => make("tr", {}, cells.map((text, i) => make("td", {class: side(i)}, text)))));
+  fillTable($("results-table"), table);
   $("results-note").textContent = `${data.interval}; best: at the lowest validation loss, whose weights the test is of; last: at the end.`;
   $("results-commands").hidden = !commands.length;
   $("results-commands").lastChild.replaceChildren(...commands.map(([name, command]) => make("div", {}, make("p", {class: "muted"}, name), make("pre", {}, command))));
@@ -342,7 +356,7 @@ const COLUMNS = [
   {id: "onset", title: "onset", number: true, value: (run) => run.onset},
   ...Object.entries(data.measures)
     .filter(([id]) => runs.some((run) => run.measures[id] !== undefined))
-    .map(([id, [title]]) => ({id, title, number: true, value: (run) => run.measures[id]})),
+    .map(([id, [title]]) => ({id, title, number: true, percent: id.endsWith("accuracy"), value: (run) => run.measures[id]})),
 ];
 if (runs.some((run) => run.status && run.status !== "completed")) COLUMNS.push({id: "status", title: "status", value: (run) => run.status || ""});
 
@@ -368,11 +382,13 @@ function tableSection() {
   $("table-note").textContent = `${shown.length} of ${plural(here().length, "run")}${shown.length > most ? `, the first ${most} listed: sort or filter to see others` : ""}. Click a run for its evidence, its command and its files.`;
 }
 
+const percent = (value) => (typeof value === "number" ? `${(100 * value).toFixed(2)}%` : show(value));
+
 function row(run) {
   const cells = COLUMNS.map((column) => {
     if (column.id === "name") return make("td", {class: "name"}, run.link ? make("a", {href: run.link, title: run.path, onclick: (event) => event.stopPropagation()}, run.name) : run.name);
     if (column.id === "verdict") return make("td", {}, chip(run.verdict));
-    return make("td", {class: column.number ? "number" : null}, show(column.value(run)));
+    return make("td", {class: column.number ? "number" : null}, column.percent ? percent(column.value(run)) : show(column.value(run)));
   });
   return make("tr", {class: "run", "data-run": run.index, onclick: () => { state.open.has(run) ? state.open.delete(run) : state.open.add(run); writeHash(); tableSection(); }}, cells);
 }
@@ -414,6 +430,7 @@ function drawAll() {
   applyTheme();
   head();
   resultsSection();
+  classesSection();
   curvesSection();
   groupsSection();
   knobsSection();
