@@ -1,6 +1,6 @@
 """`python -m trainer.evaluate PATH...`: which runs overfit, since when, how sure; which knob drives it; what to use.
 
-The steps: options, find and read the runs, judge each, compare all, report.
+The steps: options, find and read the runs, judge each, compare all, check what is required, report.
 """
 
 import argparse
@@ -138,7 +138,7 @@ def _per_class(found: Any) -> dict[str, list[float | None]]:
     rows = {key: row for key in PER_CLASS if isinstance(row := found.get(key), list)}
     if len(rows) < len(PER_CLASS) or len({len(row) for row in rows.values()}) > 1:
         return {}
-    return {key: [one if isinstance(one, float | int) else None for one in row] for key, row in rows.items()}
+    return {key: [number(one) for one in row] for key, row in rows.items()}
 
 
 def _target_problems(options: argparse.Namespace) -> list[str]:

@@ -37,7 +37,7 @@ def test_without_an_answer_the_recommendation_comes_first(evaluation: dict[str, 
 def test_an_answer_comes_first_and_is_not_repeated(evaluation: dict[str, Any]) -> None:
     effect = evaluation["effects"][0]
     simple = [{"at": "model.batchnorm=true", "sentence": "gap is higher", "contrasts": [{"claimed": True}]}]
-    shape = {"kind": "increasing", "sentence": "gap falls with dropout, all the way"}
+    shape = {"kind": "decreasing", "sentence": "gap falls with dropout, all the way"}
     more = {
         "answer": {"text": f"Dropout decides: {effect['sentence']}.", "next": "python -m trainer -m 'seed=range(3,9)'"},
         "effects": [effect | {"simple": simple, "shape": shape}, *evaluation["effects"][1:]],

@@ -14,7 +14,7 @@ from trainer.compare.statistics import mean_interval
 from trainer.judge.overfit import INFINITE
 from trainer.read.curves import Curves
 from trainer.report import tables, vocabulary
-from trainer.report.vocabulary import INTERVAL, MEASURES, NO_KNOB
+from trainer.report.vocabulary import MEASURES, NO_KNOB
 from trainer.text import printable
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1.5)))
 _INK, _GREY, _RULE = "#1d2024", "#686d75", "#e2e2dc"
 _DPI = 200  # of PNG: a column of a paper is 3.5 inches wide
+_LONGEST = 60  # name in a legend
 _POINTS = 400  # of a curve
 
 
@@ -128,7 +129,8 @@ def _label(group: Mapping[str, Any]) -> str:
     if not knobs or NO_KNOB in knobs:
         return printable(group["name"].removeprefix(f"{NO_KNOB}="))
     named = zip(vocabulary.short_names(list(knobs)), knobs.values(), strict=True)
-    return printable(", ".join(f"{name}={tables.cell(value)}" for name, value in named if value is not None))
+    text = printable(", ".join(f"{name}={tables.cell(value)}" for name, value in named if value is not None))
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _average(lines: Sequence[tuple[np.ndarray, np.ndarray]], scale: float) -> tuple[np.ndarray, ...]:
@@ -198,7 +200,8 @@ def _effects(
         axes.set_xlim(-0.6, len(levels) - 0.4)
         if sum(len(tables.cell(level["value"])) for level in levels) > 34:
             axes.tick_params(axis="x", labelrotation=45)
-    figure.suptitle(f"{INTERVAL}; dots: runs", fontsize=8, color=_GREY)
+    note = "mean over the other knobs with its 95 % interval over seeds (Student's t); dots: runs"
+    figure.suptitle(note, fontsize=8, color=_GREY)
     return figure
 
 

@@ -138,7 +138,11 @@ def _part(
             }
             for group in ranked
         ],
-        "effects": [effect for effect in part["effects"] if effect["knob"] != NO_KNOB],
+        "effects": [
+            {**effect, "sentences": [sentence for sentence, _ in vocabulary.of_effect(effect)]}
+            for effect in part["effects"]
+            if effect["knob"] != NO_KNOB
+        ],
         "interactions": part["interactions"],
     }
 

@@ -57,7 +57,7 @@ def table(
 
     Titles are short, or spelled in full.
     """
-    knobs = list(groups[0]["knobs"]) if groups else []
+    knobs = list(dict.fromkeys(knob for group in groups for knob in group["knobs"]))
     tuned = list(dict.fromkeys(key for group in groups for key in group.get("tuned") or {}))
     failed = failures(groups, runs)
     names = vocabulary.short_names([*knobs, *tuned])
@@ -68,7 +68,7 @@ def table(
         numbers=["n", "overfit", *(["failed"] if any(failed) else []), *titles],
         rows=[
             [
-                *(cell(group["knobs"][knob]) for knob in knobs),
+                *(cell(group["knobs"].get(knob)) for knob in knobs),
                 *(cell((group.get("tuned") or {}).get(key)) for key in tuned),
                 *([] if names else [group["name"].removeprefix(f"{NO_KNOB}=")]),
                 str(group["n"]),

@@ -142,6 +142,17 @@ def broken(evaluation: Mapping[str, Any]) -> list[str]:
     return [one["sentence"] for one in evaluation.get("requirements", []) if not one["passed"]]
 
 
+def of_effect(effect: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Return what a knob does: over all, at each level of another, and in which shape; and whether it is claimed."""
+    found = [(effect["sentence"], effect["claimed"])]
+    for simple in effect.get("simple") or []:
+        at = "" if simple["at"] in simple["sentence"] else f"at {simple['at']}: "
+        found.append((at + simple["sentence"], any(one["claimed"] for one in simple["contrasts"])))
+    if shape := effect.get("shape"):
+        found.append((shape["sentence"], effect["claimed"]))
+    return [(sentence, claimed) for sentence, claimed in found if sentence]
+
+
 def details(part: Mapping[str, Any]) -> list[tuple[str, bool]]:
     """Return what is known of each knob, a sentence each, and whether it is claimed; nothing that the answer says."""
     said = advice(part).text or ""
@@ -149,16 +160,12 @@ def details(part: Mapping[str, Any]) -> list[tuple[str, bool]]:
     for effect in part["effects"]:
         if effect["knob"] == NO_KNOB:
             continue
-        found.setdefault(effect["sentence"], effect["claimed"])
-        for simple in effect.get("simple") or []:
-            at = "" if simple["at"] in simple["sentence"] else f"at {simple['at']}: "
-            found.setdefault(at + simple["sentence"], any(one["claimed"] for one in simple["contrasts"]))
-        if shape := effect.get("shape"):
-            found.setdefault(shape["sentence"], True)
+        for sentence, claimed in of_effect(effect):
+            found.setdefault(sentence, claimed)
     for interaction in part["interactions"]:
         if interaction["claimed"]:
             found.setdefault(interaction["sentence"], True)
-    return [(sentence, claimed) for sentence, claimed in found.items() if sentence and sentence not in said]
+    return [(sentence, claimed) for sentence, claimed in found.items() if sentence not in said]
 
 
 def finding(item: Any) -> str:

@@ -288,7 +288,7 @@ function knobFigure(effect, y) {
     if (level.low !== null) axes.plot.append(draw("line", {x1: axes.X(i), x2: axes.X(i), y1: axes.Y(level.low), y2: axes.Y(level.high), stroke: "var(--ink)", "stroke-width": 2}));
     axes.plot.append(draw("line", {x1: axes.X(i - 0.28), x2: axes.X(i + 0.28), y1: axes.Y(level.mean), y2: axes.Y(level.mean), stroke: "var(--ink)", "stroke-width": 2.5}));
   });
-  return make("figure", {}, make("figcaption", {}, make("strong", {}, brief(effect.knob)), make("small", {}, effect.sentence || "")), axes.svg);
+  return make("figure", {}, make("figcaption", {}, make("strong", {}, brief(effect.knob)), effect.sentences.map((text) => make("small", {}, text))), axes.svg);
 }
 
 function effectsSection() {
