@@ -48,6 +48,9 @@ def our_run(folder: Path, config: dict, train: np.ndarray, val: np.ndarray, *, e
     best = int(np.nanargmin(val)) if not np.isnan(val).all() else 0
     final = {"eval/train_loss": finite(train[-1]), "val/loss": finite(val[-1])}
     tested = {"loss": finite(val[best] + 0.01), "accuracy": finite(math.exp(-val[best]) - 0.01)}
+    ended = {"loss": finite(val[-1] + 0.01), "accuracy": finite(math.exp(-val[-1]) - 0.01)}
+    recall = [finite(math.exp(-val[best])), 0.5, None]
+    per_class = {"recall": recall, "precision": recall[::-1], "f1": recall}
     summary = {
         "status": "completed",
         "stopped_by": "budget",
@@ -57,7 +60,7 @@ def our_run(folder: Path, config: dict, train: np.ndarray, val: np.ndarray, *, e
         "parameters": 9610,
         "final": final,
         "best": {"epoch": best + 1, "step": 23 * (best + 1), "val/loss": finite(val[best])},
-        "test": {"best": tested, "last": tested},
+        "test": {"best": tested | {"per_class": per_class}, "last": ended},
         "health": [],
         "config": recorded_config({}, folder),
         "provenance": {
@@ -124,3 +127,15 @@ def other_run(folder: Path, tags: tuple[str, str], train: np.ndarray, val: np.nd
         writer.scalars(tags[1:], steps[part], val[part, None], walls[part])
     writer.flush()
     return folder
+
+
+def two_sweeps(evaluation: dict) -> dict:
+    """The evaluation of `sweep` as if two were in it: the groups without batch norm, and those with it."""
+    parts = []
+    for name, value in (("first", "false"), ("second", "true")):
+        groups = [group for group in evaluation["groups"] if group["knobs"]["model.batchnorm"] == value]
+        part = {key: evaluation[key] for key in ("effects", "interactions", "warnings", "recommendation")}
+        runs = [path for group in groups for path in group["runs"]]
+        answer = {"text": f"The {name} says this.", "next": f"python -m trainer -m {name}"}
+        parts.append({"name": name, "runs": runs, "groups": groups, "answer": answer, **part})
+    return {**evaluation, "sweeps": parts, "answer": {"text": "Two sweeps.", "next": None}}

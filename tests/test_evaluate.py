@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -52,6 +53,23 @@ def test_a_sweep(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.json", "r.html"]
 
 
+def test_what_a_run_came_to_after_its_last_epoch(tmp_path: Path) -> None:
+    """Means of the last tenth of the epochs, as the verdict's losses are; test results as the summary has them."""
+    train, val = fake_runs.curves(30, 0.5, 0)
+    folder = fake_runs.our_run(tmp_path / "0", {"seed": 0}, train, val, events=False)
+    fake_runs.other_run(tmp_path / "other", ("train_loss", "val_loss"), train, val)
+    ours, other = evaluate([tmp_path])[0]["runs"]
+    last = json.loads((folder / "summary.json").read_text())["test"]["last"]
+    found = ours["measures"]
+    assert found["final_train_loss"] == pytest.approx(train[27:].mean(), rel=1e-12)
+    assert found["final_train_loss"] == pytest.approx(ours["evidence"]["final_train_loss"], rel=1e-12)
+    assert found["final_train_accuracy"] == pytest.approx(np.exp(-train[27:]).mean(), rel=1e-12)
+    assert found["final_val_accuracy"] == pytest.approx(np.exp(-val[27:]).mean(), rel=1e-12)
+    assert (found["final_test_loss"], found["final_test_accuracy"]) == (last["loss"], last["accuracy"])
+    assert found["test_loss"] < found["final_test_loss"]
+    assert set(other["measures"]) == {"gap", "best_val_loss", "final_val_loss", "final_train_loss"}
+
+
 def test_json_on_standard_output_is_alone_there(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(sweep), "--json", "-"]) == 0
     printed = capsys.readouterr()
@@ -75,7 +93,7 @@ def test_a_narrow_terminal_gets_fewer_columns(sweep: Path, monkeypatch: pytest.M
     monkeypatch.setenv("TERM", "dumb")
     screen = Terminal()
     print_tables(evaluate([sweep])[0], screen)
-    header = screen.getvalue().splitlines()[0]
+    header = next(line for line in screen.getvalue().splitlines() if line.startswith("run"))
     assert "…" not in header
     assert "gap" in header
     assert "last val" not in header
@@ -85,6 +103,45 @@ def test_fail_on(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(sweep), "--fail-on", "overfit"]) == 1
     assert main([str(sweep), "--fail-on", "diverged", "--fail-on", "underfit"]) == 0
     assert main([str(sweep / "17"), "--fail-on", "overfit"]) == 0
+
+
+def test_requirements(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each kind, met and broken; the last lines say which, and the JSON and JUnit's XML have them."""
+    met = ["--max-gap", "5", "--min", "val_accuracy=0.1", "--max", "best_val_loss=9", "--baseline", str(sweep)]
+    assert main([str(sweep), *met]) == 0
+    assert capsys.readouterr().out.count("required: ") == 3 + 18
+    assert main([str(sweep), "--max-gap", "0.3"]) == 1
+    assert "required: gap (validation − training loss) at most 0.3000: broken by " in capsys.readouterr().out
+    files = ["--json", str(tmp_path / "e.json"), "--junit", str(tmp_path / "j.xml")]
+    assert main([str(sweep), "--min", "val_accuracy=0.99", "--fail-on", "diverged", *files]) == 1
+    bound, verdict = sorted(strict((tmp_path / "e.json").read_text())["requirements"], key=lambda one: one["name"])
+    assert (bound["passed"], len(bound["broken"]), verdict["passed"]) == (False, 54, True)
+    suites = ElementTree.parse(tmp_path / "j.xml").getroot()
+    assert (suites.get("tests"), suites.get("failures")) == ("56", "55")
+
+
+def test_worse_than_a_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, worse in (("old", 0.0), ("new", 0.2)):
+        for seed in range(3):
+            train, val = fake_runs.curves(30, 0.0, seed)
+            val = val + worse + 0.001 * (name == "new") * seed
+            fake_runs.our_run(tmp_path / name / str(seed), {"seed": seed, "epochs": 30}, train, val, events=False)
+    assert main([str(tmp_path / "new"), "--baseline", str(tmp_path / "old")]) == 1
+    assert "all runs: test accuracy is worse than in the baseline: " in capsys.readouterr().out
+    assert main([str(tmp_path / "old"), "--baseline", str(tmp_path / "new")]) == 0
+
+
+def test_all_outputs(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"json": "e.json", "html": "r.html", "markdown": "e.md", "latex": "e.tex", "csv": "e.csv", "junit": "j.xml"}
+    arguments = [part for option, name in names.items() for part in (f"--{option}", str(tmp_path / name))]
+    assert main([str(sweep), *arguments, "--figures", str(tmp_path / "figures")]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names.values(), "figures"])
+    assert len(list((tmp_path / "figures").iterdir())) == 8
+    assert (tmp_path / "e.md").read_text().startswith("use model.batchnorm=")
+    assert main([str(sweep), "--markdown", "-", "--figures", str(tmp_path / "figures")]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.endswith((tmp_path / "e.md").read_text())
+    assert "54 runs" in printed.err
 
 
 def test_the_order_of_paths_changes_nothing(sweep: Path) -> None:
@@ -185,6 +242,11 @@ def test_names_cannot_command_the_terminal_in_errors(tmp_path: Path, capsys: pyt
         (["."], ["found nothing", "expected folders with metrics.csv"]),
         ([".", "--json", "no/e.json"], ["no/e.json: there is no folder no", "mkdir -p no"]),
         ([".", "--html", "."], [".: is a folder; give the file's name"]),
+        ([".", "--latex", "no/e.tex"], ["no/e.tex: there is no folder no"]),
+        ([".", "--figures", "no/figures"], ["no/figures: there is no folder no; make it first: mkdir -p no"]),
+        ([".", "--figures", __file__], [f"{__file__}: is no folder; name one for the files to be put into"]),
+        ([".", "--csv", "a", "--junit", "./a"], ["--csv and --junit both name ./a; give each a place of its own"]),
+        ([".", "--json", "-", "--csv", "-"], ["--json and --csv both name the standard output"]),
         (["nowhere", "neither"], ["nowhere: no such", "neither: no such"]),
     ],
 )
@@ -199,7 +261,31 @@ def test_bad_input_is_one_message_and_code_2(
         assert part in printed.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["x", "--fail-on", "sad"], ["x", "--nonsense"]])
+def test_requirements_that_cannot_be_tested(sweep: Path, tmp_path: Path, capsys) -> None:
+    target = ["--json", str(tmp_path / "e.json")]
+    for arguments, said in (
+        (["--min", "sharpness=1"], "--min: sharpness: no run has this measure; expected one of best_val_accuracy, "),
+        (["--baseline", str(tmp_path / "no")], f"{tmp_path / 'no'}: no such file or folder"),
+        (["--baseline", str(sweep / "0" / ".hydra")], "found 2 files, none of them a run's that can be judged"),
+    ):
+        assert main([str(sweep), *arguments, *target]) == 2
+        assert said in capsys.readouterr().err
+        assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["x", "--fail-on", "sad"],
+        ["x", "--nonsense"],
+        ["x", "--max-gap", "wide"],
+        ["x", "--max-gap", "nan"],
+        ["x", "--min", "val_accuracy"],
+        ["x", "--min", "val_accuracy=high"],
+        ["x", "--max", "=1"],
+    ],
+)
 def test_bad_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -209,7 +295,8 @@ def test_bad_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
 def test_the_command_starts_without_torch(sweep: Path) -> None:
     program = (
         "import sys; from trainer.evaluate import main; code = main(sys.argv[1:]); "
-        "heavy = {'torch', 'tensorflow', 'tensorboard', 'scipy.stats', 'hydra', 'omegaconf'} & set(sys.modules); "
+        "heavy = {'torch', 'tensorflow', 'tensorboard', 'matplotlib', 'scipy.stats', 'hydra', 'omegaconf'}; "
+        "heavy &= set(sys.modules); "
         "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(sweep)], cwd=ROOT, capture_output=True, text=True)

@@ -1,15 +1,16 @@
 """`python -m trainer.evaluate PATH...`: which runs overfit, since when, how sure; which knob drives it; what to use.
 
-The steps: options, find and read the runs, judge each, compare all, report.
+The steps: options, find and read the runs, judge each, compare all, check what is required, report.
 """
 
 import argparse
 import io
 import json
+import math
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -25,30 +26,39 @@ from trainer.judge.overfit import Verdict, judge
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
 from trainer.read.other_tools import number
-from trainer.report.vocabulary import VERDICTS
+from trainer.report.vocabulary import PER_CLASS, VERDICTS
 from trainer.text import printable
 
 LISTS = ("groups", "effects", "differences", "interactions", "warnings")  # of a comparison
+EXAMPLES = {  # option that names a file -> a name for it
+    "json": "evaluation.json",
+    "markdown": "evaluation.md",
+    "latex": "evaluation.tex",
+    "csv": "groups.csv",
+    "junit": "junit.xml",
+    "html": "report.html",
+}
+TEXTS = ("json", "markdown", "latex", "csv", "junit")  # of these, one may go to the standard output
 HASHES = ("data_hash", "split_hash", "order_hash")  # of a run's provenance: what shows that a comparison is fair
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 1 where a run has a verdict given to --fail-on, or 2 for bad input or output."""
+    """Run the command; return 0, or 1 where a requirement does not hold, or 2 for bad input or output."""
     options = _parser().parse_args(arguments)
-    targets = ((options.json, "evaluation.json"), (options.html, "report.html"))
     try:
-        if problems := [line for target in targets for line in files.target_problems(*target)]:
+        if problems := _target_problems(options):
             raise Problems(problems)
         evaluation, runs = evaluate(options.paths, options.train_tag, options.val_tag, options.tune)
+        evaluation |= _required(evaluation, options)
         command = shlex.join(["python", "-m", "trainer.evaluate", *(sys.argv[1:] if arguments is None else arguments)])
-        _report(evaluation, runs, options.json, options.html, command)
+        _report(evaluation, runs, options, command)
     except Problems as problems:
         _complain(problems.lines)
         return 2
     except OSError as error:
         _complain([str(error)])
         return 2
-    return int(any(run["verdict"] in options.fail_on for run in evaluation["runs"]))
+    return int(not all(one["passed"] for one in evaluation.get("requirements", [])))
 
 
 def evaluate(
@@ -107,8 +117,11 @@ def _compared(run: Curves, verdict: Verdict) -> Run:
     measures: dict[str, Any] = {key: verdict.evidence.get(key) for key in ("gap", "best_val_loss", "final_val_loss")}
     if run.val_accuracy is not None and np.isfinite(run.val_accuracy).any():
         measures["best_val_accuracy"] = np.nanmax(run.val_accuracy)
-    for key in ("loss", "accuracy"):  # of the weights that the validation split chose
-        measures[f"test_{key}"] = run.recorded("test", "best", key)
+    for key in ("train_loss", "train_accuracy", "val_accuracy"):
+        measures[f"final_{key}"] = _end(getattr(run, key))
+    for key in ("loss", "accuracy"):
+        measures[f"test_{key}"] = run.recorded("test", "best", key)  # of the weights that the validation split chose
+        measures[f"final_test_{key}"] = run.recorded("test", "last", key)
     hashes = {key: run.recorded("provenance", key) for key in HASHES}
     epochs = run.recorded("epochs")
     return Run(
@@ -133,9 +146,18 @@ def _sweep(folder: Path) -> str:
     return next((str(place) for place in places if (place / "multirun.yaml").exists()), "")
 
 
+def _end(curve: np.ndarray | None) -> float | None:
+    """Return the mean of the last tenth of a curve, at least one epoch: what `final_val_loss` is of its own."""
+    if curve is None or not len(curve):
+        return None
+    with np.errstate(all="ignore"):  # infinite and huge values are recorded too
+        return float(curve[-max(1, len(curve) // 10) :].mean())
+
+
 def _entry(run: Curves, compared: Run) -> dict[str, Any]:
     """Return one run's entry in `runs`."""
     health = run.recorded("health")
+    per_class = _per_class(run.recorded("test", "best", "per_class"))
     return {
         "path": run.path,
         "name": run.name,
@@ -146,31 +168,102 @@ def _entry(run: Curves, compared: Run) -> dict[str, Any]:
         "health": health if isinstance(health, list) else [],
         "config": run.config,
         "notes": list(run.notes),
+        **({"per_class": per_class} if per_class else {}),
     }
 
 
-def _report(
-    evaluation: dict[str, Any], runs: Sequence[Curves], to_json: str | None, to_html: str | None, command: str
-) -> None:
+def _per_class(found: Any) -> dict[str, list[float | None]]:
+    """Return recall, precision and F1 of each class, as trainer.record.classes has them; empty where they are not."""
+    if not isinstance(found, dict):
+        return {}
+    rows = {key: row for key in PER_CLASS if isinstance(row := found.get(key), list)}
+    if len(rows) < len(PER_CLASS) or len({len(row) for row in rows.values()}) > 1:
+        return {}
+    return {key: [number(one) for one in row] for key, row in rows.items()}
+
+
+def _target_problems(options: argparse.Namespace) -> list[str]:
+    """Say what keeps the outputs from being written, before anything is read."""
+    targets = {name: value for name in (*TEXTS, "html") if (value := getattr(options, name))}
+    problems = [line for name, value in targets.items() for line in files.target_problems(value, EXAMPLES[name])]
+    problems += files.folder_problems(options.figures)
+    named: dict[str, str] = {}
+    for name, value in targets.items():
+        first = named.setdefault("-" if value == "-" else os.path.realpath(value), name)
+        if first != name:
+            place = "the standard output" if value == "-" else value
+            problems.append(f"--{first} and --{name} both name {place}; give each a place of its own")
+    return problems
+
+
+def _required(evaluation: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the entry `requirements`, where something is required. Raises Problems where it cannot be tested."""
+    from trainer.report import requirements
+
+    runs = evaluation["runs"]
+    found = [requirements.without_verdict(runs, verdict) for verdict in dict.fromkeys(options.fail_on)]
+    bounds = [("--min", key, limit, True) for key, limit in options.min]
+    bounds += [("--max", key, limit, False) for key, limit in options.max]
+    bounds += [("--max-gap", "gap", options.max_gap, False)] if options.max_gap is not None else []
+    for option, key, limit, at_least in bounds:
+        try:
+            found.append(requirements.within(runs, key, limit, at_least))
+        except ValueError as error:
+            raise Problems([f"{option}: {error}"]) from error
+    if options.baseline is not None:
+        baseline, _ = evaluate([options.baseline], options.train_tag, options.val_tag)
+        try:
+            found += requirements.against_baseline(evaluation, baseline)
+        except ValueError as error:
+            raise Problems([f"--baseline {options.baseline}: {error}"]) from error
+    return {"requirements": files.strict([vars(one) for one in found])} if found else {}
+
+
+def _report(evaluation: dict[str, Any], runs: Sequence[Curves], options: argparse.Namespace, command: str) -> None:
     """Write the files that were asked for, then print the tables: whatever becomes of these, the files are there."""
-    from trainer.report import html, terminal  # rich, which bad input need not wait for
+    from trainer.report import documents, html, junit, terminal  # rich, which bad input need not wait for
 
-    text = json.dumps(evaluation, allow_nan=False) if to_json else ""
-    if to_json and to_json != "-":
-        _write(Path(os.path.realpath(to_json)), text)
-    page = Path(os.path.realpath(to_html)) if to_html else None
+    make: dict[str, Callable[[], str]] = {
+        "json": lambda: json.dumps(evaluation, allow_nan=False),
+        "markdown": lambda: documents.markdown(evaluation),
+        "latex": lambda: documents.latex(evaluation, command),
+        "csv": lambda: documents.csv_table(evaluation),
+        "junit": lambda: junit.xml(evaluation),
+    }
+    texts = {target: make[name]() for name in TEXTS if (target := getattr(options, name))}
+    page = Path(os.path.realpath(options.html)) if options.html else None
     if page:
-        _write(page, html.page(evaluation, runs, page.parent, command))
-    if to_json == "-":
+        texts[options.html] = html.page(evaluation, runs, page.parent, command)
+    pictures: dict[str, bytes] = {}
+    if options.figures:
+        from trainer.report import figures  # matplotlib
+
+        pictures = figures.figures(evaluation, runs)
+    for target, text in texts.items():
+        if target != "-" or target == options.html:
+            _write(Path(os.path.realpath(target)), text)
+    if options.figures:
+        _write_figures(Path(options.figures), pictures)
+    if alone := any(getattr(options, name) == "-" for name in TEXTS):
         with _output(sys.stdout) as out:
-            print(text, file=out)
-    with _output(sys.stderr if to_json == "-" else sys.stdout) as tables:
-        terminal.print_tables(evaluation, tables)
+            print(texts["-"].removesuffix("\n"), file=out)
+    with _output(sys.stderr if alone else sys.stdout) as printed:
+        terminal.print_tables(evaluation, printed)
         if page:
-            print(f"report: {page.as_uri()}", file=tables)
+            print(f"report: {page.as_uri()}", file=printed)
 
 
-def _write(path: Path, text: str) -> None:
+def _write_figures(folder: Path, pictures: dict[str, bytes]) -> None:
+    """Write figures into a folder, which is made. Raises Problems."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Problems([f"{folder}: cannot be made: {error.strerror}"]) from error
+    for name, content in pictures.items():
+        _write(folder / name, content)
+
+
+def _write(path: Path, text: str | bytes) -> None:
     """Write a file whole, or not at all. Raises Problems."""
     try:
         files.write(path, text)
@@ -212,18 +305,34 @@ def _keys(text: str) -> list[str]:
     return [] if text == "none" else [key.strip() for key in text.split(",") if key.strip()]
 
 
+def _bound(text: str) -> tuple[str, float]:
+    """Read MEASURE=NUMBER."""
+    measure, _, limit = text.partition("=")
+    found = number(limit)
+    if not measure or found is None or not math.isfinite(found):
+        message = f"expected a measure and a number, such as val_accuracy=0.9 or val_loss=0.5; found {text}"
+        raise argparse.ArgumentTypeError(message)
+    return measure, found
+
+
+def _gap(text: str) -> float:
+    """Read a number."""
+    found = number(text)
+    if found is None or not math.isfinite(found):
+        raise argparse.ArgumentTypeError(f"expected a number, such as 0.1; found {text}")
+    return found
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m trainer.evaluate",
         description="Which runs overfit, since when, how sure; which knob drives it; what to use instead.",
-        epilog="Nothing is written unless --json or --html says where; the tables always appear on the terminal "
-        "(on the error stream with --json -). Exit code: 0, or 1 where --fail-on holds, or 2 for bad "
-        "input, or where an output takes nothing.",
+        epilog="Nothing is written unless an option says where; the tables always appear on the terminal (on the error "
+        "stream where a FILE is -, which is the standard output). Exit code: 0, or 1 where a requirement does not "
+        "hold, or 2 for bad input, or where an output takes nothing.",
     )
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="a run, a sweep, any folder above them, an event file or a CSV file")
-    add("--json", metavar="FILE", help="write the evaluation as JSON; - prints it on the standard output")
-    add("--html", metavar="FILE", help="write the report as one page that needs no network")
     add("--train-tag", metavar="TAG", help="training loss of other tools' runs, where its name is not a common one")
     add("--val-tag", metavar="TAG", help="validation loss of other tools' runs")
     add(
@@ -233,14 +342,36 @@ def _parser() -> argparse.ArgumentParser:
         help="keys that are tuned, not compared: every group stands at its own best, chosen by the validation split; "
         "none tunes nothing (default: the learning rate, where optimizers, schedules or batch sizes are compared)",
     )
-    add(
+    write = parser.add_argument_group("outputs, written whole or not at all").add_argument
+    write("--json", metavar="FILE", help="the evaluation as JSON")
+    write("--html", metavar="FILE", help="the report, as one page that needs no network")
+    write("--markdown", metavar="FILE", help="the answer, and the table of groups, in Markdown")
+    write("--latex", metavar="FILE", help="the same in LaTeX, to be read by \\input; the table needs booktabs")
+    write(
+        "--csv", metavar="FILE", help="a row for each group: knobs, runs, share that overfit, each measure's statistics"
+    )
+    write("--figures", metavar="DIR", help="learning curves by group and the effect of each knob, as PNG and SVG")
+    write("--junit", metavar="FILE", help="a test case for each run and each requirement, in JUnit's XML")
+    require = parser.add_argument_group("requirements: exit with 1 where one does not hold").add_argument
+    require(
         "--fail-on",
         action="append",
         default=[],
         choices=VERDICTS,
         metavar="VERDICT",
-        help=f"exit with 1 where a run has this verdict; may be repeated; one of {', '.join(VERDICTS)}",
+        help=f"no run has this verdict; may be repeated; one of {', '.join(VERDICTS)}",
     )
+    require("--max-gap", type=_gap, metavar="GAP", help="no run's gap is larger: --max-gap 0.1")
+    for name, side, example in (("min", "least", "val_accuracy=0.9"), ("max", "most", "val_loss=0.5")):
+        require(
+            f"--{name}",
+            type=_bound,
+            action="append",
+            default=[],
+            metavar="MEASURE=NUMBER",
+            help=f"a measure of every run is at {side} this; may be repeated: --{name} {example}",
+        )
+    require("--baseline", metavar="DIR", help="no group is shown to be worse than the same one among the runs in DIR")
     return parser
 
 

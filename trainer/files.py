@@ -175,6 +175,26 @@ def strict(value: Any) -> Any:
     return value
 
 
+def folder_problems(target: str | None) -> list[str]:
+    """Say why files cannot be put into a folder that a user names, before any work is done; it may yet be made."""
+    if target is None:
+        return []
+    path = Path(target)
+    try:
+        if not path.is_dir():
+            os.stat(path)
+            return [f"{path}: is no folder; name one for the files to be put into"]
+    except FileNotFoundError:
+        if path.is_symlink() or not path.parent.is_dir():
+            return [f"{path}: there is no folder {path.parent}; make it first: mkdir -p {path.parent}"]
+    except OSError as error:
+        return [f"{path}: cannot be written: {error.strerror}"]
+    place = path if path.exists() else path.parent
+    if not os.access(place, os.W_OK):
+        return [f"{place}: is a folder that may not be written; name another, or allow it: chmod u+w {place}"]
+    return []
+
+
 def target_problems(target: str | None, example: str) -> list[str]:
     """Say why a file that a user names cannot be written, before any work is done; - is the standard output."""
     if target in (None, "-"):

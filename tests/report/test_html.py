@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests import fake_runs
-from trainer.evaluate import main
+from trainer.evaluate import evaluate, main
 from trainer.read.curves import Curves
 from trainer.report.html import page, run_command
 
@@ -99,7 +99,14 @@ def test_one_file_that_loads_nothing(which: str, request: pytest.FixtureRequest)
 def test_what_the_page_knows(sweep_page: Path) -> None:
     data = page_data(sweep_page)
     assert len(data["runs"]) == 36
-    assert len(data["groups"]) == 18
+    (part,) = data["parts"]
+    assert len(part["groups"]) == 18
+    assert data["answer"].startswith("use model.batchnorm=")
+    assert part["table"]["names"] == ["batchnorm", "dropout", "optimizer"]
+    assert part["table"]["numbers"][:4] == ["n", "overfit", "last train acc.", "best val"]
+    assert part["classes"]["recall"]["numbers"] == ["n", "class 0", "class 1", "class 2"]
+    assert part["classes"]["precision"]["rows"][0][3:6] == ["2", "", "50.0 ± 0.0"]
+    assert part["table"]["rows"][0][:5] == ["false", "0", "adam", "2", "2 of 2"]
     assert data["knobs"] == ["model.batchnorm", "model.dropout", "optimizer.name", "seed"]
     assert len(data["gradients"]) == 8
     assert list(data["gradients"][0]["norms"]) == fake_runs.LAYERS  # not the total
@@ -157,6 +164,28 @@ def test_sorted_page_without_errors(sweep_page: Path) -> None:
     assert document.count("<svg") > 20
     assert "dropout=0.25" in document
     assert document.count('<tr class="details"') == 1
+
+
+@browser
+def test_the_answer_and_the_table_of_each_sweep(tmp_path: Path) -> None:
+    evaluation, runs = evaluate([fake_runs.sweep(tmp_path / "s", seeds=2, events=False)])
+    group = {"label": "model.batchnorm=true", "command": "python -m trainer -m model.batchnorm=true"}
+    evaluation["groups"] = [one | group for one in evaluation["groups"]]
+    (tmp_path / "r.html").write_text(page(fake_runs.two_sweeps(evaluation), runs, tmp_path, "c"))
+    document, log = browse(tmp_path / "r.html", "#sweep=second")
+    assert "CONSOLE" not in log
+    shown = ["Two sweeps.", ">second<", "The second says this.", "python -m trainer -m second", "18 runs", "9 groups"]
+    places = [document.index(text) for text in shown]
+    assert places == sorted(places)
+    assert "The first says this." not in re.sub(r"<script.*?</script>", "", document, flags=re.DOTALL)
+    table = document[document.index('id="results-table"') :].split("</table>")[0]
+    assert len(re.findall("<tr", table)) == 10
+    assert re.search(r"\d ± \d", table)
+    assert len(body_rows(document)) == 18
+    table = document[document.index('id="classes-table"') :].split("</table>")[0]
+    assert len(re.findall("<tr", table)) == 10
+    assert table.count("50.0 ± 0.0") == 9
+    assert document.count(group["command"]) >= 9
 
 
 @browser

@@ -23,6 +23,7 @@ from trainer.core.surfaces import FUNCTIONS
 from trainer.judge import health
 from trainer.judge.health import Finding, NotFinite
 from trainer.record import checkpoints, own_module, pictures, trajectories
+from trainer.record.classes import by_class
 from trainer.record.destination import Destination
 from trainer.record.run_files import Charts, RunFiles, manifest
 from trainer.record.summary import summary as summarise
@@ -213,12 +214,12 @@ class Recorder:
             if run is not None:
                 run.destination.discard()
 
-    def _test(self, stack: Stack, k: int, run: RunFiles) -> dict[str, dict[str, float]]:
+    def _test(self, stack: Stack, k: int, run: RunFiles) -> dict[str, dict[str, Any]]:
         """Read the test split, once: best and last weights; draw what the best weights do."""
         member = stack.members[k]
         assert member.best is not None
         last_state = stack.model.member_state(k)
-        last, _ = evaluate_test(stack, k, last_state)
+        last, last_outputs = evaluate_test(stack, k, last_state)
         best, outputs = evaluate_test(stack, k, member.best.state)
         now = time.time()
         scalars = {f"test/{name}": value for name, value in best.items()}
@@ -227,7 +228,16 @@ class Recorder:
         if member.config.record.pictures:
             for tag, png in _pictures(stack, member, outputs).items():
                 run.events.image(tag, stack.step, png.data, png.width, png.height, now)
-        return {"best": best, "last": last}
+        return {"best": best | _by_class(stack, outputs), "last": last | _by_class(stack, last_outputs)}
+
+
+def _by_class(stack: Stack, outputs: Tensor) -> dict[str, Any]:
+    """Confusion matrix and what follows from it, of test outputs (N, C); nothing for a regression."""
+    dataset = stack.dataset
+    if not dataset.classes:
+        return {}
+    predicted = outputs.max(1).indices  # as the accuracy has it
+    return by_class(dataset.test_y.cpu().numpy(), predicted.cpu().numpy(), dataset.classes)
 
 
 def _pictures(stack: Stack, member: Member, outputs: Tensor) -> dict[str, pictures.Png]:

@@ -1,1 +1,1 @@
-"""Shows an evaluation: on the terminal and as one HTML page. May import compare, judge, read and files."""
+"""Shows an evaluation: on the terminal, as a page, in files, to CI. May import compare, judge, read and files."""

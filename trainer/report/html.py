@@ -9,7 +9,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from trainer.read.bounded import Unreadable, listing
 from trainer.read.configs import read_yaml
 from trainer.read.curves import Curves
 from trainer.read.other_tools import read_event_folder
-from trainer.report import vocabulary
-from trainer.report.vocabulary import MEASURES, NO_KNOB, STYLES, VERDICTS, short_names
+from trainer.report import tables, vocabulary
+from trainer.report.vocabulary import INTERVAL, MEASURES, NO_KNOB, PER_CLASS, STYLES, VERDICTS, short_names
 
 _POINTS = 400_000  # numbers in a page's curves, all together
 _GRADIENT_RUNS = 8
@@ -71,7 +71,7 @@ def _fill(template: str, values: dict[str, str]) -> str:
 
 def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path, command: str) -> dict[str, Any]:
     """Gather what page/report.js reads."""
-    judged, groups = evaluation["runs"], evaluation["groups"]
+    judged, parts = evaluation["runs"], vocabulary.parts(evaluation)
     index = {run["path"]: i for i, run in enumerate(judged)}
     knobs = vocabulary.knob_names(evaluation)
     common = {
@@ -79,22 +79,56 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
         for key, value in (judged[0]["config"] if judged else {}).items()
         if all(key in run["config"] and run["config"][key] == value for run in judged)
     }
+    ranked = [sorted(part["groups"], key=lambda group: -(tables.mean(group, "gap") or -math.inf)) for part in parts]
     grids, entries = _runs(evaluation, runs, knobs, common, folder)
-    ranked = sorted(groups, key=lambda group: -((group["measures"].get("gap") or {}).get("mean") or -math.inf))
-    recommendation, warnings = vocabulary.advice(evaluation)
+    text, following, warnings = vocabulary.advice(evaluation)
     ours = all(run.source == "trainer" for run in runs)
     return {
         "title": "Evaluation of " + ", ".join(dict.fromkeys(str(path) for path in evaluation["paths"])),
         "verdicts": VERDICTS,
         "spelled": {verdict: vocabulary.spelled(verdict) for verdict in VERDICTS},
         "measures": MEASURES,
+        "per_class": PER_CLASS,
         "knobs": knobs,
         "brief": dict(zip(knobs, short_names(knobs), strict=True)),
         "common": common,
         "x_label": "epoch" if ours else "step or epoch, as it was logged",
         "t975": _short(stdtrit(np.arange(1, 201), 0.975)),
+        "interval": INTERVAL,
         "grids": grids,
         "runs": entries,
+        "answer": text,
+        "next": following,
+        "warnings": [*vocabulary.broken(evaluation), *vocabulary.findings_by_kind(judged), *warnings],
+        "parts": [
+            _part(part, groups, index, part is not evaluation) for part, groups in zip(parts, ranked, strict=True)
+        ],
+        "problems": evaluation["problems"],
+        "gradients": [found for groups in ranked for found in _gradients(groups, index)][:_GRADIENT_RUNS],
+        "commands": [["This page", command], *_sweep_commands(runs)],
+    }
+
+
+def _part(
+    part: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]], index: Mapping[str, int], named: bool
+) -> dict[str, Any]:
+    """Gather what the page shows of a comparison; of a sweep among several, its name and its own answer too."""
+    groups, runs = part["groups"], part["runs"]
+    text, following, warnings = vocabulary.advice(part) if named else (None, None, [])
+    laid = tables.table(groups, runs, tables.ordered(groups)) if 0 < len(groups) < len(runs) else None
+    return {
+        "name": part["name"] if named else None,
+        "answer": text,
+        "next": following,
+        "warnings": warnings,
+        "runs": [index[run["path"]] for run in runs],
+        "table": laid and vars(laid),
+        "classes": {
+            number: vars(laid) for number in PER_CLASS if (laid := tables.class_table(groups, runs, number)).rows
+        },
+        "commands": [
+            [group.get("label") or _group_name(group), group["command"]] for group in groups if group.get("command")
+        ],
         "groups": [
             {
                 "name": _group_name(group),
@@ -104,13 +138,12 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
             }
             for group in ranked
         ],
-        "effects": [effect for effect in evaluation["effects"] if effect["knob"] != NO_KNOB],
-        "interactions": evaluation["interactions"],
-        "recommendation": recommendation,
-        "warnings": [*vocabulary.findings_by_kind(judged), *warnings],
-        "problems": evaluation["problems"],
-        "gradients": _gradients(ranked, index),
-        "commands": [["This page", command], *_sweep_commands(runs)],
+        "effects": [
+            {**effect, "sentences": [sentence for sentence, _ in vocabulary.of_effect(effect)]}
+            for effect in part["effects"]
+            if effect["knob"] != NO_KNOB
+        ],
+        "interactions": part["interactions"],
     }
 
 
@@ -118,7 +151,8 @@ def _runs(
     evaluation: dict[str, Any], runs: Sequence[Curves], knobs: Sequence[str], common: dict[str, Any], folder: Path
 ) -> tuple[list[list[float | None]], list[dict[str, Any]]]:
     """Return the different horizontal axes, and each run's entry with its curves thinned to what a page can show."""
-    levels = {path: group["knobs"] for group in evaluation["groups"] for path in group["runs"]}
+    groups = [group for part in vocabulary.parts(evaluation) for group in part["groups"]]
+    levels = {path: group["knobs"] for group in groups for path in group["runs"]}
     most = min(max(_POINTS // (len(_CURVES) * max(len(runs), 1)), 24), 240)
     grids: dict[bytes, int] = {}
     entries = []
@@ -144,7 +178,7 @@ def _runs(
     return [_short(np.frombuffer(key)) for key in grids], entries
 
 
-def _group_name(group: dict[str, Any]) -> str:
+def _group_name(group: Mapping[str, Any]) -> str:
     levels = group["knobs"]
     if not levels or NO_KNOB in levels:
         return group["name"].removeprefix(f"{NO_KNOB}=")
@@ -197,7 +231,7 @@ def _sweep_commands(runs: Iterable[Curves]) -> list[list[str]]:
 # ------------------------------------------------------------------ gradient norms
 
 
-def _gradients(ranked: Sequence[dict[str, Any]], index: dict[str, int]) -> list[dict[str, Any]]:
+def _gradients(ranked: Sequence[Mapping[str, Any]], index: Mapping[str, int]) -> list[dict[str, Any]]:
     """Read gradient norms by parameter over the steps of a few runs: of groups with much gap, and with little."""
     half = _GRADIENT_RUNS // 2
     chosen = [*ranked[:half], *ranked[half:][-half:]]

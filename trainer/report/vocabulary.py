@@ -43,6 +43,16 @@ MEASURES = {
     "best_val_accuracy": Measure("best val acc.", "best validation accuracy"),
     "test_loss": Measure("test loss", "test loss"),
     "test_accuracy": Measure("test acc.", "test accuracy"),
+    "final_train_loss": Measure("last train", "last training loss"),
+    "final_train_accuracy": Measure("last train acc.", "last training accuracy"),
+    "final_val_accuracy": Measure("last val acc.", "last validation accuracy"),
+    "final_test_loss": Measure("last test loss", "test loss after the last epoch"),
+    "final_test_accuracy": Measure("last test acc.", "test accuracy after the last epoch"),
+}
+PER_CLASS = {
+    "recall": "recall in % (accuracy within the class)",
+    "precision": "precision in %",
+    "f1": "F1 in % (harmonic mean of both)",
 }
 INTERVAL = "mean ± half of its 95 % confidence interval over seeds (Student's t)"
 
@@ -85,7 +95,8 @@ NO_KNOB = "run"  # what compare calls the difference between runs without a conf
 
 def knob_names(evaluation: Mapping[str, Any]) -> list[str]:
     """Return the knobs of the comparison, and `seed` where runs have one and differ in it."""
-    knobs = list(dict.fromkeys(knob for group in evaluation["groups"] for knob in group["knobs"] if knob != NO_KNOB))
+    groups = [group for part in parts(evaluation) for group in part["groups"]]
+    knobs = list(dict.fromkeys(knob for group in groups for knob in group["knobs"] if knob != NO_KNOB))
     seeds = {str(run["config"]["seed"]) for run in evaluation["runs"] if "seed" in run["config"]}
     return [*knobs, "seed"] if len(seeds) > 1 else knobs
 
@@ -96,12 +107,65 @@ def short_names(knobs: Sequence[str]) -> list[str]:
     return [one if short.count(one) == 1 else knob for one, knob in zip(short, knobs, strict=True)]
 
 
-def advice(evaluation: Mapping[str, Any]) -> tuple[str | None, list[str]]:
-    """Return what to use, and warnings; nothing where there is a single group, or runs that share no config."""
-    groups = evaluation["groups"]
-    if len(groups) < 2 or any(NO_KNOB in group["knobs"] for group in groups):
-        return None, []
-    return evaluation["recommendation"].get("sentence"), [warning["text"] for warning in evaluation["warnings"]]
+def parts(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the comparisons to show, each with its runs: every sweep of several on its own, else the whole."""
+    sweeps = evaluation.get("sweeps")
+    if not sweeps:
+        return [evaluation]
+    by_path = {run["path"]: run for run in evaluation["runs"]}
+    return [{**sweep, "runs": [by_path[path] for path in sweep["runs"]]} for sweep in sweeps]
+
+
+class Advice(NamedTuple):
+    """What a comparison comes to: a paragraph to quote, the command to run next, reasons to doubt it."""
+
+    text: str | None
+    command: str | None
+    warnings: list[str]
+
+
+def advice(part: Mapping[str, Any]) -> Advice:
+    """Return the answer of a comparison, or what it recommends where it has none.
+
+    Of a single group, or of runs that share no config, nothing is recommended.
+    """
+    groups, answer = part["groups"], part.get("answer") or {}
+    text = answer.get("text")
+    if not text and (len(groups) < 2 or any(NO_KNOB in group["knobs"] for group in groups)):
+        return Advice(None, None, [])
+    text = text or part["recommendation"].get("sentence")
+    return Advice(text, answer.get("next"), [warning["text"] for warning in part["warnings"]])
+
+
+def broken(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each requirement that does not hold."""
+    return [one["sentence"] for one in evaluation.get("requirements", []) if not one["passed"]]
+
+
+def of_effect(effect: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Return what a knob does: over all, at each level of another, and in which shape; and whether it is claimed."""
+    found = [(effect["sentence"], effect["claimed"])]
+    for simple in effect.get("simple") or []:
+        at = "" if simple["at"] in simple["sentence"] else f"at {simple['at']}: "
+        found.append((at + simple["sentence"], any(one["claimed"] for one in simple["contrasts"])))
+    if shape := effect.get("shape"):
+        found.append((shape["sentence"], effect["claimed"]))
+    return [(sentence, claimed) for sentence, claimed in found if sentence]
+
+
+def details(part: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Return what is known of each knob, a sentence each, and whether it is claimed; nothing that the answer says."""
+    said = advice(part).text or ""
+    found: dict[str, bool] = {}
+    for effect in part["effects"]:
+        if effect["knob"] == NO_KNOB:
+            continue
+        for sentence, claimed in of_effect(effect):
+            found.setdefault(sentence, claimed)
+    for interaction in part["interactions"]:
+        if interaction["claimed"]:
+            found.setdefault(interaction["sentence"], True)
+    return [(sentence, claimed) for sentence, claimed in found.items() if sentence not in said]
 
 
 def finding(item: Any) -> str:

@@ -47,6 +47,12 @@ function logTicks(low, high, count) {
   return Array.from({length: last - first + 1}, (_, i) => 10 ** (first + i)).filter((_, i) => i % every === 0);
 }
 
+/** Ticks of epochs and steps: whole numbers, where there is room for two. */
+function wholeTicks(low, high, count) {
+  const found = ticks(low, high, count), whole = found.filter(Number.isInteger);
+  return whole.length > 1 ? whole : found;
+}
+
 /** A frame with axes. `x` and `y` are [low, high]; returns the svg, the clipped plot area and both scales. */
 function frame({width, height, x, y, logY = false, xLabel = "", yLabel = "", label = "", xTicks = null, left = 46}) {
   const top = yLabel ? 20 : 8, right = 10, bottom = xLabel ? 34 : 20;
@@ -58,13 +64,13 @@ function frame({width, height, x, y, logY = false, xLabel = "", yLabel = "", lab
     svg.append(draw("line", {class: "rule", x1: left, x2: width - right, y1: Y(tick), y2: Y(tick)}));
     svg.append(draw("text", {x: left - 6, y: Y(tick) + 4, "text-anchor": "end"}, show(tick)));
   }
-  for (const [value, text] of xTicks || ticks(...x, width / 75).map((tick) => [tick, show(tick)])) {
+  for (const [value, text] of xTicks || wholeTicks(...x, width / 75).map((tick) => [tick, show(tick)])) {
     svg.append(draw("text", {x: X(value), y: height - bottom + 15, "text-anchor": "middle"}, text));
   }
   if (xLabel) svg.append(draw("text", {x: (left + width - right) / 2, y: height - 3, "text-anchor": "middle"}, xLabel));
   if (yLabel) svg.append(draw("text", {x: 0, y: 10}, yLabel));
   const id = `clip${frame.count = (frame.count || 0) + 1}`;
-  const box = draw("rect", {x: left, y: top - 4, width: Math.max(width - left - right, 0), height: height - top - bottom + 8});
+  const box = draw("rect", {x: left - 6, y: top - 4, width: Math.max(width - left - right, 0) + 12, height: height - top - bottom + 8});
   svg.append(draw("clipPath", {id}, box));
   const plot = draw("g", {"clip-path": `url(#${id})`});
   svg.append(plot);

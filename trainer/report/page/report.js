@@ -4,7 +4,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const {runs, knobs, verdicts, spelled} = data; // verdicts: worst first
 const $ = (id) => document.getElementById(id);
-const state = {sort: "", descending: false, verdicts: new Set(), text: "", theme: "", colour: "verdict", curve: "val_loss", log: false, start: false, allGroups: false, measure: "gap", gradient: 0, open: new Set()};
+const state = {sort: "", descending: false, verdicts: new Set(), text: "", theme: "", colour: "verdict", curve: "val_loss", log: false, start: false, allGroups: false, measure: "gap", gradient: 0, part: 0, classes: "recall", open: new Set()};
 const MOST_LINES = 400;
 const DASHES = ["", "10 6", "3 4", "12 4 3 4"]; // so that of two means on top of each other both are seen
 const fullName = (measure) => (data.measures[measure] || [measure, measure])[1];
@@ -17,6 +17,8 @@ for (const run of runs) {
 const brief = (knob) => data.brief[knob] || knob;
 const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 const colourOf = (verdict) => `var(--${verdict})`;
+const part = () => data.parts[state.part]; // the comparison on show: of several sweeps, one
+const here = () => part().runs.map((i) => runs[i]);
 const seen = (run) => (!state.verdicts.size || state.verdicts.has(run.verdict)) && matches(run, state.text);
 const wide = (element) => Math.max(element.clientWidth, 280);
 
@@ -34,6 +36,7 @@ function readHash() {
   state.theme = given.get("theme") || "";
   state.colour = knobs.includes(given.get("colour")) ? given.get("colour") : "verdict";
   state.curve = given.get("curve") in CURVES ? given.get("curve") : "val_loss";
+  state.part = Math.max(0, data.parts.findIndex((one) => one.name === given.get("sweep")));
   state.open = new Set((given.get("open") || "").split(",").map((index) => runs[index]).filter(Boolean));
 }
 
@@ -45,6 +48,7 @@ function writeHash() {
   if (state.theme) said.set("theme", state.theme);
   if (state.colour !== "verdict") said.set("colour", state.colour);
   if (state.curve !== "val_loss") said.set("curve", state.curve);
+  if (state.part) said.set("sweep", part().name);
   if (state.open.size) said.set("open", [...state.open].map((run) => run.index).join(","));
   history.replaceState(null, "", `#${said}`);
 }
@@ -64,17 +68,53 @@ function select(label, options, value, change) {
 
 function head() {
   $("title").textContent = data.title;
-  $("summary").textContent = [plural(runs.length, "run"), plural(data.groups.length, "group"), ...(knobs.length ? [`knobs: ${knobs.map(brief).join(", ")}`] : [])].join(" · ");
-  const counts = verdicts.map((verdict) => [verdict, runs.filter((run) => run.verdict === verdict).length]).filter(([, count]) => count);
+  $("summary").textContent = [plural(here().length, "run"), plural(part().groups.length, "group"), ...(varied().length ? [`knobs: ${varied().map(brief).join(", ")}`] : [])].join(" · ");
+  const counts = verdicts.map((verdict) => [verdict, here().filter((run) => run.verdict === verdict).length]).filter(([, count]) => count);
   $("verdicts").className = state.verdicts.size ? "some" : "";
   $("verdicts").replaceChildren(...counts.map(([verdict, count]) => make("button", {
     type: "button", style: `flex: ${count} 0 auto; background: ${colourOf(verdict)}`, "aria-pressed": String(state.verdicts.has(verdict)),
     title: `show only runs judged ${spelled[verdict]}`,
     onclick: () => { state.verdicts.has(verdict) ? state.verdicts.delete(verdict) : state.verdicts.add(verdict); update(); },
   }, `${count} ${spelled[verdict]}`)));
-  const advice = data.recommendation;
-  $("recommendation").replaceChildren(...(advice ? [make("strong", {}, "Recommendation. "), advice] : []));
-  $("warnings").replaceChildren(...data.warnings.map((text) => make("li", {}, text)));
+  answer("", data);
+  $("parts").replaceChildren(...(part().name === null ? [] : data.parts.map((one, i) => make("button", {
+    type: "button", "aria-pressed": String(i === state.part), onclick: () => { state.part = i; update(); contents(); }}, one.name))));
+  answer("part-", part());
+}
+
+/** What the runs come to, the command to run next, and the reasons to doubt it. */
+function answer(place, {answer, next, warnings}) {
+  $(`${place}answer`).replaceChildren(...(answer ? [make("p", {}, answer)] : []), ...(next ? [make("pre", {}, next)] : []));
+  $(`${place}warnings`).replaceChildren(...warnings.map((text) => make("li", {}, text)));
+}
+
+/** The knobs that differ among the runs on show. */
+const varied = () => knobs.filter((knob, i) => new Set(here().map((run) => String(run.knobs[i]))).size > 1);
+
+/** Rows of cells that are already words: what tells the rows apart at the left, numbers at the right. */
+function fillTable(element, {names, numbers, rows}) {
+  const side = (i) => (i < names.length ? "" : "number");
+  element.tHead.replaceChildren(make("tr", {}, [...names, ...numbers].map((title, i) => make("th", {class: `plain ${side(i)}`, scope: "col"}, title))));
+  element.tBodies[0].replaceChildren(...rows.map((cells) => make("tr", {}, cells.map((text, i) => make("td", {class: side(i)}, text)))));
+}
+
+function classesSection() {
+  const {classes} = part();
+  $("classes").hidden = !classes[state.classes];
+  if ($("classes").hidden) return;
+  $("classes-note").textContent = `On the test split, by the weights with the lowest validation loss; ${data.interval}.`;
+  $("classes-controls").replaceChildren(select("number", data.per_class, state.classes, (value) => { state.classes = value; classesSection(); }));
+  fillTable($("classes-table"), classes[state.classes]);
+}
+
+function resultsSection() {
+  const {table, commands} = part();
+  $("results").hidden = !table;
+  if (!table) return;
+  fillTable($("results-table"), table);
+  $("results-note").textContent = `${data.interval}; best: at the lowest validation loss, whose weights the test is of; last: at the end.`;
+  $("results-commands").hidden = !commands.length;
+  $("results-commands").lastChild.replaceChildren(...commands.map(([name, command]) => make("div", {}, make("p", {class: "muted"}, name), make("pre", {}, command))));
 }
 
 function contents() {
@@ -110,21 +150,21 @@ function lastFinite(run, name) {
 function curvesSection() {
   const available = Object.fromEntries(Object.entries(CURVES).filter(([name]) => runs.some((run) => run[name])));
   if (!(state.curve in available)) state.curve = Object.keys(available)[0];
-  const usable = knobs.filter((knob, i) => new Set(runs.map((run) => String(run.knobs[i]))).size <= 8);
+  const usable = varied().filter((knob) => new Set(here().map((run) => String(run.knobs[knobs.indexOf(knob)]))).size <= 8);
   const redraw = (key) => (value) => { state[key] = value; writeHash(); curvesSection(); };
   $("curves-controls").replaceChildren(
     select("show", available, state.curve, redraw("curve")),
     select("colour by", {verdict: "verdict", ...Object.fromEntries(usable.map((knob) => [knob, brief(knob)]))}, state.colour, redraw("colour")),
     make("label", {}, make("input", {type: "checkbox", ...(state.log ? {checked: ""} : {}), onchange: (event) => redraw("log")(event.target.checked)}), "log scale"),
     make("label", {}, make("input", {type: "checkbox", ...(state.start ? {checked: ""} : {}), onchange: (event) => redraw("start")(event.target.checked)}), "whole range"));
-  const there = runs.filter((run) => seen(run) && run[state.curve]);
+  const there = here().filter((run) => seen(run) && run[state.curve]);
   const lines = spread(there, MOST_LINES);
   const xs = lines.flatMap((run) => [run.x[0], run.x[run.x.length - 1]]);
   const log = state.log && lines.some((run) => run[state.curve].some((value) => value > 0));
   const axes = frame({width: wide($("curves-chart")), height: 380, x: [Math.min(...xs, xs.length ? Infinity : 0), Math.max(...xs, xs.length ? -Infinity : 1)],
     y: range(lines.flatMap((run) => (state.start ? run[state.curve] : settled(run[state.curve]))), log), logY: log, xLabel: data.x_label, yLabel: CURVES[state.curve], label: `${CURVES[state.curve]} of ${plural(lines.length, "run")}`});
   const k = knobs.indexOf(state.colour), byKnob = k >= 0;
-  const levels = byKnob ? [...new Map(runs.map((run) => [String(run.knobs[k]), run.knobs[k]])).values()].sort(natural) : [];
+  const levels = byKnob ? [...new Map(here().map((run) => [String(run.knobs[k]), run.knobs[k]])).values()].sort(natural) : [];
   const colours = levelColours(levels), colour = (run) => (byKnob ? colours[levels.indexOf(run.knobs[k])] : colourOf(run.verdict));
   const dash = (i) => (levels.every((level) => typeof level === "number") ? "" : DASHES[i % DASHES.length]);
   const faint = byKnob ? 0.16 : lines.length > 150 ? 0.22 : lines.length > 40 ? 0.38 : 0.75;
@@ -176,9 +216,9 @@ const chip = (verdict) => make("span", {class: "chip", style: `--chip: ${colourO
 // ------------------------------------------------------------------ groups
 
 function groupsSection() {
-  const shown = data.groups.map((group) => ({...group, members: group.runs.map((i) => runs[i]).filter(seen)})).filter((group) => group.members.length);
+  const shown = part().groups.map((group) => ({...group, members: group.runs.map((i) => runs[i]).filter(seen)})).filter((group) => group.members.length);
   const many = 12, some = state.allGroups ? shown : shown.slice(0, many);
-  $("groups-note").textContent = data.groups.length < runs.length
+  $("groups-note").textContent = part().groups.length < here().length
     ? "Runs that differ in the seed alone. Mean over seeds with its pointwise 95 % t interval, each seed thin; largest gap first."
     : "Each run on its own, largest gap first.";
   $("groups-legend").replaceChildren(key("var(--val)", "validation loss"), key("var(--train)", "training loss", "5 3"));
@@ -214,7 +254,7 @@ function natural(a, b) {
 }
 
 function measureMenu(id, redraw) {
-  const available = [...new Set(data.effects.map((effect) => effect.measure))];
+  const available = [...new Set(part().effects.map((effect) => effect.measure))];
   if (!available.includes(state.measure)) state.measure = available[0];
   $(id).replaceChildren(...(available.length > 1
     ? [select("measure", Object.fromEntries(available.map((name) => [name, fullName(name)])), state.measure, (value) => { state.measure = value; redraw(); })]
@@ -222,13 +262,13 @@ function measureMenu(id, redraw) {
 }
 
 function knobsSection() {
-  $("knobs").hidden = !data.effects.length;
-  if (!data.effects.length) return;
+  $("knobs").hidden = !part().effects.length;
+  if (!part().effects.length) return;
   measureMenu("knobs-controls", () => { knobsSection(); effectsSection(); });
   $("knobs-note").textContent = "Each dot is a run; the bar is the mean at that level, averaged over the other knobs, with its 95 % t interval over seeds.";
-  const effects = data.effects.filter((effect) => effect.measure === state.measure);
+  const effects = part().effects.filter((effect) => effect.measure === state.measure);
   const means = effects.flatMap((effect) => effect.levels.flatMap((level) => [level.mean, level.low, level.high]));
-  const y = range([...runs.map((run) => run.measures[state.measure]), ...means], false);
+  const y = range([...here().map((run) => run.measures[state.measure]), ...means], false);
   $("knobs-charts").replaceChildren(...effects.map((effect) => knobFigure(effect, y)));
 }
 
@@ -236,7 +276,7 @@ function knobFigure(effect, y) {
   const levels = effect.levels.map((level) => level.value), colours = levelColours(levels);
   const axes = frame({width: 270, height: 205, x: [-0.5, levels.length - 0.5], y, left: 40, label: `${state.measure} by ${effect.knob}`,
     xTicks: levels.map((level, i) => [i, show(level).slice(0, Math.max(4, Math.floor(38 / levels.length)))])});
-  const members = spread(runs.filter(seen), 1000);
+  const members = spread(here().filter(seen), 1000);
   members.forEach((run, i) => {
     const value = run.measures[state.measure], at = levels.findIndex((level) => String(level) === String(run.levels[effect.knob]));
     if (typeof value !== "number" || at < 0) return;
@@ -248,15 +288,15 @@ function knobFigure(effect, y) {
     if (level.low !== null) axes.plot.append(draw("line", {x1: axes.X(i), x2: axes.X(i), y1: axes.Y(level.low), y2: axes.Y(level.high), stroke: "var(--ink)", "stroke-width": 2}));
     axes.plot.append(draw("line", {x1: axes.X(i - 0.28), x2: axes.X(i + 0.28), y1: axes.Y(level.mean), y2: axes.Y(level.mean), stroke: "var(--ink)", "stroke-width": 2.5}));
   });
-  return make("figure", {}, make("figcaption", {}, make("strong", {}, brief(effect.knob)), make("small", {}, effect.sentence || "")), axes.svg);
+  return make("figure", {}, make("figcaption", {}, make("strong", {}, brief(effect.knob)), effect.sentences.map((text) => make("small", {}, text))), axes.svg);
 }
 
 function effectsSection() {
-  const rows = data.effects.filter((effect) => effect.measure === state.measure)
+  const rows = part().effects.filter((effect) => effect.measure === state.measure)
     .flatMap((effect) => effect.contrasts.map((contrast) => ({...contrast, knob: effect.knob})))
     .filter((row) => row.difference !== null).slice(0, 40);
-  $("effects").hidden = !data.effects.length;
-  if (!data.effects.length) return;
+  $("effects").hidden = !part().effects.length;
+  if (!part().effects.length) return;
   measureMenu("effects-controls", () => { knobsSection(); effectsSection(); });
   $("effects-note").textContent = `Differences in ${fullName(state.measure)} at equal values of the other knobs, paired by seed, with 95 % t intervals. ` +
     "Filled: holds up after correction for all the comparisons made (Holm). Hollow: it may be chance.";
@@ -281,7 +321,7 @@ function effectsSection() {
     if (noteWidth) svg.append(draw("text", {x: width - noteWidth, y: y + 4}, [p, answer].filter(Boolean).join(", ")));
   });
   $("effects-chart").replaceChildren(rows.length ? svg : make("p", {class: "muted"}, "No two levels can be compared at equal values of the other knobs."));
-  $("interactions").replaceChildren(...data.interactions.filter((item) => item.measure === state.measure && item.claimed).map((item) => make("li", {}, item.sentence)));
+  $("interactions").replaceChildren(...part().interactions.filter((item) => item.measure === state.measure && item.claimed).map((item) => make("li", {}, item.sentence)));
 }
 
 // ------------------------------------------------------------------ gradients
@@ -316,7 +356,7 @@ const COLUMNS = [
   {id: "onset", title: "onset", number: true, value: (run) => run.onset},
   ...Object.entries(data.measures)
     .filter(([id]) => runs.some((run) => run.measures[id] !== undefined))
-    .map(([id, [title]]) => ({id, title, number: true, value: (run) => run.measures[id]})),
+    .map(([id, [title]]) => ({id, title, number: true, percent: id.endsWith("accuracy"), value: (run) => run.measures[id]})),
 ];
 if (runs.some((run) => run.status && run.status !== "completed")) COLUMNS.push({id: "status", title: "status", value: (run) => run.status || ""});
 
@@ -337,16 +377,18 @@ function tableSection() {
   $("table").tHead.replaceChildren(make("tr", {}, COLUMNS.map((column) => make("th", {
     class: column.number ? "number" : null, scope: "col", "aria-sort": state.sort !== column.id ? null : state.descending ? "descending" : "ascending"},
     make("button", {type: "button", onclick: () => { state.descending = state.sort === column.id && !state.descending; state.sort = column.id; update(); }}, column.title)))));
-  const shown = runs.filter(seen).sort(order), most = 1000;
+  const shown = here().filter(seen).sort(order), most = 1000;
   $("table").tBodies[0].replaceChildren(...shown.slice(0, most).flatMap((run) => state.open.has(run) ? [row(run), details(run)] : [row(run)]));
-  $("table-note").textContent = `${shown.length} of ${plural(runs.length, "run")}${shown.length > most ? `, the first ${most} listed: sort or filter to see others` : ""}. Click a run for its evidence, its command and its files.`;
+  $("table-note").textContent = `${shown.length} of ${plural(here().length, "run")}${shown.length > most ? `, the first ${most} listed: sort or filter to see others` : ""}. Click a run for its evidence, its command and its files.`;
 }
+
+const percent = (value) => (typeof value === "number" ? `${(100 * value).toFixed(2)}%` : show(value));
 
 function row(run) {
   const cells = COLUMNS.map((column) => {
     if (column.id === "name") return make("td", {class: "name"}, run.link ? make("a", {href: run.link, title: run.path, onclick: (event) => event.stopPropagation()}, run.name) : run.name);
     if (column.id === "verdict") return make("td", {}, chip(run.verdict));
-    return make("td", {class: column.number ? "number" : null}, show(column.value(run)));
+    return make("td", {class: column.number ? "number" : null}, column.percent ? percent(column.value(run)) : show(column.value(run)));
   });
   return make("tr", {class: "run", "data-run": run.index, onclick: () => { state.open.has(run) ? state.open.delete(run) : state.open.add(run); writeHash(); tableSection(); }}, cells);
 }
@@ -387,6 +429,8 @@ function update() {
 function drawAll() {
   applyTheme();
   head();
+  resultsSection();
+  classesSection();
   curvesSection();
   groupsSection();
   knobsSection();

@@ -1,0 +1,140 @@
+"""The table of groups, in words: the same cells on the terminal, on the page, in Markdown and in LaTeX."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trainer.compare.groups import UNFINISHED, label
+from trainer.compare.statistics import mean_interval
+from trainer.report import vocabulary
+from trainer.report.vocabulary import MEASURES, NO_KNOB, mean_cell
+
+_MOST_CELLS = 5_000  # of a table of classes: nobody reads more
+CLASSIFIED = ("final_train_accuracy", "best_val_loss", "gap", "test_accuracy", "final_test_accuracy")
+FITTED = ("final_train_loss", "best_val_loss", "gap", "test_loss", "final_test_loss")
+
+
+@dataclass(frozen=True)
+class GroupTable:
+    """Titles and rows of cells: what tells the groups apart, then numbers, which stand at the right."""
+
+    names: list[str]
+    numbers: list[str]
+    rows: list[list[str]]
+
+
+def measures(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the measures that a group has a mean of, in the order of MEASURES."""
+    return [name for name in MEASURES if any(mean(group, name) is not None for group in groups)]
+
+
+def printed_measures(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the measures that a table in print has room for: accuracies where there are classes, else losses."""
+    there = measures(groups)
+    chosen = [name for name in (CLASSIFIED if "test_accuracy" in there else FITTED) if name in there]
+    if not any(name.startswith("test") for name in chosen):  # another tool's
+        chosen = [name for name in ("best_val_loss", "final_val_loss", "gap", "best_val_accuracy") if name in there]
+    return chosen
+
+
+def ordered(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return all measures, those of a table in print first."""
+    return list(dict.fromkeys([*printed_measures(groups), *measures(groups)]))
+
+
+def mean(group: Mapping[str, Any], measure: str) -> float | None:
+    """Return a group's mean of a measure, None where there is none."""
+    return (group["measures"].get(measure) or {}).get("mean")
+
+
+def table(
+    groups: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], shown: Sequence[str], full: bool = False
+) -> GroupTable:
+    """Lay groups out in the order given: knobs, what was chosen for each, n, how many overfit and failed, measures.
+
+    Titles are short, or spelled in full.
+    """
+    knobs = list(dict.fromkeys(knob for group in groups for knob in group["knobs"]))
+    tuned = list(dict.fromkeys(key for group in groups for key in group.get("tuned") or {}))
+    failed = failures(groups, runs)
+    names = vocabulary.short_names([*knobs, *tuned])
+    names = [*names[: len(knobs)], *(f"{name} (chosen)" for name in names[len(knobs) :])]
+    titles = [MEASURES[name].full if full else MEASURES[name].short for name in shown]
+    return GroupTable(
+        names=names or ["group"],
+        numbers=["n", "overfit", *(["failed"] if any(failed) else []), *titles],
+        rows=[
+            [
+                *(cell(group["knobs"].get(knob)) for knob in knobs),
+                *(cell((group.get("tuned") or {}).get(key)) for key in tuned),
+                *([] if names else [group["name"].removeprefix(f"{NO_KNOB}=")]),
+                str(group["n"]),
+                f"{group['verdicts'].get('overfit', 0)} of {group['n']}",
+                *([f"{count} of {group['n']}"] if any(failed) else []),
+                *(estimate(group["measures"].get(name), name) for name in shown),
+            ]
+            for group, count in zip(groups, failed, strict=True)
+        ],
+    )
+
+
+def class_table(groups: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], number: str) -> GroupTable:
+    """Lay out a number of PER_CLASS in percent: a row for each group that has it, a column for each class.
+
+    Means over the group's runs ± half of their interval.
+    Diverged and unfinished runs do not count.
+    """
+    values = {
+        run["path"]: run["per_class"][number]
+        for run in runs
+        if "per_class" in run and run["status"] not in UNFINISHED and run["verdict"] != "diverged"
+    }
+    there = [group for group in groups if any(path in values for path in group["runs"])]
+    classes = max((len(row) for row in values.values()), default=0)
+    named = table(there[: _MOST_CELLS // max(classes, 1)], runs, [])
+    rows = []
+    for group, cells in zip(there, named.rows, strict=False):
+        own = [values[path] for path in group["runs"] if path in values]
+        found_CR = np.full((classes, len(own)), np.nan)
+        for r, row in enumerate(own):
+            found_CR[: len(row), r] = np.array(row, float)  # None is nan
+        mean_C, _, low_C, _, _ = mean_interval(found_CR)
+        shown = zip(mean_C.tolist(), (mean_C - low_C).tolist(), strict=True)
+        means = [_percent(middle, half) for middle, half in shown]
+        rows.append([*cells[: len(named.names)], str(len(own)), *means])
+    return GroupTable(named.names, ["n", *(f"class {c}" for c in range(classes))], rows)
+
+
+def _percent(mean: float, half: float) -> str:
+    if math.isnan(mean):
+        return ""
+    return f"{100 * mean:.1f}" if math.isnan(half) else f"{100 * mean:.1f} ± {100 * half:.1f}"
+
+
+def failures(groups: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Count the runs of each group that failed or diverged: those that no mean has."""
+    lost = {run["path"] for run in runs if run["status"] == "failed" or run["verdict"] == "diverged"}
+    shares = [group.get("failed_share") for group in groups]
+    return [
+        round(share["mean"] * share["n"]) if share else sum(path in lost for path in group["runs"])
+        for group, share in zip(groups, shares, strict=True)
+    ]
+
+
+def estimate(found: Mapping[str, Any] | None, measure: str) -> str:
+    """Write a measure's mean over seeds ± half of its interval."""
+    if not found:
+        return ""
+    low, high = found["low"], found["high"]
+    half = (high - low) / 2 if isinstance(low, float) and isinstance(high, float) else None
+    return mean_cell(found["mean"], half, measure)
+
+
+def cell(value: Any) -> str:
+    """Write a level of a knob, or a number of an epoch."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)  # 1000000, not 1e+06: other tools count steps
+    return "" if value is None else label(value)
