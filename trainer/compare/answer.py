@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
+from trainer.compare import words
 from trainer.compare.groups import Group, Layout
 from trainer.compare.knobs import is_seed, seed_of, typed
 from trainer.compare.results import Answer, Comparison, Effect
@@ -23,7 +24,13 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     lines += [_overfits(plan, k) for k, knob in enumerate(plan.knobs) if any(one.knob == knob.name for one in claimed)]
     silent = [k.name for k in plan.knobs if not any(effect.knob == k.name for effect in claimed)]
     if silent and claimed:
-        lines.append(f"No effect of {_and(silent)} is shown.")
+        measures = dict.fromkeys(words.measure(effect.measure) for effect in told)
+        lines.append(f"No effect of {_and(silent)} on {' or '.join(measures)} is shown.")
+    lines += [
+        f"{effect.sentence}."
+        for effect in found.effects
+        if effect.claimed and effect.measure == "gap" and effect.knob in silent
+    ]
     lines.append(f"{found.recommendation.sentence}.")
     lines += [_doubt(plan, edge) for edge in edges[:MOST]]
     if found.interactions and not any(one.claimed for one in found.interactions) and len(plan.knobs) == 2 and claimed:

@@ -347,7 +347,7 @@ class _Comparing:
                 text += f" (difference {one.difference:+.3g}, 95 % interval {one.low:.3g} to {one.high:.3g}, "
                 text += f"{one.n} {self.plan.unit}s, p = {one.p_adjusted:.2g} after correction)"
             if one.claimed and about.measure == self.criterion:
-                text += self._moved(about, table, places)
+                text += self._moved(about, table)
             names = [first.name, second.name]
             found.append(Interaction(**{**vars(one), "a": a, "b": b, "knobs": names, "sentence": text}))
         return found
@@ -361,17 +361,18 @@ class _Comparing:
         padded = np.vstack([self.tested[name], np.full(len(self.plan.seeds), np.nan)])
         return mean_of(padded[rows], 1)
 
-    def _moved(self, about: About, table: NDArray[np.int64], places: list[str]) -> str:
-        """Say where the best level of the first knob lies at both levels of the second, if it moves."""
-        first, best = self.plan.knobs[about.knobs[0]], []
-        for at in about.b:
-            means = [mean_of(self._cell_means(about.measure, table[i, at]), 0) for i in range(len(first.levels))]
-            costs = self._worse(about.measure) * np.array(means, float)
-            best.append(int(np.nanargmin(costs)) if np.isfinite(costs).any() else -1)
-        if best[0] == best[1] or min(best) < 0 or len(first.levels) < 3:
-            return ""
-        low, high = (label(first.levels[i]) for i in best)
-        return f"; the best {first.name} is {low} at {places[0]}, {high} at {places[1]}"
+    def _moved(self, about: About, table: NDArray[np.int64]) -> str:
+        """Say where the best level of one knob lies at both levels of the other, if it moves."""
+        for knob, other, ends, cells in ((0, 1, about.b, table), (1, 0, about.a, np.swapaxes(table, 0, 1))):
+            one, two, best = self.plan.knobs[about.knobs[knob]], self.plan.knobs[about.knobs[other]], []
+            for at in ends:
+                means = [mean_of(self._cell_means(about.measure, cells[i, at]), 0) for i in range(len(one.levels))]
+                costs = self._worse(about.measure) * np.array(means, float)
+                best.append(int(np.nanargmin(costs)) if np.isfinite(costs).any() else -1)
+            if best[0] != best[1] and min(best) >= 0 and len(one.levels) > 2:
+                where = (f"{label(one.levels[i])} at {two.texts[at]}" for i, at in zip(best, ends, strict=True))
+                return f"; the best {one.name} is {', '.join(where)}"
+        return ""
 
     def _chosen(self) -> dict[str, str]:
         if not self.plan.tuned:

@@ -27,8 +27,9 @@ from scipy.special import chdtrc, fdtrc, ndtr, stdtr, stdtrit
 from trainer.compare.statistics import CONFIDENCE, Floats, grid_step, mean_of, seeds_needed
 
 ALPHA = 0.05
-OWN = 0.03  # what a difference must reach by the noise of its own rows
-EQUAL = 0.5  # p of Bartlett's test below which spreads are not taken for equal without a second look
+OWN = 0.03, 0.02  # what a difference must reach by the noise of its own rows: of up to FEW rows, of more
+FEW = 5
+EQUAL = 0.4  # p of Bartlett's test below which spreads are not taken for equal without a second look
 UNEQUAL = 0.05  # p below which they are unequal: nothing is pooled
 ALIKE = 0.25  # p below which a knob's interaction with the seeds is not pooled with the rest
 DRAWS = 2000, 10_000  # of the joint distribution: of many tests, and of few
@@ -46,7 +47,7 @@ class Question:
     sums_S: Floats  # the sum at each seed, nan where a value is missing
     squares_S: Floats  # of its weights at each seed
     weights_C: Floats  # its weights, averaged over seeds
-    strict: float = 1.0  # OWN is divided by this
+    strict: float = 1.0  # OWN is divided by this: many measures, and many sides, are many chances
     knob: int | None = None  # where it is a knob's effect, averaged over others: its interaction with seeds is noise
     one_sided: bool = False  # whether only "higher" is asked
 
@@ -193,7 +194,7 @@ def answer(questions: Sequence[Question], models: Mapping[str, Model], pairs_of_
         np.array([getattr(test, name) for test in tests])
         for name in ("difference", "se", "df", "p", "sd", "own", "floor")
     )
-    lowest = _lowest_p(questions, models, pairs_of_best)
+    lowest = _lowest_p(questions, models)
     weights = np.array([question.weight for question in questions])
     adjusted = np.maximum(_adjust(p, weights, lowest, pairs_of_best), _adjust(own, weights, lowest, pairs_of_best))
     adjusted = np.where(np.isfinite(p), np.minimum(1.0, np.maximum(adjusted, floor)), np.nan)
@@ -248,7 +249,7 @@ def _test(question: Question, one: Model) -> _Test:
         noisier = se > 0 and fdtrc(own_df, df, (own_se / se) ** 2) < ALPHA
         shown = (own_se, own_df) if noisier else (se, df)  # its interval is its own where the pool does not fit it
         corrected = own if noise.equal < EQUAL else 0.0
-        floor = own * ALPHA / OWN * question.strict
+        floor = own * ALPHA / OWN[one.rows > FEW] * question.strict
         test = _Test(difference, *shown, p, n, paired, se * np.sqrt(n), corrected, floor)
     if one.failed_CS[rows].any():
         test = replace(test, floor=max(test.floor, _rank_p(question, one, difference)))
@@ -294,7 +295,7 @@ def _rank_p(question: Question, one: Model, difference: float) -> float:
 # ------------------------------------------------------------------ one budget
 
 
-def _lowest_p(questions: Sequence[Question], models: Mapping[str, Model], pairs_of_best: float) -> Floats | None:
+def _lowest_p(questions: Sequence[Question], models: Mapping[str, Model]) -> Floats | None:
     """Draw the lowest weighted p among all questions where nothing differs, sorted; None where they are too many."""
     measures = list(dict.fromkeys(question.measure for question in questions))
     if not questions or len(questions) > MOST_JOINT:
@@ -314,20 +315,16 @@ def _lowest_p(questions: Sequence[Question], models: Mapping[str, Model], pairs_
         asked = [question for question in questions if question.measure == measure]
         weights_TC = np.stack([question.weights_C / np.linalg.norm(question.weights_C) for question in asked])
         t_BT = means_BCM[:, :, m] @ weights_TC.T / sd_B[:, None]
-        one_sided = np.array([question.one_sided for question in asked])
-        share_T = np.array([question.weight for question in asked])
-        p_BT = np.where(one_sided, _tail(t_BT, df), 2 * _tail(np.abs(t_BT), df)) / share_T
-        lowest_B = np.minimum(lowest_B, p_BT.min(1))
-        if pairs_of_best and one_sided.any():
-            range_B = (means_BCM[:, :, m].max(1) - means_BCM[:, :, m].min(1)) / np.sqrt(2) / sd_B
-            lowest_B = np.minimum(lowest_B, _tail(range_B, df) / share_T[one_sided].max())
+        kinds = [(question.weight, question.one_sided) for question in asked]
+        for kind in set(kinds):  # of equal weight the largest statistic has the lowest p
+            weight, one_sided = kind
+            some_BT = t_BT[:, [other == kind for other in kinds]]
+            if one_sided:  # that of the best: any pair of contenders may be the one tested
+                most_B = (means_BCM[:, :, m].max(1) - means_BCM[:, :, m].min(1)) / np.sqrt(2) / sd_B
+            else:
+                most_B = np.abs(some_BT).max(1)
+            lowest_B = np.minimum(lowest_B, stdtr(df, -most_B) * (1 if one_sided else 2) / weight)
     return np.sort(lowest_B)
-
-
-def _tail(t: Floats, df: int) -> Floats:
-    """P(T > t), interpolated: exact to 1e-4 of itself, and far cheaper than a million calls of the distribution."""
-    grid = np.linspace(-40, 40, 4001)
-    return np.exp(np.interp(t, grid, np.log(np.maximum(stdtr(df, -grid), 1e-300))))
 
 
 def _correlation(residuals: Sequence[Floats]) -> Floats:

@@ -132,13 +132,12 @@ def _chosen(settings: Sequence[Setting], columns: dict[str, list[Any]]) -> dict[
         is_text = any(isinstance(value, str) and value != ABSENT for value in column)
         return not is_choice, key.count("."), not is_text, order.get(key, len(order)), len(key), key
 
-    behind = list(zip(*chosen.values(), strict=True)) if chosen else [()] * len(settings)
+    choices = [column for name, column in chosen.items() if name not in columns]  # of files: they bring values
+    behind = list(zip(*choices, strict=True)) if choices else [()] * len(settings)
     for key in sorted(columns, key=preference):
         is_brought = follows(behind, columns[key]) if known else _is_argument(key, columns[key], chosen)
         if key not in chosen and not is_brought:
             chosen[key] = columns[key]
-            if known:
-                behind = list(zip(*chosen.values(), strict=True))
     return {key: chosen[key] for key in sorted(chosen, key=preference)}
 
 
@@ -198,10 +197,11 @@ def _knob(
     shown = [key for key in brought if _is_told(key, columns[key], part)]
     levels, texts = zip(*(_named(part, row, settings[first[row]]) for row in order), strict=True)
     name = lead.removesuffix(CLASS)
+    apart = tuple(key.removesuffix(CLASS) for key in part if not key.startswith(f"{name}.") or key == lead)
     return Knob(
         name=name,
         keys=(*part, *sorted(brought)),
-        together=tuple(key.removesuffix(CLASS) for key in part) if len(part) > 1 else (),
+        together=() if len(apart) < 2 else apart,
         levels=tuple(levels),
         texts=tuple(texts),
         brings=tuple(_list([f"{k}={label(columns[k][first[row]])}" for k in shown if columns[k][first[row]] != ABSENT])

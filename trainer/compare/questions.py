@@ -22,6 +22,7 @@ WEIGHTS: dict[Family, float] = {
     "effects": 1.0, "simple": 0.4, "interactions": 0.3, "differences": 0.1, "recommendation": 0.4,
 }  # fmt: skip
 SECOND = 0.4  # the part of every measure but the one that decides
+STRICT = 4.0  # and how much more its differences must show by the noise of their own rows
 MAX_NAMES = 6  # interactions of a knob with more levels than this are asked at its ends, or of names not at all
 MAX_PAIRS = 400  # more pairs of levels or groups than this are not asked: nobody reads them
 
@@ -80,7 +81,8 @@ def weight_of_pairs(plan: Layout) -> float:
 
 
 def _weighed(question: Question, weight: float, part: float) -> Question:
-    return Question(**{**vars(question), "weight": weight, "strict": 1 / part})
+    strict = 2.0 if question.one_sided else 1.0 if part == 1.0 else STRICT
+    return Question(**{**vars(question), "weight": weight, "strict": strict})
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def compare_sections(runs: Sequence[Run], tune: Sequence[str] | None = None) -> 
     for run in runs:
         blocks.setdefault((_data(run), run.sweep), []).append(run)
     for (data, _), block in blocks.items():
-        near = next((part for part in parts if _data(part[0]) == data and _is_grid([*part, *block], tune)), None)
+        near = next((part for part in parts if _data(part[0]) == data and _are_one_grid(part, block, tune)), None)
         if near is None:
             parts.append(list(block))
         else:
@@ -50,6 +50,12 @@ def compare_sections(runs: Sequence[Run], tune: Sequence[str] | None = None) -> 
 
 def _data(run: Run) -> Any:
     return tuple((key, hashable(run.config[key])) for key in sorted(DATA & run.config.keys()))
+
+
+def _are_one_grid(one: Sequence[Run], two: Sequence[Run], tune: Sequence[str] | None) -> bool:
+    """Whether two parts make one grid together, and nothing that differs between them hides behind something else."""
+    hidden = [{key for knob in layout(runs, tune).knobs for key in knob.together} for runs in (one, two, [*one, *two])]
+    return hidden[2] <= hidden[0] | hidden[1] and _is_grid([*one, *two], tune)
 
 
 def _is_grid(runs: Sequence[Run], tune: Sequence[str] | None) -> bool:

@@ -1,0 +1,329 @@
+"""What is said across runs: the right cause, the right sign, how sure, in words that can be typed back."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trainer.compare.comparison import Comparison, Run, compare
+from trainer.compare.results import Effect
+from trainer.compare.sections import compare_sections
+from trainer.judge.overfit import Verdict
+
+Config = dict[str, Any]
+HEALTHY, DIVERGED = Verdict("healthy", None, None, "", {}), Verdict("diverged", None, None, "", {})
+
+
+def sweep(
+    settings: Sequence[Config],
+    loss: Callable[[Config], float],
+    *,
+    seeds: int = 5,
+    noise: float = 0.01,
+    typed: Callable[[Config], Sequence[str]] | None = None,
+    more: Mapping[str, Callable[[float], float]] | None = None,
+) -> list[Run]:
+    """A run of each setting and seed; its best validation loss is loss(setting), the seed's part, and noise.
+
+    typed: what was typed for a setting; None is another tool. more: further measures, from the loss.
+    """
+    rng = np.random.default_rng(7)
+    shared = rng.normal(0, noise, seeds)
+    runs = []
+    for number, setting in enumerate(settings):
+        for seed in range(seeds):
+            value = loss(setting) + shared[seed] + rng.normal(0, noise)
+            measures = {"best_val_loss": float(value), "gap": 0.1 + float(rng.normal(0, 0.01))}
+            measures |= {name: float(of(value)) for name, of in (more or {}).items()}
+            run = Run(f"{number}/{seed}", f"{number}/{seed}", {**setting, "seed": seed}, HEALTHY, measures, "completed")
+            if typed:
+                run = dataclasses.replace(run, overrides=(*typed(setting), f"seed={seed}"), sweep="outputs/one")
+            runs.append(run)
+    return runs
+
+
+def accuracy(loss: float) -> float:
+    return 1 - loss / 4
+
+
+def effect(found: Comparison, knob: str, measure: str = "best_val_loss") -> Effect:
+    return next(one for one in found.effects if (one.knob, one.measure) == (knob, measure))
+
+
+OPTIMIZERS = {
+    "sgd": {"optimizer._target_": "torch.optim.SGD", "optimizer.lr": 0.1, "optimizer.momentum": 0.0},
+    "momentum": {"optimizer._target_": "torch.optim.SGD", "optimizer.lr": 0.1, "optimizer.momentum": 0.9},
+    "adam": {"optimizer._target_": "torch.optim.Adam", "optimizer.lr": 0.001, "optimizer.eps": 1e-8},
+}
+TYPED = {"sgd": ["optimizer=sgd"], "momentum": ["optimizer=sgd", "optimizer.momentum=0.9"], "adam": ["optimizer=adam"]}
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_an_optimizers_name_never_vanishes_behind_its_arguments(is_ours: bool) -> None:
+    names = {id(config): name for name, config in OPTIMIZERS.items()}
+    loss = {"sgd": 0.6, "momentum": 0.5, "adam": 0.3}
+    runs = sweep(
+        list(OPTIMIZERS.values()),
+        lambda setting: loss[names[id(setting)]],
+        typed=(lambda setting: TYPED[names[id(setting)]]) if is_ours else None,
+    )
+    found = compare(runs)
+    assert {one.knob for one in found.effects} == {"optimizer"}
+    assert found.recommendation.group == ("optimizer=adam" if is_ours else "optimizer=Adam")
+    assert "adam" in found.answer.text.lower()
+    assert "null" not in found.answer.text
+    texts = [level.value for level in found.effects[0].levels]
+    assert len(texts) == 3
+    assert sum("momentum=0.9" in str(text) for text in texts) == 1
+
+
+def test_keys_that_moved_together_are_named_together() -> None:
+    settings = [{"opt": "sgd", "width": 64, "lr": 0.1}, {"opt": "adam", "width": 512, "lr": 0.01}]
+    found = compare(sweep(settings, lambda setting: 0.5 if setting["opt"] == "sgd" else 0.3))
+    (one,) = (each for each in found.effects if each.measure == "best_val_loss")
+    assert one.claimed
+    assert sorted(one.together) == ["lr", "opt", "width"]
+    assert all(key in one.sentence for key in ("opt=adam", "width=512", "lr=0.01"))
+    assert "together" in {warning.kind for warning in found.warnings}
+
+
+def test_a_choice_of_a_file_names_what_it_brings() -> None:
+    settings: list[Config] = [
+        {"model.batchnorm": False, "model.init": "glorot"},
+        {"model.batchnorm": True, "model.init": "he_normal"},
+    ]
+    runs = sweep(settings, lambda s: 0.3 if s["model.batchnorm"] else 0.5, typed=lambda s: [
+        "experiment=" + ("garbin_batchnorm" if s["model.batchnorm"] else "garbin_standard")])  # fmt: skip
+    found = compare(runs)
+    assert {one.knob for one in found.effects} == {"experiment"}
+    assert (
+        "experiment=garbin_batchnorm (with model.batchnorm=true, model.init=he_normal)"
+        in effect(found, "experiment").sentence
+    )
+    assert found.recommendation.group == "experiment=garbin_batchnorm"
+    assert found.recommendation.command == "python -m trainer experiment=garbin_batchnorm"
+
+
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+def rate_curve(setting: Config) -> float:
+    """Each optimizer's loss over its rates: the best of Adam is lower by 0.05, far from what is best for SGD."""
+    best = {"sgd": 0.3, "adam": 0.003}[setting["optimizer"]]
+    steep = {"sgd": 0.2, "adam": 0.3}[setting["optimizer"]]
+    return (0.35 if setting["optimizer"] == "sgd" else 0.30) + steep * np.log10(setting["optimizer.lr"] / best) ** 2
+
+
+def test_a_rate_of_its_own_for_every_optimizer_is_tuned_and_not_averaged_over() -> None:
+    settings = [{"optimizer": o, "optimizer.lr": lr} for o in ("sgd", "adam") for lr in RATES]
+    found = compare(sweep(settings, rate_curve))
+    assert found.tuned == ["optimizer.lr"]
+    assert found.chosen == {
+        "optimizer=adam": "optimizer=adam optimizer.lr=0.003",
+        "optimizer=sgd": "optimizer=sgd optimizer.lr=0.3",
+    }
+    (contrast,) = effect(found, "optimizer").contrasts
+    assert (contrast.a, contrast.b, contrast.claimed) == ("adam", "sgd", True)
+    assert contrast.difference == pytest.approx(-0.05, abs=0.015)
+    over_all = compare(sweep(settings, rate_curve), tune=())
+    assert (effect(over_all, "optimizer").contrasts[0].difference or 0) > 0  # what tuning is for: the sign is another
+    assert found.recommendation.group == "optimizer=adam optimizer.lr=0.003"
+
+
+def test_grids_of_rates_that_differ_are_each_optimizers_own() -> None:
+    settings = [{"optimizer": "sgd", "optimizer.lr": lr} for lr in (0.03, 0.1, 0.3)]
+    settings += [{"optimizer": "adam", "optimizer.lr": lr} for lr in (0.001, 0.003, 0.01)]
+    found = compare(sweep(settings, rate_curve))
+    assert {one.knob for one in found.effects} == {"optimizer"}
+    assert effect(found, "optimizer").contrasts[0].difference == pytest.approx(-0.05, abs=0.015)
+    edges = [warning.text for warning in found.warnings if warning.kind == "edge"]
+    assert len(edges) == 1  # Adam's best is inside, SGD's at its own edge
+    assert "optimizer=sgd: the best optimizer.lr is the highest tried (0.3)" in edges[0]
+    assert "optimizer.lr=0.9,3 too" in edges[0]
+
+
+def test_the_command_to_run_next_adds_the_values_beyond_the_edge() -> None:
+    settings = [{"optimizer": "sgd", "optimizer.lr": lr} for lr in (0.01, 0.03, 0.1)]
+    runs = sweep(
+        settings, rate_curve, typed=lambda s: ["optimizer=sgd", f"optimizer.lr={s['optimizer.lr']}", "epochs=5"]
+    )
+    assert compare(runs).answer.next == "python -m trainer -m optimizer=sgd epochs=5 optimizer.lr=0.3,1 'seed=range(5)'"
+
+
+def test_what_is_scored_had_no_say_in_what_is_chosen() -> None:
+    """Pure noise, 15 rates: the best of them looks good; the mean at other seeds is that of any."""
+    means = []
+    for number in range(200):
+        rng = np.random.default_rng(number)
+        settings = [{"optimizer": o, "optimizer.lr": lr} for o in ("a", "b") for lr in range(1, 16)]
+        runs = [
+            Run(f"{i}/{seed}", "", {**s, "seed": seed}, HEALTHY, {"best_val_loss": 1 + float(rng.normal(0, 0.1))})
+            for i, s in enumerate(settings)
+            for seed in range(5)
+        ]
+        means += [level.mean for level in effect(compare(runs), "optimizer").levels]
+    standard_error = 0.1 / np.sqrt(len(means) * 5)
+    assert np.mean(means) == pytest.approx(1.0, abs=4 * standard_error)
+
+
+def test_a_gap_is_told_with_the_loss() -> None:
+    """A smaller gap where the loss is higher is no gain."""
+    settings = [{"model.dropout": dropout} for dropout in (0, 0.5)]
+    runs = sweep(settings, lambda setting: 0.4 + 0.1 * (setting["model.dropout"] > 0))
+    for run in runs:
+        run.measures["gap"] += 0.5 * (run.config["model.dropout"] == 0)
+    sentence = effect(compare(runs), "model.dropout", "gap").sentence
+    assert re.search(r"gap is 0\.\d+ higher at model.dropout=0 than at 0.5", sentence)
+    assert re.search(r"the best validation loss is 0\.\d+ lower there \(p = ", sentence)
+
+
+def test_two_crossed_knobs_are_told_per_level_and_then_together() -> None:
+    settings = [{"model.batchnorm": b, "model.dropout": d} for b in (False, True) for d in (0, 0.5)]
+    loss = {(False, 0): 0.5, (False, 0.5): 0.4, (True, 0): 0.4, (True, 0.5): 0.5}
+    found = compare(sweep(settings, lambda s: loss[s["model.batchnorm"], s["model.dropout"]]))
+    simple = {one.at: one for one in effect(found, "model.dropout").simple}
+    assert set(simple) == {"model.batchnorm=false", "model.batchnorm=true"}
+    assert "higher at model.dropout=0" in simple["model.batchnorm=false"].sentence
+    assert "lower at model.dropout=0" in simple["model.batchnorm=true"].sentence
+    assert all(one.claimed for one in simple.values())
+    assert "depends on" in found.answer.text
+    assert "At model.batchnorm=false: best validation loss is 0.1" in found.answer.text
+
+
+def test_a_network_that_guesses_is_shown_to_be_worse() -> None:
+    rng = np.random.default_rng(0)
+    runs = sweep([{"optimizer.lr": 0.001}], lambda _: 0.1)
+    for seed in range(5):  # losses of guessing networks are wild
+        wild = {"best_val_loss": float(2.3 + rng.exponential(30)), "gap": 0.1}
+        runs.append(Run(f"w{seed}", "", {"optimizer.lr": 1.0, "seed": seed}, HEALTHY, wild, guessing_loss=2.3))
+    found = compare(runs).recommendation
+    assert found.group == "optimizer.lr=0.001"
+    assert found.ties == []
+    assert "every other group is shown to be worse" in found.sentence
+
+
+def test_one_run_a_side_shows_nothing() -> None:
+    found = compare(sweep([{"a": 1}, {"a": 2}, {"a": 3}], lambda setting: float(setting["a"]), seeds=1))
+    assert "shown to be worse" not in found.recommendation.sentence
+    assert "nothing is tested" in found.recommendation.sentence
+    assert "Nothing can be tested" in found.answer.text
+
+
+def test_runs_that_diverged_are_an_outcome() -> None:
+    """The survivors of a rate that is too high are the best runs, and no reason to use it."""
+    runs = sweep([{"optimizer.lr": 0.1}, {"optimizer.lr": 1.0}], lambda s: 0.5 if s["optimizer.lr"] == 0.1 else 0.3)
+    for number in (5, 6, 7):
+        runs[number] = dataclasses.replace(runs[number], verdict=DIVERGED, measures={})
+    runs = [dataclasses.replace(run, guessing_loss=2.3) for run in runs]
+    found = compare(runs)
+    wild = next(group for group in found.groups if group.name == "optimizer.lr=1")
+    assert (wild.failed_share.mean, wild.n) == (0.6, 5)
+    assert found.recommendation.group == "optimizer.lr=0.1"
+    (contrast,) = effect(found, "optimizer.lr").contrasts
+    assert not contrast.claimed  # survivors say one thing, those that came to nothing the other
+    assert "3 of 5 runs at optimizer.lr=1 diverged or failed" in contrast.sentence
+
+
+def test_a_run_recorded_twice_is_one() -> None:
+    runs = sweep([{"a": 1}, {"a": 2}], lambda setting: float(setting["a"]), seeds=2)
+    twice = compare([*runs, *(dataclasses.replace(run, path=f"{run.path}/again") for run in runs)])
+    assert [group.n for group in twice.groups] == [2, 2]
+    assert [one.p for one in twice.effects[0].contrasts] == [one.p for one in compare(runs).effects[0].contrasts]
+    unseeded = [dataclasses.replace(run, config={"a": run.config["a"]}) for run in runs]
+    again = compare([*unseeded, *(dataclasses.replace(run, path=f"{run.path}/again") for run in unseeded)])
+    assert [group.n for group in again.groups] == [2, 2]
+
+
+def test_no_seeds_are_spoken_of_where_there_are_none() -> None:
+    runs = sweep([{"a": 1}, {"a": 2}], lambda setting: float(setting["a"]))
+    found = compare([dataclasses.replace(run, config={"a": run.config["a"]}) for run in runs])
+    said = (
+        found.answer.text + " ".join(one.sentence for one in found.effects) + " ".join(w.text for w in found.warnings)
+    )
+    assert "seed" not in said
+    assert "5 runs" in said
+
+
+def test_a_peak_inside_is_seen() -> None:
+    peak = dict(zip((2, 4, 8, 16, 32, 64, 128, 256, 512), (2.0, 3.4, 5.1, 7.8, 8.7, 8.1, 7.3, 6.5, 5.9), strict=True))
+    found = compare(sweep([{"model.width": w} for w in peak], lambda s: peak[s["model.width"]], noise=0.2))
+    shape = effect(found, "model.width").shape
+    assert shape is not None
+    assert (shape.kind, shape.turn) == ("peak inside", 32.0)
+    assert "falls again" in effect(found, "model.width").sentence
+    flat = compare(sweep([{"model.width": w} for w in peak], lambda _: 2.0, noise=0.2))
+    assert effect(flat, "model.width").shape.kind == "no shape shown"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("key", ["loss.name", "loss.label_smoothing", "criterion"])
+def test_losses_of_different_definitions_are_not_compared(key: str) -> None:
+    settings = [
+        {key: value} for value in ((0.0, 0.1, 0.3) if "smoothing" in key else ("mse", "cross_entropy", "hinge"))
+    ]
+    number = {setting[key]: i for i, setting in enumerate(settings)}
+    runs = sweep(settings, lambda s: 0.1 + number[s[key]], more={"best_val_accuracy": lambda _: 0.9})
+    found = compare(runs)
+    assert not any(one.claimed for one in found.effects)
+    assert {one.measure for one in found.effects} == {"best_val_accuracy"}
+    assert found.criterion == "best_val_accuracy"
+    assert "loss" in {warning.kind for warning in found.warnings}
+    without = compare([dataclasses.replace(run, measures={"best_val_loss": 0.1, "gap": 0.1}) for run in runs])
+    assert without.recommendation.group is None
+
+
+def test_an_optimum_that_moves_with_another_knob_is_seen() -> None:
+    settings = [{"lr": lr, "depth": depth} for lr in (0.01, 0.1, 1.0) for depth in (2, 8)]
+    best = {2: 0.1, 8: 0.01}
+    found = compare(sweep(settings, lambda s: 0.3 + 0.1 * np.log10(s["lr"] / best[s["depth"]]) ** 2))
+    claimed = [one.sentence for one in found.interactions if one.claimed and one.measure == "best_val_loss"]
+    assert any("the best lr is 0.1 at depth=2, 0.01 at depth=8" in text for text in claimed), claimed
+
+
+def test_a_folder_of_several_sweeps_is_several_comparisons() -> None:
+    one = sweep([{"model.dropout": d, "epochs": 5, "width": 8} for d in (0, 0.5)], lambda _: 0.5,
+                typed=lambda s: [f"model.dropout={s['model.dropout']}"])  # fmt: skip
+    two = sweep([{"model.dropout": 0, "epochs": 9, "width": w} for w in (16, 64)], lambda _: 0.5,
+                typed=lambda s: [f"width={s['width']}"])  # fmt: skip
+    two = [dataclasses.replace(run, sweep="outputs/two", path=f"two/{run.path}") for run in two]
+    sections, apart = compare_sections([*one, *two])
+    assert [section.name for section in sections] == ["outputs/one", "outputs/two"]
+    assert [{each.knob for each in section.found.effects} for section in sections] == [{"model.dropout"}, {"width"}]
+    assert len(apart) == 1
+    assert "epochs" in apart[0]
+    halves = [dataclasses.replace(run, sweep=f"outputs/{run.config['seed'] % 2}") for run in one]
+    assert len(compare_sections(halves)[0]) == 1  # two halves of one grid are one
+
+
+def test_data_sets_are_compared_apart() -> None:
+    settings = [{"data.name": d, "model.dropout": p} for d in ("digits", "mnist") for p in (0, 0.5)]
+    sections, _ = compare_sections(sweep(settings, lambda s: 0.5 if s["data.name"] == "digits" else 0.1))
+    assert [{one.knob for one in section.found.effects} for section in sections] == [{"model.dropout"}] * 2
+
+
+# Power: what the design gives is used
+
+
+def test_three_seeds_of_four_levels_can_tell() -> None:
+    """One level lies 3 standard deviations of a run from the others, half of whose variance the seed explains."""
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(60):
+        shared = rng.normal(size=3)
+        runs = [
+            Run(f"{g}/{s}", "", {"a": f"x{g}", "seed": s}, HEALTHY,
+                {"best_val_loss": float(3 * (g == 0) + np.sqrt(0.5) * (shared[s] + rng.normal()))})
+            for g, s in itertools.product(range(4), range(3))
+        ]  # fmt: skip
+        found += effect(compare(runs), "a").claimed
+    assert found / 60 > 0.71  # 0.8 of what Tukey's test in blocks finds, 0.89
+
+
+def test_a_knob_among_many_is_found() -> None:
+    """32 runs, five knobs of two levels would leave one degree of freedom to two seeds; the grid has fifteen."""
+    settings = [dict(zip("abcd", values, strict=True)) for values in itertools.product((0, 1), repeat=4)]
+    found = compare(sweep(settings, lambda s: 0.3 + 0.2 * s["a"], seeds=2, noise=0.05))
+    assert {one.knob for one in found.effects if one.claimed} == {"a"}
+    assert max(one.p_adjusted or 1 for one in effect(found, "a").contrasts) < 0.001
