@@ -23,6 +23,7 @@ def show(comparison: Comparison, evaluation: Mapping[str, Any], file: TextIO) ->
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     console.print(_table(comparison, evaluation))
+    console.print(f"each group at its best setting; {vocabulary.INTERVAL}", soft_wrap=True, style="dim")
     for line in _edges(comparison):
         console.print(printable(line), soft_wrap=True, style="yellow")
 
@@ -48,12 +49,10 @@ def _table(comparison: Comparison, evaluation: Mapping[str, Any]) -> Table:
         table.add_row(
             *map(printable, [*levels, *chosen]),
             plural(race.runs, "run"),
-            str(len(comparison.final[index])),
+            _counted(len(comparison.final[index]), group["measures"].get(shown[0])),
             *(_cell(group["measures"].get(name), name) for name in shown),
             vocabulary.counted(group["verdicts"]),
         )
-    table.caption = f"each group at its best setting, {vocabulary.INTERVAL}"
-    table.caption_justify = "left"
     return table
 
 
@@ -79,6 +78,12 @@ def _edges(comparison: Comparison) -> Sequence[str]:
             out.append(f"warning: {name}: its best {key}={race.best.values[key]} is the {side} that was tried{beyond}; "
                        "a better one may lie beyond")  # fmt: skip
     return out
+
+
+def _counted(runs: int, estimate: Mapping[str, Any] | None) -> str:
+    """Write how many final runs there are, and how many of them the means are of: not those that diverged or failed."""
+    counted = estimate["n"] if estimate else 0
+    return str(runs) if counted == runs else f"{counted} of {runs}"
 
 
 def _cell(estimate: Mapping[str, Any] | None, name: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from trainer import files
 from trainer.cli.batches import Batches
+from trainer.cli.command import remove_if_empty
 from trainer.config import ConfigError
 from trainer.engine.jobs import Job, describe
 from trainer.text import printable
@@ -62,12 +63,12 @@ class Comparison:
         few, fresh = groups * sum(sizes), groups * len(request.seeds)
         grids = ", ".join(f"{key} ({_span(values)})" for key, values in request.grids.items())
         name = "loss" if request.measure == "val_loss" else "accuracy: the losses of the groups do not compare"
-        seeds = f"{search.FIRST_TUNING_SEED} to {search.FIRST_TUNING_SEED + len(sizes) - 1}"
+        first, last = search.FIRST_TUNING_SEED, search.FIRST_TUNING_SEED + len(sizes) - 1
+        seeds = f"seeds {first} to {last}" if last > first else f"seed {first}"
         out = [
             f"groups    {groups}: {' x '.join(self._axes())}",
             f"tuned     {grids}; by validation {name}",
-            f"search    {few} runs, for each group {' + '.join(map(str, sizes))} with seeds {seeds}: "
-            "the better half goes on",
+            f"search    {few} runs, for each group {' + '.join(map(str, sizes))} with {seeds}: the better half goes on",
             f"final     {fresh} runs, for each group its best setting with seeds 0 to {len(request.seeds) - 1}",
             f"in all    {few + fresh} runs",
         ]
@@ -128,6 +129,7 @@ class Comparison:
             for one in race.widenings[count:]:
                 name, where = self.request.name(overrides), f"{one['key']}={one['beyond']}"
                 print(printable(f"{name}: best at the edge, {where}; adds {', '.join(one['added'])}"), flush=True)
+        self._say_what_is_left()
 
     def _sweep(self, name: str, jobs: Sequence[Sequence[str]]) -> list[Job]:
         """Train some runs; return them in order. Raises ConfigError where one of them could not start."""
@@ -136,27 +138,24 @@ class Comparison:
         spent = time.perf_counter() - began
         refused = [job.error for job in ended if isinstance(job.error, ConfigError)]
         if refused:
+            remove_if_empty(self.directory / name)
             raise ConfigError(list(dict.fromkeys(line for error in refused for line in error.problems)))
         self.batches.command.began = True
         self.failed += [job for job in ended if job.status == "failed"]
         new = sum(not job.finished_earlier for job in ended)
+        self._speed = (self._speed[0] + new, self._speed[1] + spent * (new > 0))
         before = f", {len(ended) - new} of them before" if new < len(ended) else ""
-        print(f"{name:<10}{len(ended)} runs{before}, in {spent:.1f} s{self._left(name, new, spent)}", flush=True)
+        print(f"{name:<10}{len(ended)} runs{before}, in {spent:.1f} s", flush=True)
         for job in (job for job in ended if job.error is not None):
             print(printable(f"run {self._below(job)} failed: {describe(job.error)}"), flush=True)  # type: ignore[arg-type]
         return ended
 
-    def _left(self, name: str, new: int, spent: float) -> str:
-        """Estimate what is left, from the speed of the runs so far."""
-        if new:
-            self._speed = (self._speed[0] + new, self._speed[1] + spent)
+    def _say_what_is_left(self) -> None:
+        """Estimate the rest from the speed so far; grids that will be widened are not foreseen."""
         runs, seconds = self._speed
-        if name == "final" or not runs:
-            return ""
-        done = sum(race.runs for race in self.races) + new
-        sizes = search.rungs(self.request.candidates)
-        left = max(len(self.races) * (sum(sizes) + len(self.request.seeds)) - done, 0)
-        return f"; about {left} more take {left * seconds / runs:.0f} s"
+        left = sum(race.left() + len(self.request.seeds) for race in self.races)
+        if runs:
+            print(f"{'':<10}about {left} more take {left * seconds / runs:.0f} s", flush=True)
 
     def _overrides(self, group: int, candidate: Candidate, seed: int) -> list[str]:
         tuned = [f"{key}={value}" for key, value in candidate.values.items()]

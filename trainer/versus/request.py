@@ -121,11 +121,12 @@ def _problems(request: Request) -> list[str]:
         if not value.isdecimal() or not least <= int(value) <= most:
             out.append(f"{key}: found {value}, expected a whole number from {least} to {most}")
     if not all(request.own["tune"].split(",")):
-        out.append(f"tune: found {request.own['tune']}, expected keys: tune=optimizer.lr,optimizer.weight_decay")
+        found = request.own["tune"] or "nothing"
+        out.append(f"tune: found {found}, expected keys, e.g. tune=optimizer.lr,optimizer.weight_decay")
     for text in request.line.overrides:
         key = text.lstrip("+~").partition("=")[0]
         if key == "seed":
-            out.append(f"{text}: the seeds are 0 to {'N - 1'}, and others for tuning; say how many with seeds=N")
+            out.append(f"{text}: the seeds are 0 to N - 1, and others for tuning; say how many with seeds=N")
         if key in request.own["tune"].split(",") and parse(text) is not None and not batches.is_swept(text):
             why = f"is tuned, so it takes its grid, {key}=A,B,C, or nothing"
             out.append(f"{text}: {why}; with fixed values it is a sweep: {SWEEP} ... 'seed=range(10)'")

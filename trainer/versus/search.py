@@ -70,7 +70,9 @@ class Outcome:
     def cost(self, measure: str) -> float:
         """Return how bad it is, lower is better: infinity for a run that failed or diverged, however good once."""
         value = self.val_loss if measure == "val_loss" else self.val_accuracy
-        if self.status != "completed" or self.verdict == "diverged" or value is None or not math.isfinite(value):
+        if self.status != "completed" or self.verdict == "diverged" or value is None or self.val_loss is None:
+            return math.inf
+        if not math.isfinite(self.val_loss) or not math.isfinite(value):
             return math.inf
         return value if measure == "val_loss" else -value
 
@@ -130,6 +132,11 @@ class Race:
             self.rungs.append({"seeds": list(self.seeds), "ranking": said, "kept": len(self.racing)})
             if len(self.racing) > 1:
                 self.seeds.append(self.seeds[-1] + 1)
+
+    def left(self) -> int:
+        """Return how many runs it still takes, if no grid is widened from here on."""
+        wanted = self.wanted()
+        return len(wanted) + sum(rungs(len(self.racing))[1:]) * (wanted != [])
 
     @property
     def best(self) -> Candidate:
