@@ -148,3 +148,20 @@ def test_what_is_left_is_what_then_runs() -> None:
             candidate.runs[seed] = outcome(float(candidate.values["model.width"]))
         assert race.left() == announced - len(wanted)
     assert race.left() == 0
+
+
+def test_what_is_added_late_runs_with_every_seed_of_those_it_joins() -> None:
+    def of(values: dict[str, str], seed: int) -> Outcome:
+        place = math.log10(float(values[LR]))
+        return outcome(abs(place + 2) if seed == FIRST_TUNING_SEED else -5 * place)  # later seeds: larger is better
+
+    race = decide(Race({LR: ["0.001", "0.01", "0.1"]}, "val_loss"), of)
+    assert race.widenings[0] == {"key": LR, "beyond": "0.1", "added": ["1", "10", "100"], "seeds": 2}
+    for one in race.candidates[3:]:
+        assert set(one.runs) >= {FIRST_TUNING_SEED, FIRST_TUNING_SEED + 1}
+
+
+def test_a_grid_with_one_value_above_nothing_is_widened_by_decades() -> None:
+    decay = "optimizer.weight_decay"
+    race = decide(Race({decay: ["0", "0.1"]}, "val_loss"), lambda values, seed: outcome(-float(values[decay])))
+    assert race.widenings[0]["added"] == ["1", "10", "100"]
