@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.helpers import HEAD, Cli, environment, summary
+from tests.helpers import HEAD, ROOT, Cli, environment, summary
 from trainer.read.configs import read_yaml
 from trainer.record import recorder
 from trainer.versus.__main__ import main
@@ -229,6 +229,8 @@ def test_a_dry_run_tells_the_budget_and_leaves_nothing(versus: Versus, tmp_path:
         "nothing was run; how long it takes is measured in the first sweep of the search\n"
     )
     assert list(tmp_path.iterdir()) == []
+    manual = (ROOT / "docs/versus.md").read_text(encoding="utf-8")
+    assert out.partition("nothing was run")[0] in manual
 
 
 def test_a_dry_run_imports_no_torch(tmp_path: Path) -> None:
@@ -263,8 +265,12 @@ MISTAKES = {
     "(no viable alternative at input '[0.1'); quote special characters",
     "optimizer=sgd,adam seed=1,2": "seed=1,2: the seeds are 0 to N - 1, and others for tuning; "
     "say how many with seeds=N",
-    "optimizer=sgd,adam data.val_fraction=0": "data.val_fraction: found 0, but what is tuned is chosen on the "
-    "validation split; try data.val_fraction=0.1",
+    "optimizer=sgd,adam data.val_fraction=0": "optimizer=sgd, optimizer=adam: data.val_fraction is 0, but what is "
+    "tuned is chosen on the validation split; try data.val_fraction=0.1",
+    "problem=rosenbrock,beale": "problem=rosenbrock, problem=beale: data.val_fraction is 0, but what is tuned "
+    "is chosen on the validation split; try data.val_fraction=0.1",
+    "optimizer=sgd,adam hydra.sweep.dir=a,b": "hydra.sweep.dir=a,b: found several values, expected one; "
+    "quote a comma: hydra.sweep.dir='A,B'",
     "optimizer=sgd,adam -m": "-m: leave it out; every list of values is compared, or is the grid of a tuned key",
     "optimizer=sgd,adam --jsn x": "--jsn: no such flag; did you mean --json?",
     "optimizer=sgd,adam --json -": "--json: found -, expected the name of a file",

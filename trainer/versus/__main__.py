@@ -80,10 +80,11 @@ def _check(comparison: Comparison, command: Command) -> None:
     composed = _composed(comparison, comparison.first_runs())
     configs = [one.config for one in composed if not isinstance(one.config, ConfigError)]
     command.line.check_code(configs)
-    if any(config.data.val_fraction == 0 for config in configs):
-        why = "what is tuned is chosen on the validation split"
-        raise ConfigError([f"data.val_fraction: found 0, but {why}; try data.val_fraction=0.1"])
     firsts = configs[:: request.candidates]
+    blind = [request.name(g) for g, one in zip(request.groups, firsts, strict=True) if one.data.val_fraction == 0]
+    if blind:
+        why = "data.val_fraction is 0, but what is tuned is chosen on the validation split"
+        raise ConfigError([f"{', '.join(blind)}: {why}; try data.val_fraction=0.1"])
     twins = [i for i, config in enumerate(firsts) if config in firsts[:i]]
     if twins:
         names = [request.name(request.groups[i]) for i in (firsts.index(firsts[twins[0]]), twins[0])]

@@ -49,7 +49,7 @@ def _table(comparison: Comparison, evaluation: Mapping[str, Any]) -> Table:
         table.add_row(
             *map(printable, [*levels, *chosen]),
             plural(race.runs, "run"),
-            _counted(len(comparison.final[index]), group["measures"].get(shown[0])),
+            _counted(len(comparison.final[index]), [group["measures"].get(name) for name in shown]),
             *(_cell(group["measures"].get(name), name) for name in shown),
             vocabulary.counted(group["verdicts"]),
         )
@@ -80,9 +80,9 @@ def _edges(comparison: Comparison) -> Sequence[str]:
     return out
 
 
-def _counted(runs: int, estimate: Mapping[str, Any] | None) -> str:
+def _counted(runs: int, estimates: Sequence[Mapping[str, Any] | None]) -> str:
     """Write how many final runs there are, and how many of them the means are of: not those that diverged or failed."""
-    counted = estimate["n"] if estimate else 0
+    counted = min((estimate["n"] for estimate in estimates if estimate), default=0)
     return str(runs) if counted == runs else f"{counted} of {runs}"
 
 

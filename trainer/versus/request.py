@@ -130,6 +130,8 @@ def _problems(request: Request) -> list[str]:
         if key in request.own["tune"].split(",") and parse(text) is not None and not batches.is_swept(text):
             why = f"is tuned, so it takes its grid, {key}=A,B,C, or nothing"
             out.append(f"{text}: {why}; with fixed values it is a sweep: {SWEEP} ... 'seed=range(10)'")
+        if key.startswith("hydra") and batches.is_swept(text):
+            out.append(f"{text}: found several values, expected one; quote a comma: {key}='A,B'")
     if request.line.foreign_plugins:
         out.append(f"{' '.join(request.line.foreign_plugins)}: a comparison trains with its own sweeps; leave it out")
     return out
