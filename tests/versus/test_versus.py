@@ -216,6 +216,51 @@ def test_losses_that_do_not_compare_are_chosen_between_by_accuracy(versus: Versu
         assert means[entry["chosen"]["optimizer.lr"]] == max(means.values())
 
 
+BROKEN = """# my_models.py
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, in_features, out_features, size):
+        super().__init__()
+        self.size, self.layer = size, nn.Linear(in_features, out_features)
+
+    def forward(self, x):
+        if self.size == 4:
+            raise RuntimeError("no room")
+        return self.layer(x.flatten(1))
+"""
+
+
+def test_a_run_that_fails_is_the_worst_and_the_others_are_compared(versus: Versus) -> None:
+    Path("my_models.py").write_text(BROKEN)
+    own = "model=custom model._target_=my_models.Net tune=model.size +model.size=3,4"
+    common = "epochs=2 data.train_size=64 record.pictures=false hydra.launcher.workers=0 seeds=2"
+    code, out, err = versus(f"optimizer=sgd,adam {own} {common} hydra.sweep.dir=it")
+    sys.modules.pop("my_models")
+    assert (code, err) == (1, "")
+    assert (
+        "run search-1/1 failed: model._target_: Net fails on inputs of shape (64, 1, 8, 8): RuntimeError: no room"
+        in out
+    )
+    for entry in record(Path("it"))["groups"]:
+        assert entry["chosen"] == {"+model.size": "3"}
+        assert [run["status"] for one in entry["tried"] for run in one["runs"].values()] == ["completed", "failed"]
+
+
+def test_a_group_that_cannot_train_ends_the_comparison_and_what_was_trained_stays(versus: Versus) -> None:
+    Path("my_models.py").write_text(BROKEN)
+    own = "model=custom model._target_=my_models.Net +model.size=3,4"
+    common = "epochs=2 data.train_size=64 record.pictures=false hydra.launcher.workers=0 seeds=2 rates=2"
+    code, _, err = versus(f"{own} {common} hydra.sweep.dir=it")
+    sys.modules.pop("my_models")
+    assert code == 2
+    assert err.startswith("trainer: 1 problem; the run stopped; what it had recorded is in it (")
+    assert "Net fails on inputs" in err
+    assert summary(Path("it/search-1/0"))["status"] == "completed"
+    assert record(Path("it"))["groups"][0]["chosen"] is None
+
+
 def test_a_dry_run_tells_the_budget_and_leaves_nothing(versus: Versus, tmp_path: Path) -> None:
     code, out, err = versus("optimizer=sgd,adam,adamw model.dropout=0,0.5 seeds=10 --dry-run")
     assert (code, err) == (0, "")

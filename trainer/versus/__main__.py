@@ -118,7 +118,10 @@ def _answer(comparison: Comparison, typed: str) -> None:
     from trainer.versus import answer
 
     options = comparison.request.options
-    evaluation, curves = evaluate.evaluate([comparison.directory / "final"])
+    try:
+        evaluation, curves = evaluate.evaluate([comparison.directory / "final"])
+    except evaluate.Problems as none:  # every run failed before its first epoch ended
+        raise ConfigError(none.lines) from none
     if options.json:
         whole: dict[str, Any] = {**evaluation, "versus": files.strict(comparison.to_json())}
         files.write(Path(options.json), json.dumps(whole, allow_nan=False))

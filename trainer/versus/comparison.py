@@ -37,16 +37,16 @@ class Comparison:
         self._speed = (0, 0.0)  # runs trained by this command, and the seconds they took
 
     def train(self) -> None:
-        """Train what is not done. Raises ConfigError where a run cannot start, and what a launcher raises."""
+        """Train what is not done. Raises ConfigError where a group cannot start, and what a launcher raises."""
         self.write()
         while wanted := [
             (group, candidate, seed) for group, race in enumerate(self.races) for candidate, seed in race.wanted()
         ]:
             self._search(wanted)
             self.write()
-        jobs = [self._overrides(g, race.best, s) for g, race in enumerate(self.races) for s in self.request.seeds]
-        ended = self._sweep("final", jobs)
         count = len(self.request.seeds)
+        jobs = [self._overrides(g, race.best, s) for g, race in enumerate(self.races) for s in self.request.seeds]
+        ended = self._sweep("final", jobs, [group for group in range(len(self.races)) for _ in range(count)])
         self.final = [ended[i * count : (i + 1) * count] for i in range(len(self.races))]
         self.write()
 
@@ -116,7 +116,7 @@ class Comparison:
         """Train the next runs of all races, as one sweep, and enter what they came to."""
         before = [len(race.widenings) for race in self.races]
         name = f"search-{len(self.searches) + 1}"
-        jobs = self._sweep(name, [self._overrides(*run) for run in wanted])
+        jobs = self._sweep(name, [self._overrides(*run) for run in wanted], [group for group, _, _ in wanted])
         self.searches.append(len(jobs))
         for (_, candidate, seed), job in zip(wanted, jobs, strict=True):
             outcome = Outcome.of(self._below(job), job.summary or {"status": job.status})
@@ -131,23 +131,30 @@ class Comparison:
                 print(printable(f"{name}: best at the edge, {where}; adds {', '.join(one['added'])}"), flush=True)
         self._say_what_is_left()
 
-    def _sweep(self, name: str, jobs: Sequence[Sequence[str]]) -> list[Job]:
-        """Train some runs; return them in order. Raises ConfigError where one of them could not start."""
+    def _sweep(self, name: str, jobs: Sequence[Sequence[str]], groups: Sequence[int]) -> list[Job]:
+        """Train some runs; return them in order. groups: of each run.
+
+        A run that fails is an outcome, the worst. Raises ConfigError where all runs of a group are refused: it cannot
+        be compared.
+        """
         began = time.perf_counter()
         ended = self.batches.train(self.directory / name, jobs)
         spent = time.perf_counter() - began
-        refused = [job.error for job in ended if isinstance(job.error, ConfigError)]
-        if refused:
-            remove_if_empty(self.directory / name)
-            raise ConfigError(list(dict.fromkeys(line for error in refused for line in error.problems)))
-        self.batches.command.began = True
+        self.batches.command.began |= any(job.status == "completed" for job in ended)
+        for group in set(groups):
+            errors = [job.error for job, of in zip(ended, groups, strict=True) if of == group]
+            refused = [error.problems for error in errors if isinstance(error, ConfigError)]
+            if len(refused) == len(errors):
+                remove_if_empty(self.directory / name)
+                raise ConfigError(list(dict.fromkeys(line for problems in refused for line in problems)))
         self.failed += [job for job in ended if job.status == "failed"]
         new = sum(not job.finished_earlier for job in ended)
         self._speed = (self._speed[0] + new, self._speed[1] + spent * (new > 0))
         before = f", {len(ended) - new} of them before" if new < len(ended) else ""
         print(f"{name:<10}{len(ended)} runs{before}, in {spent:.1f} s", flush=True)
-        for job in (job for job in ended if job.error is not None):
-            print(printable(f"run {self._below(job)} failed: {describe(job.error)}"), flush=True)  # type: ignore[arg-type]
+        for job in ended:
+            if job.error is not None:
+                print(printable(f"run {self._below(job)} failed: {describe(job.error)}"), flush=True)
         return ended
 
     def _say_what_is_left(self) -> None:
