@@ -20,6 +20,7 @@ from trainer import evaluate
 from trainer.cli import app
 from trainer.judge import health
 from trainer.trace.__main__ import main as trace
+from trainer.versus.__main__ import main as versus
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -54,6 +55,8 @@ def call(line: str) -> int:
         return evaluate.main(arguments)
     if module == "trainer.trace":
         return trace(arguments)
+    if module == "trainer.versus":
+        return versus(arguments)
     return app.run(arguments)
 
 

@@ -31,7 +31,7 @@ WRITE_NOTHING = (
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; the exit code: 0, 1 where a run of a sweep failed, 2 for a user's mistake, 128 + signal."""
-    _prepare_process(is_sweep=bool({"-m", "--multirun"} & set(arguments)))
+    prepare_process(is_sweep=bool({"-m", "--multirun"} & set(arguments)))
     try:
         line = command_line.read(arguments)
     except ConfigError as error:
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if not any(job.error is error for job in command.jobs):  # else the sweep's table tells it
             command.error = error
-    return _report(command) or code
+    return report(command) or code
 
 
 def configure(overrides: Sequence[str]) -> Config:
@@ -61,7 +61,8 @@ def say(problems: Sequence[str], left_in: Path | None = None) -> int:
     return 2
 
 
-def _prepare_process(is_sweep: bool) -> None:
+def prepare_process(is_sweep: bool) -> None:
+    """Set what a command needs before it starts. is_sweep: whether workers will be wanted."""
     streams.prepare()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that we say it in our words
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic=true wants on a GPU
@@ -99,7 +100,7 @@ def _say_what_would_run(line: CommandLine) -> None:
     session.say([job])
 
 
-def _report(command: Command) -> int:
+def report(command: Command) -> int:
     """Report what came of a command; return the exit code. Raises an error that is a bug of ours."""
     if command.error is not None:
         left_in = command.directory if command.began and command.directory and command.directory.exists() else None

@@ -27,6 +27,9 @@ SWITCHES = {  # flags without a value
 }
 
 
+COMPARISON = "versus.json"  # in a directory whose sweeps are those of one comparison
+
+
 @dataclass(frozen=True)
 class CommandLine:
     """What was typed."""
@@ -182,6 +185,9 @@ def _command_of(directory: Path) -> tuple[list[str], bool]:
     if not directory.is_dir():
         raise ConfigError([f"resume={directory}: no such directory; expected a run's or a sweep's"])
     above = directory.parent
+    if (above / COMPARISON).exists():
+        whole = f"python -m trainer.versus resume={above}"
+        raise ConfigError([f"resume={directory}: is part of a comparison; resume all of it, {whole}"])
     try:
         plan = read_plan(directory)
         is_of_sweep = not plan["runs"] and directory.name in read_plan(above)["runs"]

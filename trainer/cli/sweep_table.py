@@ -44,9 +44,7 @@ def close(jobs: Sequence[Job]) -> None:
     folder = common_folder(jobs)
     error, pictures = None, []
     try:
-        rows = [row(job) for job in jobs]
-        files.write(folder / "sweep.json", files.to_json({"runs": rows}))
-        files.write(folder / "sweep.csv", _csv(rows))
+        write(jobs, folder)
         pictures = draw_paths(jobs, folder)
     except OSError as problem:
         error = problem
@@ -58,6 +56,13 @@ def close(jobs: Sequence[Job]) -> None:
         console.print(words(f"picture   {_shown(folder)}/{name}"), soft_wrap=True)
     if error is not None:
         raise error
+
+
+def write(jobs: Sequence[Job], folder: Path) -> None:
+    """Write sweep.csv and sweep.json, one row per run. Raises OSError."""
+    rows = [row(job) for job in jobs]
+    files.write(folder / "sweep.json", files.to_json({"runs": rows}))
+    files.write(folder / "sweep.csv", _csv(rows))
 
 
 def _closing_lines(jobs: Sequence[Job], folder: Path) -> list[str]:

@@ -128,6 +128,12 @@ class Checkpoints:
         for path in [*self.paths, *([self._mark] if self.folder else [])]:
             path.unlink(missing_ok=True)
 
+    def remove(self) -> None:
+        """Remove the stack's files and those of its halves: none of its runs could start."""
+        for half in self.halves() if self.is_halved else ():
+            half.remove()
+        self.close()
+
 
 def place(payload: dict[str, Any] | None) -> Place | None:
     """Return how far a checkpoint's stack had come."""

@@ -286,6 +286,8 @@ class Session:
         written = [folder / name for folder in folders for name in (*HYDRA, "summary.json")]
         for path in (*written, self.folder / "plan.json", self.multirun):
             path.unlink(missing_ok=True)
+        for item in self.stacks:
+            item.checkpoints.remove()
         remove_empty(*(folder / ".hydra" for folder in folders), *folders, self.folder, self.directory)
 
     @property
