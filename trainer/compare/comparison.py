@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from trainer.compare import answer as answers_in_words
 from trainer.compare import fairness, tuning, words
@@ -95,7 +96,8 @@ class _Comparing:
         self.choice = tuning.choose(plan, self.costs_GS)
         self.failed_CS = self.choice.take(plan.failed_GS().astype(float)) == 1
         self.costs_CS = self.choice.take(self.costs_GS)
-        self.best = tuning.best(self.costs_CS) if criterion else None
+        ended_C = np.isfinite(self.choice.take(values[criterion])).any(1) if criterion else np.array([False])
+        self.best = tuning.best(np.where(ended_C[:, None], self.costs_CS, np.nan)) if ended_C.any() else None
         first = [name for name in (criterion, self.score) if name]
         names = dict.fromkeys(
             [*first, *(name for name in TESTED if name in values and np.isfinite(values[name]).any())]
@@ -191,7 +193,7 @@ class _Comparing:
         if self.plan.tuned:
             tail = f", each at its best {' and '.join(knob.name for knob in self.plan.tuned)}"
         text = words.sentence(one, subject, f"at {first} than at {second}{tail}", self.plan.unit, self._means(about))
-        text += words.failures(knob, self._failed(about.knobs[0]), i, j)
+        text += words.failures(knob, self._failed(about), i, j)
         return replace(one, a=knob.levels[i], b=knob.levels[j], sentence=text)
 
     def _means(self, about: About) -> tuple[float, float] | None:
@@ -206,14 +208,12 @@ class _Comparing:
         means = [float(np.nanmean(one)) if np.isfinite(one).any() else np.nan for one in values]
         return (means[0], means[1]) if np.isfinite(means).all() else None
 
-    def _failed(self, k: int) -> list[tuple[int, int]]:
+    def _failed(self, about: About) -> list[tuple[int, int]]:
         """Return for each level of a knob how many runs came to nothing, and of how many."""
-        there_CS = self.failed_CS | np.isfinite(next(iter(self.tested.values()))) if self.tested else self.failed_CS
-        counts = []
-        for level in self.plan.cells(k):
-            rows = level[level >= 0]
-            counts.append((int(self.failed_CS[rows].sum()), int(there_CS[rows].sum())))
-        return counts
+        there_CS = self.failed_CS | np.isfinite(self.tested[about.measure])
+        table = self.plan.cells(*about.knobs)
+        rows = [level[level >= 0] for level in (table if about.at is None else table[:, about.at])]
+        return [(int(self.failed_CS[some].sum()), int(there_CS[some].sum())) for some in rows]
 
     def _pairs(self) -> list[tuple[About, Contrast]]:
         return [(about, one) for (about, _), one in zip(self.asked, self.contrasts, strict=True)]
@@ -391,14 +391,13 @@ class _Comparing:
                 why = "losses of different definitions do not compare, and no run has a validation accuracy"
             return Recommendation(f"no recommendation: {why}")
         group = groups[int(self.choice.groups_C[self.best])]
-        honest = self._honest_interval()
+        asked = ((about.pair, one) for about, one in self._pairs() if about.family == "recommendation")
+        rivals = [(pair[0], one) for pair, one in asked if pair]
+        ties = [self._group_name(index) for index, one in rivals if not one.claimed]
+        honest = self._winners(len(ties))
         of = f"mean {words.measure(self.criterion)}"
         interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}"
         sentence = f"use {group.name}: the best {of}, {honest.mean:.4g} (n = {honest.n}{interval})"
-        rivals = [
-            (about.pair[0], one) for about, one in self._pairs() if about.family == "recommendation" and about.pair
-        ]
-        ties = [self._group_name(index) for index, one in rivals if not one.claimed]
         worse = [one for _, one in rivals if one.claimed]
         gone = [one.name for c, one in enumerate(self.plan.contenders) if self._all_failed(c)]
         others = len(self.plan.contenders) - 1
@@ -445,17 +444,18 @@ class _Comparing:
             self.plan.failed_GS()[members].any() and not np.isfinite(self.values[str(self.criterion)][members]).any()
         )
 
-    def _honest_interval(self) -> Interval:
-        """Return mean and interval of what is recommended, at each seed as the other seeds would have chosen it."""
-        costs_CS, sign = self.costs_CS, self._worse(str(self.criterion))
-        there = np.isfinite(costs_CS)
-        seeds = np.flatnonzero(there.any(0))
-        rows = np.full(len(seeds), self.best)
-        if len(seeds) > 2 and there[:, seeds].all():
-            rest = (costs_CS.sum(1, keepdims=True, where=there) - np.where(there, costs_CS, 0))[:, seeds]
-            rows = np.argmin(rest, 0)
-        mean, _, low, high, n = mean_interval(sign * costs_CS[rows, seeds][None, :])
-        return Interval(number(mean[0]), number(low[0]), number(high[0]), int(n[0]))
+    def _winners(self, ties: int) -> Interval:
+        """Return the mean of the best contender, with an interval for one that was chosen for its mean.
+
+        Choosing flatters: among k that are not told apart, the best by the data is k times as likely to look better
+        than it is. So the bound on that side is Bonferroni's for k (as the false coverage rate of Benjamini and
+        Yekutieli 2005 asks for one chosen of k).
+        """
+        assert self.best is not None
+        mean, sd, low, high, n = (value[0] for value in mean_interval(self.tested[str(self.criterion)][[self.best]]))
+        half = float(stdtrit(max(n - 1, 1), 1 - ALPHA / 2 / (ties + 1)) * sd / np.sqrt(max(n, 1)))
+        low, high = (mean - half, high) if self._worse(str(self.criterion)) < 0 else (low, mean + half)
+        return Interval(number(mean), number(low), number(high), int(n))
 
 
 NONE = Interval(None, None, None, 0)

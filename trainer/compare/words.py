@@ -27,6 +27,8 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
         repeats = f"{test.n} {unit}{'s' * (test.n != 1)} per side"
         return f"{measure(test.measure)}: {repeats}: not enough; two {unit}s test, five or more tell"
     amount = f"{abs(test.difference):.3g} {'higher' if test.difference > 0 else 'lower'}"
+    if abs(test.difference) < 1e-12:  # equal but for rounding
+        amount = "neither higher nor lower"
     seen = f"{subject} is {amount} {than}"
     sides = "" if means is None else f"{means[0]:.4g} against {means[1]:.4g}, "
     interval = f"95 % interval of the difference {test.low:.3g} to {test.high:.3g}"
