@@ -108,11 +108,11 @@ function classesSection() {
 }
 
 function resultsSection() {
-  const {table, commands} = part();
+  const {table, caption, commands} = part();
   $("results").hidden = !table;
   if (!table) return;
   fillTable($("results-table"), table);
-  $("results-note").textContent = `${data.interval}; best: at the lowest validation loss, whose weights the test is of; last: at the end.`;
+  $("results-note").textContent = `${caption}; best: at the lowest validation loss, whose weights the test is of; last: at the end.`;
   $("results-commands").hidden = !commands.length;
   $("results-commands").lastChild.replaceChildren(...commands.map(([name, command]) => make("div", {}, make("p", {class: "muted"}, name), make("pre", {}, command))));
 }
