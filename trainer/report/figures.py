@@ -176,8 +176,13 @@ def _effects(
     from matplotlib.figure import Figure
 
     level_of = {path: group["knobs"].get(knob) for group in groups for path in group["runs"]}
-    figure = Figure(figsize=(3.2 * len(effects), 2.9), layout="constrained")
-    for axes, effect in zip(np.atleast_1d(figure.subplots(1, len(effects))), effects, strict=True):
+    columns = len(effects) if len(effects) < 4 else -(-len(effects) // 2)  # four are two rows of two
+    rows = -(-len(effects) // columns)
+    figure = Figure(figsize=(3.2 * columns, 0.3 + 2.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[len(effects) :]:
+        axes.set_visible(False)
+    for axes, effect in zip(panels, effects, strict=False):
         measure, levels = effect["measure"], effect["levels"]
         percent = 100 if measure.endswith("accuracy") else 1
         place = {str(level["value"]): i for i, level in enumerate(levels)}

@@ -192,6 +192,7 @@ def _compared(
     worse = test["p_adjusted"] <= ALPHA
     by = f"paired by {plural(test['n'], 'seed')}" if test["paired"] else f"Welch's test, {len(a)} and {len(b)} runs"
     low, high, change = (difference(test[key], measure) for key in ("low", "high", "difference"))
+    low = low.removesuffix(" points")
     judged = "worse" if worse else "not shown to be worse"
     sentence = (
         f"{name}: {called} is {judged} than in the baseline: {number(a.mean(), measure)} against "
