@@ -66,12 +66,27 @@ def test_csv_of_several_sweeps_and_of_odd_names(evaluation: dict[str, Any], evil
     assert [float(row["chosen optimizer.lr"]) for row in rows] == [0.1 * i for i in range(18)]
 
 
+def test_groups_that_were_tuned_are_marked_in_csv_and_alone_in_print(evaluation: dict[str, Any]) -> None:
+    best = [group["name"] for group in evaluation["groups"] if group["knobs"]["model.dropout"] == 0.5]
+    tuned = evaluation | {"tuned": ["model.dropout"], "chosen": {name: name for name in best}}
+    rows = list(csv.DictReader(io.StringIO(csv_table(tuned))))
+    assert [row["group"] for row in rows if row["chosen"] == "True"] == best
+    assert len(rows) == 18
+    said, printed = parsed_markdown(markdown(tuned))
+    assert len(printed) == 1 + len(best)
+    assert "each at its own best model.dropout, chosen by the validation split" in said[-1]
+
+
 def test_failures_are_counted(evaluation: dict[str, Any]) -> None:
     lost = {evaluation["groups"][0]["runs"][0]: "diverged", evaluation["groups"][0]["runs"][1]: "healthy"}
     runs = [run | ({"verdict": lost[run["path"]], "status": "failed"} if run["path"] in lost else {})
             for run in evaluation["runs"]]  # fmt: skip
-    rows = list(csv.DictReader(io.StringIO(csv_table(evaluation | {"runs": runs}))))
+    groups = [{key: value for key, value in group.items() if key != "failed_share"} for group in evaluation["groups"]]
+    rows = list(csv.DictReader(io.StringIO(csv_table(evaluation | {"runs": runs, "groups": groups}))))
     assert [row["failed"] for row in rows] == ["2"] + ["0"] * 17
+    share = {"failed_share": {"mean": 1 / 3, "low": 0.0, "high": 1.0, "n": 3}}
+    rows = list(csv.DictReader(io.StringIO(csv_table(evaluation | {"groups": [group | share for group in groups]}))))
+    assert [row["failed"] for row in rows] == ["1"] * 18
 
 
 # ------------------------------------------------------------------ Markdown
@@ -99,10 +114,11 @@ def parsed_markdown(text: str) -> tuple[list[str], list[list[str]]]:
 def test_markdown_says_what_the_evaluation_says(which: str, request: pytest.FixtureRequest) -> None:
     evaluation = request.getfixturevalue(which)
     said, rows = parsed_markdown(markdown(evaluation))
-    answer = evaluation.get("answer", {"text": evaluation["recommendation"]["sentence"]})
+    answer = evaluation["answer"]
     assert said[0] == printable(answer["text"])
     assert rows == expected(evaluation)
-    assert [printable(warning["text"]) for warning in evaluation["warnings"]] == said[1 + (which == "evil") : -1]
+    warnings = [printable(warning["text"]) for warning in evaluation["warnings"]]
+    assert said[1:-1] == [*(["Next:"] if answer["next"] else []), *warnings]
     assert said[-1].startswith("n runs; mean ± half of its 95 % confidence interval")
     assert re.search(r"\| \d+\.\d+% ± \d+\.\d+% \|", markdown(evaluation))
     if which == "evil":
@@ -166,7 +182,7 @@ def test_latex_says_what_the_evaluation_says(which: str, request: pytest.Fixture
     evaluation = request.getfixturevalue(which)
     text = latex(evaluation, f"python -m trainer.evaluate {printable(EVIL)}")
     lines = [line for line in text.splitlines() if line and not line.startswith("%")]
-    answer = evaluation.get("answer", {"text": evaluation["recommendation"]["sentence"]})
+    answer = evaluation["answer"]
     assert typeset(lines[0]) == printable(answer["text"])
     assert [line.strip() for line in lines[1:3]] == [r"\begin{table}", r"\centering"]
     assert [line.strip() for line in lines[-3:]] == [r"\bottomrule", r"\end{tabular}", r"\end{table}"]

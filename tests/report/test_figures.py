@@ -61,10 +61,11 @@ def test_each_sweep_has_its_own(evaluated: Evaluated) -> None:
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 def test_the_mean_and_its_interval(seeds: int) -> None:
-    """Student's t interval at each point, by SciPy; where half of the runs have ended, nothing."""
+    """Student's t interval at each point, by SciPy; where less than half of the runs have a value, nothing."""
     rng = np.random.default_rng(seeds)
     x, values = np.arange(1.0, 21.0), rng.normal(size=(seeds, 20))
     values[0, 15:] = np.nan
+    values[: seeds // 2 + 1, 18:] = np.nan
     found_x, mean, low, high = _average([(x, row) for row in values], scale=100)
     np.testing.assert_array_equal(found_x, x)
     np.testing.assert_allclose(mean[:15], 100 * values[:, :15].mean(0), rtol=1e-12)
@@ -72,7 +73,8 @@ def test_the_mean_and_its_interval(seeds: int) -> None:
         error = scipy.stats.sem(values[:, :15])
         by_scipy = scipy.stats.t.interval(0.95, seeds - 1, values[:, :15].mean(0), error)
         np.testing.assert_allclose([low[:15], high[:15]], 100 * np.array(by_scipy), rtol=1e-9)
-    assert np.isnan(mean[15:]).all() == (seeds == 1)
+    assert np.isnan(mean[15:18]).all() == (seeds == 1)
+    assert np.isnan(mean[18:]).all()
 
 
 def test_curves_over_other_points_are_read_between_their_own() -> None:

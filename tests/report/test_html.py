@@ -101,7 +101,7 @@ def test_what_the_page_knows(sweep_page: Path) -> None:
     assert len(data["runs"]) == 36
     (part,) = data["parts"]
     assert len(part["groups"]) == 18
-    assert data["answer"].startswith("use model.batchnorm=")
+    assert "with model.dropout" in data["answer"]
     assert part["table"]["names"] == ["batchnorm", "dropout", "optimizer"]
     assert part["table"]["numbers"][:4] == ["n", "overfit", "last train acc.", "best val"]
     assert part["classes"]["recall"]["numbers"] == ["n", "class 0", "class 1", "class 2"]

@@ -1,6 +1,7 @@
 """The order of what is printed: the answer, what speaks against it, then tables; each sweep on its own."""
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -28,26 +29,32 @@ def in_order(text: str, *parts: str) -> None:
 
 
 def test_without_an_answer_the_recommendation_comes_first(evaluation: dict[str, Any]) -> None:
-    text = printed(evaluation)
-    assert text.startswith("use ")
-    in_order(text, "use ", "warning: ", "run  ", "54 runs: ", "n  overfit", " after correction)")
+    text = printed(evaluation | {"answer": None})
+    assert text.startswith(evaluation["recommendation"]["sentence"][:40])
+    in_order(text, "warning: ", "\nrun  ", "54 runs: ", "n  overfit", "difference  ", "p after correction")
     assert text.count(evaluation["recommendation"]["sentence"][:40]) == 1
 
 
 def test_an_answer_comes_first_and_is_not_repeated(evaluation: dict[str, Any]) -> None:
+    """Effects are a table, one line each; shapes and interactions a sentence, where the answer does not have it."""
     effect = evaluation["effects"][0]
-    simple = [{"at": "model.batchnorm=true", "sentence": "gap is higher", "contrasts": [{"claimed": True}]}]
-    shape = {"kind": "decreasing", "sentence": "gap falls with dropout, all the way"}
+    contrast = {key: effect["contrasts"][0][key] for key in ("a", "b", "measure", "low", "high", "n", "answer")}
+    contrast |= {"difference": 0.25, "p_adjusted": 0.0123, "claimed": True}
+    simple = [{"at": "model.batchnorm=true", "sentence": "x", "claimed": True, "contrasts": [contrast]}]
+    shapes = [{"kind": "decreasing", "sentence": sentence} for sentence in ("gap falls", "Loss peaks inside")]
     more = {
-        "answer": {"text": f"Dropout decides: {effect['sentence']}.", "next": "python -m trainer -m 'seed=range(3,9)'"},
-        "effects": [effect | {"simple": simple, "shape": shape}, *evaluation["effects"][1:]],
+        "answer": {"text": "Gap falls with dropout.", "next": "python -m trainer -m 'seed=range(3,9)'"},
+        "effects": [effect | {"simple": simple, "shape": shapes[0]}, effect | {"simple": [], "shape": shapes[1]}],
+        "sweeps": [{"name": "the only one"}],
     }
     text = printed(evaluation | more)
-    assert text.startswith("Dropout decides: ")
-    in_order(text, "Dropout", "\nnext: python -m trainer -m 'seed=range(3,9)'\n", "warning: ", "run  ", "54 runs: ")
-    in_order(text, "54 runs", "at model.batchnorm=true: gap is higher\n", "gap falls with dropout, all the way\n")
-    assert evaluation["recommendation"]["sentence"] not in text.replace("\n", " ")
-    assert text.replace("\n", " ").count(effect["sentence"][:60]) == 1
+    assert text.startswith("Gap falls with dropout.\nnext: python -m trainer -m 'seed=range(3,9)'\nwarning: ")
+    in_order(text, "warning: ", "\nrun  ", "54 runs: ", "p after correction", "\nLoss peaks inside\n")
+    (line,) = [line for line in text.splitlines() if "at model.batchnorm=true" in line]
+    assert re.search(r"\+(0.25|25.00 points) +\S+ to \S+ +3 +0.012  ", line)
+    assert evaluation["recommendation"]["sentence"][:40] not in text
+    assert text.lower().count("gap falls") == 1
+    assert "the only one" not in text
 
 
 def test_groups_with_failures_and_with_what_was_chosen_for_each(evaluation: dict[str, Any]) -> None:
@@ -63,7 +70,27 @@ def test_groups_with_failures_and_with_what_was_chosen_for_each(evaluation: dict
 
 
 def test_each_sweep_stands_under_its_name(evaluation: dict[str, Any]) -> None:
-    text = printed(fake_runs.two_sweeps(evaluation))
-    in_order(text, "Two sweeps.", "\nfirst\n", "The first says", "27 runs: ", "\nsecond\n", "The second says")
+    text = printed(fake_runs.two_sweeps(evaluation) | {"not_compared": ["first and second: other data"]})
+    in_order(text, "Two sweeps.", "warning: first and second: other data", "\nfirst\n", "The first says", "27 runs: ")
+    in_order(text, "27 runs: ", "\nsecond\n", "The second says")
     assert text.count("27 runs: ") == 2
     assert "54 runs" not in text
+    assert text.count(evaluation["warnings"][0]["text"][:60]) == 2  # under each, not above both
+
+
+def test_what_each_sweep_says_is_not_said_above_them(evaluation: dict[str, Any]) -> None:
+    """And runs that belong to none are shown at the end."""
+    both = fake_runs.two_sweeps(evaluation)
+    both["answer"] = {"text": " ".join(part["answer"]["text"] for part in both["sweeps"]), "next": None}
+    both["sweeps"][1]["runs"] = both["sweeps"][1]["runs"][1:]
+    text = printed(both)
+    assert text.startswith("2 sweeps, each compared on its own\n")
+    assert text.count("The first says this.") == 1
+    in_order(text, "26 runs: ", "\nnot compared\n", "1 run: ")
+
+
+def test_where_something_was_tuned_groups_stand_at_their_own_best(evaluation: dict[str, Any]) -> None:
+    best = [group["name"] for group in evaluation["groups"] if group["knobs"]["model.dropout"] == 0.5]
+    text = printed(evaluation | {"tuned": ["model.dropout"], "chosen": {name: name for name in best}})
+    table = text[text.index("n  overfit") : text.index("each at its own best model.dropout, chosen by the validation")]
+    assert len(table.splitlines()) == 1 + len(best) + 1

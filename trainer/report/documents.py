@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.report import tables, vocabulary
-from trainer.report.vocabulary import INTERVAL, MEASURES
+from trainer.report.vocabulary import MEASURES
 from trainer.text import printable
 
 _STATISTICS = ("mean", "low", "high", "sd", "n")
@@ -16,13 +16,14 @@ _STATISTICS = ("mean", "low", "high", "sd", "n")
 def csv_table(evaluation: Mapping[str, Any]) -> str:
     """Return a row for each group: its knobs, runs, share that overfit, failures, then every measure's statistics.
 
-    Columns: sweep (of several), group, the knobs, `chosen KEY` for what validation chose, n, overfit_share, failed (of
-    n), and for each measure MEASURE_mean, _low, _high (95 % t interval), _sd and _n (runs with a value). What is not
-    known is empty.
+    Columns: sweep (of several), group, chosen (whether validation chose its tuned knobs; where any are tuned), the
+    knobs, `chosen KEY` for what validation chose, n, overfit_share, failed (of n), and for each measure MEASURE_mean,
+    _low, _high (95 % t interval), _sd and _n (runs with a value). What is not known is empty.
     """
     parts = vocabulary.parts(evaluation)
     groups = [group for part in parts for group in part["groups"]]
-    several = ["sweep"] if evaluation.get("sweeps") else []
+    several = ["sweep"] if len(evaluation.get("sweeps") or []) > 1 else []
+    chosen = {name for part in parts for name in (part.get("chosen") or {}).values()}
     knobs = list(dict.fromkeys(knob for group in groups for knob in group["knobs"]))
     tuned = list(dict.fromkeys(key for group in groups for key in group.get("tuned") or {}))
     found = {measure for group in groups for measure in group["measures"]}
@@ -33,6 +34,7 @@ def csv_table(evaluation: Mapping[str, Any]) -> str:
         [
             *several,
             "group",
+            *(["chosen"] if chosen else []),
             *map(printable, knobs),
             *(printable(f"chosen {key}") for key in tuned),
             *("n", "overfit_share", "failed"),
@@ -45,6 +47,7 @@ def csv_table(evaluation: Mapping[str, Any]) -> str:
             row = [
                 *(part["name"] for _ in several),
                 group["name"],
+                *([group["name"] in (part.get("chosen") or {}).values()] if chosen else []),
                 *(group["knobs"].get(knob) for knob in knobs),
                 *((group.get("tuned") or {}).get(key) for key in tuned),
                 *(group["n"], group["overfit_share"]["mean"], failed),
@@ -59,24 +62,24 @@ def csv_table(evaluation: Mapping[str, Any]) -> str:
 
 def markdown(evaluation: Mapping[str, Any]) -> str:
     """Return the answer, the reasons to doubt it, and the table of groups, in GitHub's Markdown."""
-    blocks = _markdown_answer(evaluation, vocabulary.broken(evaluation))
+    blocks = _markdown_answer(vocabulary.overview(evaluation), vocabulary.broken(evaluation))
     for part in vocabulary.parts(evaluation):
         if part is not evaluation:
-            blocks += [f"## {_markdown(part['name'])}", *_markdown_answer(part, [])]
-        groups = part["groups"]
+            blocks += [f"## {_markdown(part['name'])}", *_markdown_answer(vocabulary.advice(part), [])]
+        groups = tables.compared(part)
         if groups:
             shown = tables.printed_measures(groups)
             laid = tables.table(groups, part["runs"], shown)
             rule = [*("---" for _ in laid.names), *("---:" for _ in laid.numbers)]
             head = [_markdown(title) for title in (*laid.names, *laid.numbers)]
             rows = [head, rule, *([_markdown(cell) for cell in row] for row in laid.rows)]
-            blocks += ["\n".join(f"| {' | '.join(row)} |" for row in rows), _markdown(_legend(shown))]
+            blocks += ["\n".join(f"| {' | '.join(row)} |" for row in rows), _markdown(_legend(part, shown))]
     return "\n\n".join(blocks) + "\n"
 
 
-def _markdown_answer(part: Mapping[str, Any], broken: Sequence[str]) -> list[str]:
+def _markdown_answer(advice: vocabulary.Advice, broken: Sequence[str]) -> list[str]:
     """Return the blocks of a paragraph to quote, the command to run next, and warnings."""
-    text, command, warnings = vocabulary.advice(part)
+    text, command, warnings = advice
     lines = [*(f"broken: {one}" for one in broken), *warnings]
     return [
         *([_markdown(text)] if text else []),
@@ -117,31 +120,31 @@ def latex(evaluation: Mapping[str, Any], command: str) -> str:
     Warnings are comments. Letters beyond Latin need LuaLaTeX or XeLaTeX.
     """
     needs = r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"
-    blocks = [f"% {printable(command)}\n{needs}", *_latex_answer(evaluation)]
+    blocks = [f"% {printable(command)}\n{needs}", *_latex_answer(vocabulary.overview(evaluation))]
     for number, part in enumerate(vocabulary.parts(evaluation), 1):
         if part is not evaluation:
-            blocks += [rf"\paragraph{{{_latex(part['name'])}}}", *_latex_answer(part)]
+            blocks += [rf"\paragraph{{{_latex(part['name'])}}}", *_latex_answer(vocabulary.advice(part))]
         if part["groups"]:
             blocks.append(_latex_table(part, "" if part is evaluation else f"-{number}"))
     return "\n\n".join(blocks) + "\n"
 
 
-def _latex_answer(part: Mapping[str, Any]) -> list[str]:
-    text, command, warnings = vocabulary.advice(part)
+def _latex_answer(advice: vocabulary.Advice) -> list[str]:
+    text, command, warnings = advice
     comments = [f"% warning: {printable(warning)}" for warning in warnings]
     comments += [f"% next: {printable(command)}"] if command else []
     return [*([_latex(text)] if text else []), *(["\n".join(comments)] if comments else [])]
 
 
 def _latex_table(part: Mapping[str, Any], suffix: str) -> str:
-    groups = part["groups"]
+    groups = tables.compared(part)
     shown = tables.printed_measures(groups)
     laid = tables.table(groups, part["runs"], shown)
     rows = [[*map(_latex, row[: len(laid.names)]), *map(_latex_number, row[len(laid.names) :])] for row in laid.rows]
     lines = [
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{_latex(_legend(shown))}}}",
+        rf"  \caption{{{_latex(_legend(part, shown))}}}",
         rf"  \label{{tab:evaluation{suffix}}}",
         rf"  \begin{{tabular}}{{{'l' * len(laid.names)}{'r' * len(laid.numbers)}}}",
         r"    \toprule",
@@ -173,8 +176,8 @@ def _latex_number(text: str) -> str:
     return f"${power.replace('%', chr(92) + '%').replace('±', chr(92) + 'pm')}$"
 
 
-def _legend(shown: Sequence[str]) -> str:
+def _legend(part: Mapping[str, Any], shown: Sequence[str]) -> str:
     """Say what the numbers are: the interval, then each measure in full."""
     spelled = [f"{MEASURES[name].short}: {MEASURES[name].full}" for name in shown if name != "gap"]
     gap = ["gap: validation − training loss at the end"] if "gap" in shown else []
-    return "; ".join([f"n runs; {INTERVAL}", *spelled, *gap]) + "."
+    return "; ".join([f"n runs; {tables.caption(part)}", *spelled, *gap]) + "."

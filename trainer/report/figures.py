@@ -84,7 +84,7 @@ def _curves(part: Mapping[str, Any], curves: Mapping[str, Curves]) -> Figure:
     """Draw the losses and the validation accuracy of each group: mean over seeds, band of its 95 % interval."""
     from matplotlib.figure import Figure
 
-    groups = sorted(part["groups"], key=lambda group: _order(tables.mean(group, "best_val_loss")))[:_MOST_GROUPS]
+    groups = sorted(tables.compared(part), key=lambda group: _order(tables.mean(group, "best_val_loss")))[:_MOST_GROUPS]
     there = [[curves[path] for path in group["runs"]] for group in groups]
     shown = [
         (title, name)
@@ -114,8 +114,10 @@ def _curves(part: Mapping[str, Any], curves: Mapping[str, Curves]) -> Figure:
     _limit([axes for axes, _ in losses], [mean for _, means in losses for mean in means])  # one scale: the gap is seen
     handles, labels = figure.axes[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(2, len(groups)), frameon=False, fontsize=8)
-    left = f"{len(groups)} of {len(part['groups'])} groups, those with the lowest validation loss; "
-    note = (left if len(groups) < len(part["groups"]) else "") + "mean over seeds with its 95 % interval (Student's t)"
+    left = f"{len(groups)} of {len(tables.compared(part))} groups, those with the lowest validation loss; "
+    note = (
+        left if len(groups) < len(tables.compared(part)) else ""
+    ) + "mean over seeds with its 95 % interval (Student's t)"
     figure.suptitle(note, fontsize=8, color=_GREY)
     return figure
 
@@ -174,8 +176,13 @@ def _effects(
     from matplotlib.figure import Figure
 
     level_of = {path: group["knobs"].get(knob) for group in groups for path in group["runs"]}
-    figure = Figure(figsize=(3.2 * len(effects), 2.9), layout="constrained")
-    for axes, effect in zip(np.atleast_1d(figure.subplots(1, len(effects))), effects, strict=True):
+    columns = len(effects) if len(effects) < 4 else -(-len(effects) // 2)  # four are two rows of two
+    rows = -(-len(effects) // columns)
+    figure = Figure(figsize=(3.2 * columns, 0.3 + 2.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[len(effects) :]:
+        axes.set_visible(False)
+    for axes, effect in zip(panels, effects, strict=False):
         measure, levels = effect["measure"], effect["levels"]
         percent = 100 if measure.endswith("accuracy") else 1
         place = {str(level["value"]): i for i, level in enumerate(levels)}

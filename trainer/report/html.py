@@ -81,7 +81,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
     }
     ranked = [sorted(part["groups"], key=lambda group: -(tables.mean(group, "gap") or -math.inf)) for part in parts]
     grids, entries = _runs(evaluation, runs, knobs, common, folder)
-    text, following, warnings = vocabulary.advice(evaluation)
+    text, following, warnings = vocabulary.overview(evaluation)
     ours = all(run.source == "trainer" for run in runs)
     return {
         "title": "Evaluation of " + ", ".join(dict.fromkeys(str(path) for path in evaluation["paths"])),
@@ -115,7 +115,8 @@ def _part(
     """Gather what the page shows of a comparison; of a sweep among several, its name and its own answer too."""
     groups, runs = part["groups"], part["runs"]
     text, following, warnings = vocabulary.advice(part) if named else (None, None, [])
-    laid = tables.table(groups, runs, tables.ordered(groups)) if 0 < len(groups) < len(runs) else None
+    compared = tables.compared(part)
+    laid = tables.table(compared, runs, tables.ordered(compared)) if 0 < len(compared) < len(runs) else None
     return {
         "name": part["name"] if named else None,
         "answer": text,
@@ -123,8 +124,9 @@ def _part(
         "warnings": warnings,
         "runs": [index[run["path"]] for run in runs],
         "table": laid and vars(laid),
+        "caption": tables.caption(part),
         "classes": {
-            number: vars(laid) for number in PER_CLASS if (laid := tables.class_table(groups, runs, number)).rows
+            number: vars(laid) for number in PER_CLASS if (laid := tables.class_table(compared, runs, number)).rows
         },
         "commands": [
             [group.get("label") or _group_name(group), group["command"]] for group in groups if group.get("command")
@@ -139,7 +141,7 @@ def _part(
             for group in ranked
         ],
         "effects": [
-            {**effect, "sentences": [sentence for sentence, _ in vocabulary.of_effect(effect)]}
+            {**effect, "sentences": vocabulary.of_effect(effect)}
             for effect in part["effects"]
             if effect["knob"] != NO_KNOB
         ],

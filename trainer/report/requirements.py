@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer.compare.groups import UNFINISHED
 from trainer.compare.statistics import Floats, differences, grid_step, holm
-from trainer.report.vocabulary import MEASURES, number, plural, spelled
+from trainer.report.vocabulary import MEASURES, difference, number, plural, spelled
 
 ALPHA = 0.05
 ALIASES = {
@@ -191,16 +191,12 @@ def _compared(
         return Requirement(_name(name), True, f"{few}; two of each are needed", test=test)
     worse = test["p_adjusted"] <= ALPHA
     by = f"paired by {plural(test['n'], 'seed')}" if test["paired"] else f"Welch's test, {len(a)} and {len(b)} runs"
-    low, high, difference = (_difference(test[key], measure) for key in ("low", "high", "difference"))
+    low, high, change = (difference(test[key], measure) for key in ("low", "high", "difference"))
+    low = low.removesuffix(" points")
     judged = "worse" if worse else "not shown to be worse"
     sentence = (
         f"{name}: {called} is {judged} than in the baseline: {number(a.mean(), measure)} against "
-        f"{number(b.mean(), measure)}; difference {difference} (95 % interval {low} to {high}, {by}, one-sided "
+        f"{number(b.mean(), measure)}; difference {change} (95 % interval {low} to {high}, {by}, one-sided "
         f"p = {test['p_adjusted']:.2g} after correction)"
     )
     return Requirement(_name(name), not worse, sentence, test=test)
-
-
-def _difference(value: float, measure: str) -> str:
-    """Write a difference of two means: of accuracies in points of a percent."""
-    return f"{100 * value:.2f} points" if measure.endswith("accuracy") else f"{value:.3g}"

@@ -10,7 +10,7 @@ import numpy as np
 from trainer.compare.groups import UNFINISHED, label
 from trainer.compare.statistics import mean_interval
 from trainer.report import vocabulary
-from trainer.report.vocabulary import MEASURES, NO_KNOB, mean_cell
+from trainer.report.vocabulary import INTERVAL, MEASURES, NO_KNOB, mean_cell
 
 _MOST_CELLS = 5_000  # of a table of classes: nobody reads more
 CLASSIFIED = ("final_train_accuracy", "best_val_loss", "gap", "test_accuracy", "final_test_accuracy")
@@ -24,6 +24,18 @@ class GroupTable:
     names: list[str]
     numbers: list[str]
     rows: list[list[str]]
+
+
+def compared(part: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the groups to show: where something was tuned, each at its own best, else all of them."""
+    chosen = set((part.get("chosen") or {}).values())
+    return [group for group in part["groups"] if not chosen or group["name"] in chosen]
+
+
+def caption(part: Mapping[str, Any]) -> str:
+    """Say what the numbers are, and what was tuned."""
+    tuned = ", ".join(part.get("tuned") or []) if part.get("chosen") else ""
+    return INTERVAL + (f"; each at its own best {tuned}, chosen by the validation split" if tuned else "")
 
 
 def measures(groups: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,11 +10,12 @@ from rich.text import Text
 
 from trainer.report import tables, vocabulary
 from trainer.report.tables import cell
-from trainer.report.vocabulary import INTERVAL, MEASURES, STYLES, VERDICTS, number, plural
+from trainer.report.vocabulary import MEASURES, NO_KNOB, STYLES, VERDICTS, number, plural
 from trainer.text import printable
 
 _MOST_ROWS = 30  # of a table: what is interesting first, the rest in the report
 _MOST_PROBLEMS = 10
+_LONGEST = 24  # name in the table of effects
 _FEW = 5  # up to this many runs are described in sentences too
 _LAST = ("final_test_loss", "final_test_accuracy", "final_train_accuracy")
 _SHOWN = ("best_val_loss", "final_val_loss", "gap", "test_loss", "test_accuracy", *_LAST)  # where there is room
@@ -35,19 +36,19 @@ def print_tables(evaluation: Mapping[str, Any], file: TextIO) -> None:
     console = _Screen(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 160  # a file or a pipe has no width to fit
-    _print_answer(console, evaluation, evaluation["problems"])
+    _print_answer(console, vocabulary.overview(evaluation), evaluation["problems"])
     for part in vocabulary.parts(evaluation):
         if part is not evaluation:
             console.print(part["name"], style="bold underline")
-            _print_answer(console, part, [])
+            _print_answer(console, vocabulary.advice(part), [])
         _print_part(console, part)
     for one in evaluation.get("requirements", []):
         console.print(f"required: {one['sentence']}", style="green" if one["passed"] else "bold red")
 
 
-def _print_answer(console: Console, part: Mapping[str, Any], problems: Sequence[str]) -> None:
+def _print_answer(console: Console, advice: vocabulary.Advice, problems: Sequence[str]) -> None:
     """Print what can be quoted, the command to run next, and the reasons to doubt it."""
-    text, command, warnings = vocabulary.advice(part)
+    text, command, warnings = advice
     if text:
         console.print(text, style="bold")
     if command:
@@ -78,11 +79,19 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
     for line in _findings(runs):
         say(line, style="red")
     say()
-    if len(groups) < len(runs):
-        say(_fitting(console, groups, lambda measures: _groups(groups, runs, measures)))
+    compared = tables.compared(part)
+    if 0 < len(compared) < len(runs):
+        say(_fitting(console, compared, lambda measures: _groups(part, compared, measures)))
         say()
-    for sentence, claimed in vocabulary.details(part):
-        say(sentence, style="bold" if claimed else "dim")
+    effects = [effect for effect in part["effects"] if effect["knob"] != NO_KNOB]
+    if any(vocabulary.largest(effect) for effect in effects):
+        say(_effects(effects))
+        say()
+    said = (vocabulary.advice(part).text or "").lower()
+    shapes = [shape["sentence"] for effect in effects if (shape := effect.get("shape"))]
+    for sentence in [*shapes, *(one["sentence"] for one in part["interactions"] if one["claimed"])]:
+        if sentence and sentence.lower() not in said:
+            say(sentence, style="bold")
 
 
 class _Screen(Console):
@@ -150,15 +159,49 @@ def _runs(
     return table
 
 
-def _groups(groups: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> Table:
+def _groups(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> Table:
     ranked = sorted(groups, key=lambda group: -(tables.mean(group, "gap") or 0.0))
-    laid = tables.table(ranked[:_MOST_ROWS], runs, measures)
+    laid = tables.table(ranked[:_MOST_ROWS], part["runs"], measures)
     table = _table(laid.names, laid.numbers)
     for row in laid.rows:
         table.add_row(*row)
-    table.caption = INTERVAL
+    table.caption = tables.caption(part)
     table.caption_justify = "left"
     return table
+
+
+def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay out what each knob does: over all, then at each level of another; the claimed in bold."""
+    table = _table(["measure", "knob", "", ""], ["difference", "95 % interval", "n", "p"])
+    table.add_column("", no_wrap=True)
+    rows = [
+        (effect["knob"] if at is None else "", at, one)
+        for effect in effects
+        for at, found in [(None, effect), *((simple["at"], simple) for simple in effect.get("simple") or [])]
+        if (one := vocabulary.largest(found))
+    ]
+    for knob, at, one in rows[:_MOST_ROWS]:
+        measure = one["measure"]
+        low, high = (vocabulary.difference(one[end], measure).removesuffix(" points") for end in ("low", "high"))
+        table.add_row(
+            (MEASURES[measure].short if measure in MEASURES else measure) if at is None else "",
+            knob,
+            f"{_cut(cell(one['a']) or 'null')} − {_cut(cell(one['b']) or 'null')}",
+            "" if at is None else f"at {_cut(at)}",
+            vocabulary.difference(one["difference"], measure),
+            f"{low} to {high}" if low else "",
+            str(one["n"]),
+            "" if one["p_adjusted"] is None else f"{one['p_adjusted']:.2g}",
+            one["answer"],
+            style="bold" if one["claimed"] else "dim",
+        )
+    table.caption = "p after correction for all tests" + "; more in --html and --json" * (len(rows) > _MOST_ROWS)
+    table.caption_justify = "left"
+    return table
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _rank(run: Mapping[str, Any]) -> tuple[int, float]:

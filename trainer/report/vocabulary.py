@@ -108,12 +108,19 @@ def short_names(knobs: Sequence[str]) -> list[str]:
 
 
 def parts(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the comparisons to show, each with its runs: every sweep of several on its own, else the whole."""
-    sweeps = evaluation.get("sweeps")
-    if not sweeps:
+    """Return the comparisons to show, each with its runs: every sweep of several on its own, else the whole.
+
+    Runs that belong to none of several stand in a last part without groups.
+    """
+    sweeps = evaluation.get("sweeps") or []
+    if len(sweeps) < 2:
         return [evaluation]
     by_path = {run["path"]: run for run in evaluation["runs"]}
-    return [{**sweep, "runs": [by_path[path] for path in sweep["runs"]]} for sweep in sweeps]
+    found = [{**sweep, "runs": [by_path[path] for path in sweep["runs"]]} for sweep in sweeps]
+    within = {path for sweep in sweeps for path in sweep["runs"]}
+    rest = [run for path, run in by_path.items() if path not in within]
+    nothing = {"groups": [], "effects": [], "interactions": [], "warnings": [], "recommendation": {}}
+    return [*found, *([{"name": "not compared", "runs": rest, **nothing}] if rest else [])]
 
 
 class Advice(NamedTuple):
@@ -137,35 +144,45 @@ def advice(part: Mapping[str, Any]) -> Advice:
     return Advice(text, answer.get("next"), [warning["text"] for warning in part["warnings"]])
 
 
+def overview(evaluation: Mapping[str, Any]) -> Advice:
+    """Return what stands above everything: the answer; of several sweeps nothing that each says for itself."""
+    text, command, warnings = advice(evaluation)
+    apart = list(evaluation.get("not_compared") or [])
+    each = parts(evaluation)
+    if each == [evaluation]:
+        return Advice(text, command, [*warnings, *apart])
+    told = [advice(part) for part in each]
+    if all((one.text or "") in (text or "") for one in told):
+        text = f"{len(evaluation['sweeps'])} sweeps, each compared on its own"
+    return Advice(text, command, [*(one for one in warnings if not any(one in t.warnings for t in told)), *apart])
+
+
 def broken(evaluation: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each requirement that does not hold."""
     return [one["sentence"] for one in evaluation.get("requirements", []) if not one["passed"]]
 
 
-def of_effect(effect: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    """Return what a knob does: over all, at each level of another, and in which shape; and whether it is claimed."""
-    found = [(effect["sentence"], effect["claimed"])]
+def of_effect(effect: Mapping[str, Any]) -> list[str]:
+    """Return what a knob does, a sentence each: over all, at each level of another, and in which shape."""
+    found = [effect["sentence"]]
     for simple in effect.get("simple") or []:
-        at = "" if simple["at"] in simple["sentence"] else f"at {simple['at']}: "
-        found.append((at + simple["sentence"], any(one["claimed"] for one in simple["contrasts"])))
+        found.append(("" if simple["at"] in simple["sentence"] else f"at {simple['at']}: ") + simple["sentence"])
     if shape := effect.get("shape"):
-        found.append((shape["sentence"], effect["claimed"]))
-    return [(sentence, claimed) for sentence, claimed in found if sentence]
+        found.append(shape["sentence"])
+    return [sentence for sentence in found if sentence]
 
 
-def details(part: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    """Return what is known of each knob, a sentence each, and whether it is claimed; nothing that the answer says."""
-    said = advice(part).text or ""
-    found: dict[str, bool] = {}
-    for effect in part["effects"]:
-        if effect["knob"] == NO_KNOB:
-            continue
-        for sentence, claimed in of_effect(effect):
-            found.setdefault(sentence, claimed)
-    for interaction in part["interactions"]:
-        if interaction["claimed"]:
-            found.setdefault(interaction["sentence"], True)
-    return [(sentence, claimed) for sentence, claimed in found.items() if sentence not in said]
+def largest(effect: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the contrast that stands for an effect: the largest that is claimed, else the largest; None for none."""
+    tested = [one for one in effect["contrasts"] if one["difference"] is not None]
+    return max(tested, key=lambda one: (one["claimed"], abs(one["difference"])), default=None)
+
+
+def difference(value: float | None, measure: str) -> str:
+    """Write a difference of two means: of accuracies in points of a percent."""
+    if value is None:
+        return ""
+    return f"{100 * value:+.2f} points" if measure.endswith("accuracy") else f"{value:+.3g}"
 
 
 def finding(item: Any) -> str:

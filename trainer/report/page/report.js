@@ -4,7 +4,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const {runs, knobs, verdicts, spelled} = data; // verdicts: worst first
 const $ = (id) => document.getElementById(id);
-const state = {sort: "", descending: false, verdicts: new Set(), text: "", theme: "", colour: "verdict", curve: "val_loss", log: false, start: false, allGroups: false, measure: "gap", gradient: 0, part: 0, classes: "recall", open: new Set()};
+const state = {sort: "", descending: false, verdicts: new Set(), text: "", theme: "", colour: "verdict", curve: "val_loss", log: false, start: false, allGroups: false, measure: "", gradient: 0, part: 0, classes: "recall", open: new Set()};
 const MOST_LINES = 400;
 const DASHES = ["", "10 6", "3 4", "12 4 3 4"]; // so that of two means on top of each other both are seen
 const fullName = (measure) => (data.measures[measure] || [measure, measure])[1];
@@ -108,11 +108,11 @@ function classesSection() {
 }
 
 function resultsSection() {
-  const {table, commands} = part();
+  const {table, caption, commands} = part();
   $("results").hidden = !table;
   if (!table) return;
   fillTable($("results-table"), table);
-  $("results-note").textContent = `${data.interval}; best: at the lowest validation loss, whose weights the test is of; last: at the end.`;
+  $("results-note").textContent = `${caption}; best: at the lowest validation loss, whose weights the test is of; last: at the end.`;
   $("results-commands").hidden = !commands.length;
   $("results-commands").lastChild.replaceChildren(...commands.map(([name, command]) => make("div", {}, make("p", {class: "muted"}, name), make("pre", {}, command))));
 }
@@ -288,7 +288,9 @@ function knobFigure(effect, y) {
     if (level.low !== null) axes.plot.append(draw("line", {x1: axes.X(i), x2: axes.X(i), y1: axes.Y(level.low), y2: axes.Y(level.high), stroke: "var(--ink)", "stroke-width": 2}));
     axes.plot.append(draw("line", {x1: axes.X(i - 0.28), x2: axes.X(i + 0.28), y1: axes.Y(level.mean), y2: axes.Y(level.mean), stroke: "var(--ink)", "stroke-width": 2.5}));
   });
-  return make("figure", {}, make("figcaption", {}, make("strong", {}, brief(effect.knob)), effect.sentences.map((text) => make("small", {}, text))), axes.svg);
+  const [first, ...more] = effect.sentences;
+  return make("figure", {}, make("figcaption", {}, make("strong", {}, brief(effect.knob)), make("small", {}, first || ""),
+    more.length ? make("details", {}, make("summary", {}, "at each level of the other knobs"), more.map((text) => make("p", {class: "muted"}, text))) : null), axes.svg);
 }
 
 function effectsSection() {
@@ -298,8 +300,8 @@ function effectsSection() {
   $("effects").hidden = !part().effects.length;
   if (!part().effects.length) return;
   measureMenu("effects-controls", () => { knobsSection(); effectsSection(); });
-  $("effects-note").textContent = `Differences in ${fullName(state.measure)} at equal values of the other knobs, paired by seed, with 95 % t intervals. ` +
-    "Filled: holds up after correction for all the comparisons made (Holm). Hollow: it may be chance.";
+  $("effects-note").textContent = `Differences in ${fullName(state.measure)} at equal values of the other knobs, by seed, with 95 % intervals. ` +
+    "Filled: holds up after correction for all the comparisons made. Hollow: it may be chance.";
   const width = wide($("effects-chart")), textWidth = Math.min(260, width * 0.34), noteWidth = width > 760 ? 310 : 0, height = 26;
   const ends = rows.flatMap((row) => [row.low, row.high, row.difference, 0]).filter(Number.isFinite);
   const pad = 0.06 * (Math.max(...ends, 0) - Math.min(...ends, 0)) || 1;
