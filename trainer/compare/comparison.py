@@ -96,8 +96,8 @@ class _Comparing:
         self.choice = tuning.choose(plan, self.costs_GS)
         self.failed_CS = self.choice.take(plan.failed_GS().astype(float)) == 1
         self.costs_CS = self.choice.take(self.costs_GS)
-        ended_C = np.isfinite(self.choice.take(values[criterion])).any(1) if criterion else np.array([False])
-        self.best = tuning.best(np.where(ended_C[:, None], self.costs_CS, np.nan)) if ended_C.any() else None
+        ended_C = np.isfinite(self.choice.take(values[criterion] if criterion else nothing)).any(1, keepdims=True)
+        self.best = tuning.best(np.where(ended_C, self.costs_CS, np.nan))
         first = [name for name in (criterion, self.score) if name]
         names = dict.fromkeys(
             [*first, *(name for name in TESTED if name in values and np.isfinite(values[name]).any())]
