@@ -135,14 +135,14 @@ class _Comparing:
 
     def _test(self) -> None:
         fits = {name: [not (is_loss(name) and defines_loss(knob)) for knob in self.plan.knobs] for name in self.tested}
-        self.asked = ask(self.plan, self.tested, fits)
+        self.asked = ask(self.plan, self.tested, fits, self.choice.inflation_C)
         tables = {k: self.plan.cells(k) for k in range(len(self.plan.knobs))}
         models: dict[str, Model] = {
             name: model(values, self.failed_CS, self._worse(name), tables) for name, values in self.tested.items()
         }
         if self.criterion and self.best is not None:
             costs_CS = self.choice.take(tuning.ranked(self.plan, self.criterion, self.values[self.criterion]))
-            self.asked += against(self.plan, self.best, "cost", costs_CS)
+            self.asked += against(self.plan, self.best, "cost", costs_CS, self.choice.inflation_C)
             models["cost"] = model(costs_CS, self.failed_CS, 1.0, {})
         if self.asked:
             questions = [question for _, question in self.asked]
@@ -453,7 +453,9 @@ class _Comparing:
         """
         assert self.best is not None
         mean, sd, low, high, n = (value[0] for value in mean_interval(self.tested[str(self.criterion)][[self.best]]))
-        half = float(stdtrit(max(n - 1, 1), 1 - ALPHA / 2 / (ties + 1)) * sd / np.sqrt(max(n, 1)))
+        wider = np.sqrt(1 + self.choice.inflation_C[self.best])
+        half = float(stdtrit(max(n - 1, 1), 1 - ALPHA / 2 / (ties + 1)) * sd / np.sqrt(max(n, 1)) * wider)
+        low, high = mean - (mean - low) * wider, mean + (high - mean) * wider
         low, high = (mean - half, high) if self._worse(str(self.criterion)) < 0 else (low, mean + half)
         return Interval(number(mean), number(low), number(high), int(n))
 

@@ -49,6 +49,7 @@ class Question:
     weights_C: Floats  # its weights, averaged over seeds
     strict: float = 1.0  # OWN is divided by this: many measures, and many sides, are many chances
     knob: int | None = None  # where it is a knob's effect, averaged over others: its interaction with seeds is noise
+    inflation: float = 1.0  # of the variance: values of other choices at other seeds are not independent
     one_sided: bool = False  # whether only "higher" is asked
 
 
@@ -225,19 +226,20 @@ def _test(question: Question, one: Model) -> _Test:
     paired = len(sums) >= 2
     if paired:
         noise, n, counts = one.blocked, len(sums), np.full(len(weights), float(len(sums)))
-        difference, factor = float(sums.mean()), float(squares.mean()) / n
+        difference, factor = float(sums.mean()), float(squares.mean()) / n * question.inflation
     else:
         counts = np.isfinite(one.values_CS[rows]).sum(1).astype(float)
         noise, n = one.within, int(counts.min())
         difference = float((weights * mean_of(one.values_CS[rows], 1)).sum())
         if n < 2:
             return _Test(difference, np.nan, np.nan, np.nan, n, False, np.nan)
-        factor = float((weights**2 / counts).sum())
+        factor = float((weights**2 / counts).sum()) * question.inflation
     of_knob = None if question.knob is None or not paired else one.by_knob.get(question.knob)
-    own_se, own_df = _own(weights, counts, noise, rows)
+    own_se, own_df = _own(weights, counts / question.inflation, noise, rows)
     if one.rows == 2 or noise.equal < UNEQUAL:  # nothing to pool: the test of these values alone
         if paired:
-            own_se = float(np.sqrt(max(sums.var(ddof=1), one.floor * squares.mean()) / n))
+            variance = max(sums.var(ddof=1), one.floor * squares.mean()) * question.inflation
+            own_se = float(np.sqrt(variance / n))
             own_df = n - 1.0
         p = _p(difference, own_se, own_df, question.one_sided)
         test = _Test(difference, own_se, own_df, p, n, paired, own_se * np.sqrt(n))

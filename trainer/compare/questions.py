@@ -5,7 +5,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -43,8 +43,11 @@ class About:
 Asked = list[tuple[About, Question]]
 
 
-def ask(plan: Layout, values: dict[str, Floats], fits: dict[str, list[bool]]) -> Asked:
-    """Ask about every measure in `values` (C, S), the one that decides first. fits: which knobs each can compare."""
+def ask(plan: Layout, values: dict[str, Floats], fits: dict[str, list[bool]], inflation_C: Floats) -> Asked:
+    """Ask about every measure in `values` (C, S), the one that decides first.
+
+    fits: which knobs each can compare. inflation_C: see tuning.Choice.
+    """
     asked: Asked = []
     for number, (measure, values_CS) in enumerate(values.items()):
         part = 1.0 if number == 0 else SECOND
@@ -58,11 +61,11 @@ def ask(plan: Layout, values: dict[str, Floats], fits: dict[str, list[bool]]) ->
         for family, questions in found.items():
             questions = [(about, question) for about, question in questions if question.weights_C.any()]
             weight = WEIGHTS[family] * part / max(1, len(questions))
-            asked += [(about, _weighed(question, weight, part)) for about, question in questions]
+            asked += [(about, _weighed(question, weight, part, inflation_C)) for about, question in questions]
     return asked
 
 
-def against(plan: Layout, best: int, criterion: str, costs_CS: Floats) -> Asked:
+def against(plan: Layout, best: int, criterion: str, costs_CS: Floats, inflation_C: Floats) -> Asked:
     """Ask of every other contender whether it costs more than the best one."""
     found: Asked = []
     count = len(plan.contenders)
@@ -71,7 +74,7 @@ def against(plan: Layout, best: int, criterion: str, costs_CS: Floats) -> Asked:
         if index != best and np.isfinite(costs_CS[index]).any():
             about = About("recommendation", criterion, pair=(index, best))
             question = _of_two("recommendation", criterion, costs_CS, (index, best), one_sided=True)
-            found.append((about, _weighed(question, weight, 1.0)))
+            found.append((about, _weighed(question, weight, 1.0, inflation_C)))
     return found
 
 
@@ -80,9 +83,10 @@ def weight_of_pairs(plan: Layout) -> float:
     return WEIGHTS["recommendation"] if len(plan.contenders) > 1 else 0.0
 
 
-def _weighed(question: Question, weight: float, part: float) -> Question:
+def _weighed(question: Question, weight: float, part: float, inflation_C: Floats) -> Question:
     strict = 2.0 if question.one_sided else 1.0 if part == 1.0 else STRICT
-    return Question(**{**vars(question), "weight": weight, "strict": strict})
+    inflation = 1 + float(np.average(inflation_C, weights=question.weights_C**2))
+    return replace(question, weight=weight, strict=strict, inflation=inflation)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from trainer.compare.groups import Layout
 from trainer.compare.knobs import Knob, label
 from trainer.compare.statistics import Floats, mean_of
 
+TUNED = 2.0
 HIGHER_IS_BETTER = {"test_accuracy", "best_val_accuracy", "final_test_accuracy", "final_val_accuracy"}
 SHARES = ("dropout", "momentum", "label_smoothing", "label_noise", "val_fraction")  # below 1
 BOUNDED = ("dropout", "weight_decay", "momentum", "label_noise", "label_smoothing")  # 0 is no edge of these: it is off
@@ -26,6 +27,19 @@ class Choice:
 
     groups_C: NDArray[np.int64]  # the best by all seeds; -1 where no run has the criterion
     groups_CS: NDArray[np.int64]  # the best by the other seeds; -1 where there is none
+
+    @property
+    def inflation_C(self) -> Floats:
+        """Return by how much tuning adds to the variance of each contender's mean, relative to it.
+
+        Scores at seeds whose settings were chosen by each other vary together, as far as the choices differ. Where all
+        do, Nadeau and Bengio (2003, Machine Learning 52) add n / (n - 1) for leave-one-out; TUNED times that is what
+        intervals need to hold the truth in 95 of 100 simulated sweeps (`scripts.calibrate tuned`).
+        """
+        chosen = self.groups_CS >= 0
+        n_C = chosen.sum(1)
+        other = (chosen & (self.groups_CS != self.groups_C[:, None])).sum(1)
+        return TUNED * other / np.maximum(n_C, 1) * n_C / np.maximum(n_C - 1, 1)
 
     def take(self, values_GS: Floats) -> Floats:
         """Return a measure's (C, S) values of the contenders, from the groups' (G, S)."""
@@ -74,11 +88,11 @@ def choose(plan: Layout, costs_GS: Floats) -> Choice:
     groups_CS = np.full((len(plan.contenders), len(plan.seeds)), -1)
     for c, contender in enumerate(plan.contenders):
         members = np.array(contender.members)
+        if len(members) == 1:
+            groups_C[c] = groups_CS[c] = members[0]
+            continue
         best = members[np.argmin(mean_G[members])]
         groups_C[c] = best if n_G[best] else -1
-        if len(members) == 1:
-            groups_CS[c] = members[0]
-            continue
         costs = rest_GS[members] if len(plan.seeds) > 1 else np.repeat(mean_G[members][:, None], len(plan.seeds), 1)
         costs = np.where(ran_GS[members], costs, np.inf)  # a setting that this seed did not run cannot be scored at it
         chosen = members[np.argmin(costs, 0)]

@@ -17,8 +17,11 @@ def measure(name: str) -> str:
 
 def levels(knob: Knob, a: int, b: int) -> tuple[str, str]:
     """Name two levels: the first as typed, of the second only the value where that is clear."""
-    short = not knob.together and not any(knob.brings) and knob.texts[b] and "=" in knob.texts[b]
-    return knob.text(a), label(knob.levels[b]) if short else knob.text(b)
+    first, second = knob.text(a), knob.text(b)
+    if knob.brings[a] == knob.brings[b]:
+        first, second = (text.removesuffix(f" (with {knob.brings[a]})") for text in (first, second))
+    short = not knob.together and not any(knob.brings) and knob.texts[b]
+    return first, label(knob.levels[b]) if short else second
 
 
 def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[float, float] | None = None) -> str:
