@@ -17,10 +17,11 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
+from trainer import streams
 from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News, Reporter
 
@@ -57,6 +58,7 @@ def warm_up() -> None:
     """Begin to import what workers need, in the process they will be forked from."""
     if START_METHOD == "forkserver":
         multiprocessing.set_forkserver_preload(["trainer.engine.server"])
+        os.environ["TRAINER_SOCKETS"] = util.get_temp_dir()
         with contextlib.suppress(OSError), _without_main():  # no process can be started: `_start` will say so
             forkserver.ensure_running()
 
@@ -171,6 +173,7 @@ def _serve(connection: Connection, stopping: Any, environment: dict[str, str], l
     """Live as a worker: stacks come, news and ends of jobs go."""
     from trainer.engine.worker import train_stack
 
+    streams.prepare()
     for number in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes; the first one decides
         signal.signal(number, signal.SIG_IGN)
     os.environ.clear()
