@@ -58,8 +58,8 @@ def warm_up() -> None:
     """Begin to import what workers need, in the process they will be forked from."""
     if START_METHOD == "forkserver":
         multiprocessing.set_forkserver_preload(["trainer.engine.server"])
-        os.environ["TRAINER_SOCKETS"] = util.get_temp_dir()
         with contextlib.suppress(OSError), _without_main():  # no process can be started: `_start` will say so
+            os.environ["TRAINER_SOCKETS"] = util.get_temp_dir()  # which multiprocessing removes, unless it is killed
             forkserver.ensure_running()
 
 
