@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import Cli, environment
+from tests import helpers
+from tests.helpers import Cli
 from trainer.cli import sweep_table
 
 TINY = ["epochs=1", "data.train_size=64", "record.pictures=false"]
 SWEEP = ["-m", "seed=1,2", *TINY, "hydra.sweep.dir=sweep"]
 CLOSED = {"<&-": (0,), ">&-": (1,), "2>&-": (2,), "<&- >&- 2>&-": (0, 1, 2)}
+
+
+def environment() -> dict[str, str]:
+    return {key: value for key, value in helpers.environment().items() if key != "PYTHONUNBUFFERED"}
 
 
 @pytest.mark.parametrize("closed", CLOSED)
@@ -73,6 +78,14 @@ def test_what_ones_own_module_prints_may_be_lost(tmp_path: Path) -> None:
     subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment(), check=False, capture_output=True)
     assert "failed" not in (tmp_path / "sweep/sweep.csv").read_text()
     assert (tmp_path / "sweep/1/checkpoints/last.pt").exists()
+
+
+def test_what_ones_own_module_prints_in_a_sweep_is_printed(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(TALKATIVE.replace('"a word" * 2000', '"a word"'))
+    command = [sys.executable, "-m", "trainer", *SWEEP, "model=custom", "model._target_=own.Net"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.count("a word") > 2
 
 
 def test_an_encoding_without_the_characters_loses_nothing(tmp_path: Path) -> None:
