@@ -21,7 +21,7 @@ MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it m
     "compare": {"judge", "files"},
     "read": {"judge", "files", "text"},
     "judge": set[str](),
-    "trace": {"core", "config", "files"},
+    "trace": {"core", "config", "files", "streams"},
     "config": set[str](),
     "files": set[str](),
     "text": set[str](),

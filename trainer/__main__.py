@@ -26,9 +26,7 @@ def leave(code: int) -> None:
     has_threads = threading.active_count() > 1  # of another launcher's: Python waits for them
     if not has_threads:
         atexit._run_exitfuncs()
-    for problem in streams.lost():  # all files are written
-        print(f"trainer: {problem}", file=sys.stderr, flush=True)
-        code = code or 2
+    code = streams.settled("trainer", code)
     if has_threads:
         sys.exit(code)
     os._exit(code)

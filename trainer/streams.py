@@ -37,15 +37,21 @@ def prepare() -> None:
     sys.stderr = _patient(sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False))
 
 
-def lost() -> list[str]:
-    """Flush both streams; return a sentence if the standard output took less than was written to it."""
+def flush() -> None:
+    """Write what is not written yet."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
+
+
+def settled(program: str, code: int) -> int:
+    """Return a program's exit code: 2 for 0, and a sentence, if standard output took less than all that was said."""
+    flush()
     raw = _raw(sys.stdout)
-    return (
-        [f"the standard output takes no more: {raw.error.strerror}"] if isinstance(raw, _Patient) and raw.error else []
-    )
+    if isinstance(raw, _Patient) and raw.error:
+        print(f"{program}: the standard output takes no more: {raw.error.strerror}", file=sys.stderr, flush=True)
+        return code or 2
+    return code
 
 
 def _raw(stream: TextIO) -> Any:

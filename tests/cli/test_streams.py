@@ -57,6 +57,20 @@ def test_an_output_that_takes_nothing_costs_no_file(
         assert [name for name in files if not (tmp_path / name).exists()] == []
 
 
+@pytest.mark.parametrize("arguments", ["trainer --help", "trainer.trace --part 1"])
+def test_a_command_that_only_prints_says_that_nobody_reads_it(arguments: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m {arguments} > /dev/full"],
+        cwd=tmp_path,
+        env=environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    said = f"{arguments.split()[0]}: the standard output takes no more: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 TALKATIVE = """
 from torch import nn
 

@@ -197,7 +197,7 @@ def _serve(connection: Connection, stopping: Any, environment: dict[str, str], l
         while True:
             number, item = receive()
             train_stack(item, Reporter(number, connection.send), stop, done)
-            streams.lost()  # what a module of the user's own printed is out before this process is killed
+            streams.flush()  # what a module of the user's own printed is out before this process is killed
             connection.send(None)
 
 
