@@ -777,6 +777,7 @@ PARTS: dict[str, dict[str, bytes]] = {  # a folder, or a file, that is evaluated
         "hparams.yaml": b"lr: 0.1\nmodel:\n  width: 64\n  names: [a, b]\n",
     },
     "keras": {"history.csv": table(["epoch", "loss", "val_loss", "accuracy", "val_accuracy"], ";").encode()},
+    "powershell": {"history.csv": table(["epoch", "loss", "val_loss"]).encode("utf-16")},
     "loop": {EVENTS: LOOP},
     "roles": {f"train/{EVENTS}": loop_events("epoch_loss"), f"validation/{EVENTS}": loop_events("epoch_loss")},
     "": {
