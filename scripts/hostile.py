@@ -303,6 +303,9 @@ TABLES: dict[str, str | bytes] = {
     "mixed ends": table(["epoch", "loss", "val_loss"]).replace("\n", "\r\r\n\n"),
     "NUL": table(["epoch", "loss", "val_loss"]).replace("5", "\0"),
     "a byte order mark": "\ufeff" + table(["epoch", "loss", "val_loss"]),
+    "UTF-16": table(["epoch", "loss", "val_loss"]).encode("utf-16"),
+    "half of UTF-16": table(["epoch", "loss", "val_loss"]).encode("utf-16-le")[:-1],
+    "sixty megabytes of UTF-16": "epoch,loss,val_loss\n".encode("utf-16") + "1,1,1\n".encode("utf-16-le") * 5_000_000,
     "other digits": table(["epoch", "loss", "val_loss"]).translate({48 + i: 0x660 + i for i in range(10)}),
     "infinite": "epoch,loss,val_loss\n" + "".join(f"{i},inf,-inf\n" for i in range(9)),
     "steps beyond floats": "epoch,loss,val_loss\n" + "".join(f"{i}e307,{i},1e308\n" for i in range(-9, 30)),
@@ -469,29 +472,27 @@ def named(name: bytes, contents: Mapping[str, bytes]) -> Kind:
     return make
 
 
-def deep_folders(root: Path) -> Made:
-    """Make folders within folders, deeper than a path can be, with a run at the top."""
-    here = os.open(put(root / "bad", run_files()) / ".hydra" / "..", os.O_RDONLY)
+def nested(folder: Path) -> Path:
+    """Make folders within a folder, deeper than a path can be; return it."""
+    here = os.open(folder, os.O_RDONLY)
     for _ in range(3000):
         os.mkdir("dd", dir_fd=here)
         below = os.open("dd", os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = below
     os.close(here)
-    return root / "bad"
+    return folder
+
+
+def deep_folders(root: Path) -> Made:
+    """Make folders within folders, deeper than a path can be, with a run at the top."""
+    return nested(put(root / "bad", run_files()))
 
 
 def deep_folders_alone(root: Path) -> Made:
     """Make folders within folders, deeper than a path can be."""
     (root / "bad").mkdir()
-    here = os.open(root / "bad", os.O_RDONLY)
-    for _ in range(3000):
-        os.mkdir("dd", dir_fd=here)
-        below = os.open("dd", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
-    return root / "bad"
+    return nested(root / "bad")
 
 
 def circles(root: Path) -> Made:
@@ -776,6 +777,7 @@ PARTS: dict[str, dict[str, bytes]] = {  # a folder, or a file, that is evaluated
         "hparams.yaml": b"lr: 0.1\nmodel:\n  width: 64\n  names: [a, b]\n",
     },
     "keras": {"history.csv": table(["epoch", "loss", "val_loss", "accuracy", "val_accuracy"], ";").encode()},
+    "powershell": {"history.csv": table(["epoch", "loss", "val_loss"]).encode("utf-16")},
     "loop": {EVENTS: LOOP},
     "roles": {f"train/{EVENTS}": loop_events("epoch_loss"), f"validation/{EVENTS}": loop_events("epoch_loss")},
     "": {

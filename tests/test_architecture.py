@@ -8,11 +8,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "trainer"
-EVERYTHING = {"core", "engine", "record", "judge", "compare", "read", "report", "config", "files", "text"}
+EVERYTHING = {"core", "engine", "record", "judge", "compare", "read", "report", "config", "files", "text", "streams"}
 MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it may import beside itself
-    "__main__": {"cli"},
+    "__main__": {"cli", "streams"},
     "cli": EVERYTHING,
-    "engine": {"record", "judge", "core", "config", "files", "text"},
+    "engine": {"record", "judge", "core", "config", "files", "text", "streams"},
     "record": {"judge", "core", "config", "files"},
     "core": {"config", "files"},
     "evaluate": {"report", "compare", "read", "judge", "files", "text"},
@@ -21,15 +21,16 @@ MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it m
     "compare": {"judge", "files"},
     "read": {"judge", "files", "text"},
     "judge": set[str](),
-    "trace": {"core", "config", "files"},
+    "trace": {"core", "config", "files", "streams"},
     "config": set[str](),
     "files": set[str](),
     "text": set[str](),
+    "streams": set[str](),
     "__init__": set[str](),
 }
 ENTRIES = {"trainer.__main__", "trainer.trace.__main__"}  # what is typed behind `python -m`: these may import cli
 KNOW_HYDRA = {"cli"}
-WITHOUT_TORCH = {"judge", "compare", "read", "report", "evaluate", "config", "files", "text"}
+WITHOUT_TORCH = {"judge", "compare", "read", "report", "evaluate", "config", "files", "text", "streams"}
 
 
 def modules(folder: Path = PACKAGE) -> dict[str, ast.Module]:

@@ -6,6 +6,8 @@ import os
 import sys
 import threading
 
+from trainer import streams
+
 
 def main() -> None:
     gc.disable()  # searching for garbage takes a third of importing torch; stack.train_jobs enables it
@@ -21,14 +23,12 @@ def main() -> None:
 
 def leave(code: int) -> None:
     """Exit without freeing a million objects one by one, which takes a fifth of a short run."""
-    if threading.active_count() > 1:  # of another launcher's: Python waits for them
+    has_threads = threading.active_count() > 1  # of another launcher's: Python waits for them
+    if not has_threads:
+        atexit._run_exitfuncs()
+    code = streams.settled("trainer", code)
+    if has_threads:
         sys.exit(code)
-    atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:  # nobody reads it, or there is no room for it
-        code = code or 1
     os._exit(code)
 
 

@@ -35,6 +35,11 @@ def test_split(line: str, flags: list[str], overrides: list[str]) -> None:
         ("--resume", "--resume: no such flag; did you mean --resolve?"),
         ("--config-dir nowhere", "--config-dir: nowhere: no such directory"),
         (
+            "-m --cfg job seed=1,2",
+            "--multirun --cfg: only one of these at a time; resume=DIR of a sweep implies --multirun",
+        ),
+        ("-m --resolve seed=1,2", "--resolve: says how --cfg prints; type --cfg job --resolve"),
+        (
             "--dry-run hydra/launcher=basic",
             "--dry-run: cannot foresee what hydra/launcher=basic would do; leave one out",
         ),

@@ -12,7 +12,7 @@ import torch
 from tests.helpers import HEAD, environment, summary
 
 MODELS = """
-import os, random, signal, sys, time
+import ctypes, os, random, signal, sys, time
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,12 @@ class Harmful(nn.Module):
                 raise BaseException("odd")
             if self.harm == "end":
                 os._exit(0)
+            if self.harm == "fork":
+                if (child := os.fork()) == 0:
+                    os._exit(5)  # ends the child alone
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+            if self.harm == "vanish":
+                ctypes.CDLL(None)._exit(0)
             if self.harm == "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
             if self.harm == "grad":
@@ -184,6 +190,7 @@ def test_killed_it_goes_on_with_the_same_random_numbers(folder: Path) -> None:
 FAILS = "model._target_: Harmful fails on inputs of shape (36, 1, 8, 8): "
 HARM = {
     "exit": f"{FAILS}SystemExit (",
+    "end": f"{FAILS}SystemExit: os._exit(0) (",
     "interrupt": f"{FAILS}KeyboardInterrupt (",
     "base": f"{FAILS}BaseException: odd (",
     "grad": "model._target_: no parameter takes part in the loss; is there a detach or no_grad in forward?",
@@ -201,10 +208,10 @@ def test_a_run_whose_module_ends_the_process_ends_with_a_message(harm: str, fold
 
 @pytest.mark.slow
 def test_in_a_sweep_it_harms_no_other_and_is_tried_again(folder: Path) -> None:
-    harms = [*HARM, "end", "crash", "leave", "none"]
+    harms = [*HARM, "vanish", "crash", "leave", "fork", "none"]
     line = ["-m", "epochs=2", "model=custom", "model._target_=own.Harmful", f"+model.harm={','.join(harms)}"]
     done = run(folder, *line, "hydra.sweep.dir=sweep")
-    failed = [*HARM, "end", "crash"]
+    failed = [*HARM, "vanish", "crash"]
     for command in (done, run(folder, "resume=sweep")):
         assert command.returncode == 1
         assert command.stderr == ""
@@ -212,12 +219,12 @@ def test_in_a_sweep_it_harms_no_other_and_is_tried_again(folder: Path) -> None:
         assert dict(zip(harms, status, strict=True)) == {
             harm: "failed" if harm in failed else "completed" for harm in harms
         }
-        assert "2 of 8 runs completed" in command.stdout
+        assert "3 of 10 runs completed" in command.stdout
         assert "the process that trained it ended with exit code 0" in command.stdout
         assert "was killed by SIGSEGV" in command.stdout
     (folder / "own.py").write_text(MODELS.replace("if self.calls == 2", "if False"))
     mended = run(folder, "resume=sweep")
-    assert mended.returncode == 2  # the two that had finished would be of other code than the six
+    assert mended.returncode == 2  # those that had finished would be of other code than the others
     assert "was finished with other code or data: own was " in mended.stderr
 
 

@@ -58,10 +58,12 @@ class Killer(Listener):
 
     def tell(self, news: News) -> None:
         super().tell(news)
-        if self.times and news.epoch >= 3 and news.members > 1:
+        alive = multiprocessing.active_children()  # none: news of a process that is killed already
+        if self.times and alive and news.epoch >= 3 and news.members > 1:
             self.times -= 1
-            for process in multiprocessing.active_children():
+            for process in alive:
                 process.kill()
+                process.join()
 
 
 def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
@@ -89,7 +91,7 @@ def test_killed_again_and_again_it_ends_in_halves(tmp_path: Path) -> None:
 
 
 HARMFUL = """
-import os, signal, torch
+import ctypes, os, signal, torch
 from torch import nn
 
 
@@ -112,7 +114,7 @@ class Net(nn.Module):
             if self.harm == "exit":
                 raise SystemExit(7)
             if self.harm == "end":
-                os._exit(3)
+                ctypes.CDLL(None)._exit(3)
             if self.harm == "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
             if self.harm == "leave":
@@ -204,6 +206,34 @@ def test_the_command_of_a_sweep_is_never_forked_and_imports_no_torch(tmp_path: P
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("ending", [None, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_leaves_no_socket_behind(
+    ending: signal.Signals | None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Not even killed: the server ends after the command, and tidies up."""
+    sockets = tmp_path_factory.mktemp("t")  # whose paths are at most 107 characters long
+    line = [f"epochs={10**6 if ending else 1}", "model.depth=1,2", "record.pictures=false", "hydra.sweep.dir=sweep"]
+    command = [sys.executable, "-m", "trainer", "-m", *line]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment() | {"TMPDIR": str(sockets)},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if ending and any(tmp_path.glob("sweep/*/metrics.csv")):
+            assert any(sockets.glob("pymp-*"))
+            process.send_signal(ending)
+            process.wait(60)
+        time.sleep(0.05)
+    assert process.poll() is not None
+    while _group(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(sockets.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -280,6 +280,19 @@ def test_truncated_file(tmp_path: Path, share: float) -> None:
     assert "record" in problems[0]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_csv_in_any_encoding_of_unicode(encoding: str, tmp_path: Path) -> None:
+    """As PowerShell's `>` and Excel write it."""
+    rows = [f"{i},{t},{v}" for i, (t, v) in enumerate(zip(TRAIN, VAL, strict=True))]
+    text = "\r\n".join(["epoch,loss,val_loss", *rows, ""])
+    (tmp_path / "history.csv").write_bytes(text.encode(encoding))
+    (run,), problems = find_runs([tmp_path])
+    assert not problems
+    np.testing.assert_allclose(run.train_loss, TRAIN)
+    np.testing.assert_allclose(run.val_loss, VAL)
+    assert list(run.epochs) == list(range(len(TRAIN)))
+
+
 def test_csv_of_keras_and_lightning(tmp_path: Path) -> None:
     rows = [f"{i};{np.exp(-t)};{t};{np.exp(-v)};{v}" for i, (t, v) in enumerate(zip(TRAIN, VAL, strict=True))]
     damaged = ["x;0.5;9;0.5;9", "nan;0.5;9;0.5;9"]  # rows that do not say which epoch they are

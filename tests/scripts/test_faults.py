@@ -43,6 +43,15 @@ def test_damaged_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert faults.flip(1, 1, tmp_path) == 0, capsys.readouterr().out
 
 
+def test_hostile_input_is_one_of_the_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for all kinds, and for as many changes as were asked for."""
+    asked = []
+    monkeypatch.setattr(faults.hostile, "try_kinds", lambda folder: asked.append("kinds") or 0)
+    monkeypatch.setattr(faults.hostile, "try_mutations", lambda count, seed, folder: asked.append(count) or 1)
+    assert faults.main(["hostile", "--n", "7"]) == 1
+    assert asked == ["kinds", 7]
+
+
 @pytest.mark.slow
 def test_directories_with_somebodys_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert faults.foreign_files(tmp_path) == 0, capsys.readouterr().out

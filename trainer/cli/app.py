@@ -13,7 +13,8 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 
 from trainer import config as cfg
-from trainer.cli import command_line, file_errors, help, hints, hydra_plugins, streams
+from trainer import streams
+from trainer.cli import command_line, file_errors, help, hints, hydra_plugins
 from trainer.cli.command import Command, plan, remove_if_empty
 from trainer.cli.command_line import CommandLine
 from trainer.cli.config_files import Sources, VisibleOptions
@@ -131,8 +132,6 @@ def _located(problems: Sequence[str], line: CommandLine) -> list[str]:
 
 
 def _os_problem(error: OSError, directory: Path | None) -> str:
-    if isinstance(error, BrokenPipeError):
-        return "nobody reads the output any more; write it to a file, and repeat the command to continue"
     where = error.filename or directory
     said = f"{where}: {error.strerror or error}" if where else f"{error.strerror or error}"
     return f"{said}; make room or choose another folder with hydra.run.dir=DIR"

@@ -25,6 +25,7 @@ from trainer.engine.resume.plan_file import read_plan
 SWITCHES = {  # flags without a value
     *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--dry-run")
 }
+COMMANDS = ("--run", "--multirun", "--cfg", "--info", "--shell-completion")  # what Hydra can be asked to do
 
 
 COMPARISON = "versus.json"  # in a directory whose sweeps are those of one comparison
@@ -148,6 +149,11 @@ def _parse_flags(flags: Sequence[str]) -> argparse.Namespace:
         raise ConfigError([said.getvalue().strip().rpartition("error: ")[2]]) from end
     known = re.findall(r"(?<![\w-])--[a-z-]+", parser.format_usage())
     problems = [f"{flag}: no such flag; {nearest(flag, known)}" for flag in unknown]
+    asked = [flag for flag in COMMANDS if getattr(parsed, flag.strip("-").replace("-", "_"))]
+    if len(asked) > 1:
+        problems.append(f"{' '.join(asked)}: only one of these at a time; resume=DIR of a sweep implies --multirun")
+    if parsed.resolve and not (parsed.cfg or parsed.help):
+        problems.append("--resolve: says how --cfg prints; type --cfg job --resolve")
     if parsed.experimental_rerun is not None:
         problems.append("--experimental-rerun: nothing is unpickled here; repeat the command, or type resume=DIR")
     if parsed.config_dir is not None and not Path(parsed.config_dir).is_dir():

@@ -15,6 +15,7 @@ import os
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -228,9 +229,16 @@ def _in_words(what: str, expected: str = "", hints: dict[str, str] | None = None
     """Turn whatever the user's own code raises into a ConfigError, sys.exit() included.
 
     hints: part of an error's text -> what to do about it. Ctrl-C, which raises a class of its own, passes. The current
-    folder, below which runs are written, stays what it was.
+    folder, below which runs are written, stays what it was. os._exit raises too, except in a process forked meanwhile.
     """
-    here = os.getcwd()
+    here, process, leave = os.getcwd(), os.getpid(), os._exit
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != process:
+            leave(status)
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = refuse
     try:
         yield
     except BaseException as error:
@@ -239,6 +247,7 @@ def _in_words(what: str, expected: str = "", hints: dict[str, str] | None = None
         hint = "".join(f"; {hint}" for sign, hint in (hints or {}).items() if sign in str(error))
         raise ConfigError([f"{what}: {describe_error(error)}{hint}{expected}"]) from error
     finally:
+        os._exit = leave
         os.chdir(here)
 
 

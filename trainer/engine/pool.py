@@ -17,10 +17,11 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
+from trainer import streams
 from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News, Reporter
 
@@ -58,6 +59,7 @@ def warm_up() -> None:
     if START_METHOD == "forkserver":
         multiprocessing.set_forkserver_preload(["trainer.engine.server"])
         with contextlib.suppress(OSError), _without_main():  # no process can be started: `_start` will say so
+            os.environ["TRAINER_SOCKETS"] = util.get_temp_dir()  # which multiprocessing removes, unless it is killed
             forkserver.ensure_running()
 
 
@@ -171,6 +173,7 @@ def _serve(connection: Connection, stopping: Any, environment: dict[str, str], l
     """Live as a worker: stacks come, news and ends of jobs go."""
     from trainer.engine.worker import train_stack
 
+    streams.prepare()
     for number in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes; the first one decides
         signal.signal(number, signal.SIG_IGN)
     os.environ.clear()
@@ -194,6 +197,7 @@ def _serve(connection: Connection, stopping: Any, environment: dict[str, str], l
         while True:
             number, item = receive()
             train_stack(item, Reporter(number, connection.send), stop, done)
+            streams.flush()  # what a module of the user's own printed is out before this process is killed
             connection.send(None)
 
 

@@ -1,9 +1,22 @@
-"""What the server that forks workers imports, once for all of them."""
+"""What the server that forks workers imports, once for all of them; it ends after the command, however that ended."""
 
+import atexit
 import gc
+import os
+import shutil
+import signal
 import sys
+from typing import Any
 
-sys.excepthook = lambda *error: None  # a server that cannot fork ends without a word: the command says what that means
+
+def _ends_alone(*error: Any) -> None:
+    """End without a word where no process can be forked: the command lives, and says what that means."""
+    atexit.unregister(shutil.rmtree)
+
+
+sys.excepthook = _ends_alone
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may reach all processes; the command decides what ends when
+atexit.register(shutil.rmtree, os.environ["TRAINER_SOCKETS"], ignore_errors=True)  # a killed command removes nothing
 gc.disable()  # searching for garbage takes a third of the time of importing torch; train_stack enables it
 
 from trainer.engine import worker  # noqa: E402, F401

@@ -203,6 +203,11 @@ def shortened(text: str, most: int = 100) -> str:
 # ------------------------------------------------------------------ tables
 
 
+def in_utf8(found: bytes) -> bytes:
+    """Return text as UTF-8, whichever of Unicode's encodings it is in: a byte order mark or its zero bytes tell."""
+    return found.decode(json.detect_encoding(found), errors="replace").encode("utf-8", errors="replace")
+
+
 def table_rows(found: bytes, path: Path, delimiter: str = ",") -> Iterator[list[str]]:
     """Read rows of CSV one by one, without a last one that is still being written."""
     whole = found[: found.rfind(b"\n") + 1].replace(b"\r\n", b"\n").replace(b"\r", b"\n")

@@ -1,6 +1,7 @@
 """Read curves that other tools recorded: event files and CSV files in a folder, whatever their tags are called."""
 
 import csv
+import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,17 @@ import numpy as np
 
 from trainer.judge.overfit import align
 from trainer.read import tag_names
-from trainer.read.bounded import MOST_LINE, MOST_NUMBERS, MOST_TABLE, Unreadable, opened, parsed, rest, table_rows
+from trainer.read.bounded import (
+    MOST_LINE,
+    MOST_NUMBERS,
+    MOST_TABLE,
+    Unreadable,
+    in_utf8,
+    opened,
+    parsed,
+    rest,
+    table_rows,
+)
 from trainer.read.event_files import read_scalars
 from trainer.read.tag_names import Tags
 
@@ -58,11 +69,13 @@ def read_event_folder(folder: Path, files: Iterable[str]) -> tuple[dict[str, Ser
 def read_csv(path: Path, train_tag: str | None = None, val_tag: str | None = None) -> dict[str, Series] | None:
     """Read a CSV file's curves over its `step` or `epoch` column, or over its rows; None without columns of losses.
 
-    Lightning's CSVLogger leaves cells empty, Keras's separator is the user's choice, a last line may be half-written.
-    Raises Unreadable.
+    Lightning's CSVLogger leaves cells empty, Keras's separator is the user's choice, a last line may be half-written,
+    and what PowerShell's `>` writes is UTF-16. Raises Unreadable.
     """
     with opened(path) as file:
-        first = file.readline(MOST_LINE)
+        first, following = file.readline(MOST_LINE), None
+        if json.detect_encoding(first).startswith(("utf-16", "utf-32")):
+            first, _, following = in_utf8(first + rest(file, path, MOST_TABLE)).partition(b"\n")
         header = first.decode("utf-8-sig", errors="replace")
         delimiter = max(",;\t", key=header.count)
         with parsed(path):
@@ -71,9 +84,10 @@ def read_csv(path: Path, train_tag: str | None = None, val_tag: str | None = Non
             ]
         if tag_names.guess(dict.fromkeys(names, 2), train_tag, val_tag) is None:
             return None  # some other table, perhaps a large one
-        if len(first) == MOST_LINE:
+        if len(first) >= MOST_LINE:
             raise Unreadable(f"{path}: cannot be read: its first line has more than {MOST_LINE:,} bytes")
-        rows = table_rows(rest(file, path, MOST_TABLE), path, delimiter)
+        following = rest(file, path, MOST_TABLE) if following is None else following
+        rows = table_rows(following, path, delimiter)
         return _columns(rows, path, names, tag_names.candidates(names, train_tag, val_tag))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from trainer import config as cfg
-from trainer import files
+from trainer import files, streams
 from trainer.cli import hints
 from trainer.cli.config_files import CONF, Sources
 from trainer.config import ConfigError, nearest
@@ -125,4 +125,5 @@ def rivals(raw: dict[str, object], overrides: Sequence[str]) -> dict[str, cfg.Op
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.prepare()
+    sys.exit(streams.settled("trainer.trace", main()))
