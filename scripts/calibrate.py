@@ -182,10 +182,10 @@ def _share(hits: int, of: int) -> str:
 
 
 Draw = Callable[[], Floats]
-DRAWS: dict[str, Callable[[Rng], Draw]] = {  # two values each
+DRAWS: dict[str, Callable[[Rng], Draw]] = {  # two values each, of mean 0 and variance 1
     "normal": lambda rng: lambda: rng.normal(size=2),
-    "skewed": lambda rng: lambda: rng.lognormal(size=2),
-    "heavy-tailed": lambda rng: lambda: rng.standard_t(3, size=2),
+    "skewed": lambda rng: lambda: (rng.lognormal(size=2) - np.exp(0.5)) / np.sqrt(np.e * (np.e - 1)),
+    "heavy-tailed": lambda rng: lambda: rng.standard_t(3, size=2) / np.sqrt(3),
 }
 
 

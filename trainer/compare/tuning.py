@@ -15,7 +15,7 @@ from trainer.compare.groups import Layout
 from trainer.compare.knobs import Knob, label
 from trainer.compare.statistics import Floats, mean_of
 
-TUNED = 2.0
+TUNED = 4.0
 HIGHER_IS_BETTER = {"test_accuracy", "best_val_accuracy", "final_test_accuracy", "final_val_accuracy"}
 SHARES = ("dropout", "momentum", "label_smoothing", "label_noise", "val_fraction")  # below 1
 BOUNDED = ("dropout", "weight_decay", "momentum", "label_noise", "label_smoothing")  # 0 is no edge of these: it is off
