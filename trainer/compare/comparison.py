@@ -94,7 +94,7 @@ class _Comparing:
         nothing = np.full((len(plan.groups), len(plan.seeds)), np.nan)
         self.costs_GS = tuning.cost(plan, criterion, values[criterion] if criterion else nothing)
         self.choice = tuning.choose(plan, self.costs_GS)
-        self.failed_CS = self.choice.take(plan.failed_GS().astype(float)) == 1
+        self.failed_CS = self.choice.take(plan.failed_GS.astype(float)) == 1
         self.costs_CS = self.choice.take(self.costs_GS)
         ended_C = np.isfinite(self.choice.take(values[criterion] if criterion else nothing)).any(1, keepdims=True)
         self.best = tuning.best(np.where(ended_C, self.costs_CS, np.nan))
@@ -441,7 +441,7 @@ class _Comparing:
         """Whether a contender has no value because every run came to nothing."""
         members = list(self.plan.contenders[c].members)
         return bool(
-            self.plan.failed_GS()[members].any() and not np.isfinite(self.values[str(self.criterion)][members]).any()
+            self.plan.failed_GS[members].any() and not np.isfinite(self.values[str(self.criterion)][members]).any()
         )
 
     def _winners(self, ties: int) -> Interval:

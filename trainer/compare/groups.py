@@ -90,22 +90,24 @@ class Layout:
         """Return a measure of every group and seed; nan where missing, not finite, diverged or unfinished."""
         total = np.zeros((len(self.groups), len(self.seeds)))
         count = np.zeros_like(total)
-        for row, column, run in self.cells_of_runs():
+        for row, column, run in self.cells_of_runs:
             value = run.measures.get(measure)
             if run.counts and value is not None and abs(value) < INFINITE:
                 total[row, column] += value
                 count[row, column] += 1
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
+    @cached_property
     def failed_GS(self) -> NDArray[np.bool_]:
         """Return where a run came to nothing, and no other of the same group and seed ended."""
         failed = np.zeros((len(self.groups), len(self.seeds)), bool)
         ended = np.zeros_like(failed)
-        for row, column, run in self.cells_of_runs():
+        for row, column, run in self.cells_of_runs:
             failed[row, column] |= run.failed
             ended[row, column] |= run.counts
         return failed & ~ended
 
+    @cached_property
     def cells_of_runs(self) -> list[tuple[int, int, Run]]:
         """Return each run with the row of its group and the column of its seed."""
         column = {seed: index for index, seed in enumerate(self.seeds)}
@@ -117,6 +119,15 @@ class Layout:
 
     def cells(self, *knobs: int) -> NDArray[np.int64]:
         """Index contenders by level of the given knobs (an axis each), combination of the others last; -1: none."""
+        if knobs not in self._tables:
+            self._tables[knobs] = self._cells(knobs)
+        return self._tables[knobs]
+
+    @cached_property
+    def _tables(self) -> dict[tuple[int, ...], NDArray[np.int64]]:
+        return {}
+
+    def _cells(self, knobs: tuple[int, ...]) -> NDArray[np.int64]:
         others = [k for k in range(len(self.knobs)) if k not in knobs]
         rests = sorted({tuple(one.levels[k] for k in others) for one in self.contenders})
         column = {rest: index for index, rest in enumerate(rests)}
@@ -183,7 +194,7 @@ def common_config(runs: Sequence[Run]) -> dict[str, Any]:
 def summaries(plan: Layout, values: Mapping[str, Floats]) -> list[GroupSummary]:
     """Describe the groups: runs, verdicts, and every measure with its interval."""
     intervals = {measure: mean_interval(values_GS) for measure, values_GS in values.items()}
-    failed_G = plan.failed_GS().sum(1)
+    failed_G = plan.failed_GS.sum(1)
     return [
         GroupSummary(
             name=group.name,

@@ -6,7 +6,7 @@ With (C - 1)(S - 1) degrees of freedom instead of the S - 1 of a pair's own t te
 
 Pooling is honest only where the noise is alike. Three guards, each measured by `scripts.calibrate null`:
 
-- A difference must show by the noise of its own rows too (Satterthwaite's degrees of freedom), at OWN.
+- A difference must show even if any one of its rows has a noise of its own (Satterthwaite), at OWN.
 - Where Bartlett's test sees unequal spreads, even weakly (EQUAL), it must do so after the correction for all tests;
   where it sees them clearly (UNEQUAL) nothing is pooled, and each pair has its own t test.
 - Where a knob's effect itself changes from seed to seed, that is the noise of its effect (its interaction with the
@@ -27,9 +27,9 @@ from scipy.special import chdtrc, fdtrc, ndtr, stdtr, stdtrit
 from trainer.compare.statistics import CONFIDENCE, Floats, grid_step, mean_of, seeds_needed
 
 ALPHA = 0.05
-OWN = 0.03, 0.02  # what a difference must reach by the noise of its own rows: of up to FEW rows, of more
+OWN = 0.02, 0.012  # what a difference must reach by the noise of its own rows: of up to FEW rows, of more
+EQUAL = 0.3, 0.4  # p of Bartlett's test below which spreads are not taken for equal without a second look
 FEW = 5
-EQUAL = 0.4  # p of Bartlett's test below which spreads are not taken for equal without a second look
 UNEQUAL = 0.05  # p below which they are unequal: nothing is pooled
 ALIKE = 0.25  # p below which a knob's interaction with the seeds is not pooled with the rest
 DRAWS = 2000, 10_000  # of the joint distribution: of many tests, and of few
@@ -235,8 +235,9 @@ def _test(question: Question, one: Model) -> _Test:
             return _Test(difference, np.nan, np.nan, np.nan, n, False, np.nan)
         factor = float((weights**2 / counts).sum()) * question.inflation
     of_knob = None if question.knob is None or not paired else one.by_knob.get(question.knob)
-    own_se, own_df = _own(weights, counts / question.inflation, noise, rows)
-    if one.rows == 2 or noise.equal < UNEQUAL:  # nothing to pool: the test of these values alone
+    counts = counts / question.inflation
+    if one.rows == 2 or (noise.equal < UNEQUAL and n > 3):  # nothing to pool: the test of these values alone
+        own_se, own_df = _satterthwaite(weights, counts, noise, rows)
         if paired:
             variance = max(sums.var(ddof=1), one.floor * squares.mean()) * question.inflation
             own_se = float(np.sqrt(variance / n))
@@ -244,22 +245,43 @@ def _test(question: Question, one: Model) -> _Test:
         p = _p(difference, own_se, own_df, question.one_sided)
         test = _Test(difference, own_se, own_df, p, n, paired, own_se * np.sqrt(n))
     else:
+        own_se, own_df = _lone(weights, counts, noise, rows)
         square, df = of_knob[:2] if of_knob and of_knob[2] < ALIKE else (noise.square, noise.df)
         se = float(np.sqrt(square * factor))
         own = _p(difference, own_se, own_df, question.one_sided)
         p = _p(difference, se, df, question.one_sided)
         noisier = se > 0 and fdtrc(own_df, df, (own_se / se) ** 2) < ALPHA
         shown = (own_se, own_df) if noisier else (se, df)  # its interval is its own where the pool does not fit it
-        corrected = own if noise.equal < EQUAL else 0.0
-        floor = own * ALPHA / OWN[one.rows > FEW] * question.strict
+        many = one.rows > FEW
+        corrected = own if noise.equal < EQUAL[many] else 0.0
+        floor = own * ALPHA / OWN[many] * question.strict
         test = _Test(difference, *shown, p, n, paired, se * np.sqrt(n), corrected, floor)
     if one.failed_CS[rows].any():
         test = replace(test, floor=max(test.floor, _rank_p(question, one, difference)))
     return test
 
 
-def _own(weights: Floats, counts: Floats, noise: Noise, rows: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the standard error of a weighted sum by its rows' own noise, and Satterthwaite's degrees of freedom."""
+def _lone(weights: Floats, counts: Floats, noise: Noise, rows: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return standard error and degrees of freedom if the row that makes most of it has a noise of its own.
+
+    Each row in turn is taken by its own noise, all others by theirs together (Satterthwaite's degrees of freedom); the
+    row with the largest 97.5 % bound counts.
+    """
+    squares, df = noise.squares_C[rows], noise.df_C[rows]
+    rest_df = np.maximum(noise.df - df, 1e-9)
+    rest = np.maximum(noise.square * noise.df - squares * df, 0.0) / rest_df
+    parts = weights**2 / counts
+    own, others = parts * squares, (parts.sum() - parts) * rest
+    with np.errstate(invalid="ignore", divide="ignore"):
+        df_R = (own + others) ** 2 / (own**2 / df + others**2 / rest_df)
+    df_R = np.where(np.isfinite(df_R), df_R, noise.df)
+    se_R = np.sqrt(own + others)
+    worst = int(np.argmax(np.nan_to_num(se_R * stdtrit(np.maximum(df_R, 0.5), 0.5 + CONFIDENCE / 2))))
+    return float(se_R[worst]), float(df_R[worst])
+
+
+def _satterthwaite(weights: Floats, counts: Floats, noise: Noise, rows: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return standard error and degrees of freedom by the noise of each row (Welch 1947)."""
     parts = weights**2 * noise.squares_C[rows] / counts
     with np.errstate(invalid="ignore", divide="ignore"):
         df = parts.sum() ** 2 / (parts**2 / noise.df_C[rows]).sum()

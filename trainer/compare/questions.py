@@ -19,9 +19,9 @@ from trainer.compare.statistics import Floats
 Family = Literal["effects", "simple", "interactions", "differences", "recommendation"]
 # Parts of the error budget: what is asked first gets most. A family's part is shared by its questions.
 WEIGHTS: dict[Family, float] = {
-    "effects": 1.0, "simple": 0.4, "interactions": 0.3, "differences": 0.1, "recommendation": 0.4,
+    "effects": 1.0, "simple": 0.3, "interactions": 0.2, "differences": 0.1, "recommendation": 0.3,
 }  # fmt: skip
-SECOND = 0.4  # the part of every measure but the one that decides
+SECOND = 0.25  # the part of every measure but the one that decides
 STRICT = 4.0  # and how much more its differences must show by the noise of their own rows
 MAX_NAMES = 6  # interactions of a knob with more levels than this are asked at its ends, or of names not at all
 MAX_PAIRS = 400  # more pairs of levels or groups than this are not asked: nobody reads them

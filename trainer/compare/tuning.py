@@ -57,7 +57,7 @@ def cost(plan: Layout, criterion: str | None, values_GS: Floats) -> Floats:
     seen = [float(np.nanmax(costs_GS))] if np.isfinite(costs_GS).any() else []
     if criterion is not None and criterion.endswith("loss"):
         seen += [run.guessing_loss for group in plan.groups for run in group.runs if run.guessing_loss is not None]
-    return np.where(plan.failed_GS() & ~np.isfinite(costs_GS), max(seen, default=np.nan), costs_GS)
+    return np.where(plan.failed_GS & ~np.isfinite(costs_GS), max(seen, default=np.nan), costs_GS)
 
 
 def ranked(plan: Layout, criterion: str, values_GS: Floats) -> Floats:
@@ -82,7 +82,7 @@ def choose(plan: Layout, costs_GS: Floats) -> Choice:
         rest_n = n_G[:, None] - there_GS
         rest_GS = np.where(rest_n > 0, (total_G[:, None] - total_GS) / rest_n, np.inf)
     ran_GS = np.zeros_like(there_GS)
-    for row, column, run in plan.cells_of_runs():
+    for row, column, run in plan.cells_of_runs:
         ran_GS[row, column] |= run.counts or run.failed
     groups_C = np.full(len(plan.contenders), -1)
     groups_CS = np.full((len(plan.contenders), len(plan.seeds)), -1)
