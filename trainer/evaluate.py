@@ -87,12 +87,10 @@ def evaluate(
 def _all(sections: Sequence[Section], apart: Sequence[str]) -> dict[str, Any]:
     """Return the comparison of the only section; of several, everything that each says, and each on its own."""
     each = [section.found.to_json() for section in sections]
-    sweeps = [
-        {"name": section.name, "runs": [run.path for run in section.runs], **found}
-        for section, found in zip(sections, each, strict=True)
-    ]
+    sweeps: list[dict[str, Any]] = [{"name": one.name, "runs": [run.path for run in one.runs]} for one in sections]
     if len(each) == 1:
         return {**each[0], "sweeps": sweeps, "not_compared": list(apart)}
+    sweeps = [{**sweep, **found} for sweep, found in zip(sweeps, each, strict=True)]
     whole = {key: [item for found in each for item in found[key]] for key in LISTS}
     text = " ".join(f"{section.name}: {section.found.answer.text}" for section in sections)
     sentence = f"no one recommendation: {len(each)} sweeps, each with its own"

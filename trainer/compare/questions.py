@@ -25,6 +25,7 @@ SECOND = 0.25  # the part of every measure but the one that decides
 STRICT = 4.0  # and how much more its differences must show by the noise of their own rows
 MAX_NAMES = 6  # interactions of a knob with more levels than this are asked at its ends, or of names not at all
 MAX_PAIRS = 400  # more pairs of levels or groups than this are not asked: nobody reads them
+MOST_SIMPLE = 30  # the same at the levels of one other knob
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class _Measure:
         found: Asked = []
         for (k, knob), (l, other) in itertools.permutations(self._knobs(), 2):
             table = self.plan.cells(k, l)
-            if len(pairs(len(knob.levels))) * len(other.levels) > MAX_PAIRS // 4 or len(self.plan.knobs) > 4:
+            if len(pairs(len(knob.levels))) * len(other.levels) > MOST_SIMPLE or len(self.plan.knobs) > 4:
                 continue
             for m, (i, j) in itertools.product(range(len(other.levels)), pairs(len(knob.levels))):
                 about = About("simple", self.name, (k, l), (i,), (j,), at=m)
@@ -135,16 +136,18 @@ class _Measure:
 
     def differences(self) -> Asked:
         """Ask for each pair of contenders that differ in one knob; with one or two knobs that is asked already."""
-        found: Asked = []
-        if len(self.plan.knobs) > 2:
-            for k, knob in self._knobs():
-                for row in self.plan.cells(k).T:
-                    for i, j in pairs(len(knob.levels)):
-                        if row[i] >= 0 and row[j] >= 0:
-                            pair = int(row[i]), int(row[j])
-                            about = About("differences", self.name, (k,), (i,), (j,), pair=pair)
-                            found.append((about, _of_two("differences", self.name, self.values_CS, pair)))
-        return found if len(found) <= MAX_PAIRS else []
+        if len(self.plan.knobs) < 3:
+            return []
+        asked = [
+            About("differences", self.name, (k,), (i,), (j,), pair=(int(row[i]), int(row[j])))
+            for k, knob in self._knobs()
+            for row in self.plan.cells(k).T
+            for i, j in pairs(len(knob.levels))
+            if row[i] >= 0 and row[j] >= 0
+        ]
+        if len(asked) > MAX_PAIRS:
+            return []
+        return [(one, _of_two("differences", self.name, self.values_CS, one.pair)) for one in asked if one.pair]
 
     def _knobs(self) -> list[tuple[int, Knob]]:
         return [(k, knob) for k, knob in enumerate(self.plan.knobs) if self.fits[k]]
