@@ -396,8 +396,9 @@ class _Comparing:
         ties = [self._group_name(index) for index, one in rivals if not one.claimed]
         honest = self._winners(len(ties))
         of = f"mean {words.measure(self.criterion)}"
+        first = "highest" if self.criterion in HIGHER_IS_BETTER else "lowest"
         interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}"
-        sentence = f"use {group.name}: the best {of}, {honest.mean:.4g} (n = {honest.n}{interval})"
+        sentence = f"use {group.name}: the {first} {of}, {honest.mean:.4g} (n = {honest.n}{interval})"
         worse = [one for _, one in rivals if one.claimed]
         gone = [one.name for c, one in enumerate(self.plan.contenders) if self._all_failed(c)]
         others = len(self.plan.contenders) - 1

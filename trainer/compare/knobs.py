@@ -40,7 +40,8 @@ class Knob:
 
     def text(self, level: int) -> str:
         """Name a level as it is typed, with what cannot be told apart from it."""
-        text = self.texts[level] or f"{self.name}={label(self.levels[level])}"
+        default = f"no {self.name}" if self.levels[level] is None else f"{self.name}={label(self.levels[level])}"
+        text = self.texts[level] or default
         return f"{text} (with {self.brings[level]})" if self.brings[level] else text
 
 

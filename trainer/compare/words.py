@@ -21,7 +21,7 @@ def levels(knob: Knob, a: int, b: int) -> tuple[str, str]:
     if knob.brings[a] == knob.brings[b]:
         first, second = (text.removesuffix(f" (with {knob.brings[a]})") for text in (first, second))
     short = not knob.together and not any(knob.brings) and knob.texts[b]
-    return first, label(knob.levels[b]) if short else second
+    return first, knob.texts[b].partition("=")[2] if short else second
 
 
 def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[float, float] | None = None) -> str:
