@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from trainer.compare import words
 from trainer.compare.groups import Group, Layout
 from trainer.compare.knobs import is_seed, seed_of, typed
-from trainer.compare.results import Answer, Comparison, Effect
+from trainer.compare.results import Answer, Comparison, Effect, Interaction
 from trainer.compare.tuning import Edge
 
 MOST = 3  # knobs that are spoken of
@@ -23,6 +23,10 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     lines = _differences(found, claimed, main)
     lines += [_overfits(plan, k) for k, knob in enumerate(plan.knobs) if any(one.knob == knob.name for one in claimed)]
     silent = [k.name for k in plan.knobs if not any(effect.knob == k.name for effect in claimed)]
+    for effect in told:
+        if effect.knob in silent:  # over all levels of the others nothing, and yet something at one of them
+            lines += [f"{one.sentence}." for one in effect.simple if one.claimed]
+    silent = [name for name in silent if not any(one.claimed for e in told if e.knob == name for one in e.simple)]
     if silent and claimed:
         measures = dict.fromkeys(words.measure(effect.measure) for effect in told)
         lines.append(f"No effect of {_and(silent)} on {' or '.join(measures)} is shown.")
@@ -35,11 +39,12 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     lines += [_doubt(plan, edge) for edge in edges[:MOST]]
     if found.interactions and not any(one.claimed for one in found.interactions) and len(plan.knobs) == 2 and claimed:
         lines.append(f"Whether {plan.knobs[0].name} and {plan.knobs[1].name} act on each other is not shown.")
-    return Answer(" ".join(line[0].upper() + line[1:] for line in lines if line), _next(found, plan, edges))
+    said = dict.fromkeys(line[0].upper() + line[1:] for line in lines if line)
+    return Answer(" ".join(said), _next(found, plan, edges))
 
 
 def _differences(found: Comparison, claimed: Sequence[Effect], main: str | None) -> list[str]:
-    crossed = [one for one in found.interactions if one.claimed and one.measure in (main, found.score)]
+    crossed = _strongest(found, main)
     if not claimed and not crossed:
         tested = [effect for effect in found.effects if effect.measure == main and effect.size is not None]
         if not tested or all(contrast.p is None for effect in tested for contrast in effect.contrasts):
@@ -55,6 +60,15 @@ def _differences(found: Comparison, claimed: Sequence[Effect], main: str | None)
         lines.append(f"{one.sentence}.")
         lines += _by_level(found, one.knobs, one.measure)
     return lines
+
+
+def _strongest(found: Comparison, main: str | None) -> list[Interaction]:
+    """Return the clearest claimed interaction of each pair of knobs: in the measure that decides, else in the score."""
+    strongest: dict[tuple[str, ...], Interaction] = {}
+    claimed = [one for one in found.interactions if one.claimed and one.measure in (main, found.score)]
+    for one in sorted(claimed, key=lambda one: (one.measure != main, one.p_adjusted or 0.0)):
+        strongest.setdefault(tuple(one.knobs), one)
+    return list(strongest.values())
 
 
 def _per_level(effect: Effect) -> str:

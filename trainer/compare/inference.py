@@ -256,7 +256,7 @@ def _test(question: Question, one: Model) -> _Test:
         corrected = own if noise.equal < EQUAL[many] else 0.0
         floor = own * ALPHA / OWN[many] * question.strict
         test = _Test(difference, *shown, p, n, paired, se * np.sqrt(n), corrected, floor)
-    if one.failed_CS[rows].any():
+    if one.failed_CS[rows].any() and question.family != "interactions":  # which has no better side
         test = replace(test, floor=max(test.floor, _rank_p(question, one, difference)))
     return test
 
