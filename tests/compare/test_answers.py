@@ -203,7 +203,7 @@ def test_a_network_that_guesses_is_shown_to_be_worse() -> None:
     found = compare(runs).recommendation
     assert found.group == "optimizer.lr=0.001"
     assert found.ties == []
-    assert "every other group is shown to be worse" in found.sentence
+    assert "the other group is shown to be worse" in found.sentence
 
 
 def test_one_run_a_side_shows_nothing() -> None:

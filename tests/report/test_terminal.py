@@ -31,7 +31,7 @@ def in_order(text: str, *parts: str) -> None:
 def test_without_an_answer_the_recommendation_comes_first(evaluation: dict[str, Any]) -> None:
     text = printed(evaluation | {"answer": None})
     assert text.startswith(evaluation["recommendation"]["sentence"][:40])
-    in_order(text, "warning: ", "\nrun  ", "54 runs: ", "n  overfit", "difference  ", "p after correction")
+    in_order(text, "warning: ", "\nrun  ", "54 runs: ", "n  overfit", "difference  ", "p corrected")
     assert text.count(evaluation["recommendation"]["sentence"][:40]) == 1
 
 
@@ -49,7 +49,7 @@ def test_an_answer_comes_first_and_is_not_repeated(evaluation: dict[str, Any]) -
     }
     text = printed(evaluation | more)
     assert text.startswith("Gap falls with dropout.\nnext: python -m trainer -m 'seed=range(3,9)'\nwarning: ")
-    in_order(text, "warning: ", "\nrun  ", "54 runs: ", "p after correction", "\nLoss peaks inside\n")
+    in_order(text, "warning: ", "\nrun  ", "54 runs: ", "p corrected", "\nLoss peaks inside\n")
     (line,) = [line for line in text.splitlines() if "at model.batchnorm=true" in line]
     assert re.search(r"\+(0.25|25.00 points) +\S+ to \S+ +3 +0.012  ", line)
     assert evaluation["recommendation"]["sentence"][:40] not in text

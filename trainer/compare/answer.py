@@ -40,7 +40,7 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     if found.interactions and not any(one.claimed for one in found.interactions) and len(plan.knobs) == 2 and claimed:
         lines.append(f"Whether {plan.knobs[0].name} and {plan.knobs[1].name} act on each other is not shown.")
     said = dict.fromkeys(line[0].upper() + line[1:] for line in lines if line)
-    return Answer(" ".join(said), _next(found, plan, edges))
+    return Answer(" ".join(said), _next(found, plan, edges), list(said))
 
 
 def _differences(found: Comparison, claimed: Sequence[Effect], main: str | None) -> list[str]:
@@ -79,7 +79,7 @@ def _per_level(effect: Effect) -> str:
         if tested:
             most = max(tested, key=lambda contrast: (contrast.claimed, abs(contrast.difference or 0.0)))
             size = f"{abs(most.difference or 0.0):.3g} {'higher' if (most.difference or 0.0) > 0 else 'lower'}"
-            shown = f"p = {most.p_adjusted:.2g}" if most.claimed else "not shown"
+            shown = "not tested" if most.p_adjusted is None else f"corrected p = {most.p_adjusted:.2g}"
             parts.append(f"at {one.at} {size} ({shown})")
     return f"By level: {', '.join(parts)}." if 1 < len(parts) <= ENOUGH // 2 else ""
 

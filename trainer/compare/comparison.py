@@ -191,21 +191,21 @@ class _Comparing:
         if about.at is not None:
             subject = f"at {self.plan.knobs[about.knobs[1]].text(about.at)}: {subject}"
         if self.plan.tuned:
-            tail = f", each at its best {' and '.join(knob.name for knob in self.plan.tuned)}"
+            tail = f", each at its best {' and '.join(knob.name for knob in self.plan.tuned)} by the other seeds"
         text = words.sentence(one, subject, f"at {first} than at {second}{tail}", self.plan.unit, self._means(about))
         text += words.failures(knob, self._failed(about), i, j)
         return replace(one, a=knob.levels[i], b=knob.levels[j], sentence=text)
 
     def _means(self, about: About) -> tuple[float, float] | None:
-        """Return the means of both levels, over the combinations of the other knobs that have both."""
+        """Return the means of both levels: at each seed over the combinations that have both, as the difference is."""
         table = self.plan.cells(*about.knobs)
         sides = [table[one[0]] if about.at is None else table[one[0], about.at] for one in (about.a, about.b)]
         rows = (sides[0] >= 0) & (sides[1] >= 0)
         values = [self.tested[about.measure][side[rows]] for side in sides]
         both = np.isfinite(values[0]) & np.isfinite(values[1])
-        if both.any():
+        if both.any(0).sum() >= 2:
             values = [np.where(both, one, np.nan) for one in values]
-        means = [float(np.nanmean(one)) if np.isfinite(one).any() else np.nan for one in values]
+        means = [float(mean_of(mean_of(one, 0), 0)) for one in values]
         return (means[0], means[1]) if np.isfinite(means).all() else None
 
     def _failed(self, about: About) -> list[tuple[int, int]]:
@@ -260,11 +260,13 @@ class _Comparing:
         )
 
     def _levels(self, k: int, knob: Knob, name: str) -> list[Level]:
-        """Average each level over the combinations of the other knobs that have every level, else over all."""
+        """Average each level over the combinations and seeds that have every level, else over all."""
         padded = np.vstack([self.tested[name], np.full(len(self.plan.seeds), np.nan)])
         values_LRS = padded[self.plan.cells(k)]
-        complete = np.isfinite(values_LRS).any(2).all(0)
-        mean, _, low, high, n = mean_interval(mean_of(values_LRS[:, complete] if complete.any() else values_LRS, 1))
+        complete = np.isfinite(values_LRS).all(0)  # combinations and seeds that have every level
+        if complete.any():
+            values_LRS = np.where(complete, values_LRS, np.nan)
+        mean, _, low, high, n = mean_interval(mean_of(values_LRS, 1))
         return [
             Level(number(mean[i]), number(low[i]), number(high[i]), int(n[i]), value)
             for i, value in enumerate(knob.levels)
@@ -302,16 +304,8 @@ class _Comparing:
         """Return the differences of contenders that differ in one knob, by the names of their groups."""
         found = []
         for about, one in self._pairs():
-            pair = about.pair
-            if len(self.plan.knobs) == 1 and about.family == "effects":
-                rows = self.plan.cells(0)[:, 0]
-                pair = int(rows[about.a[0]]), int(rows[about.b[0]])
-            elif len(self.plan.knobs) == 2 and about.family == "simple":
-                table = self.plan.cells(*about.knobs)[:, about.at, 0]
-                pair = int(table[about.a[0]]), int(table[about.b[0]])
-            elif about.family != "differences":
-                continue
-            if pair is None or min(pair) < 0:
+            pair = self._contenders(about)
+            if pair is None:
                 continue
             a, b = (self._group_name(index) for index in pair)
             subject, than = f"{words.measure(one.measure)} of {a}", f"than that of {b}"
@@ -333,7 +327,7 @@ class _Comparing:
             first, second = (self.plan.knobs[k] for k in about.knobs)
             a, b = [first.levels[i] for i in about.a], [second.levels[i] for i in about.b]
             table = self.plan.cells(*about.knobs)
-            low, high = (self._change(about.measure, table, about.a, level) for level in about.b)
+            low, high = self._changes(about, table)
             subject = f"what {first.name} does to the {words.measure(one.measure)} depends on {second.name}"
             places = [second.texts[i] or label(second.levels[i]) for i in about.b]
             changes = (
@@ -345,17 +339,19 @@ class _Comparing:
             text = f"{subject}: {changes}"
             if one.p_adjusted is not None and one.difference is not None:
                 text += f" (difference {one.difference:+.3g}, 95 % interval {one.low:.3g} to {one.high:.3g}, "
-                text += f"{one.n} {self.plan.unit}s, p = {one.p_adjusted:.2g} after correction)"
+                text += f"{one.n} {self.plan.unit}s, corrected p = {one.p_adjusted:.2g})"
             if one.claimed and about.measure == self.criterion:
                 text += self._moved(about, table)
             names = [first.name, second.name]
             found.append(Interaction(**{**vars(one), "a": a, "b": b, "knobs": names, "sentence": text}))
         return found
 
-    def _change(self, name: str, table: NDArray[np.int64], pair: tuple[int, ...], at: int) -> float:
-        start, end = (self._cell_means(name, table[i, at]) for i in pair)
-        both = np.isfinite(start) & np.isfinite(end)
-        return float((end - start)[both].mean()) if both.any() else float("nan")
+    def _changes(self, about: About, table: NDArray[np.int64]) -> list[float]:
+        """Return the change of the first knob at both levels of the second, where a seed has all four."""
+        padded = np.vstack([self.tested[about.measure], np.full(len(self.plan.seeds), np.nan)])
+        changes = [padded[table[about.a[1], at]] - padded[table[about.a[0], at]] for at in about.b]
+        there = np.isfinite(changes[0]) & np.isfinite(changes[1])
+        return [float(mean_of(mean_of(np.where(there, one, np.nan), 0), 0)) for one in changes]
 
     def _cell_means(self, name: str, rows: NDArray[np.int64]) -> Floats:
         padded = np.vstack([self.tested[name], np.full(len(self.plan.seeds), np.nan)])
@@ -393,18 +389,19 @@ class _Comparing:
         group = groups[int(self.choice.groups_C[self.best])]
         asked = ((about.pair, one) for about, one in self._pairs() if about.family == "recommendation")
         rivals = [(pair[0], one) for pair, one in asked if pair]
-        ties = [self._group_name(index) for index, one in rivals if not one.claimed]
+        shown = self._shown_worse()
+        ties = [self._group_name(index) for index, one in rivals if not one.claimed and index not in shown]
         honest = self._winners(len(ties))
         of = f"mean {words.measure(self.criterion)}"
         first = "highest" if self.criterion in HIGHER_IS_BETTER else "lowest"
         interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}"
         sentence = f"use {group.name}: the {first} {of}, {honest.mean:.4g} (n = {honest.n}{interval})"
-        worse = [one for _, one in rivals if one.claimed]
+        worse = [index for index, one in rivals if one.claimed or index in shown]
         gone = [one.name for c, one in enumerate(self.plan.contenders) if self._all_failed(c)]
         others = len(self.plan.contenders) - 1
         if len(groups) == 1:
             sentence = f"only one group: {of} {honest.mean:.4g} (n = {honest.n}{interval})"
-        elif rivals and all(one.p is None for _, one in rivals):
+        elif rivals and all(one.p is None for _, one in rivals) and not worse:
             sentence += f"; nothing is tested: groups of one {self.plan.unit} cannot be told apart"
         elif ties:
             shown = ", ".join(ties[:3]) + (f" and {len(ties) - 3} more" if len(ties) > 3 else "")
@@ -415,14 +412,15 @@ class _Comparing:
             )
             sentence += f"{counted}; not shown to be worse: {shown}"
         elif worse and len(worse) + len(gone) == others:
-            sentence += "; every other group is shown to be worse"
+            sentence += f"; {'the other group' if others == 1 else 'every other group'} is shown to be worse"
         if gone:
             sentence += f"; every run of {', '.join(gone[:3])}{' and more' * (len(gone) > 3)} diverged or failed"
         if group.failed_share.mean:
             failed = round(group.failed_share.mean * group.n)
             sentence += f"; {failed} of its {group.n} runs diverged or failed, counted as having learned nothing"
         if group.overfit_share.mean:
-            sentence += f"; {group.overfit_share.mean:.0%} of its runs overfit: stop them at their best epoch"
+            overfit = round(group.overfit_share.mean * group.n)
+            sentence += f"; {overfit} of its {group.n} runs overfit: stop at the best epoch"
         return Recommendation(
             sentence=sentence,
             group=group.name,
@@ -437,6 +435,29 @@ class _Comparing:
             ties=ties,
             command=group.command,
         )
+
+    def _shown_worse(self) -> set[int]:
+        """Return the contenders that a claimed difference from the best one, in what decides, shows to be worse."""
+        found = set()
+        for about, one in self._pairs():
+            pair = self._contenders(about)
+            if one.claimed and about.measure == self.criterion and pair and self.best in pair and one.difference:
+                other = pair[1] if pair[0] == self.best else pair[0]
+                is_higher = (one.difference > 0) == (pair[0] == other)
+                if is_higher == (self._worse(about.measure) > 0):
+                    found.add(other)
+        return found
+
+    def _contenders(self, about: About) -> tuple[int, int] | None:
+        """Return the two contenders that a question compares; None where it averages over several."""
+        pair = about.pair
+        if len(self.plan.knobs) == 1 and about.family == "effects":
+            rows = self.plan.cells(0)[:, 0]
+            pair = int(rows[about.a[0]]), int(rows[about.b[0]])
+        elif len(self.plan.knobs) == 2 and about.family == "simple":
+            table = self.plan.cells(*about.knobs)[:, about.at, 0]
+            pair = int(table[about.a[0]]), int(table[about.b[0]])
+        return pair if pair and min(pair) >= 0 and about.family != "recommendation" else None
 
     def _all_failed(self, c: int) -> bool:
         """Whether a contender has no value because every run came to nothing."""
@@ -455,9 +476,13 @@ class _Comparing:
         assert self.best is not None
         mean, sd, low, high, n = (value[0] for value in mean_interval(self.tested[str(self.criterion)][[self.best]]))
         wider = np.sqrt(1 + self.choice.inflation_C[self.best])
+        if not np.isfinite(sd):
+            return Interval(number(mean), None, None, int(n))
         half = float(stdtrit(max(n - 1, 1), 1 - ALPHA / 2 / (ties + 1)) * sd / np.sqrt(max(n, 1)) * wider)
         low, high = mean - (mean - low) * wider, mean + (high - mean) * wider
         low, high = (mean - half, high) if self._worse(str(self.criterion)) < 0 else (low, mean + half)
+        if is_loss(str(self.criterion)) and np.nanmin(self.tested[str(self.criterion)]) >= 0:
+            low = max(low, 0.0)
         return Interval(number(mean), number(low), number(high), int(n))
 
 

@@ -16,6 +16,7 @@ from trainer.compare.knobs import Knob, label
 from trainer.compare.statistics import Floats, mean_of
 
 TUNED = 4.0
+LARGEST_STEP = 10**0.5  # beyond a grid's edge, however coarse the grid
 HIGHER_IS_BETTER = {"test_accuracy", "best_val_accuracy", "final_test_accuracy", "final_val_accuracy"}
 SHARES = ("dropout", "momentum", "label_smoothing", "label_noise", "val_fraction")  # below 1
 BOUNDED = ("dropout", "weight_decay", "momentum", "label_noise", "label_smoothing")  # 0 is no edge of these: it is off
@@ -146,7 +147,7 @@ def beyond(name: str, values: list[float], index: int) -> tuple[str, str] | None
     side = "lowest" if index == 0 else "highest"
     near = values[:2] if index == 0 else values[-2:]
     if min(near) > 0 and max(near) / min(near) >= 1.5 and not name.endswith(SHARES):
-        ratio = near[0] / near[1] if index == 0 else near[1] / near[0]
+        ratio = min(max(near) / min(near), LARGEST_STEP) ** (-1 if index == 0 else 1)
         more = [values[index] * ratio, values[index] * ratio**2]
     else:
         step = near[0] - near[1] if index == 0 else near[1] - near[0]

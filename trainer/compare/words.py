@@ -33,9 +33,9 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
     if abs(test.difference) < 1e-12:  # equal but for rounding
         amount = "neither higher nor lower"
     seen = f"{subject} is {amount} {than}"
-    sides = "" if means is None else f"{means[0]:.4g} against {means[1]:.4g}, "
-    interval = f"95 % interval of the difference {test.low:.3g} to {test.high:.3g}"
-    evidence = f" ({sides}{interval}, {test.n} {unit}s, p = {test.p_adjusted:.2g} after correction)"
+    sides = "" if means is None else f"{means[0]:.4g} against {means[1]:.4g}; "
+    interval = f"95 % interval {test.low:.3g} to {test.high:.3g}"
+    evidence = f" ({sides}{interval}, {test.n} {unit}s, corrected p = {test.p_adjusted:.2g})"
     if test.claimed:
         return seen + evidence
     if test.seeds_needed is not None:

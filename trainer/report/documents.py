@@ -79,7 +79,7 @@ def markdown(evaluation: Mapping[str, Any]) -> str:
 
 def _markdown_answer(advice: vocabulary.Advice, broken: Sequence[str]) -> list[str]:
     """Return the blocks of a paragraph to quote, the command to run next, and warnings."""
-    text, command, warnings = advice
+    text, command, warnings, _ = advice
     lines = [*(f"broken: {one}" for one in broken), *warnings]
     return [
         *([_markdown(text)] if text else []),
@@ -130,7 +130,7 @@ def latex(evaluation: Mapping[str, Any], command: str) -> str:
 
 
 def _latex_answer(advice: vocabulary.Advice) -> list[str]:
-    text, command, warnings = advice
+    text, command, warnings, _ = advice
     comments = [f"% warning: {printable(warning)}" for warning in warnings]
     comments += [f"% next: {printable(command)}"] if command else []
     return [*([_latex(text)] if text else []), *(["\n".join(comments)] if comments else [])]

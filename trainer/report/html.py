@@ -81,7 +81,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
     }
     ranked = [sorted(part["groups"], key=lambda group: -(tables.mean(group, "gap") or -math.inf)) for part in parts]
     grids, entries = _runs(evaluation, runs, knobs, common, folder)
-    text, following, warnings = vocabulary.overview(evaluation)
+    _, following, warnings, lines = vocabulary.overview(evaluation)
     ours = all(run.source == "trainer" for run in runs)
     return {
         "title": "Evaluation of " + ", ".join(dict.fromkeys(str(path) for path in evaluation["paths"])),
@@ -97,7 +97,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
         "interval": INTERVAL,
         "grids": grids,
         "runs": entries,
-        "answer": text,
+        "answer": "\n".join(lines) or None,
         "next": following,
         "warnings": [*vocabulary.broken(evaluation), *vocabulary.findings_by_kind(judged), *warnings],
         "parts": [
@@ -114,12 +114,12 @@ def _part(
 ) -> dict[str, Any]:
     """Gather what the page shows of a comparison; of a sweep among several, its name and its own answer too."""
     groups, runs = part["groups"], part["runs"]
-    text, following, warnings = vocabulary.advice(part) if named else (None, None, [])
+    _, following, warnings, lines = vocabulary.advice(part) if named else vocabulary.Advice(None, None, [])
     compared = tables.compared(part)
     laid = tables.table(compared, runs, tables.ordered(compared)) if 0 < len(compared) < len(runs) else None
     return {
         "name": part["name"] if named else None,
-        "answer": text,
+        "answer": "\n".join(lines) or None,
         "next": following,
         "warnings": warnings,
         "runs": [index[run["path"]] for run in runs],

@@ -48,9 +48,9 @@ def print_tables(evaluation: Mapping[str, Any], file: TextIO) -> None:
 
 def _print_answer(console: Console, advice: vocabulary.Advice, problems: Sequence[str]) -> None:
     """Print what can be quoted, the command to run next, and the reasons to doubt it."""
-    text, command, warnings = advice
-    if text:
-        console.print(text, style="bold")
+    text, command, warnings, lines = advice
+    for line in lines:
+        console.print(line, style="bold")
     if command:
         console.print(f"next: {command}", soft_wrap=True)  # to be copied whole
     for line in [
@@ -195,7 +195,8 @@ def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
             one["answer"],
             style="bold" if one["claimed"] else "dim",
         )
-    table.caption = "p after correction for all tests" + "; more in --html and --json" * (len(rows) > _MOST_ROWS)
+    table.caption = "p corrected for all tests, intervals of each difference alone"
+    table.caption += "; more in --html and --json" * (len(rows) > _MOST_ROWS)
     table.caption_justify = "left"
     return table
 

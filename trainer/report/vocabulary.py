@@ -129,6 +129,7 @@ class Advice(NamedTuple):
     text: str | None
     command: str | None
     warnings: list[str]
+    lines: Sequence[str] = ()  # the paragraph, a line for each thing that it says
 
 
 def advice(part: Mapping[str, Any]) -> Advice:
@@ -141,20 +142,22 @@ def advice(part: Mapping[str, Any]) -> Advice:
     if not text and (len(groups) < 2 or any(NO_KNOB in group["knobs"] for group in groups)):
         return Advice(None, None, [])
     text = text or part["recommendation"].get("sentence")
-    return Advice(text, answer.get("next"), [warning["text"] for warning in part["warnings"]])
+    warnings = [warning["text"] for warning in part["warnings"]]
+    return Advice(text, answer.get("next"), warnings, answer.get("lines") or ([text] if text else []))
 
 
 def overview(evaluation: Mapping[str, Any]) -> Advice:
     """Return what stands above everything: the answer; of several sweeps nothing that each says for itself."""
-    text, command, warnings = advice(evaluation)
+    text, command, warnings, lines = advice(evaluation)
     apart = list(evaluation.get("not_compared") or [])
     each = parts(evaluation)
     if each == [evaluation]:
-        return Advice(text, command, [*warnings, *apart])
+        return Advice(text, command, [*warnings, *apart], lines)
     told = [advice(part) for part in each]
     if all((one.text or "") in (text or "") for one in told):
         text = f"{len(evaluation['sweeps'])} sweeps, each compared on its own"
-    return Advice(text, command, [*(one for one in warnings if not any(one in t.warnings for t in told)), *apart])
+    warnings = [one for one in warnings if not any(one in other.warnings for other in told)]
+    return Advice(text, command, [*warnings, *apart], [text] if text else [])
 
 
 def broken(evaluation: Mapping[str, Any]) -> list[str]:
