@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from scripts import docs, options, reproduce
+from scripts import docs, options, questions, reproduce
 from tests.helpers import Cli
 from trainer import evaluate
 from trainer.cli import app
@@ -88,7 +88,9 @@ def test_readme_stays_short_and_its_two_commands_as_they_are() -> None:
     assert "pip install -e . && python -m trainer optimizer=adam\npip install -e '.[dev]' && pytest\n" in text
 
 
-@pytest.mark.parametrize("page", [*PAGES, *docs.pages()], ids=lambda page: f"{page.parent.name}/{page.stem}")
+@pytest.mark.parametrize(
+    "page", [*PAGES, *docs.pages(), *questions.pages("en")], ids=lambda page: f"{page.parent.name}/{page.stem}"
+)
 def test_commands_can_be_pasted_into_zsh(page: Path) -> None:
     """It expands brackets, parentheses and braces outside quotes."""
     text = page.read_text(encoding="utf-8")
