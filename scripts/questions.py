@@ -1,7 +1,7 @@
-"""Write the answers and the pictures of docs/questions/ by running the commands they show: some minutes.
+"""Write the answers and pictures of docs/questions/, and README's answer, by running their commands: some minutes.
 
     python -m scripts.questions
-    python -m scripts.questions --only depth
+    python -m scripts.questions --only README
 
 A `bash` block ends with `python -m trainer.evaluate`, and the `text` block after it holds what that prints, without the
 tables of runs and of effects. `![...](../NAME.FIGURE.png)` is FIGURE of `--figures outputs/NAME/figures`. What is below
@@ -26,6 +26,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "questions"
 LANGUAGES = ("en", "zh")
 BLOCKS = re.compile(r"^```bash\n(.*?)^```$(.*?)^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+README = ROOT / "README.md"
+SWEEP = re.compile(r"^python -m trainer -m (?:.*\\\n)*.* hydra\.sweep\.dir=outputs/dropout$", re.MULTILINE)
+ANSWER = re.compile(
+    r"^```bash\n(python -m trainer\.evaluate outputs/dropout .*\n)```\n\n```text\n(.*?)^```$", re.M | re.S
+)
 PICTURE = re.compile(r"!\[[^]]*\]\(\.\./(([\w-]+)\.([\w.=-]+)\.png)\)")
 COLOURS = 128  # of a picture: lines keep theirs, and a file is below 60 KB
 LONGEST = 1400  # pixels of its longer side
@@ -98,6 +103,13 @@ def written(page: str, answers: dict[tuple[str, ...], str]) -> str:
     return BLOCKS.sub(block, page)
 
 
+def readme(text: str, folder: Path) -> str:
+    """README's text with the answer to its sweep, without any table."""
+    (sweep,), (found,) = SWEEP.findall(text), ANSWER.finditer(text)
+    first = answer(run(_lines(f"{sweep}\n{found[1]}"), folder)).partition("\n\n")[0]
+    return text[: found.start(2)] + first + "\n" + text[found.end(2) :]
+
+
 def small(picture: Path) -> bytes:
     """A figure in few colours."""
     out = io.BytesIO()
@@ -112,10 +124,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m scripts.questions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", metavar="NAME", help="the pages whose names contain it")
+    parser.add_argument("--only", default="", metavar="NAME", help="README, or the pages whose names contain it")
     only = parser.parse_args().only
     folder = ROOT / "outputs" / "questions"
     folder.mkdir(parents=True, exist_ok=True)
+    if only in "README":
+        README.write_text(readme(README.read_text(encoding="utf-8"), folder), encoding="utf-8")
     for page in pages("en"):
         if only not in page.stem:
             continue
