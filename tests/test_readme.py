@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from scripts import docs, options, reproduce
+from scripts import docs, options, questions, reproduce
 from tests.helpers import Cli
 from trainer import evaluate
 from trainer.cli import app
@@ -88,7 +88,9 @@ def test_readme_stays_short_and_its_two_commands_as_they_are() -> None:
     assert "pip install -e . && python -m trainer optimizer=adam\npip install -e '.[dev]' && pytest\n" in text
 
 
-@pytest.mark.parametrize("page", [*PAGES, *docs.pages()], ids=lambda page: f"{page.parent.name}/{page.stem}")
+@pytest.mark.parametrize(
+    "page", [*PAGES, *docs.pages(), *questions.pages("en")], ids=lambda page: f"{page.parent.name}/{page.stem}"
+)
 def test_commands_can_be_pasted_into_zsh(page: Path) -> None:
     """It expands brackets, parentheses and braces outside quotes."""
     text = page.read_text(encoding="utf-8")
@@ -106,6 +108,28 @@ def test_the_message_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     command, _, message = shown.partition("\n")
     assert call(command.removeprefix("$ ")) == 2
     assert capsys.readouterr().err == message
+
+
+def without_numbers(text: str) -> str:
+    return re.sub(r"-?\d[\d.]*(e-\d+)?", "#", " ".join(text.split()))
+
+
+def test_the_answer_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """README shows what its sweep says: the same claims and advice; numbers may differ on another machine."""
+    monkeypatch.chdir(tmp_path)
+    (sweep,) = [line for line in commands(README) if "hydra.sweep.dir=outputs/dropout" in line]
+    (ask,) = [line for line in commands(README) if line.startswith("python -m trainer.evaluate outputs/dropout ")]
+    (shown,) = [without_numbers(block) for block in blocks(README, "text") if block.startswith("Best validation loss")]
+    assert call(sweep) == call(ask) == 0
+    found = json.loads(Path("outputs/evaluation.json").read_text(encoding="utf-8"))
+    claimed = {(one["knob"], one["measure"]): one["sentence"] for one in found["effects"] if one["claimed"]}
+    for claim in (("model.dropout", "best_val_loss"), ("model.batchnorm", "gap")):
+        assert without_numbers(claimed[claim]).partition(" (")[0].lower() in shown.lower()
+    overfit = [run["config"]["model.dropout"] for run in found["runs"] if run["verdict"] == "overfit"]
+    assert (overfit.count(0.0) >= 8, overfit.count(0.5)) == (True, 0)
+    use = " ".join(f"{knob}={value}" for knob, value in found["recommendation"]["knobs"].items())
+    assert f"Use {without_numbers(use)}: " in shown
+    assert found["recommendation"]["knobs"] == {"model.batchnorm": "false", "model.dropout": 0.5}
 
 
 def test_the_options_page_is_current() -> None:
