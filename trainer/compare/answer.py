@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 from trainer.compare import words
 from trainer.compare.groups import Group, Layout
-from trainer.compare.knobs import is_seed, seed_of, typed
+from trainer.compare.knobs import is_seed, seed_of, tidy, typed
 from trainer.compare.results import Answer, Comparison, Effect, Interaction
 from trainer.compare.tuning import Edge
 
 MOST = 3  # knobs that are spoken of
+FEW_LEVELS = 5  # as many are counted one by one
 ENOUGH = 20  # more seeds than this are not advised
 
 
@@ -72,15 +73,16 @@ def _strongest(found: Comparison, main: str | None) -> list[Interaction]:
 
 
 def _per_level(effect: Effect) -> str:
-    """Say what a knob does at each level of the one that it was crossed with."""
+    """Say what the difference that was told is at each level of the knob that was crossed with it."""
     parts = []
+    head = max(effect.contrasts, key=lambda one: (one.claimed, abs(one.difference or 0.0)))
     for one in effect.simple:
-        tested = [contrast for contrast in one.contrasts if contrast.difference is not None]
-        if tested:
-            most = max(tested, key=lambda contrast: (contrast.claimed, abs(contrast.difference or 0.0)))
-            size = f"{abs(most.difference or 0.0):.3g} {'higher' if (most.difference or 0.0) > 0 else 'lower'}"
-            shown = "not tested" if most.p_adjusted is None else f"corrected p = {most.p_adjusted:.2g}"
-            parts.append(f"at {one.at} {size} ({shown})")
+        for same in one.contrasts:
+            if (same.a, same.b) == (head.a, head.b) and same.difference is not None:
+                size = f"{abs(same.difference):.3g} {'higher' if same.difference > 0 else 'lower'}"
+                size = "equal" if abs(same.difference) < words.ROUNDING else size
+                shown = "not tested" if same.p_adjusted is None else f"corrected p = {same.p_adjusted:.2g}"
+                parts.append(f"at {one.at} {size} ({shown})")
     return f"By level: {', '.join(parts)}." if 1 < len(parts) <= ENOUGH // 2 else ""
 
 
@@ -97,7 +99,7 @@ def _overfits(plan: Layout, k: int) -> str:
     levels = range(len(plan.knobs[k].levels))
     runs = [[run for group in plan.groups if group.levels[k] == level for run in group.distinct] for level in levels]
     counts = [(sum(run.verdict.verdict == "overfit" for run in some), len(some)) for some in runs]
-    if len({hits / n for hits, n in counts if n}) < 2 or len(counts) > ENOUGH // 2:
+    if len({hits / n for hits, n in counts if n}) < 2 or len(counts) > FEW_LEVELS:
         return ""
     parts = [f"{hits} of {n} at {plan.knobs[k].texts[i]}" for i, (hits, n) in enumerate(counts)]
     return f"Runs that overfit: {', '.join(parts)}."
@@ -148,7 +150,7 @@ def _sweep(group: Group, changes: dict[str, str], seeds: str) -> str | None:
     for text in overrides:
         key = text.partition("=")[0].lstrip("+~")
         if key in typed([text]) and key not in changes and not is_seed(key):
-            kept.append(text)
+            kept.append(tidy(text))
     changed = [f"{key}={value}" for key, value in changes.items()]
     repeats = [f"seed={seeds}"] if seeds and seed_of(group.runs[0].config) is not None else []
     return shlex.join(["python", "-m", "trainer", "-m", *kept, *changed, *repeats])

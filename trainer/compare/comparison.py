@@ -239,7 +239,10 @@ class _Comparing:
         """Sum up a knob's contrasts: its shape, or else the largest claimed one, or the largest, gives the sentence."""
         tested = [(abs(one.difference), one) for one in contrasts if one.difference is not None]
         levels = self._levels(k, knob, name)
-        shape = words.shape(knob, name, levels, contrasts, name not in HIGHER_IS_BETTER)
+        rows = [row for level in self.plan.cells(k) for row in level if row >= 0]
+        shape = None  # of survivors there is none to show
+        if not self.failed_CS[rows].any():
+            shape = words.shape(knob, name, levels, contrasts, name not in HIGHER_IS_BETTER)
         sentence = f"{knob.name}: no two of its values were run at equal values of the other knobs"
         if tested:
             sentence = max(tested, key=lambda pair: (pair[1].claimed, pair[0]))[1].sentence

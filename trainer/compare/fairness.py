@@ -123,6 +123,8 @@ def _learning_rate(plan: Layout) -> Caveat | None:
     )
     if optimizers is None:
         return None
+    if plan.tuned and all(len(one.members) == 1 for one in plan.contenders):
+        return None  # each was tuned elsewhere
     rates: dict[int, set[Any]] = defaultdict(set)
     for group in plan.groups:
         rates[group.levels[optimizers]].add(hashable(group.runs[0].config.get("optimizer.lr")))

@@ -225,7 +225,7 @@ def command(group: Group) -> str | None:
     for run in group.runs:
         keys = knob_finder.typed(run.overrides or ())
         kept = [text for text in run.overrides or () if text.partition("=")[0].lstrip("+~") in keys]
-        kept = [text for text in kept if not knob_finder.is_seed(text.partition("=")[0])]
+        kept = [knob_finder.tidy(text) for text in kept if not knob_finder.is_seed(text.partition("=")[0])]
         made.setdefault(tuple(sorted(kept)), kept)
     if len(made) != 1 or any(run.overrides is None for run in group.runs):
         return None

@@ -233,11 +233,16 @@ def _typed_text(key: str, value: Any, one: Setting) -> str:
     if value == ABSENT:
         return ""
     if one.typed is not None and key in one.typed:
-        text = one.typed[key]
-        return f"{key}={text.lower() if text.lower() in ('true', 'false', 'null') else text}"
+        return tidy(f"{key}={one.typed[key]}")
     if key.endswith(CLASS) and isinstance(value, str):
         key, value = key.removesuffix(CLASS), value.rpartition(".")[2]
     return f"{key}={label(value)}"
+
+
+def tidy(override: str) -> str:
+    """Write true, false and null as YAML does, not as Python."""
+    key, equals, value = override.partition("=")
+    return f"{key}{equals}{value.lower() if value.lower() in ('true', 'false', 'null') else value}"
 
 
 def _list(texts: Sequence[str]) -> str:

@@ -153,6 +153,7 @@ def beyond(name: str, values: list[float], index: int) -> tuple[str, str] | None
         step = near[0] - near[1] if index == 0 else near[1] - near[0]
         more = [values[index] + step, values[index] + 2 * step]
     whole = all(value.is_integer() for value in values)
+    more = [value for value in more if value >= 1] if whole else more
     shown = [str(round(value)) if whole else label(float(f"{value:.1g}")) for value in more if value > 0]
     if name.endswith(SHARES):
         shown = [text for text in shown if float(text) < 1]

@@ -3,6 +3,7 @@
 from trainer.compare.knobs import Knob, label
 from trainer.compare.results import Contrast, Level, Shape, ShapeKind
 
+ROUNDING = 1e-12  # a smaller difference is none
 MEASURES = {
     "best_val_loss": "best validation loss",
     "final_val_loss": "last validation loss",
@@ -30,7 +31,7 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
         repeats = f"{test.n} {unit}{'s' * (test.n != 1)} per side"
         return f"{measure(test.measure)}: {repeats}: not enough; two {unit}s test, five or more tell"
     amount = f"{abs(test.difference):.3g} {'higher' if test.difference > 0 else 'lower'}"
-    if abs(test.difference) < 1e-12:  # equal but for rounding
+    if abs(test.difference) < ROUNDING:
         amount = "neither higher nor lower"
     seen = f"{subject} is {amount} {than}"
     sides = "" if means is None else f"{means[0]:.4g} against {means[1]:.4g}; "
@@ -84,10 +85,8 @@ def shape(knob: Knob, name: str, means: list[Level], contrasts: list[Contrast], 
             text = f"{of} {way} with {knob.name} to {known[turn]:.3g} at {label(value)} and {back} again: "
             text += f"a {kind}{good}, shown on both sides ({path})"
             return Shape(kind, float(value), text)
-    if up != down:
-        word, kind = ("rises", "rising") if up else ("falls", "falling")
-        turn = bottom if up else top
-        bend = turn not in (0, len(known) - 1)
-        seen = f"; that it turns at {label(knob.levels[turn])} is not shown" if bend else ""
-        return Shape(kind, None, f"{of} {word} with {knob.name}{seen} ({path})")
+    if up != down and {top, bottom} == {0, len(known) - 1}:
+        return Shape(
+            "rising" if up else "falling", None, f"{of} {'rises' if up else 'falls'} with {knob.name} ({path})"
+        )
     return Shape("no shape shown", None, f"{of} over {knob.name}: no rise or fall is shown ({path})")
