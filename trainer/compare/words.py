@@ -86,7 +86,11 @@ def shape(knob: Knob, name: str, means: list[Level], contrasts: list[Contrast], 
             text += f"a {kind}{good}, shown on both sides ({path})"
             return Shape(kind, float(value), text)
     if up != down and {top, bottom} == {0, len(known) - 1}:
-        return Shape(
-            "rising" if up else "falling", None, f"{of} {'rises' if up else 'falls'} with {knob.name} ({path})"
-        )
+        kind = "rising" if up else "falling"
+        return Shape(kind, None, f"{of} {'rises' if up else 'falls'} with {knob.name} ({path})")
+    turn, rises = (top, True) if up else (bottom, False)
+    if up != down and claims.get((0, turn)) is rises:
+        start, end = (f"{known[i]:.3g} at {label(knob.levels[i])}" for i in (0, turn))
+        text = f"{of} {'rises' if rises else 'falls'} with {knob.name} from {start} to {end}; "
+        return Shape("no shape shown", None, f"{text}that it turns there is not shown ({path})")
     return Shape("no shape shown", None, f"{of} over {knob.name}: no rise or fall is shown ({path})")
