@@ -22,6 +22,7 @@ from trainer import files
 from trainer.compare.comparison import Run, compare
 from trainer.compare.results import Recommendation
 from trainer.compare.sections import Section, compare_sections
+from trainer.compare.why import signals
 from trainer.judge.overfit import Verdict, judge
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
@@ -134,6 +135,8 @@ def _compared(run: Curves, verdict: Verdict) -> Run:
         overrides=run.overrides,
         sweep=_sweep(Path(run.path).parent),
         guessing_loss=number(run.recorded("start", "guessing_loss")),
+        signals=signals(run.recorded("start"), run.recorded("final"), run.train_loss) if run.summary else {},
+        val_loss=run.val_loss if run.summary else None,
     )
 
 

@@ -189,6 +189,20 @@ def test_the_answer_and_the_table_of_each_sweep(tmp_path: Path) -> None:
 
 
 @browser
+def test_what_was_recorded_beside_a_difference(tmp_path: Path) -> None:
+    """Under the measure that it is told of, and as text."""
+    evaluation, runs = evaluate([fake_runs.sweep(tmp_path / "s", seeds=2, events=False)])
+    first, *others = evaluation["effects"]
+    evaluation["effects"] = [first | {"why": [{"sentence": f"9 times as long {EVIL}"}]}, *others]
+    (tmp_path / "r.html").write_text(page(evaluation, runs, tmp_path, "c"))
+    document, log = browse(tmp_path / "r.html")
+    assert "CONSOLE" not in log
+    shown = document[document.index('id="knobs-why"') :].split("</div>")[0]
+    assert "evidence, not a cause:" in shown
+    assert f"9 times as long {html.escape(EVIL, quote=False)}" in shown
+
+
+@browser
 def test_filter(sweep_page: Path) -> None:
     document, log = browse(sweep_page, "#filter=adamw+batchnorm%3Dtrue&verdict=overfit&sort=name")
     assert "CONSOLE" not in log

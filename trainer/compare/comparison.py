@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from trainer.compare import answer as answers_in_words
-from trainer.compare import fairness, tuning, words
+from trainer.compare import fairness, tuning, why, words
 from trainer.compare.groups import Layout, Run, layout, summaries
 from trainer.compare.inference import ALPHA, Answers, Model, answer, model
 from trainer.compare.knobs import Knob, label
@@ -30,6 +30,7 @@ from trainer.compare.results import (
     Interval,
     Level,
     Recommendation,
+    Recorded,
     SimpleEffects,
 )
 from trainer.compare.statistics import Floats, mean_interval, mean_of, number, share_interval
@@ -260,7 +261,13 @@ class _Comparing:
             sentence=sentence,
             shape=shape,
             simple=self._simple(k, name),
+            why=self._why(k, name, contrasts),
         )
+
+    def _why(self, k: int, name: str, contrasts: list[Contrast]) -> list[Recorded]:
+        if name != (self.criterion or self.score):
+            return []
+        return why.beside(self.plan, self.choice.groups_C, k, contrasts, name.endswith("loss"))
 
     def _levels(self, k: int, knob: Knob, name: str) -> list[Level]:
         """Average each level over the combinations and seeds that have every level, else over all."""

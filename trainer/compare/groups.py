@@ -38,6 +38,8 @@ class Run:
     overrides: tuple[str, ...] | None = None  # as typed; None where nobody knows
     sweep: str = ""  # the folder of the sweep it belongs to; "" for none
     guessing_loss: float | None = None  # the loss of a network that has learned nothing
+    signals: dict[str, float] = field(default_factory=dict)  # what else was recorded: why.signals
+    val_loss: Floats | None = field(default=None, compare=False, repr=False)  # (N,) by epoch from 1, of our runs
 
     @property
     def counts(self) -> bool:

@@ -112,6 +112,18 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """A recorded signal that clearly differs between two levels of a knob: evidence beside its effect, not a cause."""
+
+    signal: str  # a key of why.SIGNALS
+    ratio: float  # of geometric means: at `a` over at `b` of the effect's largest claimed contrast
+    low: float  # 95 % t interval of the ratio
+    high: float
+    n: int  # seeds
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Effect:
     """What a knob does to a measure."""
 
@@ -126,6 +138,7 @@ class Effect:
     sentence: str
     shape: Shape | None  # of three and more numbers
     simple: list[SimpleEffects]  # where another knob was crossed with it: at each level of that one
+    why: list[Recorded] = field(default_factory=list)  # of a claim on the measure that decides: what else differs
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def _part(
             for group in ranked
         ],
         "effects": [
-            {**effect, "sentences": vocabulary.of_effect(effect)}
+            {**effect, "sentences": vocabulary.of_effect(effect), "beside": vocabulary.beside(effect)}
             for effect in part["effects"]
             if effect["knob"] != NO_KNOB
         ],

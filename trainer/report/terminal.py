@@ -92,6 +92,11 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
     for sentence in [*shapes, *(one["sentence"] for one in part["interactions"] if one["claimed"])]:
         if sentence and sentence.lower() not in said:
             say(sentence, style="bold")
+    for effect in effects:
+        if beside := effect.get("why"):
+            say(vocabulary.beside(effect), style="bold")
+            for one in beside:
+                say(f"- {one['sentence']}")
 
 
 class _Screen(Console):

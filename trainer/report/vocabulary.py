@@ -175,6 +175,12 @@ def of_effect(effect: Mapping[str, Any]) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
+def beside(effect: Mapping[str, Any]) -> str:
+    """Return what stands over the recorded signals that differ along with an effect."""
+    called = MEASURES[effect["measure"]].full if effect["measure"] in MEASURES else effect["measure"]
+    return f"recorded beside what {effect['knob']} does to the {called}; evidence, not a cause:"
+
+
 def largest(effect: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the contrast that stands for an effect: the largest that is claimed, else the largest; None for none."""
     tested = [one for one in effect["contrasts"] if one["difference"] is not None]

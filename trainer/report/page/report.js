@@ -270,6 +270,8 @@ function knobsSection() {
   const means = effects.flatMap((effect) => effect.levels.flatMap((level) => [level.mean, level.low, level.high]));
   const y = range([...here().map((run) => run.measures[state.measure]), ...means], false);
   $("knobs-charts").replaceChildren(...effects.map((effect) => knobFigure(effect, y)));
+  $("knobs-why").replaceChildren(...effects.filter((effect) => (effect.why || []).length).flatMap((effect) =>
+    [make("p", {}, effect.beside), make("ul", {}, effect.why.map((one) => make("li", {}, one.sentence)))]));
 }
 
 function knobFigure(effect, y) {

@@ -1,0 +1,213 @@
+"""What else was recorded differs between two levels of a knob: evidence beside a difference, never its cause.
+
+`signals` takes a few numbers from what one run recorded; `beside` compares them between the levels of a knob's largest
+claimed contrast, at equal values of the other knobs and by seed. All are positive, and compared by ratios: of
+geometric means, with Student's t interval of the logarithms. Not corrected for how many are looked at; that a ratio
+has to be large over its whole interval stands for it. Nothing here enters a claim.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.compare.groups import Layout, Run
+from trainer.compare.results import Contrast, Recorded
+from trainer.compare.statistics import Floats, differences, mean_of
+
+CLEAR = 1.5  # a ratio is told where its whole interval lies above this, or below 1 / this
+MOST = 4  # as many signals are told
+DEAD = 0.01  # a smaller share of dead units counts as this: a ratio to 0 is none
+CURVE = 10  # epochs that the roughness of a curve takes
+SPEED = "epochs_to_half"  # the one signal that takes all runs of a comparison
+
+
+@dataclass(frozen=True)
+class Signal:
+    """How a signal is told."""
+
+    text: str  # what is {times} as large at {a} as at {b}
+    when: str = ""  # this signal's time, where `other` is the same at another time
+    other: str = ""
+
+
+SIGNALS = {
+    "first_update_ratio": Signal(
+        "the first step is {times} times as long relative to the weights at {a} as at {b}",
+        "in the first step",
+        "last_update_ratio",
+    ),
+    "last_update_ratio": Signal(
+        "the last step is {times} times as long relative to the weights at {a} as at {b}",
+        "in the last step",
+        "first_update_ratio",
+    ),
+    "first_gradient_ratio": Signal(
+        "the gradient of the first layer, relative to that of the last layer, is {times} times as large in the first "
+        "step at {a} as at {b}",
+        "in the first step",
+        "last_gradient_ratio",
+    ),
+    "last_gradient_ratio": Signal(
+        "the gradient of the first layer, relative to that of the last layer, is {times} times as large in the last "
+        "step at {a} as at {b}",
+        "in the last step",
+        "first_gradient_ratio",
+    ),
+    "dead_units": Signal("the share of dead units at the end is {times} times as large at {a} as at {b}"),
+    SPEED: Signal("the way to a validation loss of {target} takes {times} times as many epochs at {a} as at {b}"),
+    "roughness": Signal("the training loss is {times} times as rough from epoch to epoch at {a} as at {b}"),
+}
+
+
+def signals(start: object, final: object, train_loss: Floats) -> dict[str, float]:
+    """Return the signals of one run, all > 0, without those that it did not record.
+
+    start, final: these entries of summary.json (the first step and the last one), {tag: number}; train_loss (N,) by
+    epoch. Weights are parameters named *weight, but for those of normalisation.
+
+    first_update_ratio, last_update_ratio: geometric mean of update_ratio/<weight>, |step| / |weight|, without
+    dimension, over the weights that moved. first_gradient_ratio, last_gradient_ratio: grad_norm of the first weight
+    over that of the last weight. dead_units: mean share over layers, at least DEAD. roughness: median of |second
+    difference| of the training loss over epochs, relative to its highest less its lowest value; of CURVE epochs and
+    more.
+    """
+    found: dict[str, float | None] = {}
+    for when, entry in (("first", start), ("last", final)):
+        tags = entry if isinstance(entry, dict) else {}
+        found[f"{when}_update_ratio"] = _geometric_mean(_of_weights(tags, "update_ratio/"))
+        norms = _of_weights(tags, "grad_norm/")
+        ends = (norms[0], norms[-1]) if len(norms) > 1 else (0.0, 0.0)
+        found[f"{when}_gradient_ratio"] = ends[0] / ends[1] if min(ends) > 0 else None
+    dead = [_number(value) for tag, value in tags.items() if tag.startswith("dead_units/")]
+    found["dead_units"] = max(sum(dead) / len(dead), DEAD) if dead and min(dead) >= 0 else None
+    if len(train_loss) >= CURVE and np.isfinite(train_loss).all():
+        rough = float(np.median(np.abs(np.diff(train_loss, 2))))
+        found["roughness"] = rough / fall if (fall := float(np.ptp(train_loss))) > 0 else None
+    return {name: value for name, value in found.items() if value and math.isfinite(value)}
+
+
+def _number(value: object) -> float:
+    """Return a recorded number; -1 for what is none, or not finite."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else -1.0
+
+
+def _of_weights(tags: Mapping[str, object], prefix: str) -> list[float]:
+    """Return what was recorded of each weight, first layer first."""
+    return [
+        _number(value)
+        for tag, value in tags.items()
+        if tag.startswith(prefix) and tag.endswith("weight") and "norm" not in tag.removeprefix(prefix)
+    ]
+
+
+def _geometric_mean(values: Iterable[float]) -> float | None:
+    logs = [math.log(value) for value in values if value > 0]
+    return math.exp(sum(logs) / len(logs)) if logs else None
+
+
+def epochs_to(loss: Floats, start: float, target: float) -> float:
+    """Return after how many epochs a loss (N,) is first at the target or below it, linear between epochs.
+
+    start: the loss after 0 epochs. nan where it never is, or was from the start.
+    """
+    lowest = np.fmin.accumulate(np.concatenate([[start], loss]))
+    at = int(np.argmax(lowest <= target))
+    if at == 0:
+        return math.nan
+    return float(at - 1 + (lowest[at - 1] - target) / (lowest[at - 1] - lowest[at]))
+
+
+def half_way(runs: Sequence[Run]) -> float | None:
+    """Return the loss half way between guessing and the worst best validation loss of the runs; None without one."""
+    curves = [run.val_loss for run in runs if run.val_loss is not None and np.isfinite(run.val_loss).any()]
+    guessing = [run.guessing_loss for run in runs if run.guessing_loss is not None]
+    worst = max((float(np.nanmin(curve)) for curve in curves), default=math.inf)
+    return (min(guessing) + worst) / 2 if guessing and worst < min(guessing) else None
+
+
+def beside(
+    plan: Layout, groups_C: NDArray[np.int64], knob: int, contrasts: Sequence[Contrast], losses_compare: bool
+) -> list[Recorded]:
+    """Return which signals clearly differ between the levels of the largest claimed contrast, the largest first.
+
+    groups_C: the group that stands for each contender, -1 for none. losses_compare: whether losses at the knobs'
+    values are the same quantity, without which no speed to one of them is.
+    """
+    claims = [one for one in contrasts if one.claimed and one.difference is not None]
+    if not claims:
+        return []
+    most = max(claims, key=lambda one: abs(one.difference or 0.0))
+    one = plan.knobs[knob]
+    i, j = one.levels.index(most.a), one.levels.index(most.b)
+    chosen = {int(g) for g in groups_C if g >= 0}
+    runs = [run for g in chosen for run in plan.groups[g].runs if run.counts]
+    target = half_way(runs) if losses_compare else None
+    table = plan.cells(knob)
+    rows = groups_C[table[:, ((table[i] >= 0) & (table[j] >= 0))][[i, j]]]  # (2, R): groups at equal other knobs
+    logs = _logs(plan, {*rows.ravel().tolist()}, target)
+    a, b = logs[:, rows[0]], logs[:, rows[1]]  # (T signals, R, S)
+    both = np.isfinite(a) & np.isfinite(b)
+    kept = both | ~both.any((1, 2), keepdims=True)
+    a, b = (mean_of(np.where(kept, side, np.nan), 1) for side in (a, b))
+    tests = differences(a, b)
+    with np.errstate(over="ignore"):
+        ratios = np.exp(np.stack([tests.difference, tests.low, tests.high], 1))  # (T, 3)
+        sides = np.exp(np.stack([mean_of(a, 1), mean_of(b, 1)], 1))  # (T, 2)
+    known = {name: row for name, row in zip(SIGNALS, ratios, strict=True) if np.isfinite(row).all()}
+    clear = {name: row for name, row in known.items() if row[1] >= CLEAR or row[2] <= 1 / CLEAR}
+    names = [one.texts[at] or one.text(at) for at in (i, j)]
+    found = []
+    for t, name in enumerate(SIGNALS):
+        if name in clear:
+            other = known.get(SIGNALS[name].other) if SIGNALS[name].other not in clear else None
+            n = int(tests.n[t])
+            said = _sentence(name, names, clear[name], sides[t], f"{n} {plan.unit}s", other, target)
+            ratio, low, high = (float(value) for value in clear[name])
+            found.append(Recorded(name, ratio, low, high, n, said))
+    return sorted(found, key=lambda one: -abs(math.log(one.ratio)))[:MOST]
+
+
+def _logs(plan: Layout, groups: set[int], target: float | None) -> Floats:
+    """Return the logarithm of each signal of some groups at each seed, (T, G + 1, S); nan where missing."""
+    total = np.zeros((len(SIGNALS), len(plan.groups) + 1, len(plan.seeds)))
+    count = np.zeros_like(total)
+    position = {name: t for t, name in enumerate(SIGNALS)}
+    for row, column, run in plan.cells_of_runs:
+        if row not in groups or not run.counts:
+            continue
+        found = dict(run.signals)
+        if target is not None and run.val_loss is not None and run.guessing_loss is not None:
+            found[SPEED] = epochs_to(run.val_loss, run.guessing_loss, target)
+        for name, value in found.items():
+            if value > 0:
+                total[position[name], row, column] += math.log(value)
+                count[position[name], row, column] += 1
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _sentence(
+    name: str, levels: Sequence[str], ratio: Floats, sides: Floats, n: str, other: Floats | None, target: float | None
+) -> str:
+    """Say a ratio as times > 1, and what it is at the other time. ratio, other: (3,), the ratio and its interval."""
+    signal = SIGNALS[name]
+    if ratio[0] < 1:
+        levels, sides = levels[::-1], sides[::-1]
+        ratio, other = 1 / ratio[[0, 2, 1]], None if other is None else 1 / other[[0, 2, 1]]
+    times, low, high = (_times(value) for value in ratio)
+    goal = "" if target is None else f"{target:.3g}"
+    said = signal.text.format(times=times, a=levels[0], b=levels[1], target=goal)
+    said += f" ({sides[0]:.2g} against {sides[1]:.2g}, 95 % interval {low} to {high} times, {n})"
+    if other is not None:
+        times, low, high = (_times(value) for value in other)
+        alike = other[1] >= 1 / CLEAR and other[2] <= CLEAR
+        when = SIGNALS[signal.other].when
+        said += f"; {when} they are alike" if alike else f"; {when} no clear difference is seen"
+        said += f" ({times} times, {low} to {high})"
+    return said
+
+
+def _times(value: float) -> str:
+    return f"{value:.0f}" if 99 <= value < 1e6 else f"{value:.2g}"
