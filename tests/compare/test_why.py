@@ -77,6 +77,7 @@ def test_signals_of_one_run() -> None:
     assert why.signals(None, {"dead_units/a": 0.0}, losses[:9]) == {"dead_units": why.DEAD}
     broken = {
         "update_ratio/a.weight": "inf",
+        "update_ratio/b.weight": 10**400,
         "dead_units/a": None,
         "grad_norm/a.weight": 1.0,
         "grad_norm/b.weight": 0.0,
@@ -98,29 +99,31 @@ def test_epochs_to_a_loss() -> None:
     assert math.isnan(why.epochs_to(loss, start, 2.4))
 
 
-@pytest.mark.parametrize("paired", [True, False])
-def test_a_ratio_and_its_interval_are_scipys(paired: bool) -> None:
-    """By seed over the means of logarithms at equal values of the other knob; Welch's where no seed is common."""
-    runs = grid({"first_update_ratio": 9.0}, common=paired, **({"model.width": [8, 64]} if paired else {}))
-    logs: dict[str, list[float]] = {}
-    for optimizer in ("adam", "sgd"):
-        for seed in range(10):
-            same = [r for r in runs if (r.config["optimizer"], r.config["seed"]) == (optimizer, seed)]
-            if same:
-                logs.setdefault(optimizer, []).append(
-                    sum(math.log(r.signals["first_update_ratio"]) for r in same) / len(same)
-                )
-    if paired:
-        test = stats.ttest_rel(logs["adam"], logs["sgd"])
-    else:
-        test = stats.ttest_ind(logs["adam"], logs["sgd"], equal_var=False)
-    interval = test.confidence_interval(0.95)
+NAME = "first_update_ratio"
+
+
+def test_a_ratio_and_its_interval_are_those_of_scipys_paired_test() -> None:
+    """By seed, over the logarithms at equal values of the other knob; where a run is missing, so is its partner."""
+    _, *runs = grid({NAME: 9.0}, **{"model.width": [8, 64]})
+    at = {(r.config["optimizer"], r.config["model.width"], r.config["seed"]): math.log(r.signals[NAME]) for r in runs}
+    logs = [
+        np.mean([at["adam", width, seed] - at["sgd", width, seed] for width in (8, 64) if ("sgd", width, seed) in at])
+        for seed in range(5)
+    ]
+    interval = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
     (found,) = optimizers(runs).why
-    ratio = stats.gmean(np.exp(logs["adam"])) / stats.gmean(np.exp(logs["sgd"]))
-    assert (found.signal, found.n) == ("first_update_ratio", 5)
-    assert [found.ratio, found.low, found.high] == pytest.approx(
-        [ratio, np.exp(interval.low), np.exp(interval.high)], rel=1e-9
-    )
+    assert (found.signal, found.n) == (NAME, 5)
+    expected = np.exp([np.mean(logs), interval.low, interval.high])
+    assert [found.ratio, found.low, found.high] == pytest.approx(expected, rel=1e-9)
+
+
+def test_without_common_seeds_they_are_those_of_welchs_test() -> None:
+    runs = grid({NAME: 9.0}, common=False)
+    adam, sgd = ([math.log(r.signals[NAME]) for r in runs if r.config["optimizer"] == name] for name in ("adam", "sgd"))
+    interval = stats.ttest_ind(adam, sgd, equal_var=False).confidence_interval(0.95)
+    (found,) = optimizers(runs).why
+    expected = [stats.gmean(np.exp(adam)) / stats.gmean(np.exp(sgd)), np.exp(interval.low), np.exp(interval.high)]
+    assert [found.ratio, found.low, found.high] == pytest.approx(expected, rel=1e-9)
 
 
 def test_sentences_say_more_than_one_times_and_what_the_other_end_of_training_shows() -> None:
@@ -133,11 +136,13 @@ def test_sentences_say_more_than_one_times_and_what_the_other_end_of_training_sh
         assert signal == "first_update_ratio"
         assert re.match(rf"the first step is (8.9|9|9.1) times as long relative to the weights at {levels} \(", text)
         assert "5 seeds); in the last step they are alike (" in text
+        low, high = map(float, re.findall(r"95 % interval (\S+) to (\S+) times", text)[0])
+        assert 8 < low < 9 < high < 10
     assert [signal for signal, _ in told(2.0, 0.2)] == ["last_update_ratio", "first_update_ratio"]  # the largest first
     assert not any("alike" in text for _, text in told(2.0, 0.2))
     runs = grid({"first_update_ratio": 9.0, "last_update_ratio": 1.1})
-    wild = [
-        dataclasses.replace(one, signals=one.signals | {"last_update_ratio": 10.0 ** (3 * (i * 7 % 5))})
+    wild = [  # on average alike
+        dataclasses.replace(one, signals=one.signals | {STEPS[1]: one.signals[STEPS[1]] * 4.0 ** ((i + 1) % 3 - 1)})
         for i, one in enumerate(runs[:5])
     ]
     assert "; in the last step no clear difference is seen (" in optimizers([*wild, *runs[5:]]).why[0].sentence
@@ -145,7 +150,14 @@ def test_sentences_say_more_than_one_times_and_what_the_other_end_of_training_sh
 
 def test_only_what_is_clear_and_claimed_is_told() -> None:
     assert optimizers(grid(dict.fromkeys(STEPS, 1.4), noise=0.01)).why == []  # sure, but small
-    assert optimizers(grid(dict.fromkeys(STEPS, 2.0), noise=1.5)).why == []  # large, but not sure
+    for ratio in (2.5, 1 / 2.5):  # large, and more than 1 for sure, but not more than 1.5
+        runs = grid({NAME: ratio}, noise=0.0)
+        unsure = [
+            dataclasses.replace(one, signals={NAME: one.signals[NAME] * 3.0 ** (i % 2 - 0.5)})
+            for i, one in enumerate(runs[:5])
+        ]
+        assert optimizers(runs).why
+        assert optimizers([*unsure, *runs[5:]]).why == []
     assert optimizers(grid(dict.fromkeys(STEPS, 9.0), effect=0.0)).why == []  # no difference beside which to tell it
     assert optimizers(grid({})).why == []
     everything = {name: 3.0 + i for i, name in enumerate(why.SIGNALS)}
@@ -196,7 +208,7 @@ def test_speed_is_to_half_way_between_guessing_and_the_worst_best_loss() -> None
         adam = one.config["optimizer"] == "adam"
         slope = (0.2 if adam else 0.1) * (1 + 0.02 * one.config["seed"] * adam)
         curve = 2.3 - slope * np.arange(1, 11)
-        runs.append(dataclasses.replace(one, val_loss=curve))
+        runs.append(dataclasses.replace(one, val_loss=curve, measures={"best_val_loss": float(curve[-1])}))
     (found,) = optimizers(runs).why
     assert found.signal == why.SPEED
     assert found.ratio == pytest.approx(stats.gmean([0.5 / (1 + 0.02 * seed) for seed in range(5)]))
@@ -204,7 +216,7 @@ def test_speed_is_to_half_way_between_guessing_and_the_worst_best_loss() -> None
         "a validation loss of 1.8 takes 2.1 times as many epochs at optimizer=sgd as at optimizer=adam"
         in found.sentence
     )
-    learned_nothing = dataclasses.replace(runs[0], val_loss=np.full(10, 2.4))
+    learned_nothing = dataclasses.replace(runs[0], measures={"best_val_loss": 2.4})
     assert optimizers([learned_nothing, *runs[1:]]).why == []
     by_accuracy = [
         dataclasses.replace(one, measures={"best_val_accuracy": -one.measures["best_val_loss"]}) for one in runs

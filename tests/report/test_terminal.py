@@ -52,6 +52,7 @@ def test_an_answer_comes_first_and_is_not_repeated(evaluation: dict[str, Any]) -
     assert text.startswith("Gap falls with dropout.\nnext: python -m trainer -m 'seed=range(3,9)'\nwarning: ")
     in_order(text, "warning: ", "\nrun  ", "54 runs: ", "p corrected", "\nLoss peaks inside\n", "\nrecorded beside what ")
     assert "evidence, not a cause:\n- the first step is 9 times as long\n" in text
+    assert "evidence, not a cause:\n- the first step is 9 times as long\n" in text
     (line,) = [line for line in text.splitlines() if "at model.batchnorm=true" in line]
     assert re.search(r"\+(0.25|25.00 points) +\S+ to \S+ +3 +0.012  ", line)
     assert evaluation["recommendation"]["sentence"][:40] not in text

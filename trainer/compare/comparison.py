@@ -9,6 +9,7 @@ Where nothing differs, at most 5 in 100 comparisons claim anything at all. docs/
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -265,9 +266,13 @@ class _Comparing:
         )
 
     def _why(self, k: int, name: str, contrasts: list[Contrast]) -> list[Recorded]:
-        if name != (self.criterion or self.score):
+        if name != (self.criterion or self.score) or not any(one.claimed for one in contrasts):
             return []
-        return why.beside(self.plan, self.choice.groups_C, k, contrasts, name.endswith("loss"))
+        return why.beside(self.plan, self._recorded, k, contrasts)
+
+    @cached_property
+    def _recorded(self) -> why.Measured:
+        return why.measured(self.plan, self.choice.groups_C, is_loss(str(self.criterion)))
 
     def _levels(self, k: int, knob: Knob, name: str) -> list[Level]:
         """Average each level over the combinations and seeds that have every level, else over all."""

@@ -7,7 +7,7 @@ has to be large over its whole interval stands for it. Nothing here enters a cla
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trainer.compare.groups import Layout, Run
 from trainer.compare.results import Contrast, Recorded
 from trainer.compare.statistics import Floats, differences, mean_of
+from trainer.judge.overfit import INFINITE
 
 CLEAR = 1.5  # a ratio is told where its whole interval lies above this, or below 1 / this
 MOST = 4  # as many signals are told
@@ -75,32 +76,34 @@ def signals(start: object, final: object, train_loss: Floats) -> dict[str, float
     more.
     """
     found: dict[str, float | None] = {}
-    for when, entry in (("first", start), ("last", final)):
-        tags = entry if isinstance(entry, dict) else {}
-        found[f"{when}_update_ratio"] = _geometric_mean(_of_weights(tags, "update_ratio/"))
-        norms = _of_weights(tags, "grad_norm/")
-        ends = (norms[0], norms[-1]) if len(norms) > 1 else (0.0, 0.0)
-        found[f"{when}_gradient_ratio"] = ends[0] / ends[1] if min(ends) > 0 else None
-    dead = [_number(value) for tag, value in tags.items() if tag.startswith("dead_units/")]
+    ends = {"first": _by_kind(start), "last": _by_kind(final)}
+    for when, recorded in ends.items():
+        found[f"{when}_update_ratio"] = _geometric_mean(recorded["update_ratio"])
+        norms = recorded["grad_norm"]
+        if len(norms) > 1 and norms[0] > 0 and norms[-1] > 0:
+            found[f"{when}_gradient_ratio"] = norms[0] / norms[-1]
+    dead = ends["last"]["dead_units"]
     found["dead_units"] = max(sum(dead) / len(dead), DEAD) if dead and min(dead) >= 0 else None
-    if len(train_loss) >= CURVE and np.isfinite(train_loss).all():
-        rough = float(np.median(np.abs(np.diff(train_loss, 2))))
-        found["roughness"] = rough / fall if (fall := float(np.ptp(train_loss))) > 0 else None
+    if len(train_loss) >= CURVE and (np.abs(train_loss) < INFINITE).all():
+        bends = np.sort(np.abs(train_loss[2:] - 2 * train_loss[1:-1] + train_loss[:-2]))
+        rough, fall = bends[(len(bends) - 1) // 2] + bends[len(bends) // 2], train_loss.max() - train_loss.min()
+        found["roughness"] = float(rough / 2 / fall) if fall > 0 else None
     return {name: value for name, value in found.items() if value and math.isfinite(value)}
 
 
 def _number(value: object) -> float:
-    """Return a recorded number; -1 for what is none, or not finite."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else -1.0
+    """Return a recorded number; -1 for what is none, or as good as infinite."""
+    return float(value) if isinstance(value, int | float) and -INFINITE < value < INFINITE else -1.0
 
 
-def _of_weights(tags: Mapping[str, object], prefix: str) -> list[float]:
-    """Return what was recorded of each weight, first layer first."""
-    return [
-        _number(value)
-        for tag, value in tags.items()
-        if tag.startswith(prefix) and tag.endswith("weight") and "norm" not in tag.removeprefix(prefix)
-    ]
+def _by_kind(tags: object) -> dict[str, list[float]]:
+    """Return what was recorded of each weight and each layer, the first first."""
+    found: dict[str, list[float]] = {"update_ratio": [], "grad_norm": [], "dead_units": []}
+    for tag, value in tags.items() if isinstance(tags, dict) else ():
+        kind, _, name = tag.partition("/")
+        if kind in found and (kind == "dead_units" or (name.endswith("weight") and "norm" not in name)):
+            found[kind].append(_number(value))
+    return found
 
 
 def _geometric_mean(values: Iterable[float]) -> float | None:
@@ -122,33 +125,52 @@ def epochs_to(loss: Floats, start: float, target: float) -> float:
 
 def half_way(runs: Sequence[Run]) -> float | None:
     """Return the loss half way between guessing and the worst best validation loss of the runs; None without one."""
-    curves = [run.val_loss for run in runs if run.val_loss is not None and np.isfinite(run.val_loss).any()]
     guessing = [run.guessing_loss for run in runs if run.guessing_loss is not None]
-    worst = max((float(np.nanmin(curve)) for curve in curves), default=math.inf)
+    worst = max((run.measures.get("best_val_loss", -math.inf) for run in runs), default=math.inf)
     return (min(guessing) + worst) / 2 if guessing and worst < min(guessing) else None
 
 
-def beside(
-    plan: Layout, groups_C: NDArray[np.int64], knob: int, contrasts: Sequence[Contrast], losses_compare: bool
-) -> list[Recorded]:
+@dataclass(frozen=True)
+class Measured:
+    """The signals of a comparison. T signals, C contenders, S seeds."""
+
+    logs_TCS: Floats  # natural logarithms; nan where missing
+    target: float | None  # the loss that epochs_to_half is about
+
+
+def measured(plan: Layout, groups_C: NDArray[np.int64], losses_compare: bool) -> Measured:
+    """Return the signals of the groups that stand for each contender, -1 for none.
+
+    losses_compare: whether losses at the knobs' values are the same quantity, without which no speed to one of them is.
+    """
+    chosen = {*groups_C.tolist()}
+    runs = [one for one in plan.cells_of_runs if one[0] in chosen and one[2].counts]
+    target = half_way([run for _, _, run in runs]) if losses_compare else None
+    total = np.zeros((len(SIGNALS), len(plan.groups) + 1, len(plan.seeds)))  # the last group: none
+    count = np.zeros_like(total)
+    position = {name: t for t, name in enumerate(SIGNALS)}
+    for row, column, run in runs:
+        found = dict(run.signals)
+        if target is not None and run.val_loss is not None and run.guessing_loss is not None:
+            found[SPEED] = epochs_to(run.val_loss, run.guessing_loss, target)
+        for name, value in found.items():
+            if value > 0:
+                total[position[name], row, column] += math.log(value)
+                count[position[name], row, column] += 1
+    return Measured(np.where(count > 0, total / np.maximum(count, 1), np.nan)[:, groups_C], target)
+
+
+def beside(plan: Layout, found: Measured, knob: int, contrasts: Sequence[Contrast]) -> list[Recorded]:
     """Return which signals clearly differ between the levels of the largest claimed contrast, the largest first.
 
-    groups_C: the group that stands for each contender, -1 for none. losses_compare: whether losses at the knobs'
-    values are the same quantity, without which no speed to one of them is.
+    contrasts: those of the knob, at least one of them claimed.
     """
-    claims = [one for one in contrasts if one.claimed and one.difference is not None]
-    if not claims:
-        return []
-    most = max(claims, key=lambda one: abs(one.difference or 0.0))
     one = plan.knobs[knob]
+    most = max((c for c in contrasts if c.claimed), key=lambda c: abs(c.difference or 0.0))
     i, j = one.levels.index(most.a), one.levels.index(most.b)
-    chosen = {int(g) for g in groups_C if g >= 0}
-    runs = [run for g in chosen for run in plan.groups[g].runs if run.counts]
-    target = half_way(runs) if losses_compare else None
     table = plan.cells(knob)
-    rows = groups_C[table[:, ((table[i] >= 0) & (table[j] >= 0))][[i, j]]]  # (2, R): groups at equal other knobs
-    logs = _logs(plan, {*rows.ravel().tolist()}, target)
-    a, b = logs[:, rows[0]], logs[:, rows[1]]  # (T signals, R, S)
+    rows = table[:, (table[i] >= 0) & (table[j] >= 0)]  # contenders at equal other knobs
+    a, b = found.logs_TCS[:, rows[i]], found.logs_TCS[:, rows[j]]
     both = np.isfinite(a) & np.isfinite(b)
     kept = both | ~both.any((1, 2), keepdims=True)
     a, b = (mean_of(np.where(kept, side, np.nan), 1) for side in (a, b))
@@ -159,33 +181,15 @@ def beside(
     known = {name: row for name, row in zip(SIGNALS, ratios, strict=True) if np.isfinite(row).all()}
     clear = {name: row for name, row in known.items() if row[1] >= CLEAR or row[2] <= 1 / CLEAR}
     names = [one.texts[at] or one.text(at) for at in (i, j)]
-    found = []
+    told = []
     for t, name in enumerate(SIGNALS):
         if name in clear:
             other = known.get(SIGNALS[name].other) if SIGNALS[name].other not in clear else None
             n = int(tests.n[t])
-            said = _sentence(name, names, clear[name], sides[t], f"{n} {plan.unit}s", other, target)
+            said = _sentence(name, names, clear[name], sides[t], f"{n} {plan.unit}s", other, found.target)
             ratio, low, high = (float(value) for value in clear[name])
-            found.append(Recorded(name, ratio, low, high, n, said))
-    return sorted(found, key=lambda one: -abs(math.log(one.ratio)))[:MOST]
-
-
-def _logs(plan: Layout, groups: set[int], target: float | None) -> Floats:
-    """Return the logarithm of each signal of some groups at each seed, (T, G + 1, S); nan where missing."""
-    total = np.zeros((len(SIGNALS), len(plan.groups) + 1, len(plan.seeds)))
-    count = np.zeros_like(total)
-    position = {name: t for t, name in enumerate(SIGNALS)}
-    for row, column, run in plan.cells_of_runs:
-        if row not in groups or not run.counts:
-            continue
-        found = dict(run.signals)
-        if target is not None and run.val_loss is not None and run.guessing_loss is not None:
-            found[SPEED] = epochs_to(run.val_loss, run.guessing_loss, target)
-        for name, value in found.items():
-            if value > 0:
-                total[position[name], row, column] += math.log(value)
-                count[position[name], row, column] += 1
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+            told.append(Recorded(name, ratio, low, high, n, said))
+    return sorted(told, key=lambda one: -abs(math.log(one.ratio)))[:MOST]
 
 
 def _sentence(
