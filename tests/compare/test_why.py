@@ -87,13 +87,13 @@ def test_signals_of_one_run() -> None:
 
 def test_epochs_to_a_loss() -> None:
     """The oracle walks the lowest loss so far in steps of a thousandth of an epoch."""
-    loss, start = np.array([1.9, 2.6, np.nan, 1.1, 1.3, np.inf, 0.4]), 2.3
+    loss, start = np.array([2.2, 1.9, 2.6, np.nan, 1.1, 1.3, np.inf, 0.4]), 2.3
     lowest = [start]
     for value in loss:
         lowest.append(min(lowest[-1], value) if math.isfinite(value) else lowest[-1])
-    fine = np.linspace(0, 7, 7001)
-    for target in (2.2, 1.9, 1.5, 1.2, 0.7, 0.4):
-        slow = next(x for x in fine if np.interp(x, range(8), lowest) <= target + 1e-12)
+    fine = np.linspace(1, 8, 7001)
+    for target in (2.25, 2.2, 2.0, 1.9, 1.5, 1.2, 0.7, 0.4):
+        slow = next(x for x in fine if np.interp(x, range(9), lowest) <= target + 1e-12)
         assert why.epochs_to(loss, start, target) == pytest.approx(slow, abs=1.1e-3)
     assert math.isnan(why.epochs_to(loss, start, 0.3))
     assert math.isnan(why.epochs_to(loss, start, 2.4))

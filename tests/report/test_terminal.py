@@ -50,7 +50,9 @@ def test_an_answer_comes_first_and_is_not_repeated(evaluation: dict[str, Any]) -
     more["effects"][1] |= {"why": [{"sentence": "the first step is 9 times as long"}]}
     text = printed(evaluation | more)
     assert text.startswith("Gap falls with dropout.\nnext: python -m trainer -m 'seed=range(3,9)'\nwarning: ")
-    in_order(text, "warning: ", "\nrun  ", "54 runs: ", "p corrected", "\nLoss peaks inside\n", "\nrecorded beside what ")
+    in_order(
+        text, "warning: ", "\nrun  ", "54 runs: ", "p corrected", "\nLoss peaks inside\n", "\nrecorded beside what "
+    )
     assert "evidence, not a cause:\n- the first step is 9 times as long\n" in text
     assert "evidence, not a cause:\n- the first step is 9 times as long\n" in text
     (line,) = [line for line in text.splitlines() if "at model.batchnorm=true" in line]

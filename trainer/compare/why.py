@@ -112,15 +112,16 @@ def _geometric_mean(values: Iterable[float]) -> float | None:
 
 
 def epochs_to(loss: Floats, start: float, target: float) -> float:
-    """Return after how many epochs a loss (N,) is first at the target or below it, linear between epochs.
+    """Return after how many epochs, 1 at least, a loss (N,) is first at the target or below it, linear between epochs.
 
-    start: the loss after 0 epochs. nan where it never is, or was from the start.
+    start: the loss after 0 epochs. nan where it never is, or was from the start. How the loss goes within the first
+    epoch, where most is learned, nobody has measured: all of it counts.
     """
     lowest = np.fmin.accumulate(np.concatenate([[start], loss]))
     at = int(np.argmax(lowest <= target))
     if at == 0:
         return math.nan
-    return float(at - 1 + (lowest[at - 1] - target) / (lowest[at - 1] - lowest[at]))
+    return max(float(at - 1 + (lowest[at - 1] - target) / (lowest[at - 1] - lowest[at])), 1.0)
 
 
 def half_way(runs: Sequence[Run]) -> float | None:
