@@ -37,7 +37,7 @@ LONGEST = 1400  # pixels of its longer side
 WIDTH = 118  # of a line of text
 HIDDEN = re.compile("run |measure ")  # how the tables begin that stay out
 ADVICE = "next: |warning: "  # how a paragraph begins that follows the answer
-MORE = "what |gap |test loss |test accuracy |best validation loss "  # and one that follows the tables
+MORE = "what |gap |test loss |test accuracy |best validation loss |recorded |- "  # and one that follows the tables
 
 
 def pages(language: str) -> list[Path]:
