@@ -14,7 +14,7 @@ from PIL import Image
 from tests import fake_runs
 from trainer.evaluate import evaluate
 from trainer.read.curves import Curves
-from trainer.report.figures import _average, figures
+from trainer.report.figures import _average, _curves, figures
 
 Evaluated = tuple[dict[str, Any], list[Curves]]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -82,6 +82,21 @@ def test_curves_over_other_points_are_read_between_their_own() -> None:
     x, mean, *_ = _average([(short, 2 * short), (long, 4 * long)], scale=1)
     assert (x[0], x[-1], len(x)) == (0, 4999, 400)
     np.testing.assert_allclose(mean, np.where(x <= 10, 3 * x, 4 * x))
+
+
+def test_a_run_that_diverged_is_not_in_the_mean_of_the_others(tmp_path: Path) -> None:
+    for seed in range(3):
+        train, val = fake_runs.curves(30, 0.0, seed)
+        if seed == 2:
+            train[20:], val[20:] = np.inf, np.inf
+            train[10:20], val[10:20] = 1e6, 1e6
+        fake_runs.our_run(tmp_path / str(seed), {"seed": seed, "model": {"depth": 2}}, train, val, events=False)
+    evaluation, runs = evaluate([tmp_path])
+    assert [run["verdict"] for run in evaluation["runs"]].count("diverged") == 1
+    drawn = _curves(evaluation, {run.path: run for run in runs})
+    ended = [run.val_loss for run in runs if run.val_loss is not None and np.isfinite(run.val_loss).all()]
+    (line,) = drawn.axes[1].get_lines()
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), np.mean(ended, axis=0))
 
 
 def test_odd_runs_draw(tmp_path: Path) -> None:

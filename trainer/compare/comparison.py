@@ -404,14 +404,16 @@ class _Comparing:
         group = groups[int(self.choice.groups_C[self.best])]
         asked = ((about.pair, one) for about, one in self._pairs() if about.family == "recommendation")
         rivals = [(pair[0], one) for pair, one in asked if pair]
-        shown = self._shown_worse()
-        ties = [self._group_name(index) for index, one in rivals if not one.claimed and index not in shown]
+        also = self._shown_worse()
+        ties = [self._group_name(index) for index, one in rivals if not one.claimed and index not in also]
         honest = self._winners(len(ties))
         of = f"mean {words.measure(self.criterion)}"
         first = "highest" if self.criterion in HIGHER_IS_BETTER else "lowest"
         interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}"
-        sentence = f"use {group.name}: the {first} {of}, {honest.mean:.4g} (n = {honest.n}{interval})"
-        worse = [index for index, one in rivals if one.claimed or index in shown]
+        apart = " at seeds that had no say in the choice" if self.choice.inflation_C[self.best] else ""
+        sentence = f"use {group.name}: the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval})"
+        worse = [index for index, one in rivals if one.claimed or index in also]
+        how = " by the logarithm of the loss" if is_loss(self.criterion) and set(worse) - also else ""
         gone = [one.name for c, one in enumerate(self.plan.contenders) if self._all_failed(c)]
         others = len(self.plan.contenders) - 1
         if len(groups) == 1:
@@ -421,13 +423,13 @@ class _Comparing:
         elif ties:
             shown = ", ".join(ties[:3]) + (f" and {len(ties) - 3} more" if len(ties) > 3 else "")
             counted = (
-                f"; {len(worse)} of {others} others {'is' if len(worse) == 1 else 'are'} shown to be worse"
+                f"; {len(worse)} of {others} others {'is' if len(worse) == 1 else 'are'} shown to be worse{how}"
                 if worse
                 else ""
             )
             sentence += f"{counted}; not shown to be worse: {shown}"
         elif worse and len(worse) + len(gone) == others:
-            sentence += f"; {'the other group' if others == 1 else 'every other group'} is shown to be worse"
+            sentence += f"; {'the other group' if others == 1 else 'every other group'} is shown to be worse{how}"
         if gone:
             sentence += f"; every run of {', '.join(gone[:3])}{' and more' * (len(gone) > 3)} diverged or failed"
         if group.failed_share.mean:

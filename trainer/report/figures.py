@@ -81,11 +81,13 @@ def _free(stem: str, taken: Mapping[str, bytes]) -> str:
 
 
 def _curves(part: Mapping[str, Any], curves: Mapping[str, Curves]) -> Figure:
-    """Draw the losses and the validation accuracy of each group: mean over seeds, band of its 95 % interval."""
+    """Draw the losses and the validation accuracy of each group: mean over seeds that ended, and its 95 % interval."""
     from matplotlib.figure import Figure
 
     groups = sorted(tables.compared(part), key=lambda group: _order(tables.mean(group, "best_val_loss")))[:_MOST_GROUPS]
-    there = [[curves[path] for path in group["runs"]] for group in groups]
+    gone = {run["path"] for run in part["runs"] if run["verdict"] == "diverged" or run["status"] == "failed"}
+    ended = [[path for path in group["runs"] if path not in gone] or group["runs"] for group in groups]
+    there = [[curves[path] for path in paths] for paths in ended]
     shown = [
         (title, name)
         for title, name in (
