@@ -211,7 +211,9 @@ def label_noise(found: Found) -> None:
 
 
 def double_descent(found: Found) -> None:
-    assert found.shape("model.width") == "falling"
+    best = {width: found.mean("best_val_loss", f"model.width={width}") for width in (2, 64, 256)}
+    assert best[2] > 2 * best[64]  # falls, and is flat from there
+    assert best[256] < 1.2 * best[64]
     assert found.shape("model.width", "gap") == "peak inside"
     last = {width: found.mean("final_val_loss", f"model.width={width}") for width in (2, 4, 8, 16, 32, 64, 128, 256)}
     assert max(last, key=last.__getitem__) in (4, 8)
