@@ -458,3 +458,30 @@ def test_damaged_files_of_every_kind(seed: int, tmp_path: Path, capsys: pytest.C
     assert code in (0, 2)
     if code == 0:
         strict((tmp_path / "e.json").read_text())
+
+
+def test_a_key_to_tune_that_no_run_has_is_said(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(sweep), "--tune", "model.dropuot"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        said == "--tune: found model.dropuot, expected a key of the runs' configuration; did you mean model.dropout?\n"
+    )
+
+
+def test_of_a_whole_comparison_only_its_final_runs_answer(tmp_path: Path) -> None:
+    """The search chose by its own seeds: with them, what it chose would look better than it is."""
+    for phase, seeds, rates in (("search-1", (100,), (0.1, 1.0)), ("final", (0, 1, 2), (0.1,))):
+        for name, rate in ((name, rate * scale) for name, scale in (("sgd", 1.0), ("adam", 0.01)) for rate in rates):
+            for seed in seeds:
+                config = {"seed": seed, "optimizer": {"_target_": f"torch.optim.{name}", "lr": rate}}
+                folder = tmp_path / phase / f"{name}-{rate}-{seed}"
+                fake_runs.our_run(folder, config, *fake_runs.curves(20, 0.0, seed), events=False)
+        (tmp_path / phase / ".resume").mkdir()
+        (tmp_path / phase / ".resume" / "plan.json").touch()
+    (tmp_path / "versus.json").write_text(json.dumps({"tuned": {"optimizer.lr": ["0.1", "1"]}}))
+    found, _ = evaluate([tmp_path])
+    assert len(found["runs"]) == 6
+    assert found["tuned"] == ["optimizer.lr"]
+    assert [knob for group in found["groups"] for knob in group["knobs"]] == ["optimizer", "optimizer.lr"] * 2
+    assert "search" in found["problems"][0]
+    assert len(evaluate([tmp_path / "search-1"])[0]["runs"]) == 4

@@ -4,6 +4,7 @@ The steps: options, find and read the runs, judge each, compare all, check what 
 """
 
 import argparse
+import difflib
 import io
 import json
 import math
@@ -12,7 +13,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -24,6 +24,7 @@ from trainer.compare.results import Recommendation
 from trainer.compare.sections import Section, compare_sections
 from trainer.compare.why import signals
 from trainer.judge.overfit import Verdict, judge
+from trainer.read.configs import tuned_keys
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
 from trainer.read.other_tools import number
@@ -74,7 +75,14 @@ def evaluate(
     """
     paths = list(paths)
     runs, problems = find_runs(paths, train_tag, val_tag)
-    judged = [_compared(run, _judged(run)) for run in runs]
+    if problems_of_keys := _unknown(tune or (), runs):
+        raise Problems(problems_of_keys)
+    sweeps = {folder: _sweep(folder) for folder in {Path(run.path).parent for run in runs}}
+    tuned = {sweep: tuned_keys(Path(sweep)) for sweep in set(sweeps.values()) if sweep}
+    judged = []
+    for run in runs:
+        sweep = sweeps[Path(run.path).parent]
+        judged.append(_compared(run, _judged(run), sweep, tuned.get(sweep, ())))
     sections, apart = compare_sections(judged, tune)
     evaluation = {
         "paths": [os.fspath(path) for path in paths],
@@ -111,7 +119,7 @@ def _judged(run: Curves) -> Verdict:
     return judge(run.train_loss, run.val_loss, run.train_accuracy, run.val_accuracy, run.epochs, chance_loss)
 
 
-def _compared(run: Curves, verdict: Verdict) -> Run:
+def _compared(run: Curves, verdict: Verdict, sweep: str, tuned: tuple[str, ...]) -> Run:
     """Gather what compare takes from a run's verdict, curves and summary."""
     measures: dict[str, Any] = {key: verdict.evidence.get(key) for key in ("gap", "best_val_loss", "final_val_loss")}
     if run.val_accuracy is not None and np.isfinite(run.val_accuracy).any():
@@ -133,18 +141,31 @@ def _compared(run: Curves, verdict: Verdict) -> Run:
         epochs=epochs if isinstance(epochs, int) else None,
         hashes={key: str(value) for key, value in hashes.items() if value is not None},
         overrides=run.overrides,
-        sweep=_sweep(Path(run.path).parent),
+        sweep=sweep,
+        tuned=tuned,
         guessing_loss=number(run.recorded("start", "guessing_loss")),
         signals=signals(run.recorded("start"), run.recorded("final"), run.train_loss) if run.summary else {},
         val_loss=run.val_loss if run.summary else None,
     )
 
 
-@cache
 def _sweep(folder: Path) -> str:
     """Return the folder of the sweep that lies at a folder or up to two above it; "" where there is none."""
+    marks = ("multirun.yaml", ".resume/plan.json")
     places = (folder, *folder.parents[:2])
-    return next((str(place) for place in places if (place / "multirun.yaml").exists()), "")
+    return next((str(place) for place in places if any((place / mark).exists() for mark in marks)), "")
+
+
+def _unknown(keys: Iterable[str], runs: Sequence[Curves]) -> list[str]:
+    """List what is wrong with the keys of --tune."""
+    there = {key for run in runs for key in run.config}
+    problems = []
+    for key in keys:
+        if key not in there:
+            near = difflib.get_close_matches(key, there, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            problems.append(f"--tune: found {key}, expected a key of the runs' configuration{hint}")
+    return problems
 
 
 def _end(curve: np.ndarray | None) -> float | None:

@@ -23,6 +23,7 @@ def group(name: str, paths: str, **measures: float) -> dict[str, Any]:
         "knobs": {"model.name": name},
         "runs": [*paths],
         "n": len(paths),
+        "failed_share": {"mean": 0.0, "low": 0.0, "high": 1.0, "n": len(paths)},
         "verdicts": verdicts,
         "measures": found,
     }

@@ -104,7 +104,7 @@ class StackLauncher(Launcher):
         refuse_what_is_not_ours(folder)
         with lock.held(folder) as handle:
             session = self._place(run_plan.Session(folder, line.repeatable), jobs, composed)
-            session.commit(OmegaConf.to_yaml(self.config) if line.is_sweep else "{}\n")  # else no one product of values
+            session.commit(OmegaConf.to_yaml(self.config) if line.is_sweep else None)  # else no one product of values
             for job, parts in zip(jobs, composed, strict=True):
                 if job.status == "waiting" and parts is not None:
                     write_hydra(job.destination.folder, parts.raw, parts.overrides)

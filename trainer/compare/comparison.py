@@ -107,7 +107,7 @@ class _Comparing:
         self.tested: dict[str, Floats] = {name: self.choice.take(values[name]) for name in names}
         self.asked: Asked = []
         self.answers: Answers | None = None
-        self.contrasts: list[Contrast] = []
+        self.by_about: dict[About, Contrast] = {}
 
     def result(self) -> Comparison:
         """Ask, test, and put the answers together."""
@@ -124,7 +124,7 @@ class _Comparing:
             criterion=self.criterion,
             tuned=[knob.name for knob in self.plan.tuned],
             chosen=self._chosen(),
-            tests=sum(about.family != "recommendation" and one.p is not None for about, one in self._pairs()),
+            tests=sum(about.family != "recommendation" and one.p is not None for about, one in self.by_about.items()),
             answer=answers_in_words.Answer("", None),
         )
         edges = tuning.edges(self.plan, self.choice, self.best)
@@ -149,7 +149,7 @@ class _Comparing:
         if self.asked:
             questions = [question for _, question in self.asked]
             self.answers = answer(questions, models, weight_of_pairs(self.plan) if self.best is not None else 0.0)
-            self.contrasts = [self._contrast(t) for t in range(len(self.asked))]
+            self.by_about = {about: self._contrast(t) for t, (about, _) in enumerate(self.asked)}
 
     def _worse(self, name: str) -> float:
         return -1.0 if name in HIGHER_IS_BETTER else 1.0
@@ -191,9 +191,10 @@ class _Comparing:
         first, second = words.levels(knob, i, j)
         subject, tail = words.measure(one.measure), ""
         if about.at is not None:
-            subject = f"at {self.plan.knobs[about.knobs[1]].text(about.at)}: {subject}"
+            subject = f"at {self.plan.knobs[about.knobs[1]].plain(about.at)}: {subject}"
         if self.plan.tuned:
-            tail = f", each at its best {' and '.join(knob.name for knob in self.plan.tuned)} by the other seeds"
+            tail = f", each at its best {' and '.join(knob.name for knob in self.plan.tuned)}"
+            tail += " by the other seeds" if any(len(one.members) > 1 for one in self.plan.contenders) else ""
         text = words.sentence(one, subject, f"at {first} than at {second}{tail}", self.plan.unit, self._means(about))
         text += words.failures(knob, self._failed(about), i, j)
         return replace(one, a=knob.levels[i], b=knob.levels[j], sentence=text)
@@ -217,9 +218,6 @@ class _Comparing:
         rows = [level[level >= 0] for level in (table if about.at is None else table[:, about.at])]
         return [(int(self.failed_CS[some].sum()), int(there_CS[some].sum())) for some in rows]
 
-    def _pairs(self) -> list[tuple[About, Contrast]]:
-        return [(about, one) for (about, _), one in zip(self.asked, self.contrasts, strict=True)]
-
     # -------------------------------------------------------------- answers
 
     def _effects(self) -> list[Effect]:
@@ -229,7 +227,7 @@ class _Comparing:
             for k, knob in enumerate(self.plan.knobs):
                 contrasts = [
                     self._with_loss(about, one)
-                    for about, one in self._pairs()
+                    for about, one in self.by_about.items()
                     if about.family == "effects" and about.measure == name and about.knobs == (k,)
                 ]
                 if contrasts:
@@ -292,18 +290,16 @@ class _Comparing:
         decides = self.criterion if self.criterion and is_loss(self.criterion) else None
         if about.measure != "gap" or not one.claimed or decides is None:
             return one
-        for other, loss in self._pairs():
-            same = (other.family, other.knobs, other.a, other.b, other.at)
-            if other.measure == decides and same == (about.family, about.knobs, about.a, about.b, about.at):
-                change = loss.difference or 0.0
-                seen = f"{abs(change):.3g} {'higher' if change > 0 else 'lower'} there"
-                seen += f" (p = {loss.p_adjusted:.2g})" if loss.claimed else ", which is not shown to be a difference"
-                return replace(one, sentence=f"{one.sentence}; the {words.measure(decides)} is {seen}")
-        return one
+        loss = self.by_about.get(replace(about, measure=decides))
+        if loss is None or loss.difference is None:
+            return one
+        seen = f"{abs(loss.difference):.3g} {'higher' if loss.difference > 0 else 'lower'} there"
+        seen += f" (p = {loss.p_adjusted:.2g})" if loss.claimed else ", which is not shown to be a difference"
+        return replace(one, sentence=f"{one.sentence}; the {words.measure(decides)} is {seen}")
 
     def _simple(self, k: int, name: str) -> list[SimpleEffects]:
         found: dict[tuple[int, int], list[Contrast]] = {}
-        for about, one in self._pairs():
+        for about, one in self.by_about.items():
             if about.family == "simple" and about.measure == name and about.knobs[0] == k and about.at is not None:
                 found.setdefault((about.knobs[1], about.at), []).append(self._with_loss(about, one))
         made = []
@@ -311,14 +307,14 @@ class _Comparing:
             tested = [one for one in contrasts if one.difference is not None]
             if tested:
                 most = max(tested, key=lambda one: (one.claimed, abs(one.difference or 0.0)))
-                at = self.plan.knobs[other].text(level)
+                at = self.plan.knobs[other].plain(level)
                 made.append(SimpleEffects(at, contrasts, any(one.claimed for one in contrasts), most.sentence))
         return made
 
     def _differences(self) -> list[Difference]:
         """Return the differences of contenders that differ in one knob, by the names of their groups."""
         found = []
-        for about, one in self._pairs():
+        for about, one in self.by_about.items():
             pair = self._contenders(about)
             if pair is None:
                 continue
@@ -336,7 +332,7 @@ class _Comparing:
 
     def _interactions(self) -> list[Interaction]:
         found = []
-        for about, one in self._pairs():
+        for about, one in self.by_about.items():
             if about.family != "interactions":
                 continue
             first, second = (self.plan.knobs[k] for k in about.knobs)
@@ -344,7 +340,7 @@ class _Comparing:
             table = self.plan.cells(*about.knobs)
             low, high = self._changes(about, table)
             subject = f"what {first.name} does to the {words.measure(one.measure)} depends on {second.name}"
-            places = [second.texts[i] or label(second.levels[i]) for i in about.b]
+            places = [second.plain(i) for i in about.b]
             changes = (
                 f"from {first.text(about.a[0])} to {first.text(about.a[1])} it changes by {low:+.3g} at {places[0]}"
             )
@@ -402,7 +398,7 @@ class _Comparing:
                 why = "losses of different definitions do not compare, and no run has a validation accuracy"
             return Recommendation(f"no recommendation: {why}")
         group = groups[int(self.choice.groups_C[self.best])]
-        asked = ((about.pair, one) for about, one in self._pairs() if about.family == "recommendation")
+        asked = ((about.pair, one) for about, one in self.by_about.items() if about.family == "recommendation")
         rivals = [(pair[0], one) for pair, one in asked if pair]
         also = self._shown_worse()
         ties = [self._group_name(index) for index, one in rivals if not one.claimed and index not in also]
@@ -456,7 +452,7 @@ class _Comparing:
     def _shown_worse(self) -> set[int]:
         """Return the contenders that a claimed difference from the best one, in what decides, shows to be worse."""
         found = set()
-        for about, one in self._pairs():
+        for about, one in self.by_about.items():
             pair = self._contenders(about)
             if one.claimed and about.measure == self.criterion and pair and self.best in pair and one.difference:
                 other = pair[1] if pair[0] == self.best else pair[0]

@@ -37,6 +37,7 @@ class Run:
     hashes: dict[str, str] = field(default_factory=dict)  # data_hash, split_hash, init_hash, order_hash
     overrides: tuple[str, ...] | None = None  # as typed; None where nobody knows
     sweep: str = ""  # the folder of the sweep it belongs to; "" for none
+    tuned: tuple[str, ...] = ()  # keys that were tuned before it was run
     guessing_loss: float | None = None  # the loss of a network that has learned nothing
     signals: dict[str, float] = field(default_factory=dict)  # what else was recorded: why.signals
     val_loss: Floats | None = field(default=None, compare=False, repr=False)  # (N,) by epoch from 1, of our runs
@@ -142,6 +143,8 @@ class Layout:
 def layout(runs: Sequence[Run], tune: Sequence[str] | None = None) -> Layout:
     """Sort runs into groups and find the knobs; the order of the runs does not matter. tune: see knobs.find."""
     settings = [_setting(run) for run in runs]
+    if tune is None and any(run.tuned for run in runs):
+        tune = sorted({key for run in runs for key in run.tuned})
     knobs, tuned, rows = knob_finder.find(settings, tune)
     members: dict[knob_finder.Row, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):

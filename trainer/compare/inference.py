@@ -19,6 +19,7 @@ their rows, and measures of one run go together, so it asks for less than Bonfer
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +93,7 @@ class Model:
     floor: float  # the least variance that a value is granted: of rounding to a grid
     by_knob: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)  # see `of_knob`
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Return how many contenders have values."""
         return int(np.isfinite(self.values_CS).any(1).sum())

@@ -38,10 +38,14 @@ class Knob:
         """Whether its levels are numbers, which have an order and a shape."""
         return all(isinstance(level, int | float) for level in self.levels)
 
+    def plain(self, level: int) -> str:
+        """Name a level as it is typed."""
+        default = f"no {self.name}" if self.levels[level] is None else f"{self.name}={label(self.levels[level])}"
+        return self.texts[level] or default
+
     def text(self, level: int) -> str:
         """Name a level as it is typed, with what cannot be told apart from it."""
-        default = f"no {self.name}" if self.levels[level] is None else f"{self.name}={label(self.levels[level])}"
-        text = self.texts[level] or default
+        text = self.plain(level)
         return f"{text} (with {self.brings[level]})" if self.brings[level] else text
 
 

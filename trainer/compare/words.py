@@ -48,7 +48,7 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
 def failures(knob: Knob, failed: list[tuple[int, int]], a: int, b: int) -> str:
     """Say how many runs of two levels came to nothing; empty where none did. failed: (failed, all) of each level."""
     parts = [
-        f"{failed[i][0]} of {failed[i][1]} runs at {knob.text(i)} diverged or failed" for i in (a, b) if failed[i][0]
+        f"{failed[i][0]} of {failed[i][1]} runs at {knob.plain(i)} diverged or failed" for i in (a, b) if failed[i][0]
     ]
     return f"; of the runs that ended: {' and '.join(parts)}" if parts else ""
 

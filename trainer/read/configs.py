@@ -13,11 +13,13 @@ from trainer.read.bounded import (
     Missing,
     Unreadable,
     content,
+    json_document,
     shortened,
     yaml_document,
 )
 
 _PLAIN = re.compile(r"- [+~]*[A-Za-z_][\w./@]*=[\w./+-]+")
+VERSUS = "versus.json"
 NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # as in record.provenance: they change no result
 
 
@@ -45,6 +47,17 @@ def recorded_overrides(folder: Path) -> tuple[str, ...] | None:
         found = read_yaml(folder / ".hydra" / "overrides.yaml")
     are_texts = isinstance(found, list) and all(isinstance(text, str) for text in found)
     return tuple(shortened(text, MOST_TEXT) for text in found) if are_texts else None
+
+
+def tuned_keys(sweep: Path) -> tuple[str, ...]:
+    """Return the keys that were tuned before a sweep was run, as python -m trainer.versus wrote down beside it."""
+    path = sweep.parent / VERSUS
+    try:
+        found = json_document(content(path, MOST_DOCUMENT), path)
+    except Unreadable:  # or Missing
+        return ()
+    tuned = found.get("tuned") if isinstance(found, dict) else None
+    return tuple(key.lstrip("+") for key in tuned) if isinstance(tuned, dict) else ()
 
 
 def read_config(path: Path) -> dict[str, Any]:

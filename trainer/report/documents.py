@@ -42,7 +42,7 @@ def csv_table(evaluation: Mapping[str, Any]) -> str:
         ]
     )
     for part in parts:
-        for group, failed in zip(part["groups"], tables.failures(part["groups"], part["runs"]), strict=True):
+        for group, failed in zip(part["groups"], tables.failures(part["groups"]), strict=True):
             estimates = [group["measures"].get(measure) or {} for measure in measures]
             row = [
                 *(part["name"] for _ in several),

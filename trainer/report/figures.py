@@ -85,8 +85,8 @@ def _curves(part: Mapping[str, Any], curves: Mapping[str, Curves]) -> Figure:
     from matplotlib.figure import Figure
 
     groups = sorted(tables.compared(part), key=lambda group: _order(tables.mean(group, "best_val_loss")))[:_MOST_GROUPS]
-    gone = {run["path"] for run in part["runs"] if run["verdict"] == "diverged" or run["status"] == "failed"}
-    ended = [[path for path in group["runs"] if path not in gone] or group["runs"] for group in groups]
+    counting = {run["path"] for run in part["runs"] if tables.counts(run)}
+    ended = [[path for path in group["runs"] if path in counting] or group["runs"] for group in groups]
     there = [[curves[path] for path in paths] for paths in ended]
     shown = [
         (title, name)

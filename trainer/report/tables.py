@@ -71,7 +71,7 @@ def table(
     """
     knobs = list(dict.fromkeys(knob for group in groups for knob in group["knobs"]))
     tuned = list(dict.fromkeys(key for group in groups for key in group.get("tuned") or {}))
-    failed = failures(groups, runs)
+    failed = failures(groups)
     names = vocabulary.short_names([*knobs, *tuned])
     names = [*names[: len(knobs)], *(f"{name} (chosen)" for name in names[len(knobs) :])]
     titles = [MEASURES[name].full if full else MEASURES[name].short for name in shown]
@@ -99,11 +99,7 @@ def class_table(groups: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str,
     Means over the group's runs ± half of their interval.
     Diverged and unfinished runs do not count.
     """
-    values = {
-        run["path"]: run["per_class"][number]
-        for run in runs
-        if "per_class" in run and run["status"] not in UNFINISHED and run["verdict"] != "diverged"
-    }
+    values = {run["path"]: run["per_class"][number] for run in runs if "per_class" in run and counts(run)}
     there = [group for group in groups if any(path in values for path in group["runs"])]
     classes = max((len(row) for row in values.values()), default=0)
     named = table(there[: _MOST_CELLS // max(classes, 1)], runs, [])
@@ -126,14 +122,14 @@ def _percent(mean: float, half: float) -> str:
     return f"{100 * mean:.1f}" if math.isnan(half) else f"{100 * mean:.1f} ± {100 * half:.1f}"
 
 
-def failures(groups: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> list[int]:
+def counts(run: Mapping[str, Any]) -> bool:
+    """Whether a run enters means, as in comparing: it ended, and did not diverge."""
+    return run["status"] not in UNFINISHED and run["verdict"] != "diverged"
+
+
+def failures(groups: Sequence[Mapping[str, Any]]) -> list[int]:
     """Count the runs of each group that failed or diverged: those that no mean has."""
-    lost = {run["path"] for run in runs if run["status"] == "failed" or run["verdict"] == "diverged"}
-    shares = [group.get("failed_share") for group in groups]
-    return [
-        round(share["mean"] * share["n"]) if share else sum(path in lost for path in group["runs"])
-        for group, share in zip(groups, shares, strict=True)
-    ]
+    return [round(group["failed_share"]["mean"] * group["failed_share"]["n"]) for group in groups]
 
 
 def estimate(found: Mapping[str, Any] | None, measure: str) -> str:

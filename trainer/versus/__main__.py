@@ -119,8 +119,7 @@ def _answer(comparison: Comparison, typed: str) -> None:
 
     options = comparison.request.options
     try:
-        tuned = [key.lstrip("+") for key in comparison.request.grids]
-        evaluation, curves = evaluate.evaluate([comparison.directory / "final"], tune=tuned)
+        evaluation, curves = evaluate.evaluate([comparison.directory / "final"])
     except evaluate.Problems as none:  # every run failed before its first epoch ended
         raise ConfigError(none.lines) from none
     if options.json:

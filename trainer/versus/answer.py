@@ -9,8 +9,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from trainer.report import vocabulary
-from trainer.report.vocabulary import MEASURES, mean_cell, plural
+from trainer.report import tables, vocabulary
+from trainer.report.vocabulary import MEASURES, plural
 from trainer.text import printable
 from trainer.versus.comparison import Comparison
 
@@ -50,7 +50,7 @@ def _table(comparison: Comparison, evaluation: Mapping[str, Any]) -> Table:
             *map(printable, [*levels, *chosen]),
             plural(race.runs, "run"),
             _counted(len(comparison.final[index]), [group["measures"].get(name) for name in shown]),
-            *(_cell(group["measures"].get(name), name) for name in shown),
+            *(tables.estimate(group["measures"].get(name), name) for name in shown),
             vocabulary.counted(group["verdicts"]),
         )
     return table
@@ -84,11 +84,3 @@ def _counted(runs: int, estimates: Sequence[Mapping[str, Any] | None]) -> str:
     """Write how many final runs there are, and how many of them the means are of: not those that diverged or failed."""
     counted = min((estimate["n"] for estimate in estimates if estimate), default=0)
     return str(runs) if counted == runs else f"{counted} of {runs}"
-
-
-def _cell(estimate: Mapping[str, Any] | None, name: str) -> str:
-    if not estimate:
-        return ""
-    low, high = estimate["low"], estimate["high"]
-    half = (high - low) / 2 if isinstance(low, float) and isinstance(high, float) else None
-    return mean_cell(estimate["mean"], half, name)

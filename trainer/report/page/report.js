@@ -172,7 +172,7 @@ function curvesSection() {
   levels.forEach((level, i) => {
     const members = there.filter((run) => run.knobs[k] === level);
     if (!members.length) return;
-    const mean = average(members.map((run) => ({x: run.x, y: run[state.curve]})), data.t975);
+    const mean = average(ended(members).map((run) => ({x: run.x, y: run[state.curve]})), data.t975);
     axes.plot.append(draw("path", {d: band(axes, mean.x, mean.low, mean.high), fill: colours[i], opacity: 0.18}),
       draw("path", {class: "line", d: path(axes, mean.x, mean.mean), stroke: colours[i], "stroke-width": 2.6, "stroke-dasharray": dash(i)}));
   });
@@ -230,6 +230,11 @@ function groupsSection() {
   $("groups-more").onclick = () => { state.allGroups = !state.allGroups; groupsSection(); };
 }
 
+function ended(runs) {  // means are of these, in curves as in tables; of a group that all diverged, of all
+  const kept = runs.filter((run) => run.verdict !== "diverged" && run.status !== "failed" && run.status !== "interrupted");
+  return kept.length ? kept : runs;
+}
+
 function groupFigure(group, y) {
   const xs = group.members.flatMap((run) => [run.x[0], run.x[run.x.length - 1]]);
   const axes = frame({width: 270, height: 165, x: [Math.min(...xs), Math.max(...xs)], y, left: 34, label: `losses of ${group.name}`});
@@ -237,7 +242,7 @@ function groupFigure(group, y) {
     const lines = group.members.filter((run) => run[name]);
     if (!lines.length) continue;
     if (lines.length > 1) for (const run of spread(lines, 20)) axes.plot.append(draw("path", {class: "line", d: path(axes, run.x, run[name]), stroke: colour, opacity: 0.35, "stroke-width": 0.8}));
-    const mean = average(lines.map((run) => ({x: run.x, y: run[name]})), data.t975);
+    const mean = average(ended(lines).map((run) => ({x: run.x, y: run[name]})), data.t975);
     axes.plot.append(draw("path", {d: band(axes, mean.x, mean.low, mean.high), fill: colour, opacity: 0.2}),
       draw("path", {class: "line", d: path(axes, mean.x, mean.mean), stroke: colour, "stroke-width": 2, "stroke-dasharray": dash}));
   }
