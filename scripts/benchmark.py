@@ -3,6 +3,7 @@
 python -m scripts.benchmark single [--n 3]   one run (MNIST from TRAINER_DATA_ROOT; skipped where it is absent)
 python -m scripts.benchmark sweep [--n 3]    the 90-run sweep against hand-written loops and other runners
 python -m scripts.benchmark health [--n 3]   activation statistics against the training of their epoch
+python -m scripts.benchmark evaluate [--n 3] what evaluating many runs takes, against TensorBoard's reader
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 
 from scripts.peers import loops
+from tests import fake_runs
 from trainer.cli import app
 from trainer.config import Config, ConfigError
 from trainer.core import data, loop
@@ -40,6 +42,14 @@ from trainer.record.tensorboard import EventWriter
 PYTHON = sys.executable
 MNIST = ["data=mnist", "data.batch_size=64", "model.depth=1", "model.width=256", "model.dropout=0", "epochs=1"]
 SWEEP = ["optimizer=sgd,adam,adamw", "model.dropout=0,0.25,0.5", "model.batchnorm=false,true", "seed=range(5)"]
+
+
+ACCUMULATE = """
+import sys, pathlib
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+for path in pathlib.Path(sys.argv[1]).rglob("events.out.*"):
+    EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
+"""
 
 
 class Silent:
@@ -253,6 +263,29 @@ def _growth(config: Config, dataset: data.Dataset) -> None:
         print(f"  K={K:<4} {middle * 1e6:7.1f} us per member and step {spread}  {share}", flush=True)
 
 
+def evaluate(n: int) -> None:
+    """1,008 runs of ours, and 100 of another tool, against what reads them in a notebook."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = Path(folder, "ours"), Path(folder, "theirs")
+        fake_runs.sweep(ours, seeds=56)
+        for i in range(100):
+            curves = fake_runs.curves(10_000, 0.4 * (i % 2), i, speed=1000.0)
+            fake_runs.other_run(theirs / str(i), ("Loss/train", "Loss/val"), *curves, chunk=50)
+        for runs, what in (
+            (ours, "1,008 runs of 30 epochs"),
+            (theirs, "100 runs of another tool, of 2 x 10,000 points"),
+        ):
+            say(
+                f"python -m trainer.evaluate, {what} / reading",
+                pairs(
+                    lambda runs=runs: command("-m", "trainer.evaluate", str(runs), folder=folder),
+                    lambda runs=runs: command("-c", ACCUMULATE, str(runs), folder=folder),
+                    n,
+                ),
+                "reading, judging and comparing against reading alone",
+            )
+
+
 def health(n: int) -> None:
     """What activation statistics after each epoch add to the training of that epoch, on digits, all recorded."""
     dataset = data.load(app.configure([]).data)
@@ -405,7 +438,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         "python -m scripts.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["single", "sweep", "health"])
+    parser.add_argument("what", choices=["single", "sweep", "health", "evaluate"])
     parser.add_argument("--n", type=int, default=3, help="pairs of measurements per ratio (default %(default)s)")
     parser.add_argument(
         "--only",
@@ -420,5 +453,7 @@ if __name__ == "__main__":
         single(chosen.n)
     elif chosen.what == "health":
         health(chosen.n)
+    elif chosen.what == "evaluate":
+        evaluate(chosen.n)
     else:
         sweep(chosen.n, chosen.only)

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import random
-import time
 from typing import Any
 
 import numpy as np
@@ -341,12 +340,3 @@ def test_power_is_the_textbooks() -> None:
         textbook += bool(stats.ttest_rel(a, b).pvalue <= ALPHA)
     assert textbook > 100
     assert ours / textbook >= 0.95
-
-
-@pytest.mark.slow
-def test_cost_of_a_thousand_runs() -> None:
-    runs = grid(seeds=5, **{"a": list(range(5)), "model.dropout": [0.0, 0.1, 0.2, 0.5], "b": list(range(10))})
-    assert len(runs) == 1000
-    start = time.process_time()
-    compare(runs)
-    assert time.process_time() - start < 2  # about 0.1 s on an idle core

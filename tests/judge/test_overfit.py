@@ -1,7 +1,6 @@
 """The verdict on one run: every label, the laws it obeys, the traps it knows, bad input, cost."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -274,23 +273,3 @@ def test_align_interpolates_where_nothing_was_logged() -> None:
     _, train, _ = align([0, 10, 20], [2, 1, 0], [5, 15, 18], [1, 1, 1])
     assert train[2] == pytest.approx(0.2)
     assert [len(part) for part in align([], [], [1], [1])] == [0, 0, 0]
-
-
-# Cost
-
-
-@pytest.mark.slow
-def test_cost() -> None:
-    def seconds(n: int, repeats: int) -> float:
-        rng = np.random.default_rng(0)
-        t = np.linspace(0, 8, n)
-        losses = np.exp(-t) + 0.02 * rng.normal(size=(2, n))
-        times = []
-        for _ in range(repeats):
-            start = time.process_time()
-            judge(*losses)
-            times.append(time.process_time() - start)
-        return min(times)
-
-    assert seconds(30, 20) < 2e-3
-    assert seconds(10_000, 5) < 50e-3  # about 6 ms on an idle core

@@ -3,7 +3,6 @@
 import math
 import os
 import struct
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from trainer.read import event_files
 from trainer.read.event_files import read_scalars
 from trainer.record.tensorboard import EventWriter
 
+IO = Path("/proc/self/io")
 TAGS = ["train/loss", "grad_norm/layers.0.weight", "ü" * 70]  # the last is longer than one varint byte can say
 
 
@@ -24,6 +24,10 @@ def write(directory: Path, steps, values, tags=TAGS) -> Path:
     writer.scalars(tags, np.array(steps), np.array(values), 1_700_000_001.0 + 0.25 * np.arange(len(steps)))
     writer.flush()
     return writer.path
+
+
+def bytes_read() -> int:
+    return int(IO.read_text().split()[1])
 
 
 def write_payloads(path: Path, payloads: list[bytes]) -> Path:
@@ -140,14 +144,15 @@ def test_damage_of_every_record_is_reported_and_what_is_sound_is_read(tmp_path: 
     assert sum(problem.endswith("wrong checksum, record left out") for problem in problems) == 1000
 
 
+@pytest.mark.skipif(not IO.exists(), reason="no count of the bytes that a process reads")
 def test_an_endless_file_is_searched_for_records_only_so_far(tmp_path: Path) -> None:
     path = write(tmp_path, range(4), np.arange(4.0)[:, None], ["a"])
     os.truncate(path, 20 << 30)  # takes no room on the disk
-    began = time.process_time()
+    before = bytes_read()
     scalars, (problem,) = read_scalars(path)
+    assert bytes_read() - before < 1 << 28
     assert scalars["a"].values.tolist() == [0, 1, 2, 3]
     assert problem.endswith("not an event record, the rest is unreadable")
-    assert time.process_time() - began < 3
 
 
 def test_records_across_the_blocks_that_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

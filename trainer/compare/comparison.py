@@ -35,7 +35,7 @@ from trainer.compare.results import (
     SimpleEffects,
 )
 from trainer.compare.statistics import Floats, mean_interval, mean_of, number, share_interval
-from trainer.compare.tuning import HIGHER_IS_BETTER
+from trainer.compare.tuning import cost_sign
 
 __all__ = ["Comparison", "Run", "compare"]
 
@@ -112,14 +112,16 @@ class _Comparing:
     def result(self) -> Comparison:
         """Ask, test, and put the answers together."""
         self._test()
-        effects = self._effects()
+        groups = summaries(self.plan, self.values)
+        edges = tuning.edges(self.plan, self.choice, self.best)
+        loss_knobs = [knob for knob in self.plan.knobs if defines_loss(knob)]
         found = Comparison(
-            groups=summaries(self.plan, self.values),
-            effects=effects,
+            groups=groups,
+            effects=self._effects(),
             differences=self._differences(),
             interactions=self._interactions(),
-            warnings=[],
-            recommendation=Recommendation(""),
+            warnings=fairness.warnings(self.plan, self.choice, edges, loss_knobs),
+            recommendation=self._recommendation(groups),
             score=self.score,
             criterion=self.criterion,
             tuned=[knob.name for knob in self.plan.tuned],
@@ -127,10 +129,6 @@ class _Comparing:
             tests=sum(about.family != "recommendation" and one.p is not None for about, one in self.by_about.items()),
             answer=answers_in_words.Answer("", None),
         )
-        edges = tuning.edges(self.plan, self.choice, self.best)
-        loss_knobs = [knob for knob in self.plan.knobs if defines_loss(knob)]
-        warnings = fairness.warnings(self.plan, self.choice, edges, loss_knobs)
-        found = replace(found, warnings=warnings, recommendation=self._recommendation(found.groups))
         return replace(found, answer=answers_in_words.compose(found, self.plan, edges))
 
     # -------------------------------------------------------------- tests
@@ -140,7 +138,7 @@ class _Comparing:
         self.asked = ask(self.plan, self.tested, fits, self.choice.inflation_C)
         tables = {k: self.plan.cells(k) for k in range(len(self.plan.knobs))}
         models: dict[str, Model] = {
-            name: model(values, self.failed_CS, self._worse(name), tables) for name, values in self.tested.items()
+            name: model(values, self.failed_CS, cost_sign(name), tables) for name, values in self.tested.items()
         }
         if self.criterion and self.best is not None:
             costs_CS = self.choice.take(tuning.ranked(self.plan, self.criterion, self.values[self.criterion]))
@@ -150,9 +148,6 @@ class _Comparing:
             questions = [question for _, question in self.asked]
             self.answers = answer(questions, models, weight_of_pairs(self.plan) if self.best is not None else 0.0)
             self.by_about = {about: self._contrast(t) for t, (about, _) in enumerate(self.asked)}
-
-    def _worse(self, name: str) -> float:
-        return -1.0 if name in HIGHER_IS_BETTER else 1.0
 
     def _contrast(self, t: int) -> Contrast:
         """Return the answer to question t; what it is about names a and b."""
@@ -242,7 +237,7 @@ class _Comparing:
         rows = [row for level in self.plan.cells(k) for row in level if row >= 0]
         shape = None  # of survivors there is none to show
         if not self.failed_CS[rows].any():
-            shape = words.shape(knob, name, levels, contrasts, name not in HIGHER_IS_BETTER)
+            shape = words.shape(knob, name, levels, contrasts, cost_sign(name) > 0)
         sentence = f"{knob.name}: no two of its values were run at equal values of the other knobs"
         if tested:
             sentence = max(tested, key=lambda pair: (pair[1].claimed, pair[0]))[1].sentence
@@ -374,7 +369,7 @@ class _Comparing:
             one, two, best = self.plan.knobs[about.knobs[knob]], self.plan.knobs[about.knobs[other]], []
             for at in ends:
                 means = [mean_of(self._cell_means(about.measure, cells[i, at]), 0) for i in range(len(one.levels))]
-                costs = self._worse(about.measure) * np.array(means, float)
+                costs = cost_sign(about.measure) * np.array(means, float)
                 best.append(int(np.nanargmin(costs)) if np.isfinite(costs).any() else -1)
             if best[0] != best[1] and min(best) >= 0 and len(one.levels) > 2:
                 where = (f"{label(one.levels[i])} at {two.texts[at]}" for i, at in zip(best, ends, strict=True))
@@ -404,7 +399,7 @@ class _Comparing:
         ties = [self._group_name(index) for index, one in rivals if not one.claimed and index not in also]
         honest = self._winners(len(ties))
         of = f"mean {words.measure(self.criterion)}"
-        first = "highest" if self.criterion in HIGHER_IS_BETTER else "lowest"
+        first = "lowest" if cost_sign(self.criterion) > 0 else "highest"
         interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}"
         apart = " at seeds that had no say in the choice" if self.choice.inflation_C[self.best] else ""
         sentence = f"use {group.name}: the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval})"
@@ -457,7 +452,7 @@ class _Comparing:
             if one.claimed and about.measure == self.criterion and pair and self.best in pair and one.difference:
                 other = pair[1] if pair[0] == self.best else pair[0]
                 is_higher = (one.difference > 0) == (pair[0] == other)
-                if is_higher == (self._worse(about.measure) > 0):
+                if is_higher == (cost_sign(about.measure) > 0):
                     found.add(other)
         return found
 
@@ -493,7 +488,7 @@ class _Comparing:
             return Interval(number(mean), None, None, int(n))
         half = float(stdtrit(max(n - 1, 1), 1 - ALPHA / 2 / (ties + 1)) * sd / np.sqrt(max(n, 1)) * wider)
         low, high = mean - (mean - low) * wider, mean + (high - mean) * wider
-        low, high = (mean - half, high) if self._worse(str(self.criterion)) < 0 else (low, mean + half)
+        low, high = (mean - half, high) if cost_sign(str(self.criterion)) < 0 else (low, mean + half)
         if is_loss(str(self.criterion)) and np.nanmin(self.tested[str(self.criterion)]) >= 0:
             low = max(low, 0.0)
         return Interval(number(mean), number(low), number(high), int(n))

@@ -17,7 +17,6 @@ from trainer.compare.statistics import Floats, mean_of
 
 TUNED = 4.0
 LARGEST_STEP = 10**0.5  # beyond a grid's edge, however coarse the grid
-HIGHER_IS_BETTER = {"test_accuracy", "best_val_accuracy", "final_test_accuracy", "final_val_accuracy"}
 SHARES = ("dropout", "momentum", "label_smoothing", "label_noise", "val_fraction")  # below 1
 BOUNDED = ("dropout", "weight_decay", "momentum", "label_noise", "label_smoothing")  # 0 is no edge of these: it is off
 
@@ -48,12 +47,17 @@ class Choice:
         return np.where(self.groups_CS >= 0, values_GS[self.groups_CS, seeds], np.nan)
 
 
+def cost_sign(measure: str) -> float:
+    """Return -1 for a measure of which more is better, else 1: its costs are the values times this."""
+    return -1.0 if measure.endswith("accuracy") else 1.0
+
+
 def cost(plan: Layout, criterion: str | None, values_GS: Floats) -> Floats:
     """Return what each of G groups costs at each of S seeds, lower is better; nan where no run has the criterion.
 
     A run that diverged costs as much as a network that has learned nothing, or as the worst one seen.
     """
-    sign = -1.0 if criterion in HIGHER_IS_BETTER else 1.0
+    sign = 1.0 if criterion is None else cost_sign(criterion)
     costs_GS = sign * values_GS
     seen = [float(np.nanmax(costs_GS))] if np.isfinite(costs_GS).any() else []
     if criterion is not None and criterion.endswith("loss"):
@@ -66,7 +70,7 @@ def ranked(plan: Layout, criterion: str, values_GS: Floats) -> Floats:
 
     What is worse than guessing counts as guessing. Otherwise a few wild losses are noise enough to hide behind.
     """
-    costs_GS = (-1.0 if criterion in HIGHER_IS_BETTER else 1.0) * values_GS
+    costs_GS = cost_sign(criterion) * values_GS
     if not criterion.endswith("loss") or not (costs_GS[np.isfinite(costs_GS)] > 0).all():
         return costs_GS
     guessing = [run.guessing_loss for group in plan.groups for run in group.runs if run.guessing_loss]
