@@ -245,6 +245,11 @@ class Config:
         """The configuration as dotted keys and plain values, in the order of the fields."""
         return dict(_flatten(to_dict(self)))
 
+    def targets(self) -> dict[str, str]:
+        """Dotted key -> dotted path of whatever is named and called, apart from PyTorch's optimizers."""
+        named = {key: value for key, value in self.flat().items() if key.endswith("._target_")}
+        return {key: path for key, path in named.items() if not path.startswith("torch.optim.")}
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The plain nested dictionary that `from_dict` would read back; fields without a value are left out."""

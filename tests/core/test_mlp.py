@@ -20,9 +20,11 @@ from trainer.core.dropout import DropoutNoise, StackedDropout
 from trainer.core.mlp import Mlp
 from trainer.core.networks import plain
 from trainer.core.optimizers import MemberOptimizers
+from trainer.core.own_calls import KINDS
 from trainer.core.schedules import lr_schedule
-from trainer.core.user_module import EXPECTED, UserModule, build
+from trainer.core.user_module import UserModule, build
 
+EXPECTED = KINDS["model"].words
 CPU = torch.device("cpu")
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
 BATCHNORM = [{}, {"batchnorm": True}, {"batchnorm": True, "batchnorm_position": "after"}]
@@ -467,16 +469,23 @@ def test_custom_fills_in_sizes_and_starts_from_its_seed() -> None:
             {},
             "model._target_: found Net, expected module.Class, importable from this folder, e.g. my_models.Net",
         ),
-        ("builtins.dict", {"a": 1}, f"model._target_: builtins.dict is of Python's standard library; {EXPECTED}"),
-        ("subprocess.call", {}, f"model._target_: subprocess.call is of Python's standard library; {EXPECTED}"),
-        ("numpy.pi", {}, f"model._target_: numpy.pi is a value, float; {EXPECTED}"),
-        ("numpy.ndarray", {}, f"model._target_: numpy.ndarray is no torch.nn.Module; {EXPECTED}"),
+        (
+            "builtins.dict",
+            {"a": 1},
+            f"model._target_: builtins.dict is of Python's standard library; expected {EXPECTED}",
+        ),
+        (
+            "subprocess.call",
+            {},
+            f"model._target_: subprocess.call is of Python's standard library; expected {EXPECTED}",
+        ),
+        ("numpy.pi", {}, f"model._target_: numpy.pi is a value, float; expected {EXPECTED}"),
+        ("numpy.ndarray", {}, f"model._target_: numpy.ndarray is no torch.nn.Module; expected {EXPECTED}"),
         ("torch.nn.Identity", {}, "model._target_: torch.nn.Identity has no parameters to train"),
         (
             "tests.core.test_mlp.Net",
             {"width": 3},
-            "model: tests.core.test_mlp.Net(width=3, out_features=4) fails: "
-            "TypeError: Net.__init__() got an unexpected keyword argument 'width'",
+            "model.width: Net has no such argument; choose from channels, out_features",
         ),
     ],
 )

@@ -48,8 +48,8 @@ class CommandLine:
 
     def check_code(self, configs: Iterable[Config]) -> None:
         """See that resume=DIR calls only what may be called from there, unless it was typed. Raises ConfigError."""
-        if self.resumed is not None and not any(text.startswith("model._target_=") for text in self.typed):
-            trust.check_code(self.resumed, configs)
+        if self.resumed is not None:
+            trust.check_code(self.resumed, configs, self.typed)
 
     @property
     def foreign_plugins(self) -> list[str]:

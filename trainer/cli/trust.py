@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from trainer.config import Config, ConfigError, CustomModel
+from trainer.config import Config, ConfigError
 from trainer.core import own_code
 
 FOLDERS = ("--config-dir=", "--config-path=")
@@ -43,30 +43,31 @@ def command_problems(
     return out
 
 
-def check_code(directory: Path, configs: Iterable[Config]) -> None:
-    """See that runs of a directory that is resumed call nothing but torch.nn.Module classes and the user's own code.
+def check_code(directory: Path, configs: Iterable[Config], typed: Iterable[str] = ()) -> None:
+    """See that runs of a directory that is resumed call nothing but classes of PyTorch's kinds and the user's own code.
 
-    Raises ConfigError where one would, before that code is imported.
+    typed: overrides beside resume=, whose keys are trusted. Raises ConfigError where one would, before that code is
+    imported.
     """
-    models = (config.model for config in configs)
-    targets = dict.fromkeys(model._target_ for model in models if isinstance(model, CustomModel))
-    problems = [problem for target in targets if (problem := _code_problem(directory, target))]
+    trusted = {text.partition("=")[0] for text in typed}
+    named = dict.fromkeys(item for config in configs for item in config.targets().items() if item[0] not in trusted)
+    problems = [problem for key, target in named if (problem := _code_problem(directory, key, target))]
     if problems:
         raise ConfigError(problems)
 
 
-def _code_problem(directory: Path, target: str) -> str | None:
+def _code_problem(directory: Path, key: str, target: str) -> str | None:
     module = target.rpartition(".")[0]
     spec = own_code.find(module)
-    text = f"model._target_={target}"
+    text = f"{key}={target}"
     if own_code.lies_in(spec, directory):
         return _again(directory, text, "is code that lies in this directory itself")
     if own_code.is_own(spec):
         return None
-    from trainer.core import user_module  # torch: most directories name no code
+    from trainer.core import own_calls  # torch: most directories name no code
 
     try:
-        found = user_module.find_target(target)
+        found = own_calls.find_target(key, target)
     except ConfigError as error:
         return f"resume={directory}: {'; '.join(error.problems)}"
     return None if isinstance(found, type) else _again(directory, text, "calls a function outside the current folder")

@@ -14,13 +14,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainer.config import Config, ConfigError, Mlp
+from trainer.config import Config, ConfigError, Mlp, stream_seed
 from trainer.core import data as datasets
-from trainer.core import networks
+from trainer.core import global_streams, networks
 from trainer.core.activations import ActivationStatistics
 from trainer.core.data import Dataset, Split
 from trainer.core.optimizers import MemberOptimizers
 from trainer.core.schedules import lr_schedule
+from trainer.core.user_module import UserModule
 
 
 @dataclass
@@ -121,10 +122,13 @@ class Stack:
         self.step = 0  # finished optimizer steps
         self.epoch_step = 0  # of them in the epoch that is not finished
         self.activations = ActivationStatistics(self.model)
+        self.draws_globally = len(configs) == 1 and bool(first.targets())  # only the user's own code does
         self.clips = any(c.clip_norm is not None for c in configs)  # and so it stays, whoever leaves
         self.measuring_s = 0.0
         self.evaluating_s = 0.0
         self._index()
+        if self.draws_globally and not isinstance(self.model, UserModule):  # which has begun its stream already
+            global_streams.seed(stream_seed(first.seed, "own"))
 
     def total_steps(self, config: Config) -> int:
         """A run's budget in optimizer steps."""

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from trainer.core import global_streams
 from trainer.core.stack import Best, Stack
-from trainer.core.user_module import UserModule
 
 
 def stack_state(stack: Stack) -> dict[str, Any]:
@@ -55,9 +54,9 @@ def member_state(stack: Stack, k: int) -> dict[str, Any]:
 def streams(stack: Stack, k: int) -> dict[str, Any]:
     """Where member k's random streams stand; order: before the draw of the epoch that is not finished."""
     out: dict[str, Any] = {"order": stack.members[k].order.state}
-    if isinstance(stack.model, UserModule):  # no other network draws from them
+    if stack.draws_globally:
         out["global"] = global_streams.state(stack.device)
-    elif noises := getattr(stack.model, "noises", None):
+    if noises := getattr(stack.model, "noises", None):
         out["dropout"] = {key: noise.member_state(k) for key, noise in noises.items()}
     return out
 
@@ -80,7 +79,7 @@ def restore(stack: Stack, saved: dict[str, Any], rows: Sequence[list[dict[str, f
         if state["best"] is not None:
             best = state["best"]
             member.best = Best(best["epoch"], best["value"], rows[k][best["epoch"] - 1], state["best_model"])
-    if isinstance(stack.model, UserModule):  # last: whatever was built before drew from them
+    if stack.draws_globally:  # last: whatever was built before drew from them
         (state,) = saved["members"]
         global_streams.restore(state["streams"]["global"], stack.device)
 

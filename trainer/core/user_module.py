@@ -1,21 +1,12 @@
 """A network of the user's own: found by its dotted path, built under the run's streams, trained as a stack of one.
 
-Whatever its code raises becomes a ConfigError in one line, also what would end the process. Shapes: B example,
-I in-feature, O out-feature.
+Shapes: B example, I in-feature, O out-feature.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib
-import inspect
 import math
-import os
-import textwrap
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +15,8 @@ from torch.nn.parameter import is_lazy
 
 from trainer import config as cfg
 from trainer.config import ConfigError, stream_seed
-from trainer.core import global_streams, own_code
-
-EXPECTED = "expected a torch.nn.Module class, or a function of your own that makes one, e.g. my_models.ConvNet"
-LONGEST_ERROR = 400  # characters; some of PyTorch's list every backend
+from trainer.core import global_streams
+from trainer.core.own_calls import check_arguments, find_target, in_words, parameters
 
 
 class UserModule(nn.Module):
@@ -70,7 +59,7 @@ class UserModule(nn.Module):
         if not loss.requires_grad:
             why = "no parameter takes part in the loss; is there a detach or no_grad in forward?"
             raise ConfigError([f"model._target_: {why}"])
-        with _in_words("model._target_: the backward pass fails"):
+        with in_words("model._target_: the backward pass fails"):
             return torch.autograd.grad(loss, parameters, allow_unused=True)
 
     def stacked_parameters(self) -> dict[str, nn.Parameter]:
@@ -112,7 +101,7 @@ def outputs(
     """
     name = type(module).__name__
     hint = "batch norm wants two examples a batch, try data.drop_last=true or another data.batch_size"
-    with _in_words(
+    with in_words(
         f"model._target_: {name} fails on inputs of shape {tuple(examples.shape)}",
         hints={"more than 1 value per channel": hint},
     ):
@@ -145,12 +134,10 @@ def build(config: cfg.CustomModel, shape: Sequence[int], out_features: int, seed
     where the class cannot be found or built.
     """
     global_streams.seed(stream_seed(seed, "import"))
-    target = find_target(config._target_)
+    target = find_target("model._target_", config._target_)
     arguments = dict(config.arguments)
-    try:
-        known = inspect.signature(target).parameters
-    except (TypeError, ValueError):  # written in C
-        known = {}
+    check_arguments("model", target, arguments)
+    known = parameters(target)
     arguments |= {
         key: value
         for key, value in {"in_features": math.prod(shape), "out_features": out_features}.items()
@@ -158,7 +145,7 @@ def build(config: cfg.CustomModel, shape: Sequence[int], out_features: int, seed
     }
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     global_streams.seed(stream_seed(seed, "init"))
-    with _in_words(f"model: {config._target_}({given}) fails"):
+    with in_words(f"model: {config._target_}({given}) fails"):
         module = target(**arguments)
     if not isinstance(module, nn.Module):
         raise ConfigError(
@@ -174,41 +161,6 @@ def build(config: cfg.CustomModel, shape: Sequence[int], out_features: int, seed
     return module
 
 
-def find_target(path: str) -> Callable[..., object]:
-    """Return the class or function of a dotted path; only its module's own code runs, by being imported.
-
-    A class is a torch.nn.Module. A function is the user's own, or stands in a package beside such classes: nothing of
-    Python's standard library is ever called, nor what a module only imported from elsewhere. Raises ConfigError.
-    """
-    module, _, name = path.rpartition(".")
-    expected = "expected module.Class, importable from this folder"
-    if not module:
-        raise ConfigError([f"model._target_: found {name}, {expected}, e.g. my_models.{name.capitalize()}"])
-    if own_code.is_standard(module):
-        raise ConfigError([f"model._target_: {path} is of Python's standard library; {EXPECTED}"])
-    with _in_words(f"model._target_: cannot import {path}", f"; {expected}"):
-        target = getattr(importlib.import_module(module), name)
-    if isinstance(target, type):
-        if not issubclass(target, nn.Module):
-            raise ConfigError([f"model._target_: {path} is no torch.nn.Module; {EXPECTED}"])
-    elif not callable(target):
-        raise ConfigError([f"model._target_: {path} is a value, {type(target).__name__}; {EXPECTED}"])
-    elif (home := _home(target)) != module and not (own_code.is_own(own_code.find(home)) or _share_top(home, module)):
-        raise ConfigError([f"model._target_: {path} is no function of {module}, but of {home}; {EXPECTED}"])
-    return target
-
-
-def _home(function: object) -> str:
-    """Return the module that a function was written in."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return str(getattr(function, "__module__", None) or type(function).__module__)
-
-
-def _share_top(a: str, b: str) -> bool:
-    return a.partition(".")[0] == b.partition(".")[0]
-
-
 @torch.no_grad()
 def _initialise_lazy(module: nn.Module, shape: Sequence[int], out_features: int) -> None:
     """Give parameters that wait for their shape one, by two examples of nothing. Raises ConfigError where it fails."""
@@ -222,45 +174,3 @@ def _initialise_lazy(module: nn.Module, shape: Sequence[int], out_features: int)
         module.train()
     if left := waiting():
         raise ConfigError([f"model._target_: {', '.join(left)} of {type(module).__name__} is never used in forward"])
-
-
-@contextlib.contextmanager
-def _in_words(what: str, expected: str = "", hints: dict[str, str] | None = None) -> Iterator[None]:
-    """Turn whatever the user's own code raises into a ConfigError, sys.exit() included.
-
-    hints: part of an error's text -> what to do about it. Ctrl-C, which raises a class of its own, passes. The current
-    folder, below which runs are written, stays what it was. os._exit raises too, except in a process forked meanwhile.
-    """
-    here, process, leave = os.getcwd(), os.getpid(), os._exit
-
-    def refuse(status: int) -> NoReturn:
-        if os.getpid() != process:
-            leave(status)
-        raise SystemExit(f"os._exit({status})")
-
-    os._exit = refuse
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and type(error) is not KeyboardInterrupt:
-            raise
-        hint = "".join(f"; {hint}" for sign, hint in (hints or {}).items() if sign in str(error))
-        raise ConfigError([f"{what}: {describe_error(error)}{hint}{expected}"]) from error
-    finally:
-        os._exit = leave
-        os.chdir(here)
-
-
-def describe_error(error: BaseException) -> str:
-    """An error of the user's own code in one line, with the place in that code where there is one."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = {__file__, contextlib.__file__}
-    theirs = [
-        f
-        for f in frames
-        if f.filename not in ours and "site-packages" not in f.filename and not f.filename.startswith("<")
-    ]
-    theirs = [f for f in theirs if "importlib" not in f.filename]
-    place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
-    said = textwrap.shorten(str(error), LONGEST_ERROR, placeholder=" ...")
-    return f"{type(error).__name__}: {said}{place}" if said else f"{type(error).__name__}{place}"

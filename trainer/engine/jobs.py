@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainer import files
-from trainer.config import Config, ConfigError, CustomModel
+from trainer.config import Config, ConfigError
 from trainer.engine.resume.checkpoint import Checkpoints
 from trainer.record import provenance
 from trainer.record.destination import Destination, event_file_name
@@ -87,8 +87,8 @@ class StackJob:
 
     @property
     def runs_user_code(self) -> bool:
-        """Whether a network of the user's own trains in it."""
-        return any(isinstance(config.model, CustomModel) for config in self.configs)
+        """Whether code of the user's own takes part."""
+        return any(config.targets() for config in self.configs)
 
     @property
     def waiting(self) -> list[Job]:

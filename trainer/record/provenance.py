@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import files
-from trainer.config import Config, CustomModel
+from trainer.config import Config
 from trainer.core import own_code
 
 RESULTS = 2  # raised with every change of the golden values in tests/, and by nothing else: results then differ
@@ -38,9 +38,8 @@ def code(config: Config) -> dict[str, Any]:
     No user's code runs: whoever asks may only want to look.
     """
     out: dict[str, Any] = {"results": RESULTS, **_versions()}
-    if isinstance(config.model, CustomModel):
-        found = own_code.sources(config.model._target_.rpartition(".")[0])
-        out |= {module: _hash(path) for module, path in found.items()}
+    for target in config.targets().values():
+        out |= {module: _hash(path) for module, path in own_code.sources(target.rpartition(".")[0]).items()}
     return out
 
 
