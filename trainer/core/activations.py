@@ -102,8 +102,12 @@ def input_statistics(x_KBI: Tensor) -> dict[str, Tensor]:
     """
     feature_KI = x_KBI.std(1, correction=0)
     feature_KI = feature_KI.masked_fill(feature_KI == 0, math.nan)
+    varying_K = (~feature_KI.isnan()).sum(1, keepdim=True)
+    median_K = feature_KI.sort(1).values.gather(1, (varying_K - 1).clamp(min=0) // 2)[
+        :, 0
+    ]  # median() is random on CUDA
     return {
         "input_rms": x_KBI.square().mean((1, 2)).sqrt(),
         "input_mean": x_KBI.mean((1, 2)),
-        "input_feature_ratio": feature_KI.nan_to_num(0).amax(1) / feature_KI.nanmedian(1).values,
+        "input_feature_ratio": feature_KI.nan_to_num(0).amax(1) / median_K,
     }

@@ -115,7 +115,8 @@ def in_words(what: str, expected: str = "", hints: Mapping[str, str] | None = No
             raise
         if isinstance(error, ConfigError):  # said in words already
             raise
-        hint = "".join(f"; {hint}" for sign, hint in (hints or {}).items() if sign in str(error))
+        known = {"does not have a deterministic implementation": "try deterministic=false", **(hints or {})}
+        hint = "".join(f"; {hint}" for sign, hint in known.items() if sign in str(error))
         raise ConfigError([f"{what}: {describe_error(error)}{hint}{expected}"]) from error
     finally:
         os._exit = leave
