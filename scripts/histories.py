@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Rng = np.random.Generator
-Clean = tuple[Floats, Floats]  # training and validation loss
+Clean = tuple[Floats, Floats] | tuple[Floats, Floats, Floats]  # training and validation loss; how noise varies
 
 LABELS = {"healthy": 0.45, "overfit": 0.4, "underfit": 0.1, "diverged": 0.05}
 NOISES = (0.0, 0.003, 0.01, 0.02, 0.04, 0.08)  # standard deviation of the validation loss, in units of what is learned
@@ -29,16 +29,18 @@ class History:
     train: Floats
     val: Floats
     onset: int | None
+    shape: str = "white"  # of the noise
 
 
-def history(rng: Rng, label: str | None = None) -> History:
+def history(rng: Rng, label: str | None = None, kind: str | None = None) -> History:
     """Draw a history: 10 to 2,000 epochs, scale 1e-3 to 1e3, six levels of noise."""
-    label = label or str(rng.choice(list(LABELS), p=list(LABELS.values())))
+    wanted, label = kind, label or str(rng.choice(list(LABELS), p=list(LABELS.values())))
     while True:
         n = round(10 ** rng.uniform(1, np.log10(2000)))
-        kind = str(rng.choice(list(KINDS[label])))
-        train, val = KINDS[label][kind](np.arange(n) / n, rng)
-        if _clear(label, train, val):
+        n = n if wanted not in ("late_drop", "hump") else max(n, 40)
+        kind = wanted or str(rng.choice(list(KINDS[label])))
+        train, val, *varies = KINDS[label][kind](np.arange(n) / n, rng)
+        if kind in ("creeping", *RECORDED) or _clear(label, train, val):
             break
     onset = None
     if label == "overfit":
@@ -47,10 +49,14 @@ def history(rng: Rng, label: str | None = None) -> History:
             onset = int(np.argmin(val))
     noise = float(rng.choice(NOISES))
     shape = str(rng.choice(["white", "heavy", "correlated"], p=[0.6, 0.2, 0.2]))
-    val = val + noise * _noise(n, shape, rng)
-    train = train + noise * rng.uniform(0.1, 1) * _noise(n, shape, rng)
+    factor = varies[0] if varies else 1.0
+    val = val + factor * noise * _noise(n, shape, rng)
+    train = train + factor * noise * rng.uniform(0.1, 1) * _noise(n, shape, rng)
     scale, offset = 10 ** rng.uniform(-3, 3), rng.uniform(-0.2, 1)
-    return History(label, kind, noise, scale * (train + offset), scale * (val + offset), onset)
+    train, val = scale * (train + offset), scale * (val + offset)
+    if kind in RECORDED:
+        train, val = RECORDED[kind](train, val, rng)
+    return History(label, kind, noise, train, val, onset, shape)
 
 
 def _clear(label: str, train: Floats, val: Floats) -> bool:
@@ -180,6 +186,68 @@ def _tall(u: Floats, rng: Rng) -> Clean:
     return train + first, val + 10 ** rng.uniform(-0.4, 0.5) * _ramp(u, rng.uniform(0.05, 0.7)) + first
 
 
+def _late_drop(u: Floats, rng: Rng) -> Clean:
+    """A drop of the learning rate late in the run, then a rise; the noise is much smaller after the drop."""
+    start, height = rng.uniform(0.7, 0.85), rng.uniform(0.1, 0.4)
+    train = (1 - height) * np.exp(-rng.uniform(10, 25) * u) + height * (u < start)
+    val = _generalise(train, rng) + rng.uniform(0.15, 0.35) * _ramp(u, start)
+    return train, val, np.where(u < start, 1.0, 0.2)
+
+
+def _hump(u: Floats, rng: Rng) -> Clean:
+    """A hump of the validation loss in the first epochs, as batch norm's averages make; then a rise."""
+    train, val = _converged(u, rng)[:2]
+    centre = rng.uniform(0.02, 0.08)
+    hump = rng.uniform(0.5, 4) * np.exp(-0.5 * ((u - centre) / (0.4 * centre)) ** 2)
+    return train, val + hump + rng.uniform(0.25, 1) * _ramp(u, rng.uniform(0.25, 0.6))
+
+
+def _creeping(u: Floats, rng: Rng) -> Clean:
+    """Validation follows the training loss by half, slowly and to the end: the gap widens, nothing is lost."""
+    train = np.exp(-rng.uniform(2, 4) * u)
+    train = (train - train[-1]) / (1 - train[-1])
+    return train, 1 - rng.uniform(0.45, 0.6) * (1 - train)
+
+
+def _late_step(u: Floats, rng: Rng) -> Clean:
+    """Converged, then a late drop of the learning rate, and converged again."""
+    start, height = rng.uniform(0.6, 0.9), rng.uniform(0.1, 0.3)
+    train = (1 - height) * np.exp(-rng.uniform(25, 50) * u) + height / (1 + np.exp((u - start) * 300))
+    return train, _generalise(train, rng)
+
+
+def _restarts(u: Floats, rng: Rng) -> Clean:
+    """Warm restarts (Loshchilov and Hutter 2017), stopped anywhere in a cycle, long after the fall has ended."""
+    cycles = rng.uniform(2.2, 6)
+    bump = rng.uniform(0.05, 0.2) * (1 + np.cos(np.pi * np.mod(cycles * u, 1))) / 2 * (u * cycles >= 1)
+    train = np.exp(-rng.uniform(15, 30) * u) + bump
+    return train, _generalise(train, rng)
+
+
+def _spiked(u: Floats, rng: Rng) -> Clean:
+    """One spike in both losses, of a few epochs at most."""
+    train, val = _converged(u, rng)[:2]
+    start = rng.integers(len(u) // 2, len(u))
+    at = (np.arange(len(u)) >= start) & (np.arange(len(u)) < start + max(1, len(u) // 50))
+    spike = rng.uniform(0.3, 2) * at
+    return train + spike, val + spike
+
+
+def _cosine(u: Floats, rng: Rng) -> Clean:
+    """Half a cosine: the last epochs bring little."""
+    train = (1 - rng.uniform(0.1, 0.3)) * np.exp(-rng.uniform(8, 25) * u)
+    train = train + (1 - train[0]) * (1 + np.cos(np.pi * u)) / 2
+    return train, _generalise(train, rng)
+
+
+def _stopped(u: Floats, rng: Rng) -> Clean:
+    """Early stopping, one to three epochs after the minimum."""
+    train, val = _converged(u, rng)[:2]
+    late = min(int(rng.integers(1, 4)), max(1, len(u) // 10))
+    rise = rng.uniform(0.01, 0.03) * np.clip(np.arange(len(u)) - (len(u) - 1 - late), 0, None) / late
+    return train, val + rise
+
+
 def _slow(u: Floats, rng: Rng) -> Clean:
     train = np.exp(-rng.uniform(0.2, 1.5) * u)
     train = (train - train[-1]) / (1 - train[-1])
@@ -202,6 +270,60 @@ def _exploding(u: Floats, rng: Rng) -> Clean:
     return train + burst, val + burst
 
 
+Recorded = Callable[[Floats, Floats, Rng], Clean]
+
+
+def _epoch_means(train: Floats, val: Floats, rng: Rng) -> Clean:
+    """The training loss of an epoch is its mean over the epoch, from a start that costs up to three times as much."""
+    start = train[0] + rng.uniform(0.5, 2) * (train[0] - train.min())
+    before = np.append(start, train[:-1])
+    return (before + train) / 2, val
+
+
+def _other_scale(train: Floats, val: Floats, rng: Rng) -> Clean:
+    """The training loss is a sum, or another objective: ten times as large, or a tenth."""
+    return train * rng.choice([0.1, 10.0]), val
+
+
+def _every_few(train: Floats, val: Floats, rng: Rng) -> Clean:
+    """Validation every few epochs: the others are not a number."""
+    k = int(rng.integers(2, 6)) if len(val) >= 50 else 1
+    return train, np.where(np.arange(len(val)) % k == k - 1, val, np.nan)
+
+
+def _quantised(train: Floats, val: Floats, rng: Rng) -> Clean:
+    """A validation loss with a hundred values."""
+    step = np.ptp(val) / 100
+    return train, np.round(val / step) * step
+
+
+def _large_constant(train: Floats, val: Floats, rng: Rng) -> Clean:
+    """A constant a thousand times as large as what is learned, in single precision."""
+    constant = 1e3 * np.ptp(train)
+    return (train + constant).astype(np.float32).astype(float), (val + constant).astype(np.float32).astype(float)
+
+
+def _regularised(train: Floats, val: Floats, rng: Rng) -> Clean:
+    """A penalty in the training loss alone, which grows a little."""
+    return train + np.ptp(train) * (rng.uniform(0.2, 2) + rng.uniform(0, 0.05) * np.linspace(0, 1, len(train))), val
+
+
+def _averaged(train: Floats, val: Floats, rng: Rng) -> Clean:
+    """Validation with an exponential average of the weights: it lags, and is smooth."""
+    decay = 1 - 1 / max(2.0, 0.03 * len(val))
+    out = val.copy()
+    for i in range(1, len(val)):
+        out[i] = decay * out[i - 1] + (1 - decay) * val[i]
+    return train, out
+
+
+RECORDED: dict[str, Recorded] = {  # ways of recording; each of overfit and of healthy runs
+    f"{way.__name__.strip('_')}_{base}": way
+    for way in (_epoch_means, _other_scale, _every_few, _quantised, _large_constant, _regularised, _averaged)
+    for base in ("rising", "converged")
+}
+
+
 KINDS: dict[str, dict[str, Callable[[Floats, Rng], Clean]]] = {
     "healthy": {
         "converged": _converged,
@@ -211,6 +333,13 @@ KINDS: dict[str, dict[str, Callable[[Floats, Rng], Clean]]] = {
         "grokked": _grokked,
         "fast": _fast,
         "slight": _slight,
+        "creeping": _creeping,
+        "late_step": _late_step,
+        "restarts": _restarts,
+        "spiked": _spiked,
+        "cosine": _cosine,
+        "stopped": _stopped,
+        **{kind: _converged for kind in RECORDED if kind.endswith("converged")},
     },
     "overfit": {
         "rising": _rising,
@@ -219,6 +348,9 @@ KINDS: dict[str, dict[str, Callable[[Floats, Rng], Clean]]] = {
         "after_drop": _after_drop,
         "stall": _stall,
         "tall": _tall,
+        "late_drop": _late_drop,
+        "hump": _hump,
+        **{kind: _rising for kind in RECORDED if kind.endswith("rising")},
     },
     "underfit": {"slow": _slow, "nothing": _nothing},
     "diverged": {"not_a_number": _not_a_number, "exploding": _exploding},

@@ -1,4 +1,4 @@
-"""Judge one run from its curves: overfit, healthy, underfit, diverged or too short, with every number that led to it.
+"""Judge one run from its curves: overfit, healthy, underfit, diverged or not to be judged, with all numbers.
 
 docs/overfitting.md gives the rule, its reasons and sources; `scripts/calibrate.py` measures how often it is right.
 Every quantity is a difference of losses divided by what was learned, so neither the scale of the loss nor a constant
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Curve = Sequence[float] | Floats
-Label = Literal["overfit", "diverged", "underfit", "too_short", "healthy"]  # worst first, as tables list them
+Label = Literal["overfit", "diverged", "underfit", "too_short", "no_validation", "healthy"]  # worst first, as in tables
+Kind = Literal["rise", "gap", "loss_only"]  # of overfitting; see docs/overfitting.md
 Evidence = dict[str, float | int | None]
 
 INFINITE = 1e150  # a loss beyond this counts as infinite: its square overflows
@@ -32,6 +33,8 @@ class Verdict:
     onset: float | None  # where overfitting set in
     sentence: str
     evidence: Evidence  # every number that led to the verdict
+    kind: Kind | None = None  # of a run that is called overfit
+    probability: float | None = None  # that it is called overfit rightly; None where the training loss alone decides
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary; its numbers may be nan or infinite."""
@@ -113,19 +116,24 @@ def _judge_finite(table: Floats, has_val: bool, chance_loss: float | None) -> Ve
     decided = _judge_training(of_train)
     if not has_val:
         unseen = f"no validation loss: whether the {n:g} epochs overfit cannot be seen"
-        label, sentence = decided or ("too_short", unseen)
+        label, sentence = decided or ("no_validation", unseen)
         return Verdict(label, None, None, sentence, asdict(of_train))
     best = int(np.argmin(val))
     of_val = _val_evidence(train, val, best)
-    evidence: Evidence = asdict(of_train) | asdict(of_val)
-    accuracies = _accuracy_evidence(val_accuracy, best)
-    onset = None
-    if decided is None and (of_val.score or 0.0) >= 1:
-        onset = _onset(val, of_val)
-        evidence["epochs_since_onset"] = n - 1 - onset
-        decided = "overfit", _overfit_sentence(of_val, accuracies, float(x[best]), float(x[onset]))
-    label, sentence = decided or _judge_validation(of_val, float(x[best]))
-    return Verdict(label, float(x[best]), None if onset is None else float(x[onset]), sentence, evidence | accuracies)
+    of_accuracy = _accuracy_evidence(val_accuracy, best)
+    evidence: Evidence = asdict(of_train) | asdict(of_val) | of_accuracy
+    probability = onset = kind = None
+    if decided is None:
+        probability = _probability(of_val)
+        if (of_val.score or 0.0) >= 1:
+            onset, kind = _onset(val, of_val), _kind(of_val, of_accuracy)
+            evidence["epochs_since_onset"] = n - 1 - onset
+            decided = "overfit", _overfit_sentence(of_val, of_accuracy, kind, float(x[best]), float(x[onset]))
+    label, sentence = decided or _judge_validation(of_train, of_val, float(x[best]))
+    if probability is not None:
+        sentence += _doubts(of_val, probability)
+    at = None if onset is None else float(x[onset])
+    return Verdict(label, float(x[best]), at, sentence, evidence, kind, probability)
 
 
 # ------------------------------------------------------------------ the training loss alone
@@ -141,6 +149,7 @@ class TrainEvidence:
     train_low: float  # its 5 % quantile
     train_end: float  # median of its last tenth
     train_noise: float
+    train_fall: float  # from the median of the first third to that of the last
 
 
 def _train_evidence(train: Floats, chance_loss: float | None) -> TrainEvidence:
@@ -151,6 +160,7 @@ def _train_evidence(train: Floats, chance_loss: float | None) -> TrainEvidence:
         train_low=_quantile(train, 0.05),
         train_end=_quantile(train[-max(3, len(train) // 10) :], 0.5),
         train_noise=_noise(train),
+        train_fall=_quantile(train[: max(1, len(train) // 3)], 0.5) - _quantile(train[-max(1, len(train) // 3) :], 0.5),
     )
 
 
@@ -167,7 +177,10 @@ def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
     if chance > 0 and low > CHANCE * chance:
         predictions = f"predictions that do not look at the input cost {chance:.4g}"
         return "underfit", f"nothing was learned: training loss fell to {low:.4g}, and {predictions}"
-    if start - end <= NOTHING_LEARNED * e.train_noise:
+    of_thirds = (
+        2 * NOTHING_LEARNED * e.train_noise * math.sqrt(6 / e.epochs)
+    )  # of two means; twice, as it may be correlated
+    if start - end <= NOTHING_LEARNED * e.train_noise and e.train_fall <= of_thirds:
         return "underfit", f"nothing was learned: training loss went from {start:.4g} to {end:.4g}"
     return None
 
@@ -200,10 +213,16 @@ class ValEvidence:
     score: float | None  # 1 or more: overfit
     train_fall_since_best: float
     still_falling_share: float | None
+    scales_differ: int  # 1: the training loss is on another scale than the validation loss
 
 
-RISE = 0.12  # a lasting rise of the validation loss by this share of what was learned: overfitting on its own
-GAP = 0.28  # a gap of this share that opened since validation stopped improving: overfitting on its own
+RISE, RISE_NOISE = 0.1, 1.0  # a lasting rise counts as a share of RISE plus so many times the noise
+GAP, GAP_NOISE = 0.45, 1.0  # a gap that opened since validation stopped improving, likewise
+FLOOR = 0.36  # of the score: with no evidence at all
+STEEPNESS = 4.0  # of the probability over the logarithm of the score
+SURE = 0.9  # a probability above it, or below one less it, is sure
+SWINGS = 0.5  # noise of this share of what was learned leaves no one sure
+ROSE = 0.04  # a verdict rests on the rise from this share of what was learned on
 STALL = 0.05  # validation no longer improves from where it is this close to its minimum
 LATE = 1 / 3  # the last part of the run, whose gap counts
 PROGRESS = 3.0  # what validation still gains in the last part is subtracted from the gap this many times
@@ -217,11 +236,15 @@ def _val_evidence(train: Floats, val: Floats, best: int) -> ValEvidence:
     """Measure the curves; `best` is the index of the lowest validation loss."""
     n = len(val)
     before = val[: best + 1][np.isfinite(val[: best + 1])]
-    noise = _noise_before(before)
-    low = _level_before(before, noise, max(1, min(n // 20, len(before) // 4)))
-    learned, tall = _fall(train)
-    learned = max(learned, min(_fall(before)[0], 2 * learned))
+    drop = _last_drop(train, best)
+    noise = _noise_before(_settled(before if drop is None else before[:drop]))
+    since = before
+    if drop is not None:  # of a learning rate: the noise falls with it, and only what comes after can be the minimum
+        noise *= _noise_ratio(train, drop)
+        since = before[min(drop, len(before) - 1) :]
+    low = _level_before(since, noise, max(1, min(n // 20, len(since) // 4)))
     start_gap = max(0.0, float(val[0] - train[0]))
+    learned, tall, scales = _learned(train, val, before)
     if tall and best >= 1:
         start_gap = max(start_gap, float(val[1] - train[1]))
     near_best = slice(max(0, best - n // 20), best + n // 20 + 1)
@@ -238,14 +261,17 @@ def _val_evidence(train: Floats, val: Floats, best: int) -> ValEvidence:
             rises.append(_quantile(val[-k:], LOW_QUANTILE) - low - train_rise)
     k = max(3, round(n * LATE))
     late, train_late = _quantile(val[-k:], 0.5), _quantile(train[-k:], 0.5)
-    progress = max(0.0, float(val[: max(1, n - k + 1)].min()) - low)
+    progress = _late_progress(before, n, low)
     gap = max(0.0, late - train_late - start_gap - PROGRESS * progress)
+    if scales or best >= n - max(1, n // 10):  # not to be compared; or validation still gains at the end
+        gap = 0.0
     end, train_end = float(val[-max(1, n // 10) :].mean()), float(train[-max(1, n // 10) :].mean())
     finite = np.where(np.isfinite(val), val, val[np.isfinite(val)].max())
 
     def share(loss: float) -> float | None:
         return loss / learned if learned > 0 else None
 
+    rise_unit, gap_unit = RISE * learned + RISE_NOISE * noise, GAP * learned + GAP_NOISE * noise
     return ValEvidence(
         best_index=best,
         stall_index=int(np.argmax(val <= low + STALL * learned)),
@@ -262,25 +288,92 @@ def _val_evidence(train: Floats, val: Floats, best: int) -> ValEvidence:
         gap=end - train_end,
         late_progress_share=share(progress),
         gap_share=share(gap),
-        score=share(max(rises) / RISE + gap / GAP),
+        score=FLOOR + max(rises) / rise_unit + gap / gap_unit if learned > 0 else None,
         train_fall_since_best=train_best - train_late,
         still_falling_share=share(_still_falling(train, finite)),
+        scales_differ=int(scales),
     )
 
 
+DROP = 0.03  # of the fall of the training loss, in one epoch; and
+SUDDEN = 8.0  # times the median change from epoch to epoch
+
+
+def _last_drop(train: Floats, best: int) -> int | None:
+    """Return the last epoch up to the minimum at which the training loss fell suddenly, past the first quarter."""
+    falls = -np.diff(train)
+    first = max(len(train) // 4, NOISE_EPOCHS)
+    wanted = max(DROP * float(np.ptp(train[1:])), SUDDEN * _quantile(np.abs(falls), 0.5))
+    found = np.flatnonzero(falls[:best] >= wanted) + 1
+    found = found[found >= first]
+    return int(found[-1]) if len(found) else None
+
+
+def _noise_ratio(train: Floats, drop: int) -> float:
+    """Return how much less the training loss is noisy after a drop; at most 1."""
+    before, after = _noise(train[drop // 2 : drop]), _noise(train[drop + 1 :])
+    return min(1.0, max(after / before, 0.1)) if before > 0 else 1.0
+
+
+def _settled(before: Floats) -> Floats:
+    """Return the epochs up to the minimum that tell its noise: since the highest one, and of many the last half."""
+    n = len(before)
+    if n < NOISE_EPOCHS:
+        return before
+    start = max(int(np.argmax(before)), n // 2 if n >= 2 * NOISE_EPOCHS else 0)
+    return before[min(start, n - NOISE_EPOCHS) :]
+
+
+def _learned(train: Floats, val: Floats, before: Floats) -> tuple[float, bool, bool]:
+    """Return what was learned; whether the first epoch had to be cut down; whether the two losses differ in scale."""
+    first = train.copy()
+    first[0] = min(train[0], max(val[0], train[1]))
+    learned, tall = _fall(first)
+    of_val = _fall(before)[0]
+    best = len(before) - 1
+    until = float(first[0] - first[: best + 1].min())
+    apart = float(train[1] - val[1]) if best >= 1 else 0.0
+    if (
+        best >= 1
+        and of_val > 0
+        and ((apart > 2 * of_val and until > 4 * of_val) or (-apart > 2 * until and of_val > 4 * until))
+    ):
+        return of_val, tall, True
+    return max(learned, min(of_val, 2 * learned)), tall, False
+
+
+def _late_progress(before: Floats, n: int, low: float) -> float:
+    """Return what validation still gained in the last third, up to its minimum: lower quartiles of the thirds."""
+    middle, late = before[n // 3 : 2 * n // 3], before[2 * n // 3 :]
+    if len(middle) == 0 or len(late) == 0:
+        return 0.0
+    return max(0.0, _quantile(middle, 0.25) - _quantile(late, 0.25))
+
+
 def _still_falling(train: Floats, val: Floats) -> float:
-    """Return how far the mean falls from the fifth sixth of the run to the last, beyond its noise: the lesser fall."""
+    """Return how far both losses fall from the fifth sixth of the run to the last: on new ground, and to the very end.
+
+    A step, a spike or a restart makes the medians of two sixths differ, but goes on neither inside the last sixth nor
+    inside its second half.
+    """
     falls = []
     for curve in (train, val):
         parts = np.array_split(curve, min(6, len(curve)))
-        falls.append(float(parts[-2].mean() - parts[-1].mean()) - 2 * _noise(curve) * math.sqrt(12 / len(curve)))
+        noise = _noise(curve) * math.sqrt(12 / len(curve))
+        middles = [_quantile(part, 0.5) for part in parts]
+        falls += [middles[-2] - middles[-1] - noise, (min(middles[:-1]) - middles[-1]) * 4 / 3 + noise]
+        part, times = parts[-1], 2
+        while len(part) >= 2 * times - 2 and times <= 4:
+            first, part = np.array_split(part, 2)
+            falls.append(times * (_quantile(first, 0.5) - _quantile(part, 0.5)) + times**2 * noise)
+            times *= 2
     return min(falls)
 
 
 STILL_FALLING = 0.05  # both losses fall by this share from the fifth sixth of the run to the last: underfit
 
 
-def _judge_validation(e: ValEvidence, best: float) -> tuple[Label, str]:
+def _judge_validation(of_train: TrainEvidence, e: ValEvidence, best: float) -> tuple[Label, str]:
     """Tell underfit from healthy, where neither the training loss nor the score has decided."""
     still_falling = e.still_falling_share or 0.0
     if still_falling >= STILL_FALLING:
@@ -288,15 +381,49 @@ def _judge_validation(e: ValEvidence, best: float) -> tuple[Label, str]:
             f"both losses are still falling: the last sixth of the run brought another {still_falling:.0%} of what was "
             "learned; train longer or faster"
         )
+    backward = of_train.train_end - of_train.train_low, e.final_val_loss - e.best_val_loss
+    if min(backward) > max(BACKWARD * e.learned, 6 * of_train.train_noise, 3 * e.noise):
+        return "healthy", (
+            f"training has gone backward: since validation loss was lowest, {e.best_val_loss:.4g} at epoch {best:g}, "
+            f"it has risen by {backward[1]:.3g}, and training loss by {backward[0]:.3g} from its own lowest: no "
+            "overfitting; a lower learning rate may hold what was learned"
+        )
+    risen = "shows no lasting rise" if (e.rise_share or 0.0) < ROSE else "rose little since"
     return "healthy", (
-        f"validation loss fell to {e.best_val_loss:.4g} at epoch {best:g} and shows no lasting rise; "
+        f"validation loss fell to {e.best_val_loss:.4g} at epoch {best:g} and {risen}; "
         f"it ends {abs(e.gap):.3g} {'above' if e.gap > 0 else 'below'} the training loss"
     )
 
 
+def _probability(e: ValEvidence) -> float | None:
+    """Return how likely people are to call such a run overfit: score^4 / (1 + score^4), one half where the score is 1.
+
+    It grows with the score alone, and so obeys the laws; `scripts.calibrate` prints how often it is right.
+    """
+    if e.score is None:
+        return None
+    p = 1 / (1 + e.score**-STEEPNESS) if math.isfinite(e.score) else 1.0
+    return max(p, 1.5 * (1 - SURE)) if e.noise > SWINGS * e.learned else p
+
+
+def _doubts(e: ValEvidence, probability: float) -> str:
+    """Return what makes a verdict unsure, to be said behind it."""
+    out = ""
+    if e.scales_differ:
+        out += "; training and validation loss are on different scales, so only the rise of the latter is judged"
+    if e.noise > SWINGS * e.learned:
+        out += f"; validation loss swings by {e.noise / e.learned:.0%} of what was learned, too much to judge it surely"
+    elif 1 - SURE < probability < SURE:
+        out += f"; not sure: overfit with a probability of {probability:.0%}"
+    return out
+
+
+BACKWARD = 0.3  # both losses end this share of what was learned above their lowest
+
+
 def _has_risen(e: ValEvidence) -> bool:
     """Whether the validation loss rose, rather than stopped improving."""
-    return (e.rise_share or 0.0) >= RISE / 3
+    return (e.rise_share or 0.0) >= ROSE
 
 
 def _onset(val: Floats, e: ValEvidence) -> int:
@@ -312,31 +439,59 @@ def _onset(val: Floats, e: ValEvidence) -> int:
 
 
 def _accuracy_evidence(val_accuracy: Floats, best: int) -> Evidence:
-    """Return what the validation accuracy did while the loss rose; nothing where there is no accuracy."""
-    tail = val_accuracy[-max(3, len(val_accuracy) // 10) :]
-    tail = tail[np.isfinite(tail)]
-    if len(tail) == 0 or not np.isfinite(val_accuracy[best]):
+    """Return what the validation accuracy did while the loss rose; nothing where there is no accuracy.
+
+    accuracy_lost: how far the median of the last tenth is below the highest median of as many epochs in a row.
+    """
+    known = val_accuracy[np.abs(val_accuracy) < INFINITE]
+    if len(known) == 0 or not np.isfinite(val_accuracy[best]):
         return {}
-    return {"accuracy_at_best": float(val_accuracy[best]), "accuracy_end": float(np.median(tail))}
+    width = min(max(3, len(known) // 10), len(known))
+    windows = np.lib.stride_tricks.sliding_window_view(known, width)
+    levels = np.median(windows[(len(windows) - 1) % max(1, width // 4) :: max(1, width // 4)], axis=1)
+    return {
+        "accuracy_at_best": float(val_accuracy[best]),
+        "accuracy_end": float(levels[-1]),
+        "accuracy_lost": float(levels.max() - levels[-1]),
+        "accuracy_noise": _noise(known),
+    }
 
 
-def _overfit_sentence(e: ValEvidence, accuracies: Evidence, best: float, onset: float) -> str:
-    if _has_risen(e):
+def _kind(e: ValEvidence, accuracies: Evidence) -> Kind:
+    """Tell what is claimed: something learned is lost again, in loss alone or not; or it never generalises."""
+    if not _has_risen(e):
+        return "gap"
+    lost, noise = accuracies.get("accuracy_lost"), accuracies.get("accuracy_noise")
+    return "rise" if lost is None or lost > max(2 * (noise or 0.0), ACCURACY_LOST) else "loss_only"
+
+
+ACCURACY_LOST = 0.005  # half a point: less is no loss of accuracy
+
+
+def _overfit_sentence(e: ValEvidence, accuracies: Evidence, kind: Kind, best: float, onset: float) -> str:
+    if kind == "gap":
+        lowest = f" (its lowest is at epoch {best:g})" if best != onset else ""
+        text = f"validation loss has hardly improved since epoch {onset:g}{lowest}"
+    else:
         percent = f" ({e.rise / e.best_val_loss:+.0%})" if e.best_val_loss > 0 else ""
         noise = f"{e.rise / e.noise:.0f} times its own noise and " if 0 < e.rise < 100 * e.noise else ""
         text = f"validation loss has risen by {e.rise:.3g}{percent} above its minimum at epoch {best:g}, {noise}"
         text += f"{e.rise / e.learned:.0%} of what was learned,"
-    else:
-        text = f"validation loss has not improved since epoch {onset:g}"
     text += f" while training loss {'kept falling' if e.train_fall_since_best > 0 else 'did not rise as much'}"
     if (e.gap_share or 0.0) > 0:
         text += f"; the gap has opened by {e.gap_share:.0%} of what was learned"
-    at_best, end = accuracies.get("accuracy_at_best"), accuracies.get("accuracy_end")
-    if at_best is not None and end is not None and end > at_best:
+    at_best, end, lost = (accuracies.get(f"accuracy_{key}") for key in ("at_best", "end", "lost"))
+    if at_best is None or end is None or lost is None:
+        return text
+    if end > at_best:
         text += (
             f"; validation accuracy still improved, from {at_best:.2%} to {end:.2%}: "
             "the loss can rise so where wrong answers grow more confident"
         )
+    elif kind == "loss_only":
+        text += f"; validation accuracy holds at {end:.2%}: confidence was lost, not right answers"
+    elif kind == "rise":
+        text += f"; validation accuracy has lost {lost:.2%}"
     return text
 
 
@@ -365,22 +520,32 @@ def _noise_before(val: Floats) -> float:
             total, count = total + sums.pop(), count + counts.pop()
         sums.append(total)
         counts.append(count)
-    fit = np.repeat(np.array(sums) / counts, counts)
-    return float(np.sqrt(np.mean((val - fit) ** 2)))
+    below = np.minimum(val - np.repeat(np.array(sums) / counts, counts), 0.0)
+    return float(np.sqrt(2 * np.mean(below**2)))
+
+
+SINGLE = 4.0  # times the luck of a single epoch: among heavy-tailed noise there are outliers
+REACH = 4.0  # an epoch within this many standard deviations of the lowest stretch might have been lowest by luck
 
 
 def _level_before(val: Floats, noise: float, widest: int) -> float:
     """Return the level that a falling loss came down to: its lowest mean over consecutive epochs.
 
-    The lowest of m means is low by luck: sqrt(2 log m) standard errors are added back (twice that for single epochs,
-    among which heavy-tailed noise has outliers). Of all lengths up to `widest`, in steps of a factor 3, the lowest
-    result counts: a long stretch averages noise, a short one fits into a narrow minimum.
+    The lowest of m means is low by luck: sqrt(2 log m) standard errors are added back, m counting only what is within
+    reach of the lowest. The means are of medians of three epochs, so that no single one makes a level; it may by
+    itself, with more luck added. Of all lengths up to `widest`, in steps of a factor 3, the lowest result counts: a
+    long stretch averages noise, a short one fits into a narrow minimum.
     """
-    sums = np.cumsum(np.append(0.0, val))
-    level = float(val.min()) + 2 * noise * math.sqrt(2 * math.log(max(len(val), 1)))
-    for width in (3**power for power in range(1, 20) if 3**power <= widest):
+    level = float(val.min()) + SINGLE * noise * math.sqrt(2 * math.log(len(val)))
+    if noise == 0 or len(val) < 3:
+        return level
+    middles = np.median(np.stack([val[:-2], val[1:-1], val[2:]]), 0)
+    sums = np.cumsum(np.append(0.0, middles))
+    width = min(3, len(middles))
+    rivals = int((middles <= (sums[width:] - sums[:-width]).min() / width + REACH * noise).sum())
+    for width in (3**power for power in range(20) if 3**power <= min(widest, len(middles))):
         lowest = float((sums[width:] - sums[:-width]).min()) / width
-        level = min(level, lowest + noise * math.sqrt(2 * math.log(len(val) / width) / width))
+        level = min(level, lowest + noise * math.sqrt(2 * math.log(max(rivals / width, 1)) / width))
     return level
 
 
