@@ -1,7 +1,8 @@
 """Measure verdicts, statistics and findings against known truth: the tables in docs/.
 
     python -m scripts.calibrate                 # everything, about ten minutes on two cores
-    python -m scripts.calibrate synthetic real  # confusion matrices, false alarms, onsets
+    python -m scripts.calibrate synthetic real  # confusion matrices, false alarms, onsets, how sure
+    python -m scripts.calibrate stopping        # early stopping by the verdict and by the loss
     python -m scripts.calibrate null power tuned  # false claims where nothing differs; power; intervals after tuning
     python -m scripts.calibrate health          # planted training faults and healthy controls, about twenty minutes
 
@@ -12,6 +13,7 @@ import argparse
 import csv
 import functools
 import itertools
+import math
 import subprocess
 import sys
 from collections import Counter
@@ -29,10 +31,11 @@ from trainer.compare.comparison import ALPHA, Comparison, Run, compare
 from trainer.compare.results import Contrast, Recommendation
 from trainer.compare.statistics import share_interval
 from trainer.judge.health import judge as judge_health
-from trainer.judge.overfit import Verdict, judge
+from trainer.judge.overfit import SURE, Verdict, judge
 
 ROOT = Path(__file__).parents[1]
 VERDICTS = ("overfit", "healthy", "underfit", "diverged", "too_short")
+SYNTHETIC_SEED = 2  # rules were chosen on the histories of others
 NO_VERDICT = Verdict("healthy", None, None, "", {})
 
 
@@ -70,6 +73,7 @@ REAL = [
     ("healthy", "optimizer=sgd optimizer.momentum=0,0.9 optimizer.lr=0.05 epochs=40"),
     ("healthy", "optimizer=adamw optimizer.weight_decay=0.1 model.depth=1,3 epochs=30"),
     ("healthy", "schedule=cosine,step epochs=40"),
+    ("healthy", "schedule=step schedule.step_size=20 optimizer=sgd optimizer.momentum=0.9 optimizer.lr=0.05 epochs=30"),
     ("healthy", "data.label_noise=0.1 model.dropout=0.5 epochs=40"),
     ("underfit", "optimizer.lr=3e-5 epochs=6,15"),
     ("underfit", "optimizer=sgd optimizer.lr=0.003 epochs=20"),
@@ -79,7 +83,7 @@ REAL = [
 
 def synthetic(count: int) -> None:
     """Judge `count` synthetic histories."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(SYNTHETIC_SEED)
     cases = []
     for _ in range(count):
         made = history(rng)
@@ -94,11 +98,80 @@ def synthetic(count: int) -> None:
     for noise in NOISES:
         some = [case for case in cases if case.noise == noise]
         print(f"| {noise} | {_missed(some)} | {_alarms(some)} |")
+    _reliability(cases)
 
 
 def real(out: Path, seeds: int) -> None:
     """Train the runs that are missing, and judge all."""
     cases = []
+    for label, overrides, runs in _real_runs(out, seeds):
+        for first in range(0, len(runs), seeds):  # the seed is the last key of the sweep: it changes fastest
+            cases += _judge_seeds(label, overrides, runs[first : first + seeds])
+    print(f"\n## Real runs ({len(cases)}, digits, {seeds} seeds each)\n")
+    _report(cases)
+    _reliability(cases)
+
+
+def _reliability(cases: list[Case]) -> None:
+    """Probabilities against the share that is overfit, Brier's score, and how many are sure."""
+    pairs = [(case.verdict.probability, case.label == "overfit") for case in cases if case.label != "diverged"]
+    p, truth = np.array([(probability or 0.0, true) for probability, true in pairs]).T
+    hard = np.array([case.verdict.verdict == "overfit" for case in cases if case.label != "diverged"])
+    print("\n| probability | runs | mean probability | overfit |\n| --- | --- | --- | --- |")
+    edges = (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0001)
+    for low, high in itertools.pairwise(edges):
+        some = (low <= p) & (p < high)
+        if some.any():
+            cells = f"{p[some].mean():.2f} | {_share(int(truth[some].sum()), int(some.sum()))}"
+            print(f"| {low} to {min(high, 1)} | {some.sum()} | {cells} |")
+    brier, of_label = np.mean((p - truth) ** 2), np.mean((hard - truth) ** 2)
+    sure = _share(int(((p < 1 - SURE) | (p > SURE)).sum()), len(p))
+    print(f"\nBrier score {brier:.4f}, of the verdict alone {of_label:.4f}; sure: {sure}.")
+
+
+RULES: dict[str, tuple[str, int]] = {  # what is monitored, and the patience
+    "verdict, patience 1": ("verdict", 1),
+    "verdict, patience 3": ("verdict", 3),
+    "validation loss, patience 3": ("loss", 3),
+    "validation loss, patience 10": ("loss", 10),
+}
+
+
+def stopping(out: Path, seeds: int) -> None:
+    """Stop the real runs early by each rule, from their curves: what it costs healthy ones, and saves of others."""
+    real_runs = [(label, run) for label, _, runs in _real_runs(out, seeds) for run in runs if label != "diverged"]
+    print(f"\n## Early stopping on the real runs ({len(real_runs)})\n")
+    print("| rule | healthy runs hurt | overfit runs stopped | epochs trained, of overfit runs |\n|" + " --- |" * 4)
+    for name, (monitor, patience) in RULES.items():
+        hurt, healthy, stopped, shares = 0, 0, 0, []
+        for label, (train, val) in real_runs:
+            end = _stopped(train, val, monitor, patience)
+            if label == "overfit":
+                stopped += end < len(val)
+                shares.append(end / len(val))
+            else:
+                healthy += 1
+                hurt += min(val[:end]) - min(val) > 0.01 * (max(val[0], train[0]) - min(val))
+        spent = f"{np.median(shares):.0%}, {np.quantile(shares, 0.9):.0%} in the worst tenth"
+        print(f"| {name} | {_share(hurt, healthy)} | {_share(stopped, len(shares))} | {spent} |")
+    print("\nHurt: the best validation loss until the stop is worse by 1 % of what validation gained in the whole run.")
+
+
+def _stopped(train: list[float], val: list[float], monitor: str, patience: int) -> int:
+    """Return after how many epochs a run stops; its length where it does not."""
+    waited, best = 0, math.inf
+    for end in range(1, len(val) + 1):
+        if monitor == "verdict":
+            waited = waited + 1 if judge(train[:end], val[:end]).verdict == "overfit" else 0
+        else:
+            waited, best = (0, val[end - 1]) if val[end - 1] < best else (waited + 1, best)
+        if waited >= patience:
+            return end
+    return len(val)
+
+
+def _real_runs(out: Path, seeds: int) -> Iterable[tuple[str, str, list[tuple[list[float], list[float]]]]]:
+    """Yield truth, overrides and losses of the runs of each entry of REAL; train those that are missing."""
     for index, (label, overrides) in enumerate(REAL):
         directory = out / f"{index:02d}-{label}"
         if not (directory / "done").exists():
@@ -107,11 +180,7 @@ def real(out: Path, seeds: int) -> None:
             subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
             (directory / "done").touch()
         paths = sorted(directory.glob("*/metrics.csv"), key=lambda path: int(path.parent.name))
-        runs = [_losses(path) for path in paths]
-        for first in range(0, len(runs), seeds):  # the seed is the last key of the sweep: it changes fastest
-            cases += _judge_seeds(label, overrides, runs[first : first + seeds])
-    print(f"\n## Real runs ({len(cases)}, digits, {seeds} seeds each)\n")
-    _report(cases)
+        yield label, overrides, [_losses(path) for path in paths]
 
 
 def _losses(path: Path) -> tuple[list[float], list[float]]:
@@ -436,7 +505,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m scripts.calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", default=["synthetic", "real", "null", "power", "tuned"])
+    parser.add_argument("parts", nargs="*", default=["synthetic", "real", "stopping", "null", "power", "tuned"])
     parser.add_argument("--histories", type=int, default=5000, help="synthetic histories (default %(default)s)")
     parser.add_argument("--sweeps", type=int, default=1000, help="simulated sweeps per cell (default %(default)s)")
     parser.add_argument("--architectures", type=int, default=120, help="stacks of planted faults (default %(default)s)")
@@ -447,6 +516,7 @@ def main() -> None:
     parts: dict[str, Callable[[], None]] = {
         "synthetic": lambda: synthetic(args.histories),
         "real": lambda: real(args.out, args.seeds),
+        "stopping": lambda: stopping(args.out, args.seeds),
         "null": lambda: null(4 * args.sweeps),  # a share of 5 % is known to 0.3 % only then
         "power": lambda: power(args.sweeps),
         "tuned": lambda: tuned(args.sweeps),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Rng = np.random.Generator
-Clean = tuple[Floats, Floats] | tuple[Floats, Floats, Floats]  # training and validation loss; how noise varies
+Clean = tuple[Floats, Floats]  # training and validation loss
 
 LABELS = {"healthy": 0.45, "overfit": 0.4, "underfit": 0.1, "diverged": 0.05}
 NOISES = (0.0, 0.003, 0.01, 0.02, 0.04, 0.08)  # standard deviation of the validation loss, in units of what is learned
@@ -32,16 +32,19 @@ class History:
     shape: str = "white"  # of the noise
 
 
+SHORTEST = {"late_drop": 40, "hump": 40}  # epochs: of fewer, what they are named after has one or two
+
+
 def history(rng: Rng, label: str | None = None, kind: str | None = None) -> History:
     """Draw a history: 10 to 2,000 epochs, scale 1e-3 to 1e3, six levels of noise."""
-    wanted, label = kind, label or str(rng.choice(list(LABELS), p=list(LABELS.values())))
+    label = label or str(rng.choice(list(LABELS), p=list(LABELS.values())))
     while True:
-        n = round(10 ** rng.uniform(1, np.log10(2000)))
-        n = n if wanted not in ("late_drop", "hump") else max(n, 40)
-        kind = wanted or str(rng.choice(list(KINDS[label])))
-        train, val, *varies = KINDS[label][kind](np.arange(n) / n, rng)
-        if kind in ("creeping", *RECORDED) or _clear(label, train, val):
+        made = kind or str(rng.choice(list(KINDS[label])))
+        n = round(10 ** rng.uniform(np.log10(SHORTEST.get(made, 10)), np.log10(2000)))
+        train, val = KINDS[label][made](np.arange(n) / n, rng)
+        if made in ("creeping", *RECORDED) or _clear(label, train, val):
             break
+    kind = made
     onset = None
     if label == "overfit":
         onset = n - 1 - int(np.argmin(val[::-1]))  # the last minimum: from there on, it only rises
@@ -49,7 +52,7 @@ def history(rng: Rng, label: str | None = None, kind: str | None = None) -> Hist
             onset = int(np.argmin(val))
     noise = float(rng.choice(NOISES))
     shape = str(rng.choice(["white", "heavy", "correlated"], p=[0.6, 0.2, 0.2]))
-    factor = varies[0] if varies else 1.0
+    factor = np.where(np.arange(n) < np.argmin(val), 1.0, 0.2) if kind == "late_drop" else 1.0  # the rate's drop
     val = val + factor * noise * _noise(n, shape, rng)
     train = train + factor * noise * rng.uniform(0.1, 1) * _noise(n, shape, rng)
     scale, offset = 10 ** rng.uniform(-3, 3), rng.uniform(-0.2, 1)
@@ -191,12 +194,12 @@ def _late_drop(u: Floats, rng: Rng) -> Clean:
     start, height = rng.uniform(0.7, 0.85), rng.uniform(0.1, 0.4)
     train = (1 - height) * np.exp(-rng.uniform(10, 25) * u) + height * (u < start)
     val = _generalise(train, rng) + rng.uniform(0.15, 0.35) * _ramp(u, start)
-    return train, val, np.where(u < start, 1.0, 0.2)
+    return train, val
 
 
 def _hump(u: Floats, rng: Rng) -> Clean:
     """A hump of the validation loss in the first epochs, as batch norm's averages make; then a rise."""
-    train, val = _converged(u, rng)[:2]
+    train, val = _converged(u, rng)
     centre = rng.uniform(0.02, 0.08)
     hump = rng.uniform(0.5, 4) * np.exp(-0.5 * ((u - centre) / (0.4 * centre)) ** 2)
     return train, val + hump + rng.uniform(0.25, 1) * _ramp(u, rng.uniform(0.25, 0.6))
@@ -226,7 +229,7 @@ def _restarts(u: Floats, rng: Rng) -> Clean:
 
 def _spiked(u: Floats, rng: Rng) -> Clean:
     """One spike in both losses, of a few epochs at most."""
-    train, val = _converged(u, rng)[:2]
+    train, val = _converged(u, rng)
     start = rng.integers(len(u) // 2, len(u))
     at = (np.arange(len(u)) >= start) & (np.arange(len(u)) < start + max(1, len(u) // 50))
     spike = rng.uniform(0.3, 2) * at
@@ -242,7 +245,7 @@ def _cosine(u: Floats, rng: Rng) -> Clean:
 
 def _stopped(u: Floats, rng: Rng) -> Clean:
     """Early stopping, one to three epochs after the minimum."""
-    train, val = _converged(u, rng)[:2]
+    train, val = _converged(u, rng)
     late = min(int(rng.integers(1, 4)), max(1, len(u) // 10))
     rise = rng.uniform(0.01, 0.03) * np.clip(np.arange(len(u)) - (len(u) - 1 - late), 0, None) / late
     return train, val + rise

@@ -180,7 +180,7 @@ class Loss:
 class EarlyStopping:
     monitor: Monitor = knob("what decides when to stop: a value that no longer improves, or the verdict overfit")
     patience: int | None = knob(
-        "epochs without improvement, or called overfit in a row, until the run stops; null: never, or at once",
+        "epochs without improvement, or called overfit in a row, until the run stops; null: never, or after three",
         "epochs",
         ge=1,
     )

@@ -28,7 +28,7 @@ from trainer.read.configs import tuned_keys
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
 from trainer.read.other_tools import number
-from trainer.report.vocabulary import PER_CLASS, VERDICTS
+from trainer.report.vocabulary import KINDS, PER_CLASS, VERDICTS
 from trainer.text import printable
 
 LISTS = ("groups", "effects", "differences", "interactions", "warnings")  # of a comparison
@@ -379,9 +379,10 @@ def _parser() -> argparse.ArgumentParser:
         "--fail-on",
         action="append",
         default=[],
-        choices=VERDICTS,
+        choices=[*VERDICTS, *(f"overfit:{kind}" for kind in KINDS)],
         metavar="VERDICT",
-        help=f"no run has this verdict; may be repeated; one of {', '.join(VERDICTS)}",
+        help=f"no run has this verdict; may be repeated; one of {', '.join(VERDICTS)}; "
+        f"or of one kind only, overfit:{', overfit:'.join(KINDS)}",
     )
     require("--max-gap", type=_gap, metavar="GAP", help="no run's gap is larger: --max-gap 0.1")
     for name, side, example in (("min", "least", "val_accuracy=0.9"), ("max", "most", "val_loss=0.5")):

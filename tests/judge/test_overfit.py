@@ -45,7 +45,7 @@ NOISE = np.random.default_rng(0).normal(size=(2, 30))
         ("diverged", np.full(30, np.nan), np.full(30, np.nan)),
         ("too_short", TRAIN[:1], HEALTHY[:1]),
         ("too_short", TRAIN[:4], OVERFIT[:4]),
-        ("too_short", TRAIN, None),  # no validation: overfitting cannot be seen
+        ("no_validation", TRAIN, None),  # overfitting cannot be seen
         ("too_short", [], []),
     ],
 )
@@ -89,7 +89,7 @@ def test_onset_is_on_the_axis_of_epochs() -> None:
 def test_onset_of_a_stall_is_where_validation_stopped_improving() -> None:
     found = judge(TRAIN, STALLED)
     assert found.onset == pytest.approx(4, abs=1)
-    assert "has not improved since epoch" in found.sentence
+    assert "has hardly improved since epoch" in found.sentence
     assert "the gap has opened by" in found.sentence
 
 
@@ -106,7 +106,124 @@ def test_disagreeing_accuracy_is_said() -> None:
     found = judge(TRAIN, OVERFIT, accuracy, accuracy)
     assert "validation accuracy still improved" in found.sentence
     assert found.evidence["accuracy_end"] == pytest.approx(0.78)
-    assert "accuracy" not in judge(TRAIN, OVERFIT, accuracy, accuracy[::-1]).sentence
+    assert "accuracy still improved" not in judge(TRAIN, OVERFIT, accuracy, accuracy[::-1]).sentence
+
+
+# Kinds of overfitting, and how sure
+
+
+def test_a_rise_of_the_loss_that_costs_accuracy() -> None:
+    accuracy = np.minimum(0.5 + 0.05 * T, 0.9) - 0.01 * np.maximum(T - 8, 0)
+    found = judge(TRAIN, OVERFIT, None, accuracy)
+    assert (found.verdict, found.kind) == ("overfit", "rise")
+    assert "validation accuracy has lost 1" in found.sentence  # from 0.89 or so to 0.70
+    assert found.evidence["accuracy_lost"] == pytest.approx(0.19, abs=0.02)
+
+
+def test_a_rise_of_the_loss_that_costs_no_accuracy() -> None:
+    accuracy = np.minimum(0.5 + 0.05 * T, 0.9) + 0.002 * NOISE[0]
+    found = judge(TRAIN, OVERFIT, None, accuracy)  # validation's alone, as most tools log it
+    assert (found.verdict, found.kind) == ("overfit", "loss_only")
+    assert "accuracy" in found.sentence
+
+
+def test_a_gap_without_a_rise() -> None:
+    found = judge(TRAIN, STALLED)
+    assert (found.verdict, found.kind) == ("overfit", "gap")
+    assert judge(TRAIN, HEALTHY).kind is None
+
+
+def test_the_probability_grows_with_the_rise() -> None:
+    found = [judge(TRAIN, 2.0 * np.exp(-T / 3) + 0.3 + slope * T) for slope in (0, 0.003, 0.006, 0.01, 0.03)]
+    p = [one.probability for one in found]
+    assert p == sorted(p)
+    assert p[0] < 0.1
+    assert p[-1] > 0.9
+    assert all((one.probability > 0.5) == (one.verdict == "overfit") for one in found if one.probability is not None)
+    unsure = [one for one in found if one.probability is not None and 0.1 < one.probability < 0.9]
+    assert unsure
+    assert all("not sure: overfit with a probability of" in one.sentence for one in unsure)
+
+
+def test_a_late_drop_of_the_learning_rate_then_a_rise() -> None:
+    """The noise before the drop is not that after it, and what the drop gained is not held against the rise."""
+    rng = np.random.default_rng(0)
+    t = np.arange(110)
+    late = t >= 80
+    train = np.exp(-t / 12) + np.where(late, -0.012 * (t - 79) ** 0.5 - 0.1, 0) + 0.5
+    noise = np.where(late, 0.004, 0.03) * rng.normal(size=(2, 110))
+    found = judge(train + 0.5 * noise[0], train.clip(0.6) - 0.2 * late + 0.007 * np.maximum(t - 80, 0) + noise[1])
+    assert (found.verdict, found.kind) == ("overfit", "rise"), found.sentence
+
+
+def test_a_hump_in_the_first_epochs_then_a_rise() -> None:
+    t = np.arange(100)
+    train = 0.7 * np.exp(-t / 15)
+    hump = 3 * np.exp(-0.5 * ((t - 4) / 2) ** 2)
+    val = np.maximum(0.7 * np.exp(-t / 8), 0.35) + hump + 0.004 * np.maximum(t - 35, 0)
+    found = judge(train, val)
+    assert (found.verdict, found.kind) == ("overfit", "rise"), found.sentence
+
+
+def test_noise_does_not_hide_late_progress() -> None:
+    t = np.arange(60)
+    train, noise = 2.2 * np.exp(-t / 20), 0.03 * np.random.default_rng(1).normal(size=60)
+    assert judge(train, 1.0 + 0.55 * train + noise).verdict == "healthy"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_converged_runs_are_not_underfit(seed: int) -> None:
+    t, noise = np.arange(90), 0.004 * np.random.default_rng(seed).normal(size=(2, 90))
+    fall = np.exp(-t / 8)
+    spike = fall + 1.0 * ((t >= 72) & (t < 74))  # in both losses
+    step = fall + 0.2 * (t < 74) * (1 - np.exp(-t / 8))  # a drop of the learning rate
+    restarts = fall + 0.08 * (1 + np.cos(np.pi * (t % 20) / 20)) * (t >= 20)
+    for name, curve in (("spike", spike), ("step", step), ("restarts", restarts)):
+        found = judge(curve + noise[0], 0.9 * curve + 0.1 + noise[1])
+        assert found.verdict == "healthy", (name, found.sentence)
+
+
+def test_a_first_training_loss_that_is_a_mean_over_the_epoch() -> None:
+    """It is far above the loss after the epoch; what was learned is not."""
+    val = np.maximum(0.8 * np.exp(-T / 4), 0.32) + 0.006 * np.maximum(T - 10, 0)
+    train = 0.75 * np.exp(-T / 8)
+    tall = np.append(2.4, train[1:])
+    assert judge(tall, val).verdict == judge(train, val).verdict == "overfit"
+    assert judge(tall, val).evidence["learned"] == pytest.approx(0.8 - train[-1], abs=0.02)
+
+
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+def test_a_training_loss_on_another_scale_is_said(factor: float) -> None:
+    found = judge(factor * TRAIN, OVERFIT)
+    assert (found.verdict, found.kind) == ("overfit", "rise")
+    assert "on different scales" in found.sentence
+    assert found.evidence["gap_share"] == 0
+    assert "on different scales" not in judge(TRAIN + 3, OVERFIT).sentence  # a penalty in training alone
+
+
+def test_training_that_goes_backward_is_said() -> None:
+    both = 0.8 * np.exp(-T / 3) + 0.014 * np.maximum(T - 8, 0)
+    found = judge(both, both + 0.05)
+    assert found.verdict == "healthy"
+    assert found.sentence.startswith("training has gone backward")
+
+
+def test_a_zigzag_that_falls_has_learned_something() -> None:
+    zigzag = np.linspace(2.24, 1.93, 30) + 0.08 * (-1) ** T
+    assert "nothing was learned" not in judge(zigzag, zigzag).sentence
+    assert "nothing was learned" in judge(2.0 + 0.08 * (-1) ** T, np.full(30, 2.0)).sentence
+
+
+def test_a_validation_loss_that_swings_cannot_be_judged_surely() -> None:
+    found = judge(0.3 * np.exp(-T / 5) + 0.5, 0.6 + 0.4 * (-1) ** T)
+    assert "too much to judge it surely" in found.sentence
+    assert found.probability is not None
+    assert found.probability > 0.1
+
+
+def test_a_run_that_ends_in_nan_within_four_epochs_has_diverged() -> None:
+    assert judge([2.3, 1.9, np.nan], [2.3, 2.0, np.nan]).verdict == "diverged"
+    assert judge([2.3, np.nan], None).verdict == "diverged"
 
 
 # Laws. The curves are drawn from what training does and from what it does not.

@@ -23,6 +23,8 @@ from trainer.core.optimizers import MemberOptimizers
 from trainer.core.schedules import lr_schedule
 from trainer.core.user_module import UserModule
 
+VERDICT_PATIENCE = 3  # epochs called overfit in a row; fewer stop healthy runs, see docs/overfitting.md
+
 
 @dataclass
 class Best:
@@ -73,7 +75,7 @@ class Member:
         patience = stopping.patience
         if stopping.monitor == "verdict":
             self.overfit_for = self.overfit_for + 1 if is_overfit(self) else 0
-            self.waited, patience = self.overfit_for, patience or 1
+            self.waited, patience = self.overfit_for, patience or VERDICT_PATIENCE
         if not all(math.isfinite(v) for tag, v in row.items() if tag.startswith("weight_norm/")):
             return "diverged"
         if patience is not None and self.waited >= patience:

@@ -117,11 +117,11 @@ def _judge_finite(table: Floats, has_val: bool, chance_loss: float | None) -> Ve
     if not has_val:
         unseen = f"no validation loss: whether the {n:g} epochs overfit cannot be seen"
         label, sentence = decided or ("no_validation", unseen)
-        return Verdict(label, None, None, sentence, asdict(of_train))
+        return Verdict(label, None, None, sentence, dict(vars(of_train)))
     best = int(np.argmin(val))
     of_val = _val_evidence(train, val, best)
     of_accuracy = _accuracy_evidence(val_accuracy, best)
-    evidence: Evidence = asdict(of_train) | asdict(of_val) | of_accuracy
+    evidence: Evidence = vars(of_train) | vars(of_val) | of_accuracy
     probability = onset = kind = None
     if decided is None:
         probability = _probability(of_val)
@@ -149,7 +149,7 @@ class TrainEvidence:
     train_low: float  # its 5 % quantile
     train_end: float  # median of its last tenth
     train_noise: float
-    train_fall: float  # from the median of the first third to that of the last
+    train_trend: float  # fall from the first third to the last, in standard errors
 
 
 def _train_evidence(train: Floats, chance_loss: float | None) -> TrainEvidence:
@@ -160,12 +160,23 @@ def _train_evidence(train: Floats, chance_loss: float | None) -> TrainEvidence:
         train_low=_quantile(train, 0.05),
         train_end=_quantile(train[-max(3, len(train) // 10) :], 0.5),
         train_noise=_noise(train),
-        train_fall=_quantile(train[: max(1, len(train) // 3)], 0.5) - _quantile(train[-max(1, len(train) // 3) :], 0.5),
+        train_trend=_trend(train),
     )
 
 
+def _trend(curve: Floats) -> float:
+    """Return how many standard errors the mean of the last third is below that of the first; 0 for a few values."""
+    k = len(curve) // 3
+    if k < 3:
+        return 0.0
+    first, last = curve[:k], curve[-k:]
+    error = math.sqrt((first.var() + last.var()) / (k - 1))
+    return float(first.mean() - last.mean()) / error if error > 0 else 0.0
+
+
 LOST = 0.5  # this share of what the training loss had learned is lost again: diverged
-NOTHING_LEARNED = 3.0  # a fall of the training loss within this many of its own noise
+NOTHING_LEARNED = 3.0  # a fall of the training loss within this many of its own noise; and
+TREND = 4.0  # within so many standard errors from the first third to the last, as it may be a zigzag
 CHANCE = 0.99  # a training loss that stays above this share of the chance-level loss has learned nothing
 
 
@@ -177,10 +188,7 @@ def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
     if chance > 0 and low > CHANCE * chance:
         predictions = f"predictions that do not look at the input cost {chance:.4g}"
         return "underfit", f"nothing was learned: training loss fell to {low:.4g}, and {predictions}"
-    of_thirds = (
-        2 * NOTHING_LEARNED * e.train_noise * math.sqrt(6 / e.epochs)
-    )  # of two means; twice, as it may be correlated
-    if start - end <= NOTHING_LEARNED * e.train_noise and e.train_fall <= of_thirds:
+    if start - end <= NOTHING_LEARNED * e.train_noise and e.train_trend <= TREND:
         return "underfit", f"nothing was learned: training loss went from {start:.4g} to {end:.4g}"
     return None
 
@@ -225,6 +233,8 @@ SWINGS = 0.5  # noise of this share of what was learned leaves no one sure
 ROSE = 0.04  # a verdict rests on the rise from this share of what was learned on
 STALL = 0.05  # validation no longer improves from where it is this close to its minimum
 LATE = 1 / 3  # the last part of the run, whose gap counts
+OF_TRAIN = 0.7  # the validation loss is noisier than this share of the training loss's noise: few epochs may hide it
+GAINS = 0.03  # progress and noise of this share: validation may still gain at the end
 PROGRESS = 3.0  # what validation still gains in the last part is subtracted from the gap this many times
 TAILS = (0.1, 0.2, 1 / 3, 0.5)  # shares of the run whose median is held against the minimum, once the noise is known
 NOISE_EPOCHS = 10  # epochs up to the minimum that it takes to know the noise of the validation curve
@@ -236,15 +246,17 @@ def _val_evidence(train: Floats, val: Floats, best: int) -> ValEvidence:
     """Measure the curves; `best` is the index of the lowest validation loss."""
     n = len(val)
     before = val[: best + 1][np.isfinite(val[: best + 1])]
+    learned, tall, scales = _learned(train, val, before)
     drop = _last_drop(train, best)
     noise = _noise_before(_settled(before if drop is None else before[:drop]))
     since = before
     if drop is not None:  # of a learning rate: the noise falls with it, and only what comes after can be the minimum
         noise *= _noise_ratio(train, drop)
         since = before[min(drop, len(before) - 1) :]
+    if not scales:
+        noise = max(noise, OF_TRAIN * _noise(train[n // 4 if drop is None else drop + 1 :]))
     low = _level_before(since, noise, max(1, min(n // 20, len(since) // 4)))
     start_gap = max(0.0, float(val[0] - train[0]))
-    learned, tall, scales = _learned(train, val, before)
     if tall and best >= 1:
         start_gap = max(start_gap, float(val[1] - train[1]))
     near_best = slice(max(0, best - n // 20), best + n // 20 + 1)
@@ -261,9 +273,10 @@ def _val_evidence(train: Floats, val: Floats, best: int) -> ValEvidence:
             rises.append(_quantile(val[-k:], LOW_QUANTILE) - low - train_rise)
     k = max(3, round(n * LATE))
     late, train_late = _quantile(val[-k:], 0.5), _quantile(train[-k:], 0.5)
-    progress = _late_progress(before, n, low)
+    progress = _late_progress(before, n)
     gap = max(0.0, late - train_late - start_gap - PROGRESS * progress)
-    if scales or best >= n - max(1, n // 10):  # not to be compared; or validation still gains at the end
+    still_gains = best >= n - max(1, n // 10) and progress + noise > GAINS * learned  # or may, hidden in its noise
+    if scales or still_gains:
         gap = 0.0
     end, train_end = float(val[-max(1, n // 10) :].mean()), float(train[-max(1, n // 10) :].mean())
     finite = np.where(np.isfinite(val), val, val[np.isfinite(val)].max())
@@ -342,7 +355,7 @@ def _learned(train: Floats, val: Floats, before: Floats) -> tuple[float, bool, b
     return max(learned, min(of_val, 2 * learned)), tall, False
 
 
-def _late_progress(before: Floats, n: int, low: float) -> float:
+def _late_progress(before: Floats, n: int) -> float:
     """Return what validation still gained in the last third, up to its minimum: lower quartiles of the thirds."""
     middle, late = before[n // 3 : 2 * n // 3], before[2 * n // 3 :]
     if len(middle) == 0 or len(late) == 0:
@@ -418,7 +431,7 @@ def _doubts(e: ValEvidence, probability: float) -> str:
     return out
 
 
-BACKWARD = 0.3  # both losses end this share of what was learned above their lowest
+BACKWARD = 0.25  # both losses end this share of what was learned above their lowest
 
 
 def _has_risen(e: ValEvidence) -> bool:
@@ -447,12 +460,12 @@ def _accuracy_evidence(val_accuracy: Floats, best: int) -> Evidence:
     if len(known) == 0 or not np.isfinite(val_accuracy[best]):
         return {}
     width = min(max(3, len(known) // 10), len(known))
-    windows = np.lib.stride_tricks.sliding_window_view(known, width)
-    levels = np.median(windows[(len(windows) - 1) % max(1, width // 4) :: max(1, width // 4)], axis=1)
+    starts = range((len(known) - width) % max(1, width // 4), len(known) - width + 1, max(1, width // 4))
+    levels = [_quantile(known[start : start + width], 0.5) for start in starts]
     return {
         "accuracy_at_best": float(val_accuracy[best]),
-        "accuracy_end": float(levels[-1]),
-        "accuracy_lost": float(levels.max() - levels[-1]),
+        "accuracy_end": levels[-1],
+        "accuracy_lost": max(levels) - levels[-1],
         "accuracy_noise": _noise(known),
     }
 
@@ -539,7 +552,8 @@ def _level_before(val: Floats, noise: float, widest: int) -> float:
     level = float(val.min()) + SINGLE * noise * math.sqrt(2 * math.log(len(val)))
     if noise == 0 or len(val) < 3:
         return level
-    middles = np.median(np.stack([val[:-2], val[1:-1], val[2:]]), 0)
+    a, b, c = val[:-2], val[1:-1], val[2:]
+    middles = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))  # the median of the three
     sums = np.cumsum(np.append(0.0, middles))
     width = min(3, len(middles))
     rivals = int((middles <= (sums[width:] - sums[:-width]).min() / width + REACH * noise).sum())
@@ -562,7 +576,9 @@ def _fall(curve: Floats) -> tuple[float, bool]:
 def _quantile(values: Floats, q: float) -> float:
     """Return the order statistic at rank floor(q (k - 1)) of k values: monotone in every value, and inf stays inf."""
     rank = int(q * (len(values) - 1))
-    return float(np.partition(values, rank)[rank])
+    parted = values.copy()
+    parted.partition(rank)
+    return float(parted[rank])
 
 
 # ------------------------------------------------------------------ curves on common x, in order, each epoch once

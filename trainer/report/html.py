@@ -172,6 +172,7 @@ def _runs(
                 "knobs": [own.get(knob) for knob in knobs],
                 "config": {key: value for key, value in run["config"].items() if key not in common},
                 "health": [vocabulary.finding(item) for item in run["health"]],
+                "judged": vocabulary.judged(run),
                 "command": run_command(path),
                 "link": _link(path, folder),
                 "files": _files(path, folder),

@@ -37,9 +37,11 @@ class Requirement:
 
 
 def without_verdict(runs: Sequence[Mapping[str, Any]], verdict: str) -> Requirement:
-    """Require that no run is judged so."""
-    broken = {run["path"]: run["sentence"] for run in runs if run["verdict"] == verdict}
-    return _of_runs(f"no run {spelled(verdict)}", runs, broken)
+    """Require that no run is judged so. verdict: one of VERDICTS, or with a kind, overfit:rise."""
+    label, _, kind = verdict.partition(":")
+    judged = (run for run in runs if run["verdict"] == label and (not kind or run.get("kind") == kind))
+    broken = {run["path"]: run["sentence"] for run in judged}
+    return _of_runs(f"no run {spelled(label)}" + (f" ({spelled(kind)})" if kind else ""), runs, broken)
 
 
 def within(runs: Sequence[Mapping[str, Any]], measure: str, limit: float, at_least: bool) -> Requirement:

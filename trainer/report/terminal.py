@@ -156,7 +156,7 @@ def _runs(
             cell(run["name"]),
             *(cell(own.get(knob)) for knob in knobs),
             *([cell(run["status"])] if odd else []),
-            Text(vocabulary.spelled(verdict), STYLES[verdict].terminal),
+            Text(vocabulary.judged(run), STYLES[verdict].terminal),
             cell(run["best_epoch"]),
             cell(run["onset"]),
             *(number(run["measures"].get(name), name) for name in measures),

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from trainer.judge import health
-from trainer.judge.overfit import Label
+from trainer.judge.overfit import SURE, Kind, Label
 
 VERDICTS: tuple[Label, ...] = get_args(Label)  # worst first
+KINDS: tuple[Kind, ...] = get_args(Kind)  # of the verdict overfit
 
 
 class Style(NamedTuple):
@@ -25,6 +26,7 @@ STYLES: dict[str, Style] = {  # told apart with red-green and blue-yellow colour
     "diverged": Style("magenta", "#431765", "#c864ff"),
     "underfit": Style("yellow", "#9c6d0c", "#fcc938"),
     "too_short": Style("dim", "#6d727a", "#8f959e"),
+    "no_validation": Style("blue", "#450126", "#f8ffcc"),
     "healthy": Style("cyan", "#0b6ae8", "#a5ecf5"),
 }
 
@@ -60,6 +62,17 @@ INTERVAL = "mean ± half of its 95 % confidence interval over seeds (Student's t
 def spelled(name: str) -> str:
     """Write a verdict or finding as people read it: too_short as too short."""
     return name.replace("_", " ")
+
+
+def judged(run: Mapping[str, Any]) -> str:
+    """Write a run's verdict: overfit, with its kind where that is no rise, (loss only); `?` where it is not sure."""
+    kind, probability = run.get("kind"), run.get("probability")
+    unsure = isinstance(probability, float) and 1 - SURE < probability < SURE
+    return (
+        spelled(run["verdict"])
+        + (f" ({spelled(kind)})" if kind in ("gap", "loss_only") else "")
+        + (" ?" if unsure else "")
+    )
 
 
 def plural(count: int, word: str) -> str:

@@ -184,7 +184,7 @@ function curvesSection() {
   axes.svg.addEventListener("click", () => { if (hover.run) focusRun(hover.run); });
   $("curves-chart").replaceChildren(axes.svg);
   const used = verdicts.filter((verdict) => lines.some((run) => run.verdict === verdict));
-  const signs = {overfit: "overfit, from its onset", diverged: "diverged, last finite value", underfit: "underfit, at its best epoch", healthy: "healthy, at its best epoch", too_short: "too short to judge"};
+  const signs = {overfit: "overfit, from its onset", diverged: "diverged, last finite value", underfit: "underfit, at its best epoch", healthy: "healthy, at its best epoch", too_short: "too short to judge", no_validation: "no validation loss"};
   $("curves-legend").replaceChildren(...(byKnob
     ? levels.map((level, i) => key(colours[i], `${brief(state.colour)}=${show(level)}`, dash(i)))
     : used.map((verdict) => key(colourOf(verdict), signs[verdict], "", verdict))));
@@ -211,7 +211,7 @@ function nearest(event, axes, lines, hover) {
 }
 
 const describe = (run) => knobs.map((knob, i) => `${brief(knob)}=${show(run.knobs[i])}`).join(" ");
-const chip = (verdict) => make("span", {class: "chip", style: `--chip: ${colourOf(verdict)}`}, spelled[verdict]);
+const chip = (verdict, judged) => make("span", {class: "chip", style: `--chip: ${colourOf(verdict)}`}, judged || spelled[verdict]);
 
 // ------------------------------------------------------------------ groups
 
@@ -396,7 +396,7 @@ const percent = (value) => (typeof value === "number" ? `${(100 * value).toFixed
 function row(run) {
   const cells = COLUMNS.map((column) => {
     if (column.id === "name") return make("td", {class: "name"}, run.link ? make("a", {href: run.link, title: run.path, onclick: (event) => event.stopPropagation()}, run.name) : run.name);
-    if (column.id === "verdict") return make("td", {}, chip(run.verdict));
+    if (column.id === "verdict") return make("td", {}, chip(run.verdict, run.judged));
     return make("td", {class: column.number ? "number" : null}, column.percent ? percent(column.value(run)) : show(column.value(run)));
   });
   return make("tr", {class: "run", "data-run": run.index, onclick: () => { state.open.has(run) ? state.open.delete(run) : state.open.add(run); writeHash(); tableSection(); }}, cells);
@@ -407,7 +407,7 @@ function details(run) {
   const links = run.files.map(([text, link]) => make("a", {href: link}, text));
   const config = {...data.common, ...run.config};
   return make("tr", {class: "details"}, make("td", {colspan: COLUMNS.length},
-    make("p", {}, chip(run.verdict), `: ${run.sentence}.`),
+    make("p", {}, chip(run.verdict, run.judged), `: ${run.sentence}.`),
     [...run.health, ...run.notes].map((text) => make("p", {class: "muted"}, text)),
     run.command ? make("pre", {}, run.command) : null,
     links.length ? make("p", {}, links) : null,
