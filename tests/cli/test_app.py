@@ -16,7 +16,7 @@ import torch
 from tests.helpers import HEAD, Cli, environment
 from trainer.cli import display
 from trainer.core import data
-from trainer.core.user_module import EXPECTED
+from trainer.core.own_calls import KINDS
 from trainer.engine import worker
 from trainer.engine.progress import News
 from trainer.record.tensorboard import EventWriter
@@ -185,13 +185,13 @@ BAD_MODELS = {
     "my_models.Norm data.batch_size=1": "model._target_: Norm fails on inputs of shape (1, 1, 8, 8): ValueError: "
     "Expected more than 1 value per channel when training, got input size torch.Size([1, 64]) (TMP/my_models.py, line "
     "37); batch norm wants two examples a batch, try data.drop_last=true or another data.batch_size",
-    "json.loads": f"model._target_: json.loads is of Python's standard library; {EXPECTED}",
+    "json.loads": f"model._target_: json.loads is of Python's standard library; expected {KINDS['model'].words}",
     "subprocess.call +model.args=[touch,x]": f"model._target_: subprocess.call is of Python's standard library; "
-    f"{EXPECTED}",
+    f"expected {KINDS['model'].words}",
     "my_models.call +model.args=[touch,x]": "model._target_: my_models.call is no function of my_models, but of "
-    f"subprocess; {EXPECTED}",
-    "my_models.Path": f"model._target_: my_models.Path is no torch.nn.Module; {EXPECTED}",
-    "my_models.number": f"model._target_: my_models.number is a value, int; {EXPECTED}",
+    f"subprocess; expected {KINDS['model'].words}",
+    "my_models.Path": f"model._target_: my_models.Path is no torch.nn.Module; expected {KINDS['model'].words}",
+    "my_models.number": f"model._target_: my_models.number is a value, int; expected {KINDS['model'].words}",
 }
 
 
