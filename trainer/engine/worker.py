@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.config import Config, ConfigError, CustomModel, Data, Mlp
+from trainer.config import Cnn, Config, ConfigError, CustomModel, Data, Mlp
 from trainer.core import data as datasets
 from trainer.core import state
 from trainer.core.data import Dataset
@@ -194,7 +194,7 @@ def _members_in_memory(config: Config, dataset: Dataset) -> int:
     A member holds its weights eight times at most (itself, gradient, two moments, copy before the step, best, last,
     being saved), its activations and their gradients, and its row numbers.
     """
-    if isinstance(config.model, CustomModel):
+    if isinstance(config.model, CustomModel | Cnn):
         return 1
     hidden = config.model.widths if isinstance(config.model, Mlp) else []
     sizes = [dataset.in_features, *hidden, dataset.out_features]
