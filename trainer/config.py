@@ -148,7 +148,7 @@ class CustomModel:
 
     _target_: str = knob("dotted path of a torch.nn.Module class or function, e.g. my_models.ConvNet")
     arguments: dict[str, Any] = rest(
-        "its keyword arguments; in_features and out_features are filled in if it takes them"
+        "its keyword arguments; in_features, out_features and num_classes are filled in if it takes them"
     )
 
 

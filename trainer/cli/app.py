@@ -150,7 +150,7 @@ def _close_sweep(command: Command) -> int:
 
     jobs = command.jobs
     failed = [job for job in jobs if job.status == "failed"]
-    if failed and len(failed) == len(jobs) and all(isinstance(job.error, ConfigError) for job in failed):
+    if failed and len(failed) == len(jobs) and all(job.was_refused for job in failed):
         problems = dict.fromkeys(line for job in failed for line in cast(ConfigError, job.error).problems)
         if not command.found_there:
             remove_if_empty(sweep_table.common_folder(jobs))

@@ -56,18 +56,20 @@ def settle(sources: Sources, jobs: Sequence[Sequence[str]]) -> tuple[list[list[s
 
 
 def deferred(sources: Sources, overrides: Sequence[str]) -> list[str]:
-    """Write the keys below groups that are swept as sweeps of one value.
+    """Write keys below a group that is swept, or may call the user's own code, as sweeps of one value.
 
-    Hydra sets what is no sweep in its master configuration too, whose option is another: only jobs have all of it.
+    Hydra sets what is no sweep in its master configuration too, which has other options: only jobs have all of it.
     """
-    parsed = {text: parse(text) for text in overrides}
-    sweeps = {o.key_or_group for o in parsed.values() if o is not None and o.is_sweep_override()} & set(sources.groups)
-    return [
-        f"{text.partition('=')[0]}=choice({text.partition('=')[2]})"
-        if o is not None and o.key_or_group.partition(".")[0] in sweeps - {o.key_or_group} and not o.is_sweep_override()
-        else text
-        for text, o in parsed.items()
-    ]
+    groups, is_own_code, out = set(sources.groups), sources.may_be_own(overrides), list[str]()
+    swept = {o.key_or_group for text in overrides if (o := parse(text)) is not None and o.is_sweep_override()}
+    for text in overrides:
+        override = parse(text)
+        group, dot, _ = override.key_or_group.partition(".") if override is not None else ("", "", "")
+        if dot and group in groups & (groups if is_own_code else swept) and not override.is_sweep_override():
+            key, _, value = text.partition("=")
+            text = f"{key}=choice({value or repr('')})"
+        out.append(text)
+    return out
 
 
 def _for_option(group: str, options: Sequence[Option], job: list[str]) -> list[str]:

@@ -124,7 +124,7 @@ class Sources:
 
     def with_pluses(self, overrides: Sequence[str]) -> list[str]:
         """Write a plus before each argument of a class or function of the user's own, as Hydra wants it of new keys."""
-        if self == Sources() and not any("_target_" in text for text in overrides):
+        if not self.may_be_own(overrides):
             return list(overrides)
         parsed = {text: parse(text) for text in overrides}
         values = {
@@ -140,6 +140,10 @@ class Sources:
             return list(overrides)
         assert isinstance(tree, dict)
         return [f"+{text}" if text in values and is_argument(values[text], tree) else text for text in overrides]
+
+    def may_be_own(self, overrides: Iterable[str]) -> bool:
+        """Whether these overrides, or files beside ours, may name a class or function of the user's own."""
+        return self != Sources() or any("_target_" in text for text in overrides)
 
     def _load(self, overrides: list[str]) -> DictConfig:
         return self.loader().load_configuration(self.name, overrides, RunMode.RUN, from_shell=False)

@@ -125,7 +125,7 @@ class StackLauncher(Launcher):
                     if workers is None:
                         workers = runtime.workers([job.config for job in jobs if job.config is not None])
                     pool.train_stacks(session.stacks, workers, display, lambda: bool(ended_by), handle)
-            if all(isinstance(job.error, ConfigError) for job in jobs):
+            if all(job.was_refused for job in jobs):
                 session.retract(jobs)
             returns = [_job_return(job) for job in jobs]
             self._call("on_job_end", composed, returns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import gc
@@ -79,7 +80,7 @@ def train_stack(
     if not gc.isenabled():  # a command starts without
         gc.freeze()  # what is imported by now is not garbage: each full search would look through a million objects
         gc.enable()
-    recorder = None
+    stack = recorder = None
     try:
         stack, findings = _build(item)
         recorder, ending = _begin(stack, item, findings)
@@ -101,8 +102,12 @@ def train_stack(
         raise
     except Exception as error:
         if len(item.jobs) == 1 or isinstance(error, Refused) or (isinstance(error, OSError) and error.errno in DISK):
-            for job in item.waiting:  # what it had recorded stays
-                job.fail(error)
+            epochs, steps = (stack.epoch, stack.step) if stack is not None else (0, 0)
+            if recorder is not None and epochs:  # what it had recorded stays
+                with contextlib.suppress(OSError):  # which may be what failed
+                    recorder.flush(stack)
+            for job in item.waiting:
+                job.fail(error, epochs, steps)
             done(item.jobs)
             return
         if recorder is not None:
