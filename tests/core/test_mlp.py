@@ -3,6 +3,7 @@
 Tolerance 1e-11 in float64 unless said otherwise: both sides sum the same few hundred terms, in other orders.
 """
 
+import inspect
 import itertools
 import math
 from typing import Any, get_args
@@ -509,9 +510,10 @@ def test_custom_refusals(target: str, arguments: dict[str, Any], message: str) -
 def test_an_output_of_the_wrong_shape_is_named(reduce: Any, found: str) -> None:
     with pytest.raises(ConfigError) as caught:
         UserModule(Wrong(reduce), (2,), 2)(torch.zeros(1, 5, 2))
+    line = inspect.getsourcelines(Wrong.forward)[1]
     assert str(caught.value) == (
         f"model._target_: the output of Wrong is {found}, expected a tensor (5, 2): one row per example, "
-        "one column per class or output"
+        f"one column per class or output ({__file__}, line {line})"
     )
 
 

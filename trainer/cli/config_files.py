@@ -38,14 +38,16 @@ class Found:
 
     options: dict[str, list[str]] = field(default_factory=dict)  # group -> names of files
     ours: list[Path] = field(default_factory=list)  # files of other content under a name of ours, which are not read
-    hiding: list[str] = field(default_factory=list)  # folders named like a key: nothing can be read
+    hiding: list[str] = field(default_factory=list)  # folders that would change ours: nothing can be read
 
     @property
     def said(self) -> str:
         """Say in one line what was found."""
         if self.hiding:
-            why = f"the folder {self.hiding[0]} would hide the key {self.hiding[0]}"
-            return f"{OWN_CONF}/ is not read: {why}; rename it, or keep files for this trainer elsewhere, --config-dir=DIR"
+            why = f"its folder {self.hiding[0]} would change what {self.hiding[0]} means"
+            return (
+                f"{OWN_CONF}/ is not read: {why}; rename it, or keep files for this trainer elsewhere, --config-dir=DIR"
+            )
         parts = [f"{group}={','.join(names)}" for group, names in self.options.items()]
         added = [f"adds {' '.join(parts)}"] if parts else []
         names = ", ".join(map(str, self.ours))
@@ -73,7 +75,7 @@ def find_own() -> Found | None:
             elif ours.read_bytes() != file.read_bytes():
                 found.ours.append(file)
     if found.options:
-        found.hiding.extend(sorted(name for name in SINGLE_KEYS if (OWN_CONF / name).is_dir()))
+        found.hiding.extend(sorted(name for name in SINGLE_KEYS | FOLLOWING if (OWN_CONF / name).is_dir()))
     return found if found.options or found.ours else None
 
 

@@ -71,7 +71,7 @@ def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> li
         return [*found, _of_files(reason, files)]
     for _, override in values:  # whose arguments the others may be
         group, _, rest = override.key_or_group.partition(".")
-        if rest == "_target_" and isinstance(tree.get(group), dict) and not override.is_sweep_override():
+        if rest == "_target_" and "_target_" in (tree.get(group) or ()) and not override.is_sweep_override():
             tree[group]["_target_"] = override.value()
     good = []
     for text, override in values:

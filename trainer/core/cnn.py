@@ -27,8 +27,8 @@ def cnn(config: cfg.Cnn, shape: Sequence[int], out_features: int) -> nn.Module:
     ConfigError where an example is no picture, or too small to be pooled so often.
     """
     if len(shape) not in (2, 3):
-        found = " x ".join(map(str, shape)) or "a single number"
-        raise ConfigError([f"model: cnn is for pictures, (channels, height, width); an example is {found}; try model=mlp"])
+        expected = "pictures of shape (channels, height, width)"
+        raise ConfigError([f"model: cnn is for {expected}; an example here is {tuple(shape)}; try model=mlp"])
     channels, height, width = (1, *shape)[-3:]
     layers: OrderedDict[str, nn.Module] = OrderedDict(picture=nn.Unflatten(1, (channels, height, width)))
     for i, out_channels in enumerate(config.widths):

@@ -99,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         "alone; may be repeated")  # fmt: skip
     add("--json", metavar="FILE", help="write everything as JSON; - prints it on the standard output")
     add("--svg", metavar="FILE", help="draw the graph")
-    add("--config-dir", metavar="DIR", help="a folder of your own configuration files (default ./conf, if there is one)")
+    add(
+        "--config-dir", metavar="DIR", help="a folder of your own configuration files (default ./conf, if there is one)"
+    )
     return parser
 
 
