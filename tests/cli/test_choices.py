@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from tests.helpers import HEAD, Cli, summary
+from tests.helpers import HEAD, Cli
 from trainer.cli.choices import settle
 from trainer.cli.config_files import Sources
 from trainer.core import own_code
@@ -157,8 +157,7 @@ JOBS = {  # swept, and what becomes of it
         ["data=digits data.batch_size=8", "data=spirals data.batch_size=8"],
     ),
     "what one has goes to its runs": (
-        ["optimizer=sgd optimizer.momentum=0", "optimizer=sgd optimizer.momentum=1", "optimizer=adam optimizer.momentum=0",
-         "optimizer=adam optimizer.momentum=1"],
+        [f"optimizer={name} optimizer.momentum={value}" for name in ("sgd", "adam") for value in (0, 1)],
         ["optimizer=sgd optimizer.momentum=0", "optimizer=sgd optimizer.momentum=1", "optimizer=adam"],
     ),
     "what none has stays, and is refused": (
@@ -174,7 +173,7 @@ JOBS = {  # swept, and what becomes of it
         ["model=mlp", "model=custom +model.size=1 model._target_=a.B"],
     ),
     "a file's key is the class's too where it takes it": (
-        ["model=mlp model.depth=1 model._target_=my_models.Net", "model=custom model.depth=1 model._target_=my_models.Net"],
+        [f"model={name} model.depth=1 model._target_=my_models.Net" for name in ("mlp", "custom")],
         ["model=mlp model.depth=1", "model=custom model.depth=1 model._target_=my_models.Net"],
     ),
     "runs that were equal before stay": (
@@ -216,5 +215,5 @@ def test_what_a_source_says_of_arguments(path: str, name: str, expected: bool, c
 def test_a_key_of_another_option_is_said_in_a_comparison(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
     from trainer.versus.__main__ import main as versus
 
-    assert versus("optimizer=sgd,adam optimizer.momentum=0,0.9 rates=2 seeds=2 --dry-run".split()) == 0
+    assert versus(["optimizer=sgd,adam", "optimizer.momentum=0,0.9", "rates=2", "seeds=2", "--dry-run"]) == 0
     assert capsys.readouterr().out.startswith("groups    3: optimizer=sgd,adam x optimizer.momentum=0,0.9\n")

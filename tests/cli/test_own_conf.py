@@ -1,4 +1,4 @@
-"""A conf/ in the current folder: found by itself, said once, kept in the plan; another application's changes nothing."""
+"""A conf/ in the current folder: found by itself, said once, kept in the plan; another program's changes nothing."""
 
 import json
 import subprocess
@@ -103,7 +103,7 @@ def test_trace_and_versus_find_it(presets: Cli, capsys: pytest.CaptureFixture[st
     assert trace(["model=wide", "--part", "1", "--config-dir", "other"]) == 0
     assert "(9, 4)" in capsys.readouterr().out
     Path("other").rename("conf")
-    assert versus("model=mlp,wide rates=2 seeds=2 --dry-run".split()) == 0
+    assert versus(["model=mlp,wide", "rates=2", "seeds=2", "--dry-run"]) == 0
     assert capsys.readouterr().out.startswith(f"{ADDS}groups    2: model=mlp,wide\n")
 
 

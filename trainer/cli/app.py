@@ -83,6 +83,7 @@ def _run(command: Command) -> None:
         print(help.text(line.sources, line.overrides))
     elif line.flags.shell_completion:
         loader = line.sources.loader(VisibleOptions)
+        assert isinstance(loader, VisibleOptions)
         loader.hidden = loader.hidden | (set(loader.list_groups("")) - set(line.sources.groups) - {"hydra"})
         Hydra("trainer", loader).shell_completion(line.sources.name, line.overrides)
     elif line.dry_run and not line.is_sweep:

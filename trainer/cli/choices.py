@@ -60,14 +60,17 @@ def deferred(sources: Sources, overrides: Sequence[str]) -> list[str]:
 
     Hydra sets what is no sweep in its master configuration too, which has other options: only jobs have all of it.
     """
-    groups, is_own_code, out = set(sources.groups), sources.may_be_own(overrides), list[str]()
-    swept = {o.key_or_group for text in overrides if (o := parse(text)) is not None and o.is_sweep_override()}
+    parsed = {text: override for text in overrides if (override := parse(text)) is not None}
+    groups = set(sources.groups)
+    if not sources.may_be_own(overrides):
+        groups &= {override.key_or_group for override in parsed.values() if override.is_sweep_override()}
+    out = []
     for text in overrides:
-        override = parse(text)
-        group, dot, _ = override.key_or_group.partition(".") if override is not None else ("", "", "")
-        if dot and group in groups & (groups if is_own_code else swept) and not override.is_sweep_override():
+        override = parsed.get(text)
+        if override is not None and not (override.is_sweep_override() or override.is_delete()):
+            group, dot, _ = override.key_or_group.partition(".")
             key, _, value = text.partition("=")
-            text = f"{key}=choice({value or repr('')})"
+            text = f"{key}=choice({value or repr('')})" if dot and group in groups else text
         out.append(text)
     return out
 

@@ -137,10 +137,9 @@ class Sources:
         }
         first = [text for text in overrides if values.get(text, "._target_").endswith("._target_")]
         try:
-            tree = OmegaConf.to_container(self._load(first), resolve=False)
+            tree = cast(dict[str, Any], OmegaConf.to_container(self._load(first), resolve=False))
         except Exception:  # whoever composes all of them says what is wrong
             return list(overrides)
-        assert isinstance(tree, dict)
         return [f"+{text}" if text in values and is_argument(values[text], tree) else text for text in overrides]
 
     def may_be_own(self, overrides: Iterable[str]) -> bool:

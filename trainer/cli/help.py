@@ -29,8 +29,8 @@ COMMANDS = (
 
 OWN = (
     "One's own: KEY._target_=module.Name takes a class or function from this folder, model=custom "
-    "model._target_=my_models.Net model.width=64, with its arguments as keys; presets stand in ./conf/model/*.yaml. See "
-    "docs/own.md."
+    "model._target_=my_models.Net model.width=64, with its arguments as keys; presets stand in ./conf/model/*.yaml. "
+    "See docs/own.md."
 )
 
 

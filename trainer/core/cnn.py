@@ -22,9 +22,9 @@ POOLINGS: dict[Pooling, type[nn.Module]] = {"max": nn.MaxPool2d, "mean": nn.AvgP
 def cnn(config: cfg.Cnn, shape: Sequence[int], out_features: int) -> nn.Module:
     """Build a network for pictures of shape (C, H, W), or (H, W): (B, I) -> (B, O).
 
-    depth blocks of convolution ("same" padding), batch norm, activation, pooling of 2 x 2, dropout; then a linear layer.
-    Named as in the MLP: layers.<i> is the i-th layer with weights, layers.norm<i> the batch norm after it. Raises
-    ConfigError where an example is no picture, or too small to be pooled so often.
+    depth blocks of convolution ("same" padding), batch norm, activation, pooling of 2 x 2 and dropout; then a linear
+    layer. Named as in the MLP: layers.<i> is the i-th layer with weights, layers.norm<i> the batch norm after it.
+    Raises ConfigError where an example is no picture, or too small to be pooled so often.
     """
     if len(shape) not in (2, 3):
         expected = "pictures of shape (channels, height, width)"

@@ -19,7 +19,6 @@ from trainer.config import ConfigError, stream_seed
 from trainer.core import global_streams
 from trainer.core.own_calls import check_arguments, find_target, in_words, parameters, place
 
-
 TORCHVISION = "torchvision.models."  # its functions hand num_classes on, which their signatures do not show
 
 

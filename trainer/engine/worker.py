@@ -103,7 +103,7 @@ def train_stack(
     except Exception as error:
         if len(item.jobs) == 1 or isinstance(error, Refused) or (isinstance(error, OSError) and error.errno in DISK):
             epochs, steps = (stack.epoch, stack.step) if stack is not None else (0, 0)
-            if recorder is not None and epochs:  # what it had recorded stays
+            if recorder is not None and stack is not None and epochs:  # what it had recorded stays
                 with contextlib.suppress(OSError):  # which may be what failed
                     recorder.flush(stack)
             for job in item.waiting:
