@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import HEAD, Cli
+from tests.helpers import HEAD, Cli, make_config
 from trainer import files
+from trainer.cli import trust
+from trainer.config import ConfigError
 
 RUN = "epochs=1 data.train_size=64 record.pictures=false hydra.run.dir=run"
 SWEEP = "-m seed=1,2 epochs=1 data.train_size=64 record.pictures=false hydra.sweep.dir=run hydra.launcher.workers=0"
@@ -111,6 +113,26 @@ def test_modules_and_ones_own_functions_are_called(target: str, cli: Cli) -> Non
     if "Lazy" not in target:  # which wants flat examples
         Path("run/summary.json").unlink()
         assert cli("resume=run")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("torchvision.models.squeezenet1_1", None),
+        ("torchvision.models.resnet.ResNet", None),
+        ("torchvision.models.get_model", "calls a function outside the current folder"),
+        ("torchvision.models.resnet.resnet18", "calls a function outside the current folder"),
+        ("torchvision.io.read_file", "calls a function outside the current folder"),
+    ],
+)
+def test_networks_of_torchvision_are_built_and_nothing_else_of_it_is_called(target: str, said: str | None) -> None:
+    config = make_config("model=custom", **{"model._target_": target})
+    if said is None:
+        trust.check_code(Path("run"), [config])
+        return
+    with pytest.raises(ConfigError) as caught:
+        trust.check_code(Path("run"), [config])
+    assert said in str(caught.value)
 
 
 def test_what_is_typed_again_is_trusted(cli: Cli) -> None:

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torchvision import models
 
 from tests.helpers import make_config
 from trainer import config as cfg
@@ -454,6 +455,26 @@ def test_custom_fills_in_sizes_and_starts_from_its_seed() -> None:
     first, second = custom("tests.core.test_mlp.Net", channels=2), custom("tests.core.test_mlp.Net", channels=2)
     assert first.member_state(0)["decode.weight"].shape == (4, 8)
     torch.testing.assert_close(first.member_state(0), second.member_state(0), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_a_network_of_torchvision_is_torchvisions_own(colours: int) -> None:
+    """Its in-place activations and buffers too: loss, gradients and running statistics of a step in training mode."""
+    shape = (colours, 8, 8)
+    config = CustomModel(_target_="torchvision.models.resnet18", arguments={"zero_init_residual": True})
+    stack = UserModule(build(config, shape, 7, seed=3).double(), shape, 7)
+    theirs = models.resnet18(num_classes=7, zero_init_residual=True).double()
+    theirs.load_state_dict(stack.member_state(0))
+    x = torch.randn(4, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y, expected = stack(x.flatten(1)[None])[0], theirs(x.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(y, expected, **CLOSE)
+    parameters = stack.stacked_parameters()
+    gradients = stack.gradients(y.square().sum(), list(parameters.values()))
+    expected.square().sum().backward()
+    for gradient, (name, parameter) in zip(gradients, theirs.named_parameters(), strict=True):
+        assert gradient is not None
+        torch.testing.assert_close(gradient[0], parameter.grad, msg=name, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(stack.member_state(0), theirs.state_dict(), **CLOSE)
 
 
 @pytest.mark.parametrize(
