@@ -158,6 +158,16 @@ def test_a_folder_that_would_change_ours_keeps_it_from_being_read(folder: str, c
     assert "model=mine: no such option" in cli("model=mine")[2]
 
 
+def test_a_file_to_begin_with_is_read_where_it_is_named(cli: Cli) -> None:
+    write("conf/mine.yaml", "defaults:\n  - config\n  - _self_\nepochs: 1\n")
+    assert not cli("--dry-run")[1].startswith("conf/")
+    code, out, err = cli(f"--config-name=mine {TINY.removeprefix('epochs=1')} hydra.run.dir=run")
+    assert (code, err) == (0, "")
+    assert out.startswith("conf/ in this folder: adds --config-name=mine\n")
+    assert "epoch 1/1" in out
+    assert cli("resume=run")[0] == 0
+
+
 def test_ours_is_nothing_to_tell(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONF.parent)
     assert not cli("--dry-run")[1].startswith("conf/")

@@ -54,16 +54,22 @@ class Found:
         kept = [f"{names} not read, ours has that name; choose another"] if self.ours else []
         return f"{OWN_CONF}/ in this folder: {'; '.join([*added, *kept])}"
 
+    @property
+    def is_read(self) -> bool:
+        """Whether it adds anything, and may be read."""
+        return bool(self.options) and not self.hiding
+
     def is_chosen(self, overrides: Iterable[str]) -> bool:
         """Whether any of these overrides, swept ones too, chooses a file of it."""
         parsed = [override for text in overrides if (override := parse(text)) is not None]
         return any(set(values_of(one)) & set(self.options.get(one.key_or_group, ())) for one in parsed)
 
 
-def find_own() -> Found | None:
+def find_own(name: str | None) -> Found | None:
     """Look for a conf/ in the current folder that adds to our groups; None where there is none, or it is ours.
 
-    It may be that of another application of Hydra's: other groups and its config.yaml are none of our business.
+    name: the file to begin with, if it was typed. It may be the conf/ of another application of Hydra's: other groups
+    and its config.yaml are none of our business.
     """
     if not OWN_CONF.is_dir() or OWN_CONF.resolve() == CONF.resolve():
         return None
@@ -74,6 +80,8 @@ def find_own() -> Found | None:
                 found.options.setdefault(group, []).append(file.stem)
             elif ours.read_bytes() != file.read_bytes():
                 found.ours.append(file)
+    if name is not None and (OWN_CONF / f"{name}.yaml").is_file() and not (CONF / f"{name}.yaml").is_file():
+        found.options["--config-name"] = [name]
     if found.options:
         found.hiding.extend(sorted(name for name in SINGLE_KEYS | FOLLOWING if (OWN_CONF / name).is_dir()))
     return found if found.options or found.ours else None
