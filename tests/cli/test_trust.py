@@ -169,6 +169,20 @@ def test_hydras_own_keys_must_be_typed_again(text: str, cli: Cli) -> None:
     assert refusals(cli, "resume=run") == [f"resume=run: its command has {text}, which {KEYS[text]}{AGAIN}"]
 
 
+def test_configuration_files_inside_the_directory_are_not_found_by_themselves(cli: Cli, tmp_path: Path) -> None:
+    assert cli(RUN)[0] == 0
+    Path("run/conf/experiment").mkdir(parents=True)
+    text = "# @package _global_\nhydra:\n  callbacks:\n    x:\n      _target_: theirs.Callback\n"
+    Path("run/conf/experiment/mine.yaml").write_text(text)
+    Path("run/theirs.py").write_text(MODULE)
+    forge_command("experiment=mine")
+    os.chdir("run")
+    (problem,) = refusals(cli, "resume=.")
+    assert problem.startswith("experiment=mine: no such option; ")
+    os.chdir(tmp_path)
+    assert not list(Path().rglob("imported"))
+
+
 def test_harmless_keys_and_ones_own_folders_are_repeated(cli: Cli) -> None:
     Path("conf/experiment").mkdir(parents=True)
     Path("conf/experiment/mine.yaml").write_text("# @package _global_\nepochs: 1\n")

@@ -104,7 +104,8 @@ def read(arguments: Sequence[str]) -> CommandLine:
         flags, overrides = _resumed(directory, flags, typed)
     dry_run = "--dry-run" in flags
     parsed = _parse_flags([flag for flag in flags if flag != "--dry-run"])
-    found = None if parsed.config_dir or parsed.config_path else find_own(parsed.config_name)
+    is_resumed = directory is not None and OWN_CONF.resolve().is_relative_to(directory.resolve())  # as its plan says
+    found = None if parsed.config_dir or parsed.config_path or is_resumed else find_own(parsed.config_name)
     if found is not None and found.is_read:
         parsed.config_dir = str(OWN_CONF)
     line = CommandLine(parsed, overrides, dry_run, directory, tuple(typed), found)

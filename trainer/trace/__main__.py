@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(problems)
         flags = [f"--config-dir={options.config_dir}"] if options.config_dir else []
         line = command_line.read([*flags, *overrides])
-        raw = compose(line.sources, overrides)
-        config, others = cfg.from_dict(raw), rivals(raw, overrides)
+        raw = compose(overrides, line.sources)
+        config, others = cfg.from_dict(raw), rivals(raw, overrides, line.sources)
         from trainer.trace import collect, svg, text  # torch, which bad input need not wait for
 
         trace = collect.trace(config, options.member, options.steps, others)
@@ -111,8 +111,9 @@ def _steps(text: str) -> int:
     return int(text)
 
 
-def compose(sources: Sources, overrides: Sequence[str]) -> dict[str, object]:
+def compose(overrides: Sequence[str], sources: Sources | None = None) -> dict[str, object]:
     """Compose the configuration, unchecked. Raises ConfigError with every problem of the overrides."""
+    sources = sources or Sources()
     try:
         return sources.compose(overrides)
     except Exception as error:
@@ -121,12 +122,14 @@ def compose(sources: Sources, overrides: Sequence[str]) -> dict[str, object]:
         raise ConfigError(hints.problems(sources, overrides, error)) from error
 
 
-def rivals(raw: dict[str, object], overrides: Sequence[str]) -> dict[str, cfg.Optimizer]:
+def rivals(
+    raw: dict[str, object], overrides: Sequence[str], sources: Sources | None = None
+) -> dict[str, cfg.Optimizer]:
     """Build every optimizer of conf/optimizer/ as it would be on this command line without settings of its own."""
     names = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
     if cfg.model_class(raw["model"]) is cfg.Surface:  # whose learning rates depend on the function
         others = [text for text in overrides if not text.lstrip("+~").startswith("optimizer")]
-        return {name: cfg.from_dict(compose(Sources(), [*others, f"optimizer={name}"])).optimizer for name in names}
+        return {name: cfg.from_dict(compose([*others, f"optimizer={name}"], sources)).optimizer for name in names}
     found = {name: yaml.safe_load((CONF / "optimizer" / f"{name}.yaml").read_text("utf-8")) for name in names}
     return {name: cfg.from_dict({**raw, "optimizer": values}).optimizer for name, values in found.items()}
 
