@@ -61,16 +61,15 @@ def deferred(sources: Sources, overrides: Sequence[str]) -> list[str]:
     Hydra sets what is no sweep in its master configuration too, which has other options: only jobs have all of it.
     """
     parsed = {text: override for text in overrides if (override := parse(text)) is not None}
-    groups = set(sources.groups)
-    if not sources.may_be_own(overrides):
-        groups &= {override.key_or_group for override in parsed.values() if override.is_sweep_override()}
-    out = []
+    is_own_code, out = sources.may_be_own(overrides), list[str]()
+    swept = {override.key_or_group for override in parsed.values() if override.is_sweep_override()}
     for text in overrides:
         override = parsed.get(text)
         if override is not None and not (override.is_sweep_override() or override.is_delete()):
             group, dot, _ = override.key_or_group.partition(".")
             key, _, value = text.partition("=")
-            text = f"{key}=choice({value or repr('')})" if dot and group in groups else text
+            if dot and group != "hydra" and (is_own_code or group in swept):
+                text = f"{key}=choice({value or repr('')})"
         out.append(text)
     return out
 
