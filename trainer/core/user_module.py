@@ -41,6 +41,7 @@ class UserModule(nn.Module):
         self.shape = shape
         self.out_features = out_features
         self.module = module.to(device)
+        self.where = _forward(module)
         stacked: dict[nn.Parameter, nn.Parameter] = {}  # one for one: parameters that are tied stay tied
         for part in module.modules():
             for name, parameter in part._parameters.items():
@@ -59,7 +60,7 @@ class UserModule(nn.Module):
         now = {name: value.shape for name, value in self.module.named_parameters()}
         if changed := [name for name in {**self.shapes, **now} if self.shapes.get(name) != now.get(name)]:
             why = f"forward of {type(self.module).__name__} adds or removes parameters, which only __init__ may do"
-            raise ConfigError([f"model._target_: {why}: {', '.join(changed)}{_forward(self.module)}"])
+            raise ConfigError([f"model._target_: {why}: {', '.join(changed)}{self.where}"])
         return y
 
     def gradients(self, loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
@@ -67,15 +68,14 @@ class UserModule(nn.Module):
 
         Raises ConfigError where backward fails.
         """
-        where = _forward(self.module)
-        hints = {"modified by an inplace operation": f"write y = y + 1 for y += 1 in forward{where}"}
+        hints = {"modified by an inplace operation": f"write y = y + 1 for y += 1 in forward{self.where}"}
         found: Sequence[Tensor | None] = ()
         if loss.requires_grad:
             with in_words("model._target_: the backward pass fails", hints=hints):
                 found = torch.autograd.grad(loss, parameters, allow_unused=True)
         if all(gradient is None for gradient in found):
             why = "no parameter takes part in the loss; is there a detach or no_grad in forward?"
-            raise ConfigError([f"model._target_: {why}{where}"])
+            raise ConfigError([f"model._target_: {why}{self.where}"])
         return found
 
     def stacked_parameters(self) -> dict[str, nn.Parameter]:
