@@ -152,7 +152,7 @@ class Sources:
 
     def may_be_own(self, overrides: Iterable[str]) -> bool:
         """Whether these overrides, or files beside ours, may name a class or function of the user's own."""
-        return self != Sources() or any("_target_" in text for text in overrides)
+        return self != Sources() or any("_target_" in text or "custom" in text for text in overrides)
 
     def _load(self, overrides: list[str]) -> DictConfig:
         return self.loader().load_configuration(self.name, overrides, RunMode.RUN, from_shell=False)
