@@ -18,6 +18,7 @@ from trainer.config import Config
 PAGE = Path(__file__).parents[1] / "docs" / "options.md"
 GROUPS = ("data", "model", "optimizer", "schedule", "problem", "experiment")
 SELECTED = (  # choices that bring keys of their own
+    "model=cnn",
     "optimizer=sgd",
     "optimizer=rmsprop",
     "optimizer=nadam",
@@ -32,7 +33,8 @@ INTRODUCTION = """# Every option
 `GROUP=NAME` picks a file of `conf/GROUP/`, `KEY=VALUE` sets a value in it. `python -m trainer --help` prints the same
 keys with the values of the command line it is given, `python -m trainer --cfg job` the resulting configuration.
 
-- `+model.KEY=VALUE` and `+optimizer.KEY=VALUE` pass any other argument to a class of your own, or of `torch.optim`.
+- Arguments of a class or function of your own are keys like any other ([own.md](own.md)); `+optimizer.KEY=VALUE`
+  passes one that is not listed to a class of `torch.optim`.
 - `hydra.run.dir=DIR` and `hydra.sweep.dir=DIR` say where a run or a sweep goes ([resume.md](resume.md)); sweeps have
   more options ([sweeps.md](sweeps.md)).
 - Values with brackets, parentheses or braces need quotes in zsh: `'model.width=[64,32]'`.

@@ -53,6 +53,7 @@ _GENERATED_NAMES = ", ".join(sorted(GENERATED))
 Normalisation = Literal["none", "unit", "standard"]
 Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu"]
 Position = Literal["before", "after"]
+Pooling = Literal["max", "mean", "none"]
 Init = Literal["default", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "normal"]
 Function = Literal["quadratic", "rosenbrock", "beale", "saddle"]
 Decay = Literal["all", "weights"]
@@ -107,6 +108,28 @@ class Mlp:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cnn:
+    """A convolutional network for pictures: depth blocks of convolution, batch norm, activation, pooling, dropout."""
+
+    depth: int = knob("convolutions, each of a block; a linear layer follows", "layers", ge=1)
+    channels: int | list[int] = knob("channels of a convolution: one number, or a list with one a layer", ge=1)
+    kernel: int = knob("side of a convolution's window, odd", "pixels", ge=1)
+    pooling: Pooling = knob("what 2 x 2 pixels become after each convolution: their max, their mean; or none")
+    activation: Activation = knob("non-linearity after each convolution")
+    dropout: float = knob("probability that a hidden unit is zeroed in training", ge=0, lt=1)
+    batchnorm: bool = knob("batch normalisation of every convolution, before the activation")
+    init: Init = knob("distribution of the initial weights; default is PyTorch's U(-1/sqrt(fan_in), 1/sqrt(fan_in))")
+    init_scale: float = knob("factor on the initial weights", gt=0)
+    init_std: float = knob("standard deviation for init=normal", gt=0)
+    bias_init: float | None = knob("constant the biases start at; null: PyTorch's default, uniform like the weights")
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each convolution, input side first."""
+        return self.channels if isinstance(self.channels, list) else [self.channels] * self.depth
+
+
+@dataclass(frozen=True, kw_only=True)
 class Surface:
     """A point in the plane that an optimizer moves downhill: the loss is a function of its two coordinates."""
 
@@ -125,7 +148,7 @@ class CustomModel:
 
     _target_: str = knob("dotted path of a torch.nn.Module class or function, e.g. my_models.ConvNet")
     arguments: dict[str, Any] = rest(
-        "its keyword arguments; in_features and out_features are filled in if it takes them"
+        "its keyword arguments; in_features, out_features and num_classes are filled in if it takes them"
     )
 
 
@@ -232,7 +255,7 @@ class Config:
     threads: int | None = knob("CPU threads; null: one for small networks, else PyTorch's choice", "threads", ge=1)
     deterministic: bool = knob("refuse operations that give other bits every time")
     data: Data = field()
-    model: Mlp | Surface | CustomModel = field()
+    model: Mlp | Cnn | Surface | CustomModel = field()
     optimizer: Optimizer = field()
     schedule: Schedule = field()
     loss: Loss = field()
@@ -328,7 +351,7 @@ def _build(cls: type, raw: Any, path: str, problems: list[str]) -> Any:
 def model_class(raw: Any) -> type:
     """Which kind of model a group of keys describes: one of ours, or a class the user names."""
     keys = set(raw) if isinstance(raw, Mapping) else set()
-    return CustomModel if "_target_" in keys else Surface if "function" in keys else Mlp
+    return CustomModel if "_target_" in keys else Surface if "function" in keys else Cnn if "kernel" in keys else Mlp
 
 
 _type_hints = functools.cache(typing.get_type_hints)
@@ -442,6 +465,14 @@ def _contradictions(config: Config) -> list[str]:
             f"model.width: found {len(model.width)} widths for model.depth={model.depth} hidden layers, "
             f"expected one a layer; try model.depth={len(model.width)}, or one number for all"
         )
+    if isinstance(model, Cnn):
+        if isinstance(model.channels, list) and len(model.channels) != model.depth:
+            problems.append(
+                f"model.channels: found {len(model.channels)} numbers for model.depth={model.depth} convolutions, "
+                f"expected one a layer; try model.depth={len(model.channels)}, or one number for all"
+            )
+        if model.kernel % 2 == 0:
+            problems.append(f"model.kernel: found {model.kernel}, expected an odd number; try {model.kernel + 1}")
     if schedule.name == "step" and (schedule.step_size is None or schedule.gamma is None):
         problems.append("schedule: step wants step_size (epochs) and gamma; try schedule=step")
     if schedule.name != "step" and (schedule.step_size is not None or schedule.gamma is not None):

@@ -34,7 +34,7 @@ BAD = {
     "optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
     "optimizer=null": "optimizer=null: no such option; choose from adam, adamw, nadam, rmsprop, sgd",
     "data=dgits": "data=dgits: no such option; did you mean digits?",
-    "~model": "~model: cannot be left out; choose another, model=NAME: custom, mlp, surface",
+    "~model": "~model: cannot be left out; choose another, model=NAME: cnn, custom, mlp, surface",
     "optimizer_model=adam_surface": f"optimizer_model=adam_surface: {FOLLOWS}",
     "+optimizer_model=adam_surface": f"+optimizer_model=adam_surface: {FOLLOWS}",
     "~optimizer_model": f"~optimizer_model: {FOLLOWS}",
@@ -46,7 +46,8 @@ BAD = {
     "+optimizer.foooo=VALUE",
     "schedule.step_size=3": "schedule.step_size: no such key here; schedule=step has it",
     "model._target_=a.B": "model._target_: no such key here; model=custom has it",
-    "model=custom model._target_=a.B model.depth=2": "model.depth: no such key here; model=mlp has it",
+    "model=custom model.depth=2": "model._target_: missing; give it a value, model._target_=VALUE (dotted path of a "
+    "torch.nn.Module class or function, e.g. my_models.ConvNet)",
     "data=line +data.noise=3": "data.noise: is there already; type it without the plus, data.noise=VALUE",
     "epochs.foo=1": "epochs.foo: epochs is a value, not a group of keys",
     "+record.foo.bar=1": "record.foo: no such key; choose from every, pictures",
@@ -167,7 +168,8 @@ class Norm(Good):
     def forward(self, x):
         return self.net(self.norm(x.flatten(1)))
 """
-NEEDS = "expected a tensor (128, 10): one row per example, one column per class or output"
+NEEDS = "expected a tensor (128, 10): one row per example, one column per class or output (TMP/my_models.py, line"
+EXPECTED = f"expected {KINDS['model'].words}"
 BAD_MODELS = {
     "Good": "model._target_: found Good, expected module.Class, importable from this folder, e.g. my_models.Good",
     "nowhere.Net": "model._target_: cannot import nowhere.Net: ModuleNotFoundError: No module named 'nowhere'; "
@@ -175,12 +177,12 @@ BAD_MODELS = {
     "my_models.Godo": "model._target_: cannot import my_models.Godo: AttributeError: module 'my_models' has no "
     "attribute 'Godo'; expected module.Class, importable from this folder",
     "my_models.Raises": "model: my_models.Raises() fails: RuntimeError: no luck (TMP/my_models.py, line 16)",
-    "my_models.Good +model.zoom=3": "model: my_models.Good(zoom=3, in_features=64, out_features=10) fails: "
-    "TypeError: Good.__init__() got an unexpected keyword argument 'zoom'",
+    "my_models.Good model.zoom=3": "model.zoom: Good has no such argument; choose from hidden, in_features, "
+    "out_features",
     "my_models.RaisesLater": "model._target_: RaisesLater fails on inputs of shape (128, 1, 8, 8): RuntimeError: no "
     "luck (TMP/my_models.py, line 19)",
-    "my_models.Narrow": f"model._target_: the output of Narrow is (128, 7), {NEEDS}",
-    "my_models.Two": f"model._target_: the output of Two is tuple, {NEEDS}",
+    "my_models.Narrow": f"model._target_: the output of Narrow is (128, 7), {NEEDS} 24)",
+    "my_models.Two": f"model._target_: the output of Two is tuple, {NEEDS} 27)",
     "my_models.Bare": "model._target_: my_models.Bare has no parameters to train",
     "my_models.Norm data.batch_size=1": "model._target_: Norm fails on inputs of shape (1, 1, 8, 8): ValueError: "
     "Expected more than 1 value per channel when training, got input size torch.Size([1, 64]) (TMP/my_models.py, line "
@@ -204,9 +206,10 @@ def test_bad_models_of_the_users_own(target: str, cli: Cli, tmp_path: Path) -> N
     assert [name for name in left_behind(tmp_path) if "pycache" not in name] == ["my_models.py"]
 
 
-def test_a_good_model_of_the_users_own(cli: Cli) -> None:
+@pytest.mark.parametrize("plus", ["", "+"])
+def test_a_good_model_of_the_users_own(plus: str, cli: Cli) -> None:
     Path("my_models.py").write_text(MODELS)
-    code, _, err = cli("model=custom model._target_=my_models.Good +model.hidden=4 epochs=2 hydra.run.dir=run")
+    code, _, err = cli(f"model=custom model._target_=my_models.Good {plus}model.hidden=4 epochs=2 hydra.run.dir=run")
     assert (code, err) == (0, "")
     state = torch.load("run/checkpoints/best.pt", weights_only=True)["model"]
     assert state["net.1.weight"].shape == (4, 64)

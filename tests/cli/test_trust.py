@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import HEAD, Cli
+from tests.helpers import HEAD, Cli, make_config
 from trainer import files
+from trainer.cli import trust
+from trainer.config import ConfigError
 
 RUN = "epochs=1 data.train_size=64 record.pictures=false hydra.run.dir=run"
 SWEEP = "-m seed=1,2 epochs=1 data.train_size=64 record.pictures=false hydra.sweep.dir=run hydra.launcher.workers=0"
@@ -113,6 +115,26 @@ def test_modules_and_ones_own_functions_are_called(target: str, cli: Cli) -> Non
         assert cli("resume=run")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("torchvision.models.squeezenet1_1", None),
+        ("torchvision.models.resnet.ResNet", None),
+        ("torchvision.models.get_model", "calls a function outside the current folder"),
+        ("torchvision.models.resnet.resnet18", "calls a function outside the current folder"),
+        ("torchvision.io.read_file", "calls a function outside the current folder"),
+    ],
+)
+def test_networks_of_torchvision_are_built_and_nothing_else_of_it_is_called(target: str, said: str | None) -> None:
+    config = make_config("model=custom", **{"model._target_": target})
+    if said is None:
+        trust.check_code(Path("run"), [config])
+        return
+    with pytest.raises(ConfigError) as caught:
+        trust.check_code(Path("run"), [config])
+    assert said in str(caught.value)
+
+
 def test_what_is_typed_again_is_trusted(cli: Cli) -> None:
     assert cli(RUN)[0] == 0
     Path("run/theirs.py").write_text(MODULE)
@@ -145,6 +167,20 @@ def test_hydras_own_keys_must_be_typed_again(text: str, cli: Cli) -> None:
     assert cli(RUN)[0] == 0
     forge_command(text)
     assert refusals(cli, "resume=run") == [f"resume=run: its command has {text}, which {KEYS[text]}{AGAIN}"]
+
+
+def test_configuration_files_inside_the_directory_are_not_found_by_themselves(cli: Cli, tmp_path: Path) -> None:
+    assert cli(RUN)[0] == 0
+    Path("run/conf/experiment").mkdir(parents=True)
+    text = "# @package _global_\nhydra:\n  callbacks:\n    x:\n      _target_: theirs.Callback\n"
+    Path("run/conf/experiment/mine.yaml").write_text(text)
+    Path("run/theirs.py").write_text(MODULE)
+    forge_command("experiment=mine")
+    os.chdir("run")
+    (problem,) = refusals(cli, "resume=.")
+    assert problem.startswith("experiment=mine: no such option; ")
+    os.chdir(tmp_path)
+    assert not list(Path().rglob("imported"))
 
 
 def test_harmless_keys_and_ones_own_folders_are_repeated(cli: Cli) -> None:

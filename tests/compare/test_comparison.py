@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from trainer.compare import knobs as knobs_of
 from trainer.compare.comparison import ALPHA, Run, compare
 from trainer.compare.results import Effect
 from trainer.judge.overfit import Verdict
@@ -340,3 +341,24 @@ def test_power_is_the_textbooks() -> None:
         textbook += bool(stats.ttest_rel(a, b).pvalue <= ALPHA)
     assert textbook > 100
     assert ours / textbook >= 0.95
+
+
+def test_a_class_of_ones_own_beside_a_file_of_ours_is_one_knob() -> None:
+    """As `-m optimizer=adam,custom optimizer._target_=my.Lion optimizer.beta=0.8,0.9` leaves them, or with a plus."""
+    adam = knobs_of.Setting({"optimizer._target_": "torch.optim.Adam", "optimizer.lr": 0.1}, {"optimizer": "adam"})
+    lions = [
+        knobs_of.Setting(
+            {"optimizer._target_": "my.Lion", "optimizer.lr": 0.1, "optimizer.beta": beta},
+            knobs_of.typed(["optimizer=custom", "optimizer._target_=my.Lion", f"{plus}optimizer.beta={beta}"]),
+        )
+        for plus in ("", "+")
+        for beta in (0.8, 0.9)
+    ]
+    (knob,), tuned, rows = knobs_of.find([adam, *lions])
+    assert (knob.name, tuned) == ("optimizer", [])
+    assert knob.texts == (
+        "optimizer=adam",
+        "optimizer=custom optimizer._target_=my.Lion optimizer.beta=0.8",
+        "optimizer=custom optimizer._target_=my.Lion optimizer.beta=0.9",
+    )
+    assert [levels for levels, _ in rows] == [(0,), (1,), (2,), (1,), (2,)]

@@ -3,6 +3,7 @@
 Tolerance 1e-11 in float64 unless said otherwise: both sides sum the same few hundred terms, in other orders.
 """
 
+import inspect
 import itertools
 import math
 from typing import Any, get_args
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torchvision import models
 
 from tests.helpers import make_config
 from trainer import config as cfg
@@ -455,6 +457,26 @@ def test_custom_fills_in_sizes_and_starts_from_its_seed() -> None:
     torch.testing.assert_close(first.member_state(0), second.member_state(0), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("colours", [1, 3])
+def test_a_network_of_torchvision_is_torchvisions_own(colours: int) -> None:
+    """Its in-place activations and buffers too: loss, gradients and running statistics of a step in training mode."""
+    shape = (colours, 8, 8)
+    config = CustomModel(_target_="torchvision.models.resnet18", arguments={"zero_init_residual": True})
+    stack = UserModule(build(config, shape, 7, seed=3).double(), shape, 7)
+    theirs = models.resnet18(num_classes=7, zero_init_residual=True).double()
+    theirs.load_state_dict(stack.member_state(0))
+    x = torch.randn(4, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y, expected = stack(x.flatten(1)[None])[0], theirs(x.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(y, expected, **CLOSE)
+    parameters = stack.stacked_parameters()
+    gradients = stack.gradients(y.square().sum(), list(parameters.values()))
+    expected.square().sum().backward()
+    for gradient, (name, parameter) in zip(gradients, theirs.named_parameters(), strict=True):
+        assert gradient is not None
+        torch.testing.assert_close(gradient[0], parameter.grad, msg=name, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(stack.member_state(0), theirs.state_dict(), **CLOSE)
+
+
 @pytest.mark.parametrize(
     ("target", "arguments", "message"),
     [
@@ -509,9 +531,10 @@ def test_custom_refusals(target: str, arguments: dict[str, Any], message: str) -
 def test_an_output_of_the_wrong_shape_is_named(reduce: Any, found: str) -> None:
     with pytest.raises(ConfigError) as caught:
         UserModule(Wrong(reduce), (2,), 2)(torch.zeros(1, 5, 2))
+    line = inspect.getsourcelines(Wrong.forward)[1]
     assert str(caught.value) == (
         f"model._target_: the output of Wrong is {found}, expected a tensor (5, 2): one row per example, "
-        "one column per class or output"
+        f"one column per class or output ({__file__}, line {line})"
     )
 
 

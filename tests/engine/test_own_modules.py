@@ -154,6 +154,7 @@ def run(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
     [
         ["problem=rosenbrock", "optimizer=sgd"],
         ["model.dropout=0.3", "model.batchnorm=true"],
+        ["model=cnn", "model.dropout=0.3", "model.batchnorm=true"],
         ["model=custom", "model._target_=own.Noisy"],
     ],
     ids=lambda line: line[0],
@@ -245,6 +246,74 @@ def test_odd_modules_have_a_line_each(name: str, folder: Path) -> None:
     assert head.startswith("trainer: 1 problem; ")
     assert line.strip()[: len(ODD[name])] == ODD[name]
     assert done.returncode == 2
+
+
+LATER = """
+import torch
+from torch import nn
+
+
+class Later(nn.Module):
+    def __init__(self, in_features, out_features, harm="none"):
+        super().__init__()
+        self.layer, self.harm, self.calls = nn.Linear(in_features, out_features), harm, 0
+
+    def forward(self, x):
+        self.calls += self.training
+        y = self.layer(x.flatten(1))
+        if self.calls < 6:  # within the third epoch
+            return y
+        if self.harm == "raises":
+            raise ValueError("no luck")
+        if self.harm == "inplace":
+            z = y.exp() * 1
+            return z * z + z.add_(1)
+        if self.harm == "grows":
+            self.other = nn.Linear(64, 10)
+            return self.other(x.flatten(1))
+        if self.harm == "replaced":
+            return nn.Linear(64, 10)(x.flatten(1))
+        return {"detached": y.detach(), "narrow": y[:, :3], "integers": y.long(), "pair": (y, y)}[self.harm]
+"""
+LATE = {  # what is said; and the line of what is wrong, or of forward
+    "raises": ("Later fails on inputs of shape (50, 1, 8, 8): ValueError: no luck", 17),
+    "inplace": ("the backward pass fails: RuntimeError: one of the variables needed for gradient computation has", 11),
+    "grows": ("forward of Later adds or removes parameters, which only __init__ may do: other.weight, other.bias", 11),
+    "replaced": ("no parameter takes part in the loss; is there a detach or no_grad in forward?", 11),
+    "detached": ("no parameter takes part in the loss; is there a detach or no_grad in forward?", 11),
+    "narrow": ("the output of Later is (50, 3), expected a tensor (50, 10)", 11),
+    "integers": ("the output of Later is int64 on cpu, expected float32 on cpu, like its input", 11),
+    "pair": ("the output of Later is tuple, expected a tensor (50, 10)", 11),
+}
+
+
+@pytest.mark.parametrize("harm", LATE)
+def test_what_was_recorded_before_a_module_went_wrong_stays(harm: str, folder: Path) -> None:
+    (folder / "late.py").write_text(LATER)
+    line = ["epochs=9", "data.batch_size=50", "model=custom", "model._target_=late.Later", f"model.harm={harm}"]
+    done = run(folder, *line, "hydra.run.dir=run")
+    head, said = done.stderr.splitlines()
+    where = "what it had recorded is in"
+    assert (
+        head
+        == f"trainer: 1 problem; the run stopped; {where} {folder / 'run'} (python -m trainer --help lists every key)"
+    )
+    assert said.strip().startswith(f"model._target_: {LATE[harm][0]}")
+    assert f"({folder / 'late.py'}, line {LATE[harm][1]})" in said
+    assert done.returncode == 2
+    found = summary(folder / "run")
+    assert (found["status"], found["epochs"], found["steps"]) == ("failed", 2, 5)
+    assert len((folder / "run/metrics.csv").read_text().splitlines()) == 3
+
+
+def test_a_sweep_of_runs_that_all_fail_after_an_epoch_keeps_them(folder: Path) -> None:
+    (folder / "late.py").write_text(LATER)
+    line = ["-m", "epochs=9", "data.batch_size=50", "model=custom", "model._target_=late.Later"]
+    done = run(folder, *line, "model.harm=raises,narrow", "hydra.sweep.dir=sweep")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "0 of 2 runs completed" in done.stdout
+    for number in "01":
+        assert len((folder / "sweep" / number / "metrics.csv").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("name", ["Lazy", "Half", "NaNs"])

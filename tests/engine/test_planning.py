@@ -75,6 +75,14 @@ def test_what_keeps_two_runs_apart(change: dict[str, object], tmp_path: Path) ->
     assert len(planning.plan(jobs_of([small(), small(**change)], tmp_path), 128)) == 2
 
 
+def test_networks_for_pictures_train_side_by_side(tmp_path: Path) -> None:
+    configs = [make_config("model=cnn", seed=seed) for seed in range(5)]
+    longer = make_config("model=cnn", epochs=40)
+    planned = planning.plan(jobs_of([*configs, longer], tmp_path), 128, workers=2)
+    assert [len(stack) for stack in planned] == [1] * 6
+    assert planned[0][0].config == longer  # the costliest first
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 5), st.integers(1, 4))
 def test_a_plan_holds_every_job_once_in_spans_of_equal_optimizers(chance: random.Random, most: int, cores: int) -> None:

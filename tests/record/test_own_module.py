@@ -1,13 +1,17 @@
 """Modules of the user's own that go wrong in everyday ways: a finding each, in words; sound ones have none."""
 
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 from tests.helpers import make_config, record, summary
+from trainer.core import data
 
 
 class Sound(nn.Module):
@@ -112,6 +116,35 @@ def test_each_has_its_finding(name: str, tmp_path: Path) -> None:
     found = {one["finding"]: one for one in summary(run)["health"] if one["finding"] in ALL}
     assert {key: one["sentence"] for key, one in found.items()} == FOUND[name]
     assert {one["where"] for one in found.values()} == WHERE.get(name, set())
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 7), (1, 4, 4), (5, 4, 4), (3, 4, 4), (2, 3, 4, 4)])
+def test_examples_of_any_shape_reach_the_module_as_they_are(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Sequences, pictures of any number of channels, volumes: recorded to the end, pictures drawn where they can be."""
+    rng = np.random.default_rng(0)
+    x, test_x = (rng.normal(3, 2, (n, *shape)).astype(np.float32) for n in (60, 20))
+    y, test_y = np.arange(60) % 3, np.arange(20) % 3
+    config = make_config("model=custom", epochs=2, **{"model._target_": "tests.record.test_own_module.Shown"})
+    dataset = data.assemble(config.data, x, y, test_x, test_y)
+    Shown.shapes.clear()
+    (run,) = record([config], tmp_path, dataset)
+    assert {one[1:] for one in Shown.shapes} == {shape}
+    assert summary(run)["status"] == "completed"
+    board = EventAccumulator(str(run))
+    board.Reload()
+    assert ("test/most_confidently_wrong" in board.Tags()["images"]) == (len(shape) == 3 and shape[0] in (1, 3))
+    torch.testing.assert_close(dataset.x.mean(0), torch.zeros(x[0].size), rtol=0, atol=0.5)
+    together = dataset.x.view(60, -1).double() if len(shape) != 3 else dataset.x.view(60, shape[0], -1).double()
+    mean = together.mean((0, *range(2, together.ndim)))
+    torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-6)
+
+
+class Shown(Sound):
+    shapes: ClassVar[set[torch.Size]] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shapes.add(x.shape)
+        return super().forward(x)
 
 
 WHERE = {

@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from trainer import config as cfg
 from trainer import streams
-from trainer.cli import command_line, file_errors, help, hints, hydra_plugins
+from trainer.cli import choices, command_line, file_errors, help, hints, hydra_plugins
 from trainer.cli.command import Command, plan, remove_if_empty
 from trainer.cli.command_line import CommandLine
 from trainer.cli.config_files import Sources, VisibleOptions
@@ -82,15 +82,23 @@ def _run(command: Command) -> None:
     if line.flags.help:
         print(help.text(line.sources, line.overrides))
     elif line.flags.shell_completion:
-        Hydra("trainer", line.sources.loader(VisibleOptions)).shell_completion(line.sources.name, line.overrides)
+        loader = line.sources.loader(VisibleOptions)
+        assert isinstance(loader, VisibleOptions)
+        loader.hidden = loader.hidden | (set(loader.list_groups("")) - set(line.sources.groups) - {"hydra"})
+        Hydra("trainer", loader).shell_completion(line.sources.name, line.overrides)
     elif line.dry_run and not line.is_sweep:
+        line.say_what_was_found()
         _say_what_would_run(line)
     else:
         sources = line.sources
+        if not (line.flags.cfg or line.flags.info):
+            line.say_what_was_found()
         sources.loader()  # sets the version of Hydra's rules
         GlobalHydra.instance().clear()
         flags = line.flags
-        flags.overrides = [WRITE_NOTHING, *line.overrides]
+        texts = line.overrides
+        texts = choices.deferred(sources, texts) if line.is_sweep else sources.with_pluses(texts)
+        flags.overrides = [WRITE_NOTHING, *texts]
         _run_hydra(flags, get_args_parser(), command, str(sources.conf), sources.name)
 
 
@@ -143,7 +151,7 @@ def _close_sweep(command: Command) -> int:
 
     jobs = command.jobs
     failed = [job for job in jobs if job.status == "failed"]
-    if failed and len(failed) == len(jobs) and all(isinstance(job.error, ConfigError) for job in failed):
+    if failed and len(failed) == len(jobs) and all(job.was_refused for job in failed):
         problems = dict.fromkeys(line for job in failed for line in cast(ConfigError, job.error).problems)
         if not command.found_there:
             remove_if_empty(sweep_table.common_folder(jobs))

@@ -14,11 +14,11 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from trainer.cli import hints, sweep_table
+from trainer.cli import choices, hints, sweep_table
 from trainer.cli.command import Command
-from trainer.cli.command_line import parse, quoted
+from trainer.cli.command_line import quoted
 from trainer.cli.compose import Composed, Composer
-from trainer.cli.config_files import Sources
+from trainer.cli.config_files import Sources, parse
 from trainer.cli.hydra_plugins import GridSweeper
 from trainer.config import ConfigError
 
@@ -87,7 +87,7 @@ def product(sources: Sources, texts: Sequence[str]) -> list[list[str]]:
     endless = [one for one in overrides if one.is_sweep_override() and not one.is_discrete_sweep()]
     if endless:
         raise ConfigError([f"{one.input_line}: found an interval, expected values, A,B,C" for one in endless])
-    return GridSweeper.split_arguments(overrides, None)[0]
+    return choices.settle(sources, GridSweeper.split_arguments(overrides, None)[0])[0]
 
 
 def is_swept(text: str) -> bool:

@@ -9,18 +9,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 
 from trainer import files
 from trainer.cli import trust
-from trainer.cli.config_files import CONF, FOLLOWING, Sources
+from trainer.cli.config_files import CONF, FOLLOWING, OWN_CONF, Found, Sources, find_own, parse
 from trainer.cli.trust import OUR_PLUGINS
 from trainer.config import Config, ConfigError, nearest
 from trainer.engine.resume.plan_file import read_plan
+from trainer.text import printable
 
 SWITCHES = {  # flags without a value
     *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--dry-run")
@@ -40,6 +39,7 @@ class CommandLine:
     dry_run: bool = False
     resumed: Path | None = None  # resume=DIR
     typed: tuple[str, ...] = ()  # the overrides beside it
+    found: Found | None = None  # the user's own conf/, where no flag says where files lie
 
     @property
     def is_sweep(self) -> bool:
@@ -50,6 +50,11 @@ class CommandLine:
         """See that resume=DIR calls only what may be called from there, unless it was typed. Raises ConfigError."""
         if self.resumed is not None:
             trust.check_code(self.resumed, configs, self.typed)
+
+    def say_what_was_found(self, file: TextIO | None = None) -> None:
+        """Print a line about the user's own conf/, if there is one."""
+        if self.found is not None:
+            print(printable(self.found.said), file=file)
 
     @property
     def foreign_plugins(self) -> list[str]:
@@ -67,12 +72,13 @@ class CommandLine:
                 value = override.value()
                 others += map(str, value) if isinstance(value, list) else []
         conf = Path(self.flags.config_path) if self.flags.config_path else CONF
-        return Sources(conf.absolute(), self.flags.config_name or "config", tuple(others))
+        return Sources(conf.absolute(), self.flags.config_name or "config", tuple(others), self.found is not None)
 
     @property
     def repeatable(self) -> list[str]:
         """What resume=DIR repeats: the overrides without the directory, and where configuration files lie."""
-        named = {"--config-dir": self.flags.config_dir, "--config-path": self.flags.config_path}
+        needed = self.found is None or self.flags.config_name or self.found.is_chosen(self.overrides)
+        named = {"--config-dir": needed and self.flags.config_dir, "--config-path": self.flags.config_path}
         flags = [f"{flag}={Path(value).absolute()}" for flag, value in named.items() if value]
         flags += [f"--config-name={self.flags.config_name}"] if self.flags.config_name else []
         overrides = [text for text in self.overrides if not text.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
@@ -98,7 +104,11 @@ def read(arguments: Sequence[str]) -> CommandLine:
         flags, overrides = _resumed(directory, flags, typed)
     dry_run = "--dry-run" in flags
     parsed = _parse_flags([flag for flag in flags if flag != "--dry-run"])
-    line = CommandLine(parsed, overrides, dry_run, directory, tuple(typed))
+    is_resumed = directory is not None and OWN_CONF.resolve().is_relative_to(directory.resolve())  # as its plan says
+    found = None if parsed.config_dir or parsed.config_path or is_resumed else find_own(parsed.config_name)
+    if found is not None and found.is_read:
+        parsed.config_dir = str(OWN_CONF)
+    line = CommandLine(parsed, overrides, dry_run, directory, tuple(typed), found)
     problems = [_following(text) for text in overrides if (o := parse(text)) and o.key_or_group in FOLLOWING]
     if dry_run and line.foreign_plugins:  # they would run
         problems.append(f"--dry-run: cannot foresee what {' '.join(line.foreign_plugins)} would do; leave one out")
@@ -121,14 +131,6 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         (flags if is_flag or is_value else overrides).append(argument)
         after_flag = is_flag and "=" not in argument and argument not in SWITCHES
     return flags, overrides
-
-
-def parse(text: str) -> Override | None:
-    """Read an override as Hydra does; None where it cannot be read."""
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException:
-        return None
 
 
 def quoted(value: str) -> str:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from trainer import config as cfg
 from trainer import files
 from trainer.cli import hints
-from trainer.cli.config_files import Sources
+from trainer.cli.config_files import Sources, is_argument
 from trainer.config import Config, ConfigError, nearest
 
 
@@ -96,9 +96,9 @@ class Composer:
         parsed = [(text, _parse(text)) for text in overrides]
         base = self._base(tuple(text for text, override in parsed if not self._sets_a_value(override)))
         raw = copy.deepcopy(base.raw)
-        for _, override in parsed:
-            if self._sets_a_value(override):
-                _set(raw, override.key_or_group, override.value())
+        values = [override for _, override in parsed if self._sets_a_value(override)]
+        for override in sorted(values, key=lambda one: not one.key_or_group.endswith("._target_")):  # arguments follow
+            _set(raw, override.key_or_group, override.value())
         task = list(filter_overrides(overrides))
         directory = f"{base.folder}/{number}" if base.folder else _directory(base.whole_of(number, task, raw))
         try:
@@ -117,7 +117,7 @@ class Composer:
     def _base(self, overrides: tuple[str, ...]) -> Base:
         """Let Hydra compose these overrides, once."""
         if overrides not in self.bases:
-            whole = self.loader.load_sweep_config(self.master, list(overrides))
+            whole = self.loader.load_sweep_config(self.master, self.sources.with_pluses(overrides))
             OmegaConf.set_readonly(whole.hydra, False)
             OmegaConf.set_struct(whole, False)
             task = OmegaConf.to_container(whole, resolve=False)
@@ -154,6 +154,8 @@ def _parse(text: str) -> Override:
 
 def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
     parts = dotted.split(".")
+    if len(parts) == 2 and is_argument(dotted, tree):
+        tree[parts[0]][parts[1]] = None
     for depth, part in enumerate(parts):
         if not isinstance(tree, dict) or part not in tree:
             known = f"; {nearest(part, map(str, tree))}" if isinstance(tree, dict) else ""

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from trainer.cli.config_files import CONF, Sources
-from trainer.config import Config, ConfigError, nearest
+from trainer.config import MISSING, Config, ConfigError, nearest
 
 PACKAGE = re.compile(r"\s*#\s*@package\s+(\S+)")
 KEYWORDS = {"optional", "override"}
@@ -30,7 +30,7 @@ class Survey:
     sources: Sources
     typed: dict[str, str]  # group -> option, from the command line
     problems: list[str] = field(default_factory=list)
-    keys: set[str] = field(default_factory=set)  # dotted keys that these files hold
+    keys: dict[str, str] = field(default_factory=dict)  # dotted key that these files hold -> its text; of a list none
     origins: dict[str, str] = field(default_factory=dict)  # dotted key -> "file, line n" that sets it
     known: set[str] = field(default_factory=set)  # groups that the first file chooses from
     surveyed: set[str] = field(default_factory=set)
@@ -52,8 +52,8 @@ class Survey:
         package = self._package(file, text, group)
         for key, value in _values(root):
             dotted = ".".join(filter(None, (package, key)))
-            self.keys.add(dotted)
-            if file != CONF / "config.yaml" and value.value != "???":  # else nobody chose the value yet
+            self.keys[dotted] = str(value.value) if isinstance(value, ScalarNode) else ""
+            if file != CONF / "config.yaml" and value.value != MISSING:  # else nobody chose the value yet
                 self.origins[dotted] = _at(file, value)
         for key, value in root.value:
             if key.value == "defaults":
@@ -120,7 +120,7 @@ class Survey:
             return
         for one in value.value if isinstance(value, SequenceNode) else [value]:
             option = one.value if isinstance(one, ScalarNode) else "a group of keys"
-            if "${" in option or option == "???" or (option in NULL and chosen not in TOP_KEYS):
+            if "${" in option or option == MISSING or (option in NULL and chosen not in TOP_KEYS):
                 continue
             if option.removesuffix(".yaml") in options:
                 if chosen not in self.typed:  # else the command line has another

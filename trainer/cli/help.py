@@ -27,6 +27,12 @@ COMMANDS = (
     "python -m trainer.trace [...]            one training step of it, taken apart",
 )
 
+OWN = (
+    "One's own: KEY._target_=module.Name takes a class or function from this folder, model=custom "
+    "model._target_=my_models.Net model.width=64, with its arguments as keys; presets stand in ./conf/model/*.yaml. "
+    "See docs/own.md."
+)
+
 
 def text(sources: Sources, overrides: Sequence[str], width: int | None = None) -> str:
     """Write out every group and every knob with its value, unit and range.
@@ -45,6 +51,7 @@ def text(sources: Sources, overrides: Sequence[str], width: int | None = None) -
     lines += ["", "Keys, with the values of this command line:", ""]
     for key, value, meaning in knobs(cfg.Config, values):
         lines += _columns([(key, KEY_WIDTH), (value, VALUE_WIDTH)], meaning, width) if key else [""]
+    lines += ["", *textwrap.wrap(OWN, width)]
     lines += ["", 'Hydra\'s own flags: --hydra-help. Tab completion for bash: eval "$(trainer -sc install=bash)"']
     return "\n".join(lines)
 

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trainer import config as cfg
 from trainer.cli import file_errors
-from trainer.cli.config_files import Sources
+from trainer.cli.config_files import Sources, is_argument, values_of
 from trainer.config import ConfigError, nearest
 
 READERS = ("hydra.", "omegaconf.", "yaml.", "antlr4.", "codecs", "<frozen codecs>")  # what reads configuration files
@@ -43,7 +43,7 @@ def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> li
     found: list[str] = []
     groups = sources.groups
     files = file_errors.survey(sources, overrides)
-    choices, values = [], []
+    chosen, values = list[str](), []
     for text in overrides:
         try:
             override = OverridesParser.create().parse_override(text)
@@ -57,18 +57,22 @@ def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> li
         elif key in groups and override.is_delete():
             found.append(f"{text}: cannot be left out; choose another, {key}=NAME: {', '.join(sorted(groups[key]))}")
         elif options:
-            wrong = [choice for choice in _choices(override) if choice not in options]
+            wrong = [choice for choice in values_of(override) if choice not in options]
             found += [f"{key}={choice}: no such option; {nearest(choice, options)}" for choice in wrong]
             if not wrong and key in groups:
-                choices.append(f"{key}={_choices(override)[0]}")
+                chosen.append(f"{key}={values_of(override)[0]}")
         elif not key.startswith("hydra"):
             values.append((text, override))
     if files.problems:  # without these files nothing can be composed, and no key be known
         return [*found, *files.problems]
     try:
-        tree = sources.compose(choices)
+        tree = sources.compose(chosen)
     except Exception as reason:
         return [*found, _of_files(reason, files)]
+    for _, override in values:  # whose arguments the others may be
+        group, _, rest = override.key_or_group.partition(".")
+        if rest == "_target_" and "_target_" in (tree.get(group) or ()) and not override.is_sweep_override():
+            tree[group]["_target_"] = override.value()
     good = []
     for text, override in values:
         problem = _key_problem(sources, override, tree)
@@ -77,7 +81,7 @@ def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> li
         elif not override.is_sweep_override() and not override.is_delete():
             good.append(text)
     try:
-        cfg.from_dict(sources.compose([*choices, *good]) if good else tree)
+        cfg.from_dict(sources.compose([*chosen, *good]) if good else tree)
     except ConfigError as more:
         keys = {line.split(":")[0] for line in found}
         found += file_errors.located([p for p in more.problems if p.split(":")[0] not in keys], files, overrides)
@@ -107,7 +111,7 @@ def _key_problem(sources: Sources, override: Override, tree: Any) -> str | None:
         if part not in tree:
             known = {*tree, *(sources.groups if not above else ())} - {"_target_"}
             takes_any = "_target_" in tree  # arguments of a class: any may be added, the class checks them
-            if takes_any and override.is_add():
+            if takes_any and (override.is_add() or (depth == 1 and is_argument(key, {above: tree}))):
                 return None
             close = difflib.get_close_matches(part, known, n=1, cutoff=0.6)
             owners = _owners(sources, where)
@@ -132,11 +136,6 @@ def _owners(sources: Sources, key: str) -> list[str]:
         if key in file.keys:
             owners.append(f"{group}={option}")
     return owners
-
-
-def _choices(override: Override) -> list[str]:
-    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
-    return ["null" if value is None else str(value) for value in values]
 
 
 def _one_line(error: Exception) -> str:

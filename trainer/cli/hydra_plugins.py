@@ -18,6 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from trainer import files
+from trainer.cli import choices
 from trainer.cli.command import Command, refuse_what_is_not_ours
 from trainer.cli.compose import Composed, Composer, write_hydra
 from trainer.config import ConfigError
@@ -54,12 +55,19 @@ class GridSweeper(BasicSweeper):
         assert self.launcher is not None
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        batches = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), self.max_batch_size)
-        if not any(batches):
+        (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        if not jobs:
             raise ConfigError([f"{' '.join(arguments)}: an empty sweep; give every key at least one value"])
+        sources = self.command.line.sources
+        jobs, notes = choices.settle(sources, jobs)
+        for note in notes:
+            print(printable(f"note: {note}"))
+        if not isinstance(self.launcher, StackLauncher):  # which lets Hydra compose
+            jobs = [sources.with_pluses(job) for job in jobs]
+        size = self.max_batch_size or len(jobs)
         returns: list[Sequence[JobReturn]] = []
-        for batch in batches:
-            returns.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, returns))))
+        for start in range(0, len(jobs), size):
+            returns.append(self.launcher.launch(jobs[start : start + size], initial_job_idx=start))
         if not isinstance(self.launcher, StackLauncher):  # whose table tells of failed jobs
             for job in (job for batch in returns for job in batch):
                 _ = job.return_value  # raises what the job raised
@@ -117,7 +125,7 @@ class StackLauncher(Launcher):
                     if workers is None:
                         workers = runtime.workers([job.config for job in jobs if job.config is not None])
                     pool.train_stacks(session.stacks, workers, display, lambda: bool(ended_by), handle)
-            if all(isinstance(job.error, ConfigError) for job in jobs):
+            if all(job.was_refused for job in jobs):
                 session.retract(jobs)
             returns = [_job_return(job) for job in jobs]
             self._call("on_job_end", composed, returns)

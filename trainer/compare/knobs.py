@@ -240,6 +240,8 @@ def _typed_text(key: str, value: Any, one: Setting) -> str:
         return tidy(f"{key}={one.typed[key]}")
     if key.endswith(CLASS) and isinstance(value, str):
         key, value = key.removesuffix(CLASS), value.rpartition(".")[2]
+        if one.typed is not None and key in one.typed:  # the choice of a file that names it
+            return ""
     return f"{key}={label(value)}"
 
 

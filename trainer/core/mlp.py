@@ -26,9 +26,9 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
-INITS: dict[Init, Callable[[Tensor, cfg.Mlp, torch.Generator], object]] = {
+INITS: dict[Init, Callable[[Tensor, cfg.Mlp | cfg.Cnn, torch.Generator], object]] = {
     # U(-1/sqrt(fan_in), 1/sqrt(fan_in)): nn.Linear's default, and the "standard" one of Glorot and Bengio 2010, eq. 1
-    "default": lambda w, c, g: nn.init.uniform_(w, -1 / math.sqrt(w.shape[1]), 1 / math.sqrt(w.shape[1]), g),
+    "default": lambda w, c, g: nn.init.uniform_(w, -1 / math.sqrt(w[0].numel()), 1 / math.sqrt(w[0].numel()), g),
     # variance 2 / (fan_in + fan_out): Glorot and Bengio 2010, eq. 16
     "glorot_uniform": lambda w, c, g: nn.init.xavier_uniform_(w, generator=g),
     "glorot_normal": lambda w, c, g: nn.init.xavier_normal_(w, generator=g),
@@ -178,7 +178,7 @@ class Mlp(Stacked):
                     continue  # one and zero, as built
                 fan_in = parameters[name.replace("bias", "weight")].shape[2]
                 for member, c, seed in zip(parameter, configs, seeds, strict=True):
-                    _initialise(member, fan_in, c, torch.Generator().manual_seed(stream_seed(seed, f"init/{name}")))
+                    initialise(member, fan_in, c, torch.Generator().manual_seed(stream_seed(seed, f"init/{name}")))
         self.to(device)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -240,9 +240,9 @@ def _layers(
     return layers
 
 
-def _initialise(member: Tensor, fan_in: int, config: cfg.Mlp, generator: torch.Generator) -> None:
-    """Fill one member's weight (O, I) or bias (O,)."""
-    if member.ndim == 2:
+def initialise(member: Tensor, fan_in: int, config: cfg.Mlp | cfg.Cnn, generator: torch.Generator) -> None:
+    """Fill one member's weight (O, I), or (O, I, H, W) of a convolution, or bias (O,)."""
+    if member.ndim > 1:
         INITS[config.init](member, config, generator)
         member.mul_(config.init_scale)
     elif config.bias_init is not None:

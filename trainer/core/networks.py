@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from trainer import config as cfg
-from trainer.config import Config
+from trainer.config import Config, stream_seed
+from trainer.core import global_streams
+from trainer.core.cnn import cnn, draw_weights
 from trainer.core.data import Dataset
 from trainer.core.mlp import Mlp, Stacked, plain_mlp
 from trainer.core.surfaces import FUNCTIONS
@@ -53,15 +55,21 @@ Network = Mlp | Surface | UserModule
 def stacked(configs: Sequence[Config], dataset: Dataset) -> Network:
     """Build the network of a stack, on the data set's device and in its precision.
 
-    Raises ConfigError where a module of the user's own cannot be found or built.
+    Raises ConfigError where a module of the user's own cannot be found or built, or a network does not fit the data.
     """
     first = configs[0].model
     device = dataset.x.device
     network: Network
+    if isinstance(first, cfg.CustomModel | cfg.Cnn):
+        assert len(configs) == 1, "such a network trains alone"
     if isinstance(first, cfg.CustomModel):
-        assert len(configs) == 1, "a module of the user's own trains alone"
         module = build(first, dataset.shape, dataset.out_features, configs[0].seed)
         network = UserModule(module, dataset.shape, dataset.out_features)
+    elif isinstance(first, cfg.Cnn):
+        module = plain(first, dataset.in_features, dataset.out_features, dataset.shape)
+        draw_weights(module, first, configs[0].seed)
+        global_streams.seed(stream_seed(configs[0].seed, "dropout"))
+        network = UserModule(module, (dataset.in_features,), dataset.out_features)
     elif isinstance(first, cfg.Surface):
         network = Surface([c.model for c in configs if isinstance(c.model, cfg.Surface)])
     else:
@@ -70,8 +78,15 @@ def stacked(configs: Sequence[Config], dataset: Dataset) -> Network:
     return network.to(device, dataset.x.dtype)
 
 
-def plain(config: cfg.Mlp | cfg.Surface, in_features: int, out_features: int) -> nn.Module:
-    """Build one member's network in plain PyTorch; it loads the `model` of a checkpoint."""
+def plain(
+    config: cfg.Mlp | cfg.Cnn | cfg.Surface, in_features: int, out_features: int, shape: Sequence[int] = ()
+) -> nn.Module:
+    """Build one member's network in plain PyTorch, (B, I) -> (B, O); it loads the `model` of a checkpoint.
+
+    shape: of an example, which a network for pictures wants. Raises ConfigError where that is no picture.
+    """
+    if isinstance(config, cfg.Cnn):
+        return cnn(config, shape, out_features)
     return PlainSurface(config) if isinstance(config, cfg.Surface) else plain_mlp(config, in_features, out_features)
 
 
@@ -79,7 +94,7 @@ def predictor(network: Network, state: dict[str, Tensor], config: Config, datase
     """Return a member's plain model in evaluation mode with the weights of `state`: (B, I) -> (B, O)."""
     if isinstance(network, UserModule):
         return network.predictor(state)
-    assert not isinstance(config.model, cfg.CustomModel)
+    assert isinstance(config.model, cfg.Mlp | cfg.Surface)
     return network.predictor(state, plain(config.model, dataset.in_features, dataset.out_features))
 
 

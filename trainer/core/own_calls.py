@@ -140,6 +140,14 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}{place}" if said else f"{type(error).__name__}{place}"
 
 
+def place(code: Callable[..., Any]) -> str:
+    """' (file, line n)' where a function begins; nothing where its source is not there."""
+    try:
+        return f" ({inspect.getsourcefile(code)}, line {inspect.getsourcelines(code)[1]})"
+    except (OSError, TypeError):
+        return ""
+
+
 def _dotted(cls: type) -> str:
     """The name a user knows a class of PyTorch by: torch.nn.Module, not torch.nn.modules.module.Module."""
     for package in ("torch.nn", "torch.optim", "torch.utils.data"):

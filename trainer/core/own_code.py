@@ -53,6 +53,28 @@ def is_standard(module: str) -> bool:
     return top in sys.stdlib_module_names and not is_own(find(top))
 
 
+def takes(path: str, name: str) -> bool:
+    """Whether a class or function, by a dotted path, has a parameter; also where its source alone does not tell."""
+    module, _, target = path.rpartition(".")
+    spec = find(module) if module else None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return True
+    try:
+        tree = ast.parse(Path(spec.origin).read_bytes())
+    except (SyntaxError, ValueError):  # training will say so
+        return True
+    found = _definition(tree, target)
+    if isinstance(found, ast.ClassDef):
+        found = _definition(found, "__init__")
+    if not isinstance(found, ast.FunctionDef) or found.args.kwarg or found.decorator_list:
+        return True
+    return name in {one.arg for one in (*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs)}
+
+
+def _definition(tree: ast.Module | ast.ClassDef, name: str) -> ast.stmt | None:
+    return next((node for node in tree.body if getattr(node, "name", None) == name), None)
+
+
 def sources(module: str) -> dict[str, Path]:
     """Return the file of a module, and those of all modules of the user's own that it imports, by their names.
 

@@ -124,7 +124,7 @@ class Stack:
         self.step = 0  # finished optimizer steps
         self.epoch_step = 0  # of them in the epoch that is not finished
         self.activations = ActivationStatistics(self.model)
-        self.draws_globally = len(configs) == 1 and bool(first.targets())  # only the user's own code does
+        self.draws_globally = len(configs) == 1 and (bool(first.targets()) or isinstance(self.model, UserModule))
         self.clips = any(c.clip_norm is not None for c in configs)  # and so it stays, whoever leaves
         self.measuring_s = 0.0
         self.evaluating_s = 0.0

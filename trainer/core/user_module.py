@@ -6,6 +6,7 @@ Shapes: B example, I in-feature, O out-feature.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,9 @@ from torch.nn.parameter import is_lazy
 from trainer import config as cfg
 from trainer.config import ConfigError, stream_seed
 from trainer.core import global_streams
-from trainer.core.own_calls import check_arguments, find_target, in_words, parameters
+from trainer.core.own_calls import check_arguments, find_target, in_words, parameters, place
+
+TORCHVISION = "torchvision.models."  # its functions hand num_classes on, which their signatures do not show
 
 
 class UserModule(nn.Module):
@@ -38,6 +41,7 @@ class UserModule(nn.Module):
         self.shape = shape
         self.out_features = out_features
         self.module = module.to(device)
+        self.where = _forward(module)
         stacked: dict[nn.Parameter, nn.Parameter] = {}  # one for one: parameters that are tied stay tied
         for part in module.modules():
             for name, parameter in part._parameters.items():
@@ -47,20 +51,32 @@ class UserModule(nn.Module):
                         stacked[parameter] = nn.Parameter(value, parameter.requires_grad)
                     part._parameters[name] = stacked[parameter]
 
+        self.shapes = {name: value.shape for name, value in module.named_parameters()}
+
     def forward(self, x: Tensor) -> Tensor:
+        """(1, B, I) -> (1, B, O). Raises ConfigError where the module fails, or is another afterwards."""
         parameters = {name: value[0] for name, value in self.module.named_parameters()}
-        return outputs(self.module, x[0].view(-1, *self.shape), self.out_features, parameters)[None]
+        y = outputs(self.module, x[0].view(-1, *self.shape), self.out_features, parameters)[None]
+        now = {name: value.shape for name, value in self.module.named_parameters()}
+        if changed := [name for name in {**self.shapes, **now} if self.shapes.get(name) != now.get(name)]:
+            why = f"forward of {type(self.module).__name__} adds or removes parameters, which only __init__ may do"
+            raise ConfigError([f"model._target_: {why}: {', '.join(changed)}{self.where}"])
+        return y
 
     def gradients(self, loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """Return the derivative of a loss by each of the stacked parameters; None where it does not depend on it.
 
         Raises ConfigError where backward fails.
         """
-        if not loss.requires_grad:
+        hints = {"modified by an inplace operation": f"write y = y + 1 for y += 1 in forward{self.where}"}
+        found: Sequence[Tensor | None] = ()
+        if loss.requires_grad:
+            with in_words("model._target_: the backward pass fails", hints=hints):
+                found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if all(gradient is None for gradient in found):
             why = "no parameter takes part in the loss; is there a detach or no_grad in forward?"
-            raise ConfigError([f"model._target_: {why}"])
-        with in_words("model._target_: the backward pass fails"):
-            return torch.autograd.grad(loss, parameters, allow_unused=True)
+            raise ConfigError([f"model._target_: {why}{self.where}"])
+        return found
 
     def stacked_parameters(self) -> dict[str, nn.Parameter]:
         """Every trainable parameter by the module's own name for it."""
@@ -109,11 +125,16 @@ def outputs(
     if not isinstance(y, Tensor) or y.shape != (len(examples), out_features):
         found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
         what = f"a tensor ({len(examples)}, {out_features}): one row per example, one column per class or output"
-        raise ConfigError([f"model._target_: the output of {name} is {found}, expected {what}"])
+        raise ConfigError([f"model._target_: the output of {name} is {found}, expected {what}{_forward(module)}"])
     if not y.is_floating_point() or y.device != examples.device:
         found, what = (f"{tensor.dtype} on {tensor.device}".removeprefix("torch.") for tensor in (y, examples))
-        raise ConfigError([f"model._target_: the output of {name} is {found}, expected {what}, like its input"])
+        like = f"like its input{_forward(module)}"
+        raise ConfigError([f"model._target_: the output of {name} is {found}, expected {what}, {like}"])
     return y.to(examples.dtype)
+
+
+def _forward(module: nn.Module) -> str:
+    return place(type(module).forward)
 
 
 class _Unstacked(nn.Module):
@@ -137,15 +158,13 @@ def build(config: cfg.CustomModel, shape: Sequence[int], out_features: int, seed
     target = find_target("model._target_", config._target_)
     arguments = dict(config.arguments)
     check_arguments("model", target, arguments)
-    known = parameters(target)
-    arguments |= {
-        key: value
-        for key, value in {"in_features": math.prod(shape), "out_features": out_features}.items()
-        if key in known and key not in arguments
-    }
+    known = {*parameters(target), *(("num_classes",) if config._target_.startswith(TORCHVISION) else ())}
+    filled = {"in_features": math.prod(shape), "out_features": out_features, "num_classes": out_features}
+    arguments |= {key: value for key, value in filled.items() if key in known and key not in arguments}
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     global_streams.seed(stream_seed(seed, "init"))
-    with in_words(f"model: {config._target_}({given}) fails"):
+    with in_words(f"model: {config._target_}({given}) fails"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torchvision")  # of defaults to come
         module = target(**arguments)
     if not isinstance(module, nn.Module):
         raise ConfigError(
@@ -154,11 +173,18 @@ def build(config: cfg.CustomModel, shape: Sequence[int], out_features: int, seed
     if sparse := [name for name, part in module.named_modules() if getattr(part, "sparse", False) is True]:
         why = "gradients are sparse, and no optimizer or norm here takes those; leave out sparse=True"
         raise ConfigError([f"model._target_: {', '.join(sparse)} of {config._target_}: {why}"])
+    if config._target_.startswith(TORCHVISION) and len(shape) == 3 and shape[0] == 1:
+        module.register_forward_pre_hook(_three_colours)
     _initialise_lazy(module, shape, out_features)
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise ConfigError([f"model._target_: {config._target_} has no parameters to train"])
     global_streams.seed(stream_seed(seed, "dropout"))
     return module
+
+
+def _three_colours(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    """Give a network of torchvision, whose first layer wants three colours, a grey picture (B, 1, H, W) as each."""
+    return inputs[0].expand(-1, 3, -1, -1)
 
 
 @torch.no_grad()

@@ -45,19 +45,24 @@ class Job:
         self.status, self.summary = summary["status"], summary
         self.objective = objective(self.config, summary)
 
-    def fail(self, error: Exception) -> None:
-        """Record why there is no result."""
+    def fail(self, error: Exception, epochs: int = 0, steps: int = 0) -> None:
+        """Record why there is no result, after so many epochs and steps."""
         self.error = error
-        self._end("failed", "error", describe(error))
+        self._end("failed", "error", describe(error), epochs, steps)
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether its configuration, or the code that it names, cannot be trained: there is no epoch of it."""
+        return isinstance(self.error, ConfigError) and not (self.summary or {}).get("epochs")
 
     def interrupt(self) -> None:
         """Record that its training never began."""
         self._end("interrupted", "interrupt", None)
 
-    def _end(self, status: Status, reason: str, error: str | None) -> None:
+    def _end(self, status: Status, reason: str, error: str | None, epochs: int = 0, steps: int = 0) -> None:
         """Write a summary without numbers, if the run has a directory."""
         self.status = status
-        self.summary = {"status": status, "stopped_by": reason, "error": error, "epochs": 0, "steps": 0}
+        self.summary = {"status": status, "stopped_by": reason, "error": error, "epochs": epochs, "steps": steps}
         folder = self.destination.folder
         if (folder / ".hydra").is_dir():
             with contextlib.suppress(OSError):  # it may be what failed

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trainer.config import Config, CustomModel, Mlp
+from trainer.config import Cnn, Config, CustomModel, Mlp
 from trainer.engine import runtime
 from trainer.engine.jobs import Job
 
@@ -18,6 +18,7 @@ MIN_MEMBERS = 8  # of a stack cut for another worker; two of these beat one of 1
 MAX_STACKS_PER_WORKER = 3  # of one size, trained one after the other
 EVEN_ENOUGH = 1.2  # load of the busiest worker, relative to the mean
 FEATURES = 64  # inputs and outputs assumed for comparing costs: only the data know the real ones
+OWN_PRODUCTS = 50_000  # an example costs a network of the user's own, of which we know nothing: about a small cnn
 
 
 def plan_side_by_side(jobs: Sequence[Job], max_members: int) -> tuple[list[list[Job]], int]:
@@ -74,6 +75,14 @@ def _cost(jobs: Sequence[Job]) -> float:
 
 def _cost_of(config: Config) -> float:
     network = config.model
+    if isinstance(network, CustomModel):
+        return float((config.steps or config.epochs) * OWN_PRODUCTS)
+    if isinstance(network, Cnn):
+        pixels, products, channels = FEATURES, 0, 1
+        for width in network.widths:
+            products += pixels * channels * width * network.kernel**2
+            pixels, channels = pixels // (1 if network.pooling == "none" else 4), width
+        return float((config.steps or config.epochs) * products)
     if not isinstance(network, Mlp):
         return 1.0
     sizes = [FEATURES, *network.widths, FEATURES]
@@ -89,7 +98,7 @@ def stack_key(config: Config) -> tuple[object, ...] | None:
     epochs.
     """
     network = config.model
-    if isinstance(network, CustomModel):
+    if isinstance(network, CustomModel | Cnn):
         return None
     shared = (config.steps, config.accumulate, config.device, config.threads, config.deterministic)
     data = replace(config.data, label_noise=0.0, shuffle=True)

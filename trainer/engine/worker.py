@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import gc
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.config import Config, ConfigError, CustomModel, Data, Mlp
+from trainer.config import Cnn, Config, ConfigError, CustomModel, Data, Mlp
 from trainer.core import data as datasets
 from trainer.core import state
 from trainer.core.data import Dataset
@@ -79,7 +80,7 @@ def train_stack(
     if not gc.isenabled():  # a command starts without
         gc.freeze()  # what is imported by now is not garbage: each full search would look through a million objects
         gc.enable()
-    recorder = None
+    stack = recorder = None
     try:
         stack, findings = _build(item)
         recorder, ending = _begin(stack, item, findings)
@@ -101,8 +102,12 @@ def train_stack(
         raise
     except Exception as error:
         if len(item.jobs) == 1 or isinstance(error, Refused) or (isinstance(error, OSError) and error.errno in DISK):
-            for job in item.waiting:  # what it had recorded stays
-                job.fail(error)
+            epochs, steps = (stack.epoch, stack.step) if stack is not None else (0, 0)
+            if recorder is not None and stack is not None and epochs:  # what it had recorded stays
+                with contextlib.suppress(OSError):  # which may be what failed
+                    recorder.flush(stack)
+            for job in item.waiting:
+                job.fail(error, epochs, steps)
             done(item.jobs)
             return
         if recorder is not None:
@@ -194,7 +199,7 @@ def _members_in_memory(config: Config, dataset: Dataset) -> int:
     A member holds its weights eight times at most (itself, gradient, two moments, copy before the step, best, last,
     being saved), its activations and their gradients, and its row numbers.
     """
-    if isinstance(config.model, CustomModel):
+    if isinstance(config.model, CustomModel | Cnn):
         return 1
     hidden = config.model.widths if isinstance(config.model, Mlp) else []
     sizes = [dataset.in_features, *hidden, dataset.out_features]

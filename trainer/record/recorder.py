@@ -249,7 +249,7 @@ def _pictures(stack: Stack, member: Member, outputs: Tensor) -> dict[str, pictur
         points = trajectories.points(surface.start, member.rows)
         paths = {member.config.optimizer.name: points}
         out["path"] = trajectories.draw(FUNCTIONS[surface.function], paths, card=True)
-    is_image = len(dataset.shape) == 3
+    is_image = len(dataset.shape) == 3 and dataset.shape[0] in (1, 3)  # grey, or red, green and blue
     if dataset.classes:
         target = dataset.test_y.cpu().numpy()
         probabilities = torch.softmax(outputs.float(), 1).cpu().numpy()

@@ -13,13 +13,13 @@ import yaml
 
 from trainer import config as cfg
 from trainer import files, streams
-from trainer.cli import hints
+from trainer.cli import command_line, hints
 from trainer.cli.config_files import CONF, Sources
 from trainer.config import ConfigError, nearest
 
 DATA = ("data=clusters", "data.batch_size=5")  # where no data set is chosen
 NETWORK = ("model.depth=1", "model.width=5")  # 4-5-10, where no model is chosen either
-FLAGS = ("--help", "--member", "--steps", "--part", "--json", "--svg")
+FLAGS = ("--help", "--member", "--steps", "--part", "--json", "--svg", "--config-dir")
 CHOOSES_DATA = ("data=", "experiment=", "problem=")
 MOST_STEPS = 1000
 
@@ -33,8 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         targets = ((options.json, "trace.json"), (options.svg, "trace.svg"))
         if problems := [line for target in targets for line in files.target_problems(*target)]:
             raise ConfigError(problems)
-        raw = compose(overrides)
-        config, others = cfg.from_dict(raw), rivals(raw, overrides)
+        flags = [f"--config-dir={options.config_dir}"] if options.config_dir else []
+        line = command_line.read([*flags, *overrides])
+        raw = compose(overrides, line.sources)
+        config, others = cfg.from_dict(raw), rivals(raw, overrides, line.sources)
         from trainer.trace import collect, svg, text  # torch, which bad input need not wait for
 
         trace = collect.trace(config, options.member, options.steps, others)
@@ -48,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _say([f"{error.filename}: {error.strerror or error}"])
     said = sys.stderr if options.json == "-" else sys.stdout
-    command = shlex.join(["python", "-m", "trainer", *overrides])
+    line.say_what_was_found(said)
+    command = shlex.join(["python", "-m", "trainer", *flags, *overrides])
     text.show(trace, command, options.part or list(text.PARTS), said)
     if options.json == "-":
         print(as_json)
@@ -84,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="OVERRIDES are those of python -m trainer (see its --help), e.g. optimizer=sgd optimizer.momentum=0.9 "
         f"model.dropout=0.5. Without a data set it is {' '.join(DATA + NETWORK)}: a network 4-5-10. The same step "
         "in words, part by part: docs/trace/. Exit code: 0, 1 where a gradient is wrong, 2 for bad input.",
-        usage="%(prog)s [OVERRIDES ...] [--member PARAMETER] [--steps N] [--part N] [--json FILE] [--svg FILE]",
+        usage="%(prog)s [OVERRIDES ...] [--member PARAMETER] [--steps N] [--part N] [--json FILE] [--svg FILE] "
+        "[--config-dir DIR]",
         exit_on_error=True,
     )
     add = parser.add_argument
@@ -95,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         "alone; may be repeated")  # fmt: skip
     add("--json", metavar="FILE", help="write everything as JSON; - prints it on the standard output")
     add("--svg", metavar="FILE", help="draw the graph")
+    add(
+        "--config-dir", metavar="DIR", help="a folder of your own configuration files (default ./conf, if there is one)"
+    )
     return parser
 
 
@@ -104,22 +111,25 @@ def _steps(text: str) -> int:
     return int(text)
 
 
-def compose(overrides: Sequence[str]) -> dict[str, object]:
+def compose(overrides: Sequence[str], sources: Sources | None = None) -> dict[str, object]:
     """Compose the configuration, unchecked. Raises ConfigError with every problem of the overrides."""
+    sources = sources or Sources()
     try:
-        return Sources().compose(overrides)
+        return sources.compose(overrides)
     except Exception as error:
         if not hints.is_of_composing(error):
             raise
-        raise ConfigError(hints.problems(Sources(), overrides, error)) from error
+        raise ConfigError(hints.problems(sources, overrides, error)) from error
 
 
-def rivals(raw: dict[str, object], overrides: Sequence[str]) -> dict[str, cfg.Optimizer]:
+def rivals(
+    raw: dict[str, object], overrides: Sequence[str], sources: Sources | None = None
+) -> dict[str, cfg.Optimizer]:
     """Build every optimizer of conf/optimizer/ as it would be on this command line without settings of its own."""
     names = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
     if cfg.model_class(raw["model"]) is cfg.Surface:  # whose learning rates depend on the function
         others = [text for text in overrides if not text.lstrip("+~").startswith("optimizer")]
-        return {name: cfg.from_dict(compose([*others, f"optimizer={name}"])).optimizer for name in names}
+        return {name: cfg.from_dict(compose([*others, f"optimizer={name}"], sources)).optimizer for name in names}
     found = {name: yaml.safe_load((CONF / "optimizer" / f"{name}.yaml").read_text("utf-8")) for name in names}
     return {name: cfg.from_dict({**raw, "optimizer": values}).optimizer for name, values in found.items()}
 

@@ -120,7 +120,7 @@ def _plain(stack: Stack) -> nn.Module:
     if isinstance(config.model, CustomModel):
         network = user_module.build(config.model, dataset.shape, dataset.out_features, config.seed)
         return network.to(torch.float64).train()
-    network = networks.plain(config.model, dataset.in_features, dataset.out_features)
+    network = networks.plain(config.model, dataset.in_features, dataset.out_features, dataset.shape)
     network.load_state_dict(stack.model.member_state(0))
     for name, layer in stack.model.named_modules():
         if isinstance(layer, StackedDropout):

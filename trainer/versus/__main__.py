@@ -54,6 +54,7 @@ def _run(request: Request, command: Command, typed: str) -> int:
     directory = command.directory = batches.directory
     command.found_there = directory.exists()
     refuse_what_is_not_ours(directory)
+    request.line.say_what_was_found()
     for line in comparison.budget():
         print(printable(line), flush=True)
     if request.options.dry_run:

@@ -44,7 +44,7 @@ def _table(comparison: Comparison, evaluation: Mapping[str, Any]) -> Table:
     for index, (overrides, group) in enumerate(zip(request.groups, groups, strict=True)):
         race = comparison.races[index]
         edges = {key for key, _ in race.edges(race.best.values)}
-        levels = [text.partition("=")[2] for text in request.levels(overrides).values()]
+        levels = [request.levels(overrides).get(key, "").partition("=")[2] for key in request.compared]
         chosen = [f"{value}{' (edge)' * (key in edges)}" for key, value in race.best.values.items()]
         table.add_row(
             *map(printable, [*levels, *chosen]),

@@ -175,7 +175,7 @@ class Comparison:
         levels = [self.request.levels(group) for group in self.request.groups]
         out = []
         for key in self.request.compared:
-            values = dict.fromkeys(level[key].partition("=")[2] for level in levels)
+            values = dict.fromkeys(level[key].partition("=")[2] for level in levels if key in level)
             out.append(f"{key}={','.join(values)}")
         return out
 

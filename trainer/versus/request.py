@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 from trainer import files
 from trainer.cli import batches, command_line, trust
 from trainer.cli.command_line import COMPARISON as NAME
-from trainer.cli.command_line import CommandLine, parse, quoted
+from trainer.cli.command_line import CommandLine, quoted
+from trainer.cli.config_files import parse
 from trainer.config import ConfigError, nearest
 from trainer.versus import search
 
@@ -62,8 +63,7 @@ class Request:
 
     def levels(self, group: Sequence[str]) -> dict[str, str]:
         """Return a group's overrides of the compared keys, by key."""
-        keyed = {text.partition("=")[0]: text for text in group}
-        return {key: keyed[key] for key in self.compared}
+        return {key: text for text in group if (key := text.partition("=")[0]) in self.compared}
 
 
 def read(arguments: Sequence[str]) -> Request:
@@ -157,8 +157,9 @@ def _with_groups(request: Request) -> Request:
             grids[key] = []
     jobs = batches.product(request.line.sources, overrides)
     groups = [list(group) for group in dict.fromkeys(map(tuple, jobs))]
-    compared = [text.partition("=")[0] for text in groups[0]] if groups else []
-    compared = [key for i, key in enumerate(compared) if len({group[i] for group in groups}) > 1]
+    keys = dict.fromkeys(text.partition("=")[0] for group in groups for text in group)
+    values = {key: {next((t for t in group if t.partition("=")[0] == key), "") for group in groups} for key in keys}
+    compared = [key for key in keys if len(values[key]) > 1]
     if len(groups) < 2:
         lists = [text for text in request.line.overrides if text not in overrides and batches.is_swept(text)]
         but = f" ({', '.join(lists)}: the grid of a tuned key)" if lists else ""
