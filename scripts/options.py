@@ -23,6 +23,11 @@ SELECTED = (  # choices that bring keys of their own
     "optimizer=nadam",
     "schedule=step",
     "data=spirals",
+    "data=csv data.path=FILE data.target=COLUMN",
+    "data=folder data.path=DIR",
+    "data=custom data._target_=my_data.load",
+    "data=sklearn data.dataset=wine",
+    "data=torchvision data.dataset=SVHN",
     "problem=rosenbrock",
 )
 INTRODUCTION = """# Every option
@@ -32,7 +37,8 @@ INTRODUCTION = """# Every option
 `GROUP=NAME` picks a file of `conf/GROUP/`, `KEY=VALUE` sets a value in it. `python -m trainer --help` prints the same
 keys with the values of the command line it is given, `python -m trainer --cfg job` the resulting configuration.
 
-- `+model.KEY=VALUE` and `+optimizer.KEY=VALUE` pass any other argument to a class of your own, or of `torch.optim`.
+- `+model.KEY=VALUE`, `+optimizer.KEY=VALUE` and `+data.KEY=VALUE` pass any other argument to a class of your own, or of
+  `torch.optim`.
 - `hydra.run.dir=DIR` and `hydra.sweep.dir=DIR` say where a run or a sweep goes ([resume.md](resume.md)); sweeps have
   more options ([sweeps.md](sweeps.md)).
 - Values with brackets, parentheses or braces need quotes in zsh: `'model.width=[64,32]'`.
@@ -61,12 +67,12 @@ def sections() -> list[str]:
     tables: dict[str, list[str]] = {}
     seen: set[str] = set()
     for selected in ("", *SELECTED):
-        values = Sources().compose([selected] if selected else [])
+        values = Sources().compose(selected.split())
         values["data"]["root"] = "~/.cache/trainer"  # whatever the environment says
         for key, value, meaning in knobs(Config, values):
             if key and key not in seen:
                 seen.add(key)
-                default = f"`{value}`" + (f" with `{selected}`" if selected else "")
+                default = f"`{value}`" + (f" with `{selected.split()[0]}`" if selected else "")
                 rows = tables.setdefault(key.rpartition(".")[0], [])
                 rows.append(f"| `{key}` | {default} | {_cell(meaning)} |")
     lines = []
