@@ -24,6 +24,11 @@ SELECTED = (  # choices that bring keys of their own
     "optimizer=nadam",
     "schedule=step",
     "data=spirals",
+    "data=csv data.path=FILE data.target=COLUMN",
+    "data=folder data.path=DIR",
+    "data=custom data._target_=my_data.load",
+    "data=sklearn data.dataset=wine",
+    "data=torchvision data.dataset=SVHN",
     "problem=rosenbrock",
 )
 INTRODUCTION = """# Every option
@@ -63,12 +68,12 @@ def sections() -> list[str]:
     tables: dict[str, list[str]] = {}
     seen: set[str] = set()
     for selected in ("", *SELECTED):
-        values = Sources().compose([selected] if selected else [])
+        values = Sources().compose(selected.split())
         values["data"]["root"] = "~/.cache/trainer"  # whatever the environment says
         for key, value, meaning in knobs(Config, values):
             if key and key not in seen:
                 seen.add(key)
-                default = f"`{value}`" + (f" with `{selected}`" if selected else "")
+                default = f"`{value}`" + (f" with `{selected.split()[0]}`" if selected else "")
                 rows = tables.setdefault(key.rpartition(".")[0], [])
                 rows.append(f"| `{key}` | {default} | {_cell(meaning)} |")
     lines = []

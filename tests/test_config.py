@@ -18,6 +18,12 @@ ALONE = {  # what goes with a file that is no choice by itself
     "model=custom": ["model._target_=my_models.ConvNet"],
     "model=surface": ["problem=beale"],
     "data=point": ["problem=beale"],
+    "data=csv": ["data.path=my.csv", "data.target=y"],
+    "data=npz": ["data.path=my.npz"],
+    "data=folder": ["data.path=my_pictures"],
+    "data=custom": ["data._target_=my_data.load"],
+    "data=sklearn": ["data.dataset=wine"],
+    "data=torchvision": ["data.dataset=SVHN"],
 }
 
 
@@ -93,8 +99,7 @@ MISTAKES = {
     "data.val_fraction: found 1, expected a number >= 0 and < 1": {"data.val_fraction": 1},
     "data.drop_last: found 1, expected true or false": {"data.drop_last": 1},
     "data.train_size: found 0, expected a whole number of examples >= 1, or null": {"data.train_size": 0},
-    "data: examples and noise are for clusters, line, spirals, which are generated; digits is as it is, see "
-    "data.train_size and data.label_noise": {"data.examples": 50},
+    "data.examples: no such key; did you mean name?": {"data.examples": 50},
     "data: found [1,null], expected a group of keys, set one by one: data.name=VALUE": {"data": [1, None]},
     "model.width: found [64,a], expected a whole number or a list such as [64,32] of units >= 1": {
         "model.width": [64, "a"]

@@ -44,12 +44,45 @@ def knob(
 
 def rest(help: str) -> Any:
     """A field that takes the keys no other field takes (keyword arguments of a class the user names)."""
-    return field(metadata={"help": help, "rest": True})
+    return field(metadata={"help": help, "rest": True}, hash=False)
 
 
-DataName = Literal["digits", "mnist", "fashion_mnist", "kmnist", "cifar10", "spirals", "line", "clusters", "point"]
-GENERATED = {"spirals", "line", "clusters"}
-_GENERATED_NAMES = ", ".join(sorted(GENERATED))
+DataName = Literal[
+    "digits",
+    "mnist",
+    "fashion_mnist",
+    "kmnist",
+    "cifar10",
+    "spirals",
+    "line",
+    "clusters",
+    "point",
+    "csv",
+    "npz",
+    "folder",
+    "custom",
+    "sklearn",
+    "torchvision",
+]
+Task = Literal["classification", "regression"]
+Missing = Literal["refuse", "mean", "drop"]
+Decimal = Literal["point", "comma"]
+SklearnName = Literal["iris", "wine", "breast_cancer", "diabetes", "digits"]
+TorchvisionName = Literal[
+    "CIFAR10",
+    "CIFAR100",
+    "EMNIST",
+    "EuroSAT",
+    "FashionMNIST",
+    "KMNIST",
+    "MNIST",
+    "QMNIST",
+    "SEMEION",
+    "STL10",
+    "SVHN",
+    "USPS",
+]
+EmnistSplit = Literal["byclass", "bymerge", "balanced", "letters", "digits", "mnist"]
 Normalisation = Literal["none", "unit", "standard"]
 Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu"]
 Position = Literal["before", "after"]
@@ -74,10 +107,149 @@ class Data:
     drop_last: bool = knob("leave out the last batch of an epoch where it is smaller")
     shuffle: bool = knob("draw a new order every epoch")
     normalisation: Normalisation = knob("inputs as they are, to [0, 1], or to mean 0 and standard deviation 1")
-    examples: int | None = knob(f"size of a generated data set ({_GENERATED_NAMES})", "examples", ge=10, default=None)
-    noise: float | None = knob(
-        f"standard deviation of the noise in a generated data set ({_GENERATED_NAMES})", ge=0, default=None
+
+    @property
+    def title(self) -> str:
+        """What messages call the data set."""
+        return self.name
+
+    @property
+    def is_regression(self) -> bool | None:
+        """Whether the targets are values, not classes; None where only the data know."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated(Data):
+    """Data made on the spot."""
+
+    examples: int | None = knob("size of a generated data set", "examples", ge=10, default=None)
+    noise: float | None = knob("standard deviation of the noise in a generated data set", ge=0, default=None)
+
+    @property
+    def is_regression(self) -> bool | None:
+        return self.name == "line"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadData(Data):
+    """Data that are read from somewhere, with or without a test split of their own."""
+
+    test_fraction: float | None = knob(
+        "share of the examples held out as the test split, stratified, the same for every seed; 0: no test numbers; "
+        "null: the test split that comes with the data, or 0.2 where none does",
+        ge=0,
+        lt=1,
+        default=None,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnData(ReadData):
+    """Data of the user's own, of which only a look says what they are."""
+
+    task: Task | None = knob(
+        "classes or values; null: values where the target has fractions (in a table also where it has more than 20 "
+        "different whole numbers), else classes",
+        default=None,
+    )
+
+    @property
+    def is_regression(self) -> bool | None:
+        return None if self.task is None else self.task == "regression"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrays(OwnData):
+    """NumPy's arrays x and y (and x_test and y_test) in a file."""
+
+    path: str = knob("the file, from the current folder")
+
+    @property
+    def title(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(OwnData):
+    """A CSV or Parquet file: one example a row."""
+
+    path: str = knob("the file, from the current folder")
+    target: str = knob("the column to predict")
+    ignore: list[str] = knob("columns left out")
+    missing: Missing = knob("empty cells: refused, filled with the column's mean, or their rows dropped")
+    decimal: Decimal = knob("what stands before the fraction of a number")
+
+    def __hash__(self) -> int:  # of a list
+        return hash(repr(self))
+
+    @property
+    def title(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder(ReadData):
+    """Pictures in a folder for each class; these in folders train and test, or not."""
+
+    path: str = knob("the folder, from the current folder")
+    size: int | None = knob("side that pictures are scaled to; null: they are of one size", "pixels", ge=1)
+
+    @property
+    def title(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomData(OwnData):
+    """What a function of the user's own returns, or any map-style torch.utils.data.Dataset."""
+
+    _target_: str = knob("dotted path of a function or a torch.utils.data.Dataset class, e.g. my_data.load")
+    arguments: dict[str, Any] = rest("its keyword arguments; root is filled in if it takes it")
+
+    @property
+    def title(self) -> str:
+        return self._target_
+
+
+@dataclass(frozen=True, kw_only=True)
+class SklearnData(ReadData):
+    """The data sets that come with scikit-learn."""
+
+    dataset: SklearnName = knob("the data set")
+
+    @property
+    def title(self) -> str:
+        return self.dataset
+
+    @property
+    def is_regression(self) -> bool | None:
+        return self.dataset == "diabetes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionData(ReadData):
+    """Pictures of one size, read from data.root by torchvision; downloaded there once."""
+
+    dataset: TorchvisionName = knob("the data set, a class of torchvision.datasets")
+    split: EmnistSplit | None = knob("which of EMNIST's six sets of classes")
+
+    @property
+    def title(self) -> str:
+        return self.dataset
+
+
+DATA_CLASSES: dict[Any, type[Data]] = {  # by name; all others are Data
+    "spirals": Generated,
+    "line": Generated,
+    "clusters": Generated,
+    "csv": Table,
+    "npz": Arrays,
+    "folder": Folder,
+    "custom": CustomData,
+    "sklearn": SklearnData,
+    "torchvision": TorchvisionData,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,23 +526,29 @@ def model_class(raw: Any) -> type:
     return CustomModel if "_target_" in keys else Surface if "function" in keys else Cnn if "kernel" in keys else Mlp
 
 
+def group_class(options: Sequence[Any], raw: Any) -> type:
+    """Which of the classes of a field a group of keys describes."""
+    if Data in options:
+        name = raw.get("name") if isinstance(raw, Mapping) else None
+        return DATA_CLASSES.get(name if isinstance(name, str) else None, Data)
+    return model_class(raw) if Mlp in options else options[0]
+
+
 _type_hints = functools.cache(typing.get_type_hints)
 
 
 def _convert(hint: Any, value: Any, where: str, f: dataclasses.Field[Any], problems: list[str]) -> Any:
     """`value` as the type `hint` says, within the range of field `f`."""
-    options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    options = typing.get_args(hint) if is_union(hint) else (hint,)
     groups = [option for option in options if dataclasses.is_dataclass(option)]
     if groups:
-        chosen = groups[0]
-        if len(groups) > 1:
-            chosen = model_class(value)
-            if chosen is CustomModel and {"depth", "width", "activation"} <= set(value):
-                problems.append(
-                    f"{where}._target_: stands beside the keys of {where}=mlp; choose {where}=custom as well, "
-                    f"{where}=custom {where}._target_={value['_target_']}"
-                )
-                return None
+        chosen = group_class(groups, value)
+        if chosen is CustomModel and {"depth", "width", "activation"} <= set(value):
+            problems.append(
+                f"{where}._target_: stands beside the keys of {where}=mlp; choose {where}=custom as well, "
+                f"{where}=custom {where}._target_={value['_target_']}"
+            )
+            return None
         return _build(typing.cast(type, chosen), value, where, problems)
     for option in options:
         ok, converted = _as_type(option, value)
@@ -431,7 +609,8 @@ def describe_type(options: Sequence[Any]) -> str:
     out = []
     for option in options:
         if typing.get_origin(option) is list:
-            out.append("a list such as [64,32]" if typing.get_args(option) == (int,) else "a list of numbers")
+            words_of = {int: "a list such as [64,32]", str: "a list such as [id,name]"}
+            out.append(words_of.get(typing.get_args(option)[0], "a list of numbers"))
         elif names := _choices(option):
             out.append("one of " + ", ".join(names))
         else:
@@ -477,11 +656,10 @@ def _contradictions(config: Config) -> list[str]:
         problems.append("schedule: step wants step_size (epochs) and gamma; try schedule=step")
     if schedule.name != "step" and (schedule.step_size is not None or schedule.gamma is not None):
         problems.append(f"schedule: {schedule.name} has no step_size and gamma; choose schedule=step")
-    if config.data.name not in GENERATED and (config.data.examples is not None or config.data.noise is not None):
-        problems.append(
-            f"data: examples and noise are for {_GENERATED_NAMES}, which are generated; "
-            f"{config.data.name} is as it is, see data.train_size and data.label_noise"
-        )
+    data = config.data
+    if isinstance(data, TorchvisionData) and (data.dataset == "EMNIST") != (data.split is not None):
+        known = ", ".join(typing.get_args(EmnistSplit))
+        problems.append(f"data.dataset: EMNIST, and no other set, has splits; say data.split=NAME, one of {known}")
     if isinstance(model, Surface):
         if config.data.name != "point" or config.loss.name != "output":
             problems.append(
@@ -496,15 +674,7 @@ def _contradictions(config: Config) -> list[str]:
             "model: data=point and loss.name=output are for functions to minimise; choose one with problem=NAME, or "
             "another data set and loss.name=auto"
         )
-    if config.data.name == "line":
-        if config.data.label_noise:
-            problems.append("data.label_noise: a regression has no labels to redraw; set it to 0 and use data.noise")
-        if config.loss.name == "cross_entropy":
-            problems.append("loss.name: cross_entropy wants classes, and data=line is a regression; try loss.name=mse")
-    if config.loss.label_smoothing and (config.loss.name == "mse" or config.data.name == "line"):
-        problems.append("loss.label_smoothing: only cross-entropy can be smoothed; set it to 0")
-    if config.early_stopping.monitor == "val/accuracy" and config.data.name == "line":
-        problems.append("early_stopping.monitor: a regression has no accuracy; try early_stopping.monitor=val/loss")
+    problems += task_problems(config, bool(config.data.is_regression))
     stops = config.early_stopping.patience is not None or config.early_stopping.monitor == "verdict"
     if stops and config.data.val_fraction == 0:
         problems.append(
@@ -516,7 +686,28 @@ def _contradictions(config: Config) -> list[str]:
     return problems
 
 
-def _is_union(hint: Any) -> bool:
+def task_problems(config: Config, is_regression: bool) -> list[str]:
+    """Problems of a configuration with what its data are: values, where a regression, or classes."""
+    problems = []
+    data = config.data
+    if is_regression:
+        if data.label_noise:
+            instead = " and use data.noise" if isinstance(data, Generated) else ""
+            problems.append(f"data.label_noise: a regression has no labels to redraw; set it to 0{instead}")
+        if config.loss.name == "cross_entropy":
+            what = data.name if isinstance(data, Generated) else f"{data.name} ({data.title})"
+            problems.append(
+                f"loss.name: cross_entropy wants classes, and data={what} is a regression; try loss.name=mse"
+            )
+        if config.early_stopping.monitor == "val/accuracy":
+            problems.append("early_stopping.monitor: a regression has no accuracy; try early_stopping.monitor=val/loss")
+    if config.loss.label_smoothing and (config.loss.name == "mse" or is_regression):
+        problems.append("loss.label_smoothing: only cross-entropy can be smoothed; set it to 0")
+    return problems
+
+
+def is_union(hint: Any) -> bool:
+    """Whether a type is one of several, such as int | None."""
     return typing.get_origin(hint) in {typing.Union, types.UnionType}
 
 

@@ -180,6 +180,8 @@ def _entry(run: Curves, compared: Run) -> dict[str, Any]:
     """Return one run's entry in `runs`."""
     health = run.recorded("health")
     per_class = _per_class(run.recorded("test", "best", "per_class"))
+    names = run.recorded("class_names")
+    class_names = [str(name) for name in names] if per_class and isinstance(names, list) else []
     return {
         "path": run.path,
         "name": run.name,
@@ -191,6 +193,7 @@ def _entry(run: Curves, compared: Run) -> dict[str, Any]:
         "config": run.config,
         "notes": list(run.notes),
         **({"per_class": per_class} if per_class else {}),
+        **({"class_names": class_names} if class_names else {}),
     }
 
 

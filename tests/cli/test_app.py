@@ -15,9 +15,8 @@ import torch
 
 from tests.helpers import HEAD, Cli, environment
 from trainer.cli import display
-from trainer.core import data
+from trainer.core.data import generated
 from trainer.core.own_calls import KINDS
-from trainer.engine import worker
 from trainer.engine.progress import News
 from trainer.record.tensorboard import EventWriter
 
@@ -330,9 +329,8 @@ def test_data_that_is_missing_or_damaged(cli: Cli, tmp_path: Path, monkeypatch: 
 
 
 def digits(monkeypatch: pytest.MonkeyPatch, *arrays: np.ndarray) -> None:
-    """Let data=digits be these arrays, also where it has been read before."""
-    monkeypatch.setattr(data, "_digits", lambda config: arrays)
-    monkeypatch.setattr(worker, "_cached_dataset", worker._cached_dataset.__wrapped__)
+    """Let data=digits be these arrays."""
+    monkeypatch.setattr(generated, "digits", lambda config: arrays)
 
 
 def test_numbers_that_are_not_finite_in_the_data(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

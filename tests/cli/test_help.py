@@ -27,7 +27,7 @@ def test_it_has_every_knob_with_its_value_and_unit() -> None:
     epochs = "epochs                    7             passes over the training split (a whole number of epochs >= 1)"
     assert f"\n  {epochs}" in text
     assert "experiment=" in text
-    assert "cifar10, clusters, digits" in text
+    assert "cifar10, clusters, csv, custom, digits" in text
     assert not any(f"{group}=" in text for group in FOLLOWING)
 
 

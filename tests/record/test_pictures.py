@@ -23,7 +23,7 @@ def test_a_confusion_matrix_has_the_colour_of_its_shares(classes: int, cell: int
     rng = np.random.default_rng(classes)
     target = rng.integers(0, classes, 400_000)
     predicted = np.where(rng.random(len(target)) < 0.6, target, np.minimum(target + 1, classes - 1))
-    png = pictures.confusion(target, predicted, classes)
+    png = pictures.confusion(target, predicted, list(map(str, range(classes))))
     assert png.width <= 350 or classes > 10  # as wide as TensorBoard's cards
     found = pixels(png)
     for i, j in itertools.product(range(classes), repeat=2):
@@ -37,7 +37,7 @@ def test_a_confusion_matrix_has_the_colour_of_its_shares(classes: int, cell: int
 def test_a_confusion_matrix_counts() -> None:
     """Numbers can be told apart, and stand on their own cell alone."""
     target = np.array([0] * 7 + [1] * 3)
-    one, other = (pixels(pictures.confusion(target, np.array([0] * 7 + [1] * k + [0] * (3 - k)), 2)) for k in (3, 2))
+    one, other = (pixels(pictures.confusion(target, np.array([0] * 7 + [1] * k + [0] * (3 - k)), "01")) for k in (3, 2))
     assert np.array_equal(one[:69], other[:69])  # the first row is the same: 7 right, none wrong
     assert not np.array_equal(one[69:], other[69:])
 
@@ -47,15 +47,15 @@ def test_wrong_examples_are_the_most_confident_and_in_order() -> None:
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
     grey = np.zeros((4, 1, 2, 2))
     grey[1, 0, 0, 0] = grey[2, 0, 1, 1] = 1  # white at the upper left, at the lower right
-    found = pictures.wrong(grey, target, probabilities)
+    found = pictures.wrong(grey, target, probabilities, "01")
     assert found is not None
     first, second = (pixels(found)[8:72, 14 + k * 84 : 78 + k * 84] for k in range(2))  # 1 as 0: 80 %, 0 as 1: 70 %
     assert first[0, 0].min() == second[63, 63].min() == 255
     assert first[63, 63].max() == second[0, 0].max() == 0
-    colour = pictures.wrong(np.repeat(grey, 3, 1), target, probabilities)
+    colour = pictures.wrong(np.repeat(grey, 3, 1), target, probabilities, "01")
     assert colour is not None
     assert np.array_equal(pixels(colour), pixels(found))
-    assert pictures.wrong(grey[:1], target[:1], probabilities[:1]) is None
+    assert pictures.wrong(grey[:1], target[:1], probabilities[:1], "01") is None
 
 
 def test_first_layer_weights_share_one_scale() -> None:

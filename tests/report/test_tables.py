@@ -47,6 +47,20 @@ def test_numbers_by_class_are_means_over_the_runs_that_count() -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        ([["cat", "dog"]] * 2, ["cat", "dog"]),
+        ([["cat", "dog"], ["cat", "pig"]], ["class 0", "class 1"]),  # not the same data
+        ([["0", "1"]] * 2, ["class 0", "class 1"]),
+        ([["cat"]] * 2, ["class 0", "class 1"]),  # no names of these classes
+    ],
+)
+def test_classes_are_called_what_the_data_call_them(names: list[list[str]], shown: list[str]) -> None:
+    runs = [run(str(i), per_class={"recall": [0.5, 0.5]}, class_names=own) for i, own in enumerate(names)]
+    assert tables.class_table([group("a", "01")], runs, "recall").numbers == ["n", *shown]
+
+
+@pytest.mark.parametrize(
     ("measures", "wanted"),
     [
         (

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import shutil
 import textwrap
-import types
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -63,10 +62,10 @@ def knobs(cls: type, values: dict[str, Any], prefix: str = "") -> list[tuple[str
     known = dataclasses.fields(cls)
     for field in known:
         hint = hints[field.name]
-        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        options = typing.get_args(hint) if cfg.is_union(hint) else (hint,)
         if dataclasses.is_dataclass(options[0]):
             group = values[field.name]
-            chosen = cfg.model_class(group) if cfg.Mlp in options else options[0]
+            chosen = cfg.group_class(options, group)
             out += [("", "", ""), *knobs(typing.cast(type, chosen), group, f"{prefix}{field.name}.")]
         elif field.metadata.get("rest"):
             others = [key for key in values if key not in {f.name for f in known}]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from torch import nn
+from torch.utils.data import Dataset
 
 from trainer.config import ConfigError, nearest
 from trainer.core import own_code
@@ -39,6 +40,11 @@ KINDS = {  # by the group of the key; its example is what a message tells to typ
         functions=True,
         words="a torch.nn.Module class, or a function of your own that makes one, e.g. my_models.ConvNet",
     ),
+    "data": Kind(
+        Dataset,
+        functions=True,
+        words="a function of your own that returns (x, y), or a torch.utils.data.Dataset class, e.g. my_data.load",
+    ),
 }
 
 
@@ -51,10 +57,12 @@ def find_target(key: str, path: str) -> Callable[..., Any]:
     """
     kind = KINDS[key.partition(".")[0]]
     module, _, name = path.rpartition(".")
-    expected = "expected module.Class, importable from this folder" if kind.base else "expected module.function"
+    example = kind.words.rpartition("e.g. ")[2]
+    is_class = example.rpartition(".")[2][0].isupper()
+    expected = "expected module.Class, importable from this folder" if is_class else "expected module.function"
     if not module:
-        example = kind.words.rpartition("e.g. ")[2]
-        raise ConfigError([f"{key}: found {name}, {expected}, e.g. {example.partition('.')[0]}.{name.capitalize()}"])
+        shown = name.capitalize() if is_class else name
+        raise ConfigError([f"{key}: found {name}, {expected}, e.g. {example.partition('.')[0]}.{shown}"])
     if own_code.is_standard(module):
         raise ConfigError([f"{key}: {path} is of Python's standard library; expected {kind.words}"])
     with in_words(f"{key}: cannot import {path}", f"; {expected}"):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainer.config import Config, ConfigError, Mlp, stream_seed
+from trainer.config import Config, ConfigError, Mlp, stream_seed, task_problems
 from trainer.core import data as datasets
 from trainer.core import global_streams, networks
 from trainer.core.activations import ActivationStatistics
@@ -105,6 +105,8 @@ class Stack:
         self.loss = first.loss
         self.classes = dataset.classes
         self.device = dataset.x.device
+        if problems := [p for c in configs for p in task_problems(c, dataset.classes is None)]:
+            raise ConfigError(list(dict.fromkeys(problems)))
         splits = [datasets.split(dataset, c.data, c.seed) for c in configs]
         n = len(splits[0].train)
         self.batch_size = min(first.data.batch_size, n)

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.config import Cnn, Config, ConfigError, CustomModel, Data, Mlp
+from trainer import files
+from trainer.config import Cnn, Config, ConfigError, CustomData, CustomModel, Data, Mlp
 from trainer.core import data as datasets
 from trainer.core import state
 from trainer.core.data import Dataset
@@ -25,6 +26,7 @@ from trainer.engine import checks, runtime
 from trainer.engine.jobs import Job, StackJob, ranges
 from trainer.engine.progress import Reporter
 from trainer.engine.resume.checkpoint import Checkpointer
+from trainer.record import provenance
 from trainer.record.recorder import Recorder
 from trainer.record.run_files import read_rows
 from trainer.record.summary import verdict
@@ -143,6 +145,7 @@ def _build(item: StackJob) -> tuple[Stack, list[list[Any]]]:
     fitted_before = any(path.exists() for path in item.checkpoints.paths)
     if len(item.jobs) > max(1, fitting) and not fitted_before:
         raise MemoryError
+    _agree(item, dataset)
     stack = Stack(configs, dataset)
     findings = checks.check(stack)
     runtime.set_threads(stack, workers)
@@ -180,6 +183,11 @@ def data_hash(config: Config) -> str:
     return _dataset(config.data, torch.device("cpu")).hash
 
 
+def forget_data() -> None:
+    """Read data anew from here on: a command may follow another in this process, and files have changed meanwhile."""
+    _cached_dataset.cache_clear()
+
+
 @functools.lru_cache(maxsize=2)
 def _cached_dataset(data: Data, device: torch.device) -> Dataset:
     return datasets.load(data, device)
@@ -187,10 +195,35 @@ def _cached_dataset(data: Data, device: torch.device) -> Dataset:
 
 def _dataset(data: Data, device: torch.device) -> Dataset:
     """Return the data set that runs share whatever they do with it: split, batch size and noise are not part of it."""
-    common = replace(
+    try:
+        return _cached_dataset(_common(data), device)
+    except ConfigError as error:  # whichever runs ask for it: no halves of a stack would do better
+        raise Refused(error.problems) from error
+
+
+def _common(data: Data) -> Data:
+    """The part of a configuration that makes the data set."""
+    return replace(
         data, train_size=None, label_noise=0.0, val_fraction=0.0, batch_size=1, drop_last=False, shuffle=True
     )
-    return _cached_dataset(common, device)
+
+
+def _agree(item: StackJob, dataset: Dataset) -> None:
+    """See that the user's own code gave all processes of this directory the same data: an empty file has their hash.
+
+    Raises Refused where it did not.
+    """
+    data, folder = item.configs[0].data, item.checkpoints.folder
+    if folder is None or not isinstance(data, CustomData):
+        return
+    asked = files.digest([repr(_common(data)), provenance.sources(data._target_)])
+    ours = folder / f"data-{asked}-{dataset.hash}"
+    ours.touch()
+    if others := [path for path in folder.glob(f"data-{asked}-*") if path != ours]:
+        ours.unlink(missing_ok=True)
+        hashes = f"{others[0].name.rpartition('-')[2]} and {dataset.hash}"
+        said = f"{dataset.name} gives other data each time it is called (hashes {hashes})"
+        raise Refused([f"data._target_: {said}; seed what is random in it, e.g. numpy.random.default_rng(0)"])
 
 
 def _members_in_memory(config: Config, dataset: Dataset) -> int:

@@ -9,6 +9,7 @@ import functools
 import io
 import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ Colour = tuple[int, int, int]
 INK, PAPER, GOOD, BAD = (31, 41, 55), (255, 255, 255), (37, 99, 235), (220, 38, 38)
 SHADES, EDGES = 30, 4  # of a confusion matrix: depths of a colour, and steps at the edge of a letter
 LINES = 2 * SHADES + 1  # the ground between its cells
+NAME = 11  # letters of a class's name
 
 
 class Png(NamedTuple):
@@ -28,15 +30,19 @@ class Png(NamedTuple):
     height: int
 
 
-def confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> Png:
+def confusion(target: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Png:
     """Rows are true classes, columns predictions: share of the row as depth of colour, the count as a number.
 
-    target, predicted: (N,) integers below `classes`.
+    target, predicted: (N,) integers, which count the names of the classes.
     """
+    classes = len(names)
     counts = np.bincount(target * classes + predicted, minlength=classes * classes).reshape(classes, classes)
     share = counts / np.maximum(1, counts.sum(1, keepdims=True))
     cell = 29 if classes <= 10 else 24 if classes <= 20 else 12
-    left, top = 34, 40
+    labels = [_letters(_short(name)) for name in names]
+    widest = max(label.shape[1] for label in labels)
+    numbered = widest < 24  # such as numbers: they need no more room than a cell
+    left, top = (34, 40) if numbered else (widest + 12, widest + 32)
     deep = np.where(counts, 1 + np.rint(share * (SHADES - 1)), 0).astype(np.uint8)  # 0: paper, then SHADES of a colour
     cells = np.where((deep > 0) & ~np.eye(classes, dtype=bool), deep + SHADES, deep).repeat(cell, 0).repeat(cell, 1)
     cells[cell - 1 :: cell] = cells[:, cell - 1 :: cell] = LINES
@@ -46,14 +52,20 @@ def confusion(target: np.ndarray, predicted: np.ndarray, classes: int) -> Png:
     sheet[top : top + side, left : left + side] = cells
     sheet *= EDGES
     _write(sheet, words, left + words.shape[1] // 2, 12)
-    for i in range(0, classes, 1 if cell > 20 else 5):
-        middle = cell * i + cell // 2
-        _write(sheet, _letters(str(i)), left + middle, top - 10)
-        _write(sheet, _letters(str(i)), left - 12, top + middle)
+    for i in range(0, classes, 1 if cell > 20 or not numbered else 5):
+        label, middle = labels[i], cell * i + cell // 2
+        upright, away = (label, 10) if numbered else (np.rot90(label), 6 + label.shape[1] // 2)
+        _write(sheet, upright, left + middle, top - away)
+        _write(sheet, label, left - (12 if numbered else away), top + middle)
     if cell > 20:
         for i, j in np.argwhere(counts):
             _write(sheet, _letters(str(counts[i, j])), left + cell * j + cell // 2 - 1, top + cell * i + cell // 2 - 1)
     return _encode_palette(sheet, _confusion_colours())
+
+
+def _short(name: str) -> str:
+    name = " ".join(name.split()) or "(none)"
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
 
 
 @functools.cache
@@ -83,10 +95,12 @@ def _write(sheet: np.ndarray, letters: np.ndarray, x: int, y: int) -> None:
     part += np.maximum(letters, part % EDGES) - part % EDGES
 
 
-def wrong(images: np.ndarray, target: np.ndarray, probabilities: np.ndarray, most: int = 24) -> Png | None:
+def wrong(
+    images: np.ndarray, target: np.ndarray, probabilities: np.ndarray, names: Sequence[str], most: int = 24
+) -> Png | None:
     """The wrongly classified examples with the highest probability; None where every one is right.
 
-    images (N, C, H, W) of any scale, target (N,), probabilities (N, classes).
+    images (N, C, H, W) of any scale, target (N,), probabilities (N, classes), names of the classes.
     """
     predicted = probabilities.argmax(1)
     confidence = probabilities.max(1)
@@ -94,7 +108,9 @@ def wrong(images: np.ndarray, target: np.ndarray, probabilities: np.ndarray, mos
     index = index[np.argsort(-confidence[index], kind="stable")][:most]
     if len(index) == 0:
         return None
-    captions = [f"{target[i]} seen as {predicted[i]}\n{confidence[i]:.0%}" for i in index]
+    seen = " seen as " if all(len(name) < 4 for name in names) else "\nseen as "
+    pairs = [f"{_short(names[int(target[i])])}{seen}{_short(names[int(predicted[i])])}" for i in index]
+    captions = [f"{pair}\n{confidence[i]:.0%}" for pair, i in zip(pairs, index, strict=True)]
     return _grid([_picture(images[i]) for i in index], captions, columns=4)
 
 
@@ -141,7 +157,8 @@ def _picture(image: np.ndarray) -> Image.Image:
 
 def _grid(tiles: list[Image.Image], captions: list[str], columns: int) -> Png:
     width, height = tiles[0].size
-    gap, below, wide = 8, 34, max(width, 76)
+    lines = captions[0].count("\n") + 1
+    gap, below, wide = 8, 6 + 14 * lines, max(width, 76 if lines < 3 else 110)
     rows = -(-len(tiles) // columns)
     size = columns * (wide + gap) + gap, rows * (height + below + gap) + gap
     image = Image.new(tiles[0].mode, size, "white")

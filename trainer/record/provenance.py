@@ -37,10 +37,13 @@ def code(config: Config) -> dict[str, Any]:
 
     No user's code runs: whoever asks may only want to look.
     """
-    out: dict[str, Any] = {"results": RESULTS, **_versions()}
-    for target in config.targets().values():
-        out |= {module: _hash(path) for module, path in own_code.sources(target.rpartition(".")[0]).items()}
-    return out
+    own = [sources(target) for target in config.targets().values()]
+    return {"results": RESULTS, **_versions(), **{module: hash for one in own for module, hash in one.items()}}
+
+
+def sources(target: str) -> dict[str, str]:
+    """Hash the source files of the user's own that a dotted path runs, by the names of their modules."""
+    return {module: _hash(path) for module, path in own_code.sources(target.rpartition(".")[0]).items()}
 
 
 def hyperparameters(config: Config) -> tuple[Mapping[str, str | float | bool], str]:

@@ -23,7 +23,7 @@ from trainer.core.surfaces import FUNCTIONS
 from trainer.judge import health
 from trainer.judge.health import Finding, NotFinite
 from trainer.record import checkpoints, own_module, pictures, trajectories
-from trainer.record.classes import by_class
+from trainer.record.classes import MOST_CLASSES, by_class
 from trainer.record.destination import Destination
 from trainer.record.run_files import Charts, RunFiles, manifest
 from trainer.record.summary import summary as summarise
@@ -215,9 +215,12 @@ class Recorder:
                 run.destination.discard()
 
     def _test(self, stack: Stack, k: int, run: RunFiles) -> dict[str, dict[str, Any]]:
-        """Read the test split, once: best and last weights; draw what the best weights do."""
+        """Read the test split, once: best and last weights; draw what the best weights do. Nothing without one."""
         member = stack.members[k]
         assert member.best is not None
+        if len(stack.dataset.test_x) == 0:
+            run.log("no test numbers: the data have no test split")
+            return {}
         last_state = stack.model.member_state(k)
         last, last_outputs = evaluate_test(stack, k, last_state)
         best, outputs = evaluate_test(stack, k, member.best.state)
@@ -253,10 +256,11 @@ def _pictures(stack: Stack, member: Member, outputs: Tensor) -> dict[str, pictur
     if dataset.classes:
         target = dataset.test_y.cpu().numpy()
         probabilities = torch.softmax(outputs.float(), 1).cpu().numpy()
-        out["test/confusion"] = pictures.confusion(target, probabilities.argmax(1), dataset.classes)
+        if dataset.classes <= MOST_CLASSES:
+            out["test/confusion"] = pictures.confusion(target, probabilities.argmax(1), dataset.class_names)
         if is_image and np.isfinite(probabilities).all():
             images = dataset.test_x.cpu().numpy().reshape(-1, *dataset.shape)
-            mistakes = pictures.wrong(images, target, probabilities)
+            mistakes = pictures.wrong(images, target, probabilities, dataset.class_names)
             if mistakes is not None:
                 out["test/most_confidently_wrong"] = mistakes
     if is_image and member.best is not None:

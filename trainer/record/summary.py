@@ -57,6 +57,7 @@ def summary(
         "final": rows[-1] if rows else {},
         "best": best.row if best else {},
         "test": test,
+        "class_names": list(stack.dataset.class_names),
         "recovered": recovered(member.config, best.state, shift, scale) if best else {},
         "verdict": verdict(member).to_json(),
         "start": member.start,

@@ -113,7 +113,16 @@ def class_table(groups: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str,
         shown = zip(mean_C.tolist(), (mean_C - low_C).tolist(), strict=True)
         means = [_percent(middle, half) for middle, half in shown]
         rows.append([*cells[: len(named.names)], str(len(own)), *means])
-    return GroupTable(named.names, ["n", *(f"class {c}" for c in range(classes))], rows)
+    return GroupTable(named.names, ["n", *_class_names(runs, classes)], rows)
+
+
+def _class_names(runs: Sequence[Mapping[str, Any]], classes: int) -> list[str]:
+    """Name the classes as the data do, where all runs with classes agree; else by their numbers."""
+    known = {tuple(run["class_names"]) for run in runs if "class_names" in run}
+    numbers = [f"class {c}" for c in range(classes)]
+    named = next(iter(known)) if len(known) == 1 else ()
+    is_named = len(named) == classes and named != tuple(map(str, range(classes)))
+    return list(named) if is_named else numbers
 
 
 def _percent(mean: float, half: float) -> str:

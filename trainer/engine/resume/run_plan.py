@@ -49,6 +49,7 @@ class Session:
         self._before: list[Callable[[], None]] = []  # to be written before the plan
         self._complete: list[Destination] = []  # extensions that a kill kept from taking their place
         self._after: list[Checkpoints] = []  # to be removed after it
+        self._looked_at_data = False
         self.had_plan = (self.folder / "plan.json").exists()
         try:
             found = read_plan(directory)
@@ -220,6 +221,9 @@ class Session:
             return []
         from trainer.engine import worker  # torch: only to look at the data of a run that is done
 
+        if not self._looked_at_data:
+            worker.forget_data()
+        self._looked_at_data = True
         then = {"data": summary["provenance"]["data_hash"], **was["code"]}
         now = {"data": worker.data_hash(job.config), **code}
         if then != now:
@@ -284,7 +288,7 @@ class Session:
             return
         folders = [job.directory for job in jobs if job.config is not None]
         written = [folder / name for folder in folders for name in (*HYDRA, "summary.json")]
-        for path in (*written, self.folder / "plan.json", self.multirun):
+        for path in (*written, self.folder / "plan.json", *self.folder.glob("data-*"), self.multirun):
             path.unlink(missing_ok=True)
         for item in self.stacks:
             item.checkpoints.remove()
