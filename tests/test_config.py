@@ -18,6 +18,7 @@ ALONE = {  # what goes with a file that is no choice by itself
     "model=custom": ["model._target_=my_models.ConvNet"],
     "model=surface": ["problem=beale"],
     "data=point": ["problem=beale"],
+    "problem=custom": ["model.function=my.f", "model.start=[1,2]"],
 }
 
 

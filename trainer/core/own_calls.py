@@ -33,11 +33,14 @@ class Kind:
     words: str  # what is expected, with an example
 
 
-KINDS = {  # by the group of the key; its example is what a message tells to type
+KINDS = {  # by the key, or its group; its example is what a message tells to type
     "model": Kind(
         nn.Module,
         functions=True,
         words="a torch.nn.Module class, or a function of your own that makes one, e.g. my_models.ConvNet",
+    ),
+    "model.function": Kind(
+        None, functions=True, words="a function of your own that computes a number from its coordinates, e.g. my.f"
     ),
 }
 
@@ -49,7 +52,7 @@ def find_target(key: str, path: str) -> Callable[..., Any]:
     classes: nothing of Python's standard library is ever called, nor what a module only imported from elsewhere.
     Raises ConfigError.
     """
-    kind = KINDS[key.partition(".")[0]]
+    kind = KINDS.get(key) or KINDS[key.partition(".")[0]]
     module, _, name = path.rpartition(".")
     expected = "expected module.Class, importable from this folder" if kind.base else "expected module.function"
     if not module:
