@@ -93,9 +93,11 @@ class OwnFunction:
         value, where = self.at(point), f"at the start, {show(point)}"
         if not value.isfinite():
             raise self.refusal(f"is {value.item()} {where}")
-        if (again := self.at(point)) != value:
-            raise self.refusal(f"differs from call to call: {value.item():g}, then {again.item():g} {where}")
-        (slope,) = self.gradients(value, [point])
+        again = self.at(point)
+        (slope,), (slope_again,) = self.gradients(value, [point]), self.gradients(again, [point])
+        if again != value or not torch.allclose(slope, slope_again, equal_nan=True):
+            values = f"{value.item():g} with the gradient {show(slope)}, then {again.item():g} with {show(slope_again)}"
+            raise self.refusal(f"differs from call to call {where}: {values}")
         if not slope.isfinite().all():
             raise self.refusal(f"has the gradient {show(slope)} {where}")
 
