@@ -59,7 +59,9 @@ def look(config: Surface) -> facts.Function:
         return found
     try:
         _go_back(found, call, inputs, value, recorder)
-    except RuntimeError as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a backward of the user's own raises
         found.failure = overwritten(recorder) or describe_error(error)
         return found
     wrong = [one for one in found.gradient if _is_wrong(one)] or [one for one in found.second if _is_wrong(one)]
@@ -101,8 +103,8 @@ def _go_back(found: facts.Function, call: Call, inputs: Sequence[Tensor], value:
         found.summed = _slopes(value, inputs, torch.ones_like(value)).tolist()
     else:
         bars = chain_rule(recorder, found.result)
-        by_hand = None if bars is None else torch.stack([bars.get(n, torch.zeros_like(value)) for n in names])
-        if by_hand is not None and torch.allclose(by_hand, rows[0], EXACT, EXACT):  # else a view was written through
+        by_hand = torch.stack([bars.get(name, torch.zeros_like(value)) for name in names])
+        if torch.allclose(by_hand, rows[0], EXACT, EXACT):  # else something was computed where nobody saw it
             found.chain_rule = by_hand.tolist()
         _derive_again(found, call, inputs)
     _twice(found, call, inputs)
@@ -128,15 +130,15 @@ def _derive_again(found: facts.Function, call: Call, inputs: Sequence[Tensor]) -
     def gradient(x: Sequence[Tensor]) -> Sequence[Tensor]:
         return torch.autograd.grad(call(x), x, create_graph=True, materialize_grads=True)
 
-    slopes = gradient(inputs)
-    found.gradient_nodes = len({node for slope in slopes for node in graph.above(slope.grad_fn, ())[0]})
     try:
+        slopes = gradient(inputs)
         rows = [
             _slopes(slope, inputs) if slope.requires_grad else torch.zeros(len(inputs)).double() for slope in slopes
         ]
-    except RuntimeError as error:  # a backward of the user's own that cannot be derived
-        found.no_second = str(error)
+    except Exception as error:  # a backward of the user's own that cannot be derived
+        found.no_second = describe_error(error)
         return
+    found.gradient_nodes = len({node for slope in slopes for node in graph.above(slope.grad_fn, ())[0]})
     for i, (name, row) in enumerate(zip(found.point, rows, strict=True)):
         check = _check(lambda x, i=i: gradient(x)[i], inputs, row)
         found.second.append(facts.Derivative(f"df/d{name}", slopes[i].item(), row.tolist(), check))

@@ -49,7 +49,7 @@ def _operations(out: Printer, function: Function) -> None:
     if function.chain_rule is not None:
         _chain(out, function)
     elif len(function.gradient) == 1:
-        out.line("The chain rule cannot be followed by hand here: something is written in place through a view.")
+        out.line("The chain rule by hand gives something else: part of f was computed where it could not be seen.")
     for one in function.gradient:
         for name, slope, i in zip(function.point, one.slopes, range(len(one.slopes)), strict=True):
             hand = "" if function.chain_rule is None else f"; by the chain rule {_close(slope, function.chain_rule[i])}"

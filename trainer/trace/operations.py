@@ -180,20 +180,18 @@ def _pull(func: Any, args: Any, kwargs: Any, copies: Mapping[int, Tensor], input
     return pull
 
 
-def chain_rule(recorder: Recorder, result: str) -> dict[str, Tensor] | None:
+def chain_rule(recorder: Recorder, result: str) -> dict[str, Tensor]:
     """Return the derivative of a single number by everything that it came from, by name.
 
-    It is None where an operation's own derivative is not known. Fills in the gradient and terms of each operation.
+    Fills in the gradient and terms of each operation.
     """
     bars: dict[str, Tensor] = {}
     for row in reversed(recorder.rows):
         if row.shown.name == result and row.result is not None:
             bars[result] = torch.ones_like(row.result)
         bar = bars.get(row.shown.name)
-        if bar is None or row.node is None:
+        if bar is None or row.pull is None:
             continue
-        if row.pull is None:
-            return None
         row.shown.gradient = bar.tolist()
         own = row.pull(torch.ones_like(bar)) if bar.ndim == 0 else [None] * len(row.given)
         for name, part, alone in zip(row.shown.inputs, row.pull(bar), own, strict=True):
