@@ -356,6 +356,6 @@ def test_a_run_that_fails_on_its_way_keeps_what_it_recorded(cli: Cli) -> None:
     line = "problem=custom model.function=own_functions.edge model.start=[0.6,1] optimizer=sgd epochs=40"
     code, _, err = cli(f"{line} checkpoint.epochs=1 hydra.run.dir=out")
     assert code == 2
-    assert "what it had recorded is in out" in err
+    assert "the run stopped; what it had recorded is in " in err
     assert json.loads(Path("out/summary.json").read_text())["status"] == "failed"
     assert rows(Path("out"))

@@ -157,7 +157,8 @@ def _label(figure: Figure, axes: Axes, equation: str, said: str, lowest: str) ->
     axes.set_ylabel("y", fontsize=8 if card else 11, rotation=0)
     if card:
         axes.set_title(said, fontsize=9, color=INK, loc="left")
-        figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+        if axes.get_legend_handles_labels()[0]:
+            figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     else:
         said += f"; contours at equal ratios of f above its {lowest}"
         axes.set_title(f"{equation}\n", fontsize=13, color=INK, loc="left")

@@ -53,7 +53,7 @@ def _operations(out: Printer, function: Function) -> None:
     for one in function.gradient:
         for name, slope, i in zip(function.point, one.slopes, range(len(one.slopes)), strict=True):
             hand = "" if function.chain_rule is None else f"; by the chain rule {_close(slope, function.chain_rule[i])}"
-            out.line(f"d{one.name}/d{name} = {slope:.9g} by backward{hand}")
+            out.line(f"d{one.name}/d{name} = {slope + 0.0:.9g} by backward{hand}")
         out.line(f"{one.name}: {_checked(one)}")
 
 
@@ -131,8 +131,8 @@ def _matrix(out: Printer, rows: Sequence[Derivative], names: Sequence[str]) -> N
     columns = ["", ">value", *(f">d/d{name}" for name in names[:FEW]), ">relative error", ""]
     lines = []
     for one in rows:
-        slopes = [f"{slope:.7g}" for slope in one.slopes[:FEW]]
-        lines.append((one.name, f"{one.value:.7g}", *slopes, _error(one.check.error), _verdict(one)))
+        slopes = [f"{slope + 0.0:.7g}" for slope in one.slopes[:FEW]]
+        lines.append((one.name, f"{one.value + 0.0:.7g}", *slopes, _error(one.check.error), _verdict(one)))
     out.table(columns, _some(lines, ("…", *[""] * (len(columns) - 1))))
     out.line("relative error: against (f(x + h) - f(x - h)) / 2h, h = 1e-5, f being what stands at the left")
 
@@ -164,7 +164,7 @@ def _n(value: Any) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_value, value[:FEW])) + (", …" if len(value) > FEW else "") + "]"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value + 0.0:.4g}" if isinstance(value, float) else str(value)  # no minus before a zero
 
 
 def _shape(shape: Sequence[int]) -> str:
