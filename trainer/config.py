@@ -133,7 +133,7 @@ class Cnn:
 class Surface:
     """A point that an optimizer moves downhill: the loss is a function of its coordinates, two for those of ours."""
 
-    function: Function | str = knob("the function to minimise, or the dotted path of one of your own, e.g. my.f")
+    function: str = knob(f"{', '.join(typing.get_args(Function))}, or the dotted path of one of your own, e.g. my.f")
     start: list[float] = knob("where the point starts, [x,y]; your own function may have any number of coordinates")
 
     @property

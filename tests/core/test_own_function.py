@@ -339,8 +339,8 @@ TYPED = {
     "coordinate, e.g. [-1.5,2]",
     "model.function=own_functions.valley data=digits": "model: own_functions.valley is a function to minimise, which "
     "has data=point and loss.name=output; found digits and output; leave both to problem=custom",
-    "": "model.function: missing; give it a value, model.function=VALUE (the function to minimise, or the dotted path "
-    "of one of your own, e.g. my.f)",
+    "": "model.function: missing; give it a value, model.function=VALUE (quadratic, rosenbrock, beale, saddle, or the "
+    "dotted path of one of your own, e.g. my.f)",
 }
 
 

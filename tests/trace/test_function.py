@@ -94,6 +94,16 @@ class Square(torch.autograd.Function):
     def backward(ctx, grad):
         return 2 * grad * ctx.saved_tensors[0]
 
+class Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, factor, x):
+        ctx.factor = factor
+        return x * factor
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, grad * ctx.factor
+
 class Once(Square):
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -116,7 +126,7 @@ class Wrong(Square):
         return grad * ctx.saved_tensors[0]
 
 def right(x):
-    return Square.apply(x.sin()) * x
+    return Square.apply(Scaled.apply(3.0, x).sin()) * x
 
 def wrong(x):
     return Wrong.apply(x.sin()) * x
@@ -355,8 +365,8 @@ def test_a_wrong_backward_is_named(own: Any) -> None:
     (fault,) = look("wrong", [0.9]).faults
     assert fault.endswith("; its backward is the user's own: v4 = Wrong(v1)")
     kinds = {one.expression: one.kind for one in look("right", [0.9]).operations}
-    assert kinds["Square(v1)"] == ""
-    assert kinds["v2 * v1"] == "inside"
+    assert [kinds[one] for one in ("Scaled(x)", "sin(v2)", "Square(v3)")] == [""] * 3
+    assert [kinds[one] for one in ("x * 3", "clone(v3)", "v4 * v3")] == ["inside"] * 3
 
 
 def test_a_backward_that_cannot_be_derived_or_fails() -> None:

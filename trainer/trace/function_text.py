@@ -74,7 +74,7 @@ def _chain(out: Printer, function: Function) -> None:
     lines = []
     for name in [*(one.name for one in reversed(named)), *function.point]:
         used = [(one, one.terms[name]) for one in named if name in one.terms]
-        if not used or (name == function.result and len(used) == 0):
+        if not used:
             continue
         symbols = [f"df/d{one.name} * d{one.name}/d{name}" for one, _ in used]
         numbers = [f"{_n(gradients[one.name])} * {_n(term.own)}" for one, term in used if term.own is not None]

@@ -51,6 +51,7 @@ class Recorder(TorchFunctionMode):
         self.names = {id(tensor): (name, tensor, tensor.grad_fn) for name, tensor in inputs.items()}
         self.labels: dict[int, tuple[str, Tensor]] = {}  # results that have no derivative: comparisons
         self.leaves = {id(tensor): name for name, tensor in inputs.items()}
+        self.numbers = itertools.count(1)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -99,11 +100,13 @@ class Recorder(TorchFunctionMode):
         """Write down an operation that is in the graph alone: of a class of the user's own, or through a view."""
         node: Any = tensor.grad_fn
         made = {row.node: row for row in self.rows if row.node is not None}
+        followed = [following for following, _ in node.next_functions]
         inputs, given = [], []
-        for following, _ in node.next_functions:
-            row, leaf = made.get(following), getattr(following, "variable", None)
-            inputs.append(row.shown.name if row else self.leaves.get(id(leaf), "?"))
-            given.append(row.result if row else leaf)
+        for following in followed:
+            if following is not None:
+                row, leaf = made.get(following), getattr(following, "variable", None)
+                inputs.append(row.shown.name if row else self.leaves.get(id(leaf), "?"))
+                given.append(row.result if row else leaf)
         operation = re.sub(r"Backward\d*$", "", graph.name(node))
         row = self._add(f"{operation}({', '.join(inputs)})", tensor, inputs, given)
         row.shown.is_own = isinstance(node, torch.autograd.function.BackwardCFunction)
@@ -112,11 +115,11 @@ class Recorder(TorchFunctionMode):
             for inside in itertools.takewhile(lambda row: not row.recorded, before):
                 inside.shown.kind = "inside"
         if "?" not in inputs:
-            row.pull = lambda bar: _fitting(node.apply(bar) if hasattr(node, "apply") else node(bar), given)
+            row.pull = lambda bar: _fitting(_called(node, bar), followed, given)
         return row.shown.name
 
     def _add(self, expression: str, value: Tensor, inputs: list[str], given: Sequence[Tensor]) -> Row:
-        name = f"v{1 + sum(row.result is not None for row in self.rows)}"
+        name = f"v{next(self.numbers)}"
         kind = "" if value.requires_grad else "cut" if any(t.requires_grad for t in given) else "constant"
         grad_fn = None if value.grad_fn is None else graph.name(value.grad_fn)
         shown = facts.Operation(name, expression, inputs, value.detach().tolist(), grad_fn, kind)
@@ -194,7 +197,7 @@ def chain_rule(recorder: Recorder, result: str) -> dict[str, Tensor]:
             continue
         row.shown.gradient = bar.tolist()
         own = row.pull(torch.ones_like(bar)) if bar.ndim == 0 else [None] * len(row.given)
-        for name, part, alone in zip(row.shown.inputs, row.pull(bar), own, strict=True):
+        for name, part, alone in zip(row.shown.inputs, row.pull(bar), own, strict=False):
             if part is not None:
                 bars[name] = bars[name] + part if name in bars else part
                 single = None if alone is None or alone.ndim else alone.item()
@@ -257,7 +260,15 @@ def _replaced(value: Any, by: Mapping[int, Tensor]) -> Any:
     return value
 
 
-def _fitting(parts: Any, inputs: Sequence[Tensor]) -> list[Tensor | None]:
-    """What an operation of the graph hands on, in the shapes of its inputs: it leaves that to autograd."""
-    parts = parts if isinstance(parts, tuple) else (parts,)
-    return [None if part is None else part.sum_to_size(x.shape) for part, x in zip(parts, inputs, strict=True)]
+def _called(node: Any, bar: Tensor) -> tuple[Tensor | None, ...]:
+    """What an operation of the graph hands on. One of a class of Python's is called by another name."""
+    parts = node.apply(bar) if hasattr(node, "apply") else node(bar)
+    return parts if isinstance(parts, tuple) else (parts,)
+
+
+def _fitting(parts: Sequence[Tensor | None], followed: Sequence[Any], inputs: Sequence[Tensor]) -> list[Tensor | None]:
+    """The parts that lead on, in the shapes of their inputs: operations leave that to autograd."""
+    if len(parts) != len(followed):  # one for each argument of a user's forward, None for what is no tensor
+        parts = [part for part in parts if part is not None]
+    leading = [part for part, following in zip(parts, followed, strict=False) if following is not None]
+    return [None if part is None else part.sum_to_size(x.shape) for part, x in zip(leading, inputs, strict=False)]
