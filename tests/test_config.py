@@ -24,6 +24,7 @@ ALONE = {  # what goes with a file that is no choice by itself
     "data=custom": ["data._target_=my_data.load"],
     "data=sklearn": ["data.dataset=wine"],
     "data=torchvision": ["data.dataset=SVHN"],
+    "problem=custom": ["model.function=my.f", "model.start=[1,2]"],
 }
 
 

@@ -303,15 +303,20 @@ class Cnn:
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """A point in the plane that an optimizer moves downhill: the loss is a function of its two coordinates."""
+    """A point that an optimizer moves downhill: the loss is a function of its coordinates, two for those of ours."""
 
-    function: Function = knob("the function of two variables to minimise, see trainer/core/surfaces.py")
-    start: list[float] = knob("where the point starts, [x,y]")
+    function: str = knob(f"{', '.join(typing.get_args(Function))}, or the dotted path of one of your own, e.g. my.f")
+    start: list[float] = knob("where the point starts, [x,y]; your own function may have any number of coordinates")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the function is the user's own, named by its dotted path."""
+        return "." in self.function
 
     @property
     def shape(self) -> tuple[object, ...]:
         """What points must have in common to share tensors."""
-        return (self.function,)
+        return self.function, len(self.start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -443,6 +448,8 @@ class Config:
     def targets(self) -> dict[str, str]:
         """Dotted key -> dotted path of whatever is named and called, apart from PyTorch's optimizers."""
         named = {key: value for key, value in self.flat().items() if key.endswith("._target_")}
+        if isinstance(self.model, Surface) and self.model.is_own:
+            named["model.function"] = self.model.function
         return {key: path for key, path in named.items() if not path.startswith("torch.optim.")}
 
 
@@ -665,10 +672,16 @@ def _contradictions(config: Config) -> list[str]:
             problems.append(
                 f"model: {model.function} is a function to minimise, which has data=point and loss.name=output; "
                 f"found {config.data.name} and {config.loss.name}; leave both to problem="
-                f"{model.function}"
+                f"{'custom' if model.is_own else model.function}"
             )
-        if len(model.start) != 2:
-            problems.append(f"model.start: found {len(model.start)} numbers, expected two, e.g. [-1.5,2]")
+        if not model.is_own and model.function not in (known := typing.get_args(Function)):
+            problems.append(
+                f"model.function: found {model.function}, expected one of {', '.join(known)}, or one of your own as "
+                "module.function, e.g. my.f"
+            )
+        elif len(model.start) != 2 and not (model.is_own and model.start):
+            wanted = "one for each coordinate" if model.is_own else "two"
+            problems.append(f"model.start: found {len(model.start)} numbers, expected {wanted}, e.g. [-1.5,2]")
     elif config.data.name == "point" or config.loss.name == "output":
         problems.append(
             "model: data=point and loss.name=output are for functions to minimise; choose one with problem=NAME, or "

@@ -44,9 +44,9 @@ def test_minima(name: str) -> None:
 
 
 def test_every_function_has_its_file_and_knob() -> None:
-    files = {path.stem for path in (CONF / "problem").glob("*.yaml")}
-    assert files == set(FUNCTIONS) == set(get_args(Function))
-    for path in (CONF / "problem").glob("*.yaml"):
+    paths = [path for path in (CONF / "problem").glob("*.yaml") if path.stem != "custom"]
+    assert {path.stem for path in paths} == set(FUNCTIONS) == set(get_args(Function))
+    for path in paths:
         equation = FUNCTIONS[path.stem].equation.partition("= ")[2]
         assert path.read_text().splitlines()[1].startswith(f"# {equation}: ")
 

@@ -596,6 +596,7 @@ MISTAKES = {
     "layers.0.weight[2,3]",
     "--membre x": "--membre: no such flag; did you mean --member?",
     "-m seed=1,2": "-m: no such flag; a trace takes one configuration; sweeps are for python -m trainer",
+    "--part 8": "--part 8: parts 8 to 10 are of functions, problem=NAME; this has 1, 2, 3, 4, 5, 6, 7",
     "epochs=0": "epochs: found 0, expected a whole number of epochs >= 1",
     "optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
     "--svg nowhere/x.svg": "nowhere/x.svg: there is no folder nowhere; make it first: mkdir -p nowhere",
@@ -626,7 +627,7 @@ def test_a_module_that_makes_float32_tensors_is_told_so(models: None, capsys: py
 
 
 def test_a_flag_with_a_bad_value(capsys: pytest.CaptureFixture[str]) -> None:
-    for flag in ("--steps 0", "--steps x", "--part 8"):
+    for flag in ("--steps 0", "--steps x", "--part 11"):
         with pytest.raises(SystemExit) as stopped:
             main(flag.split())
         assert stopped.value.code == 2

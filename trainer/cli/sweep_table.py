@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -17,8 +18,8 @@ from rich.table import Table
 
 from trainer import files
 from trainer.cli.display import words
-from trainer.config import Surface
-from trainer.core.surfaces import FUNCTIONS
+from trainer.config import ConfigError, Surface
+from trainer.core.surfaces import FUNCTIONS, PlaneFunction
 from trainer.engine.jobs import Job, describe, ranges
 from trainer.record import trajectories
 from trainer.report import vocabulary
@@ -86,19 +87,32 @@ def _shown(folder: Path) -> Path:
 
 def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
     """Draw the ways downhill for each function that the sweep minimised; return the files' names."""
-    by_function: dict[str, dict[str, Any]] = {}
-    keys = [key for key in swept(jobs) if key != "problem"]
+    by_function: dict[str, tuple[Surface, dict[str, Any]]] = {}
+    keys = [key for key in swept(jobs) if key not in ("problem", "model.function")]
     for job in jobs:
-        if job.config is None or not isinstance(job.config.model, Surface) or job.status != "completed":
+        model = job.config.model if job.config is not None else None
+        if not isinstance(model, Surface) or len(model.start) != 2 or job.status != "completed":
             continue
         with open(job.directory / "metrics.csv", newline="", encoding="utf-8") as file:
-            points = trajectories.points(job.config.model.start, list(csv.DictReader(file)))
-        ways = by_function.setdefault(job.config.model.function, {})
+            points = trajectories.points(model.start, list(csv.DictReader(file)))
+        _, ways = by_function.setdefault(model.function, (model, {}))
         name = _name(job, keys)
         ways[name if name not in ways else f"{name} ({job.number})"] = points
-    for function, ways in by_function.items():
-        files.write(folder / f"paths_{function}.png", trajectories.draw(FUNCTIONS[function], ways).data)
-    return [f"paths_{function}.png" for function in by_function]
+    pictures = []
+    for function, (model, ways) in by_function.items():
+        with contextlib.suppress(ConfigError):  # the user's own function is gone since
+            picture = trajectories.draw(_problem(model), ways)
+            pictures.append(f"paths_{function}.png")
+            files.write(folder / pictures[-1], picture.data)
+    return pictures
+
+
+def _problem(model: Surface) -> PlaneFunction:
+    if not model.is_own:
+        return FUNCTIONS[model.function]
+    from trainer.core import own_function  # torch, which most sweeps' command does not need
+
+    return own_function.problem(model)
 
 
 def _name(job: Job, keys: Sequence[str]) -> str:

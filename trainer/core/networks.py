@@ -13,40 +13,53 @@ from trainer.core import global_streams
 from trainer.core.cnn import cnn, draw_weights
 from trainer.core.data import Dataset
 from trainer.core.mlp import Mlp, Stacked, plain_mlp
-from trainer.core.surfaces import FUNCTIONS
+from trainer.core.own_function import OwnFunction
+from trainer.core.surfaces import FUNCTIONS, coordinates
 from trainer.core.user_module import UserModule, build
 
 
 class Surface(Stacked):
-    """K points in the plane, each at a function's value there: whatever comes in (K, B, I), out goes f (K, B, 1)."""
+    """K points, each at a function's value there: whatever comes in (K, B, I), out goes f (K, B, 1)."""
 
     def __init__(self, configs: Sequence[cfg.Surface]) -> None:
-        """Raises AssertionError where the members' functions differ."""
+        """Raises AssertionError where the members' functions differ, ConfigError where the user's own is of no use."""
         super().__init__()
-        self.function = configs[0].function
-        assert all(c.function == self.function for c in configs), "members of a stack have one function"
-        self.point = nn.Parameter(torch.tensor([c.start for c in configs]))
+        first = configs[0]
+        assert all(c.shape == first.shape for c in configs), "members of a stack have one function"
+        self.names = coordinates(len(first.start))
+        self.point = nn.Parameter(torch.tensor([c.start for c in configs]))  # (K, D)
+        self.own = OwnFunction(first.function, len(first.start)) if first.is_own else None
+        if self.own is None:
+            self.value = FUNCTIONS[first.function].value
+        else:
+            for start in self.point:
+                self.own.check_start(start)
+            self.together = self.own.takes_all(self.point)
 
     def forward(self, x: Tensor) -> Tensor:
         """(K, B, I) -> (K, B, 1)."""
-        value_K = FUNCTIONS[self.function].value(self.point[:, 0], self.point[:, 1])
+        if self.own is None:
+            value_K = self.value(self.point[:, 0], self.point[:, 1])
+        else:
+            value_K = self.own.values(self.point, self.together)
         return value_K.view(-1, 1, 1).expand(-1, x.shape[1], 1)
 
     def readings(self) -> dict[str, Tensor]:
         """Where every member's point is."""
-        return {"point/x": self.point.detach()[:, 0], "point/y": self.point.detach()[:, 1]}
+        return {f"point/{name}": self.point.detach()[:, i] for i, name in enumerate(self.names)}
 
 
 class PlainSurface(nn.Module):
-    """One point in the plane: (B, I) -> (B, 1), the function's value there for every example."""
+    """One point: (B, I) -> (B, 1), the function's value there for every example."""
 
     def __init__(self, config: cfg.Surface) -> None:
         super().__init__()
-        self.value = FUNCTIONS[config.function].value
+        own = OwnFunction(config.function, len(config.start)) if config.is_own else None
+        self.value = own.at if own else lambda point: FUNCTIONS[config.function].value(point[0], point[1])
         self.point = nn.Parameter(torch.tensor(config.start))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.value(self.point[0], self.point[1]).expand(len(x), 1)
+        return self.value(self.point).expand(len(x), 1)
 
 
 Network = Mlp | Surface | UserModule
@@ -55,7 +68,8 @@ Network = Mlp | Surface | UserModule
 def stacked(configs: Sequence[Config], dataset: Dataset) -> Network:
     """Build the network of a stack, on the data set's device and in its precision.
 
-    Raises ConfigError where a module of the user's own cannot be found or built, or a network does not fit the data.
+    Raises ConfigError where a module or function of the user's own cannot be found, built or used, or a network does
+    not fit the data.
     """
     first = configs[0].model
     device = dataset.x.device
@@ -101,8 +115,10 @@ def predictor(network: Network, state: dict[str, Tensor], config: Config, datase
 def gradients(network: Network, loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
     """Return the derivative of a loss by each parameter; None where it does not depend on it.
 
-    Raises ConfigError where that goes wrong in a module of the user's own.
+    Raises ConfigError where that goes wrong in a module or function of the user's own.
     """
     if isinstance(network, UserModule):
         return network.gradients(loss, parameters)
+    if isinstance(network, Surface) and network.own is not None:
+        return network.own.gradients(loss, parameters)
     return torch.autograd.grad(loss, parameters, allow_unused=True)

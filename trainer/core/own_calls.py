@@ -34,7 +34,7 @@ class Kind:
     words: str  # what is expected, with an example
 
 
-KINDS = {  # by the group of the key; its example is what a message tells to type
+KINDS = {  # by the key, or its group; its example is what a message tells to type
     "model": Kind(
         nn.Module,
         functions=True,
@@ -44,6 +44,9 @@ KINDS = {  # by the group of the key; its example is what a message tells to typ
         Dataset,
         functions=True,
         words="a function of your own that returns (x, y), or a torch.utils.data.Dataset class, e.g. my_data.load",
+    ),
+    "model.function": Kind(
+        None, functions=True, words="a function of your own that computes a number from its coordinates, e.g. my.f"
     ),
 }
 
@@ -55,7 +58,7 @@ def find_target(key: str, path: str) -> Callable[..., Any]:
     classes: nothing of Python's standard library is ever called, nor what a module only imported from elsewhere.
     Raises ConfigError.
     """
-    kind = KINDS[key.partition(".")[0]]
+    kind = KINDS.get(key) or KINDS[key.partition(".")[0]]
     module, _, name = path.rpartition(".")
     example = kind.words.rpartition("e.g. ")[2]
     is_class = example.rpartition(".")[2][0].isupper()

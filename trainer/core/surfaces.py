@@ -13,18 +13,25 @@ Point = tuple[float, float]
 class PlaneFunction:
     """A function f(x, y) >= lowest, its minima, and the part of the plane to draw: (x, y) of two corners.
 
-    `value` takes numbers, arrays or tensors alike.
+    Of a user's own function nobody knows where it is lowest: it has no minima, and its window follows the paths.
+    `value` takes numbers, arrays or tensors alike; grid: how many points along an axis a picture asks for.
     """
 
     equation: str
     value: Callable[[Any, Any], Any]
     minima: tuple[Point, ...]
-    lowest: float
-    window: tuple[Point, Point]
+    lowest: float | None
+    window: tuple[Point, Point] | None
+    grid: int = 400
 
     def nearest(self, x: float, y: float) -> Point:
         """The minimum that is nearest to a point."""
         return min(self.minima, key=lambda minimum: (minimum[0] - x) ** 2 + (minimum[1] - y) ** 2)
+
+
+def coordinates(count: int) -> list[str]:
+    """Names of a point's coordinates."""
+    return ["x", "y"][:count] if count <= 2 else [f"x{i + 1}" for i in range(count)]
 
 
 FUNCTIONS = {

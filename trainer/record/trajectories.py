@@ -27,6 +27,7 @@ DASHES = ("-", (0, (3, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))  # beside seve
 MARKERS = "os^DvPX"
 THIN, THICKER, THICKEST = 2.0, 1.2, 2  # points: a path under n others is n * THICKER wider, at most for THICKEST
 BANDS = 16  # contours
+POINTS = 200  # of a path that are asked for their height
 DEEPEST = 1e-4  # of the highest value: contours go no deeper
 
 
@@ -48,13 +49,15 @@ def draw(problem: PlaneFunction, paths: Mapping[str, np.ndarray], most: int = MO
     _draw_contours(axes, problem, window)
     _draw_paths(axes, shown, ends, window, 5 if card else 8)
     star, ring = (11, 5) if card else (20, 9)
-    axes.plot(*np.transpose(problem.minima), "*", ms=star, mfc=YELLOW, mec=INK, label="minimum", zorder=4)
+    if problem.minima:
+        axes.plot(*np.transpose(problem.minima), "*", ms=star, mfc=YELLOW, mec=INK, label="minimum", zorder=4)
     if shown:
         starts = np.transpose([path[0] for path in shown.values()])
         axes.plot(*starts, "o", ms=ring, mfc=PAPER, mec=INK, mew=1.5, label="start", zorder=5)
     said = f"{max((len(path) for path in shown.values()), default=1) - 1} steps"
     said += f"; the best {most} of {len(paths)}" if len(paths) > most else ""
-    _label(figure, axes, "" if card else f"${problem.equation}$", said)
+    lowest = "lowest value" if problem.lowest is not None else "lowest value here"
+    _label(figure, axes, "" if card else f"${problem.equation}$", said, lowest)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return Png(buffer.getvalue(), width, height)
@@ -80,6 +83,8 @@ def _value(problem: PlaneFunction, point: np.ndarray) -> float:
 
 def _window(problem: PlaneFunction, paths: Sequence[np.ndarray]) -> tuple[Point, Point]:
     """The problem's own window, widened by at most half of it for paths that leave it."""
+    if problem.window is None:
+        return _around(problem, paths)
     corners = np.array(problem.window)
     size = corners[1] - corners[0]
     points = np.concatenate([corners.mean(0, keepdims=True), *paths])
@@ -88,19 +93,43 @@ def _window(problem: PlaneFunction, paths: Sequence[np.ndarray]) -> tuple[Point,
     return (float(low[0]), float(low[1])), (float(high[0]), float(high[1]))
 
 
+def _around(problem: PlaneFunction, paths: Sequence[np.ndarray]) -> tuple[Point, Point]:
+    """A window around the paths as far as they are no higher than where they began, no side below a third of another.
+
+    Where a path climbs it is on its way out of every window.
+    """
+    near = [np.zeros((1, 2))] if not paths else []
+    for path in paths:
+        some = path[:: 1 + len(path) // POINTS]
+        height = problem.value(some[:, 0], some[:, 1])
+        near.append(some[~(height > height[0])])
+    points = np.concatenate(near)
+    low, high = points.min(0), points.max(0)
+    longest = (high - low).max() or 1.0
+    half = np.maximum(0.6 * (high - low), longest / 5)
+    (x0, y0), (x1, y1) = (low + high) / 2 - half, (low + high) / 2 + half
+    return (float(x0), float(y0)), (float(x1), float(y1))
+
+
 def _draw_contours(axes: Axes, problem: PlaneFunction, window: tuple[Point, Point]) -> None:
-    """Bands of equal steps in log(f - lowest), darker where it is lower, with a line between two bands."""
+    """Bands of equal steps in log(f - lowest), darker where it is lower, with a line between two bands.
+
+    Where nobody knows the lowest value it is that of the window. Where f is not finite the paper stays white.
+    """
     from matplotlib.colors import LinearSegmentedColormap
 
     (x0, y0), (x1, y1) = window
-    x, y = np.linspace(x0, x1, 400), np.linspace(y0, y1, 400)
-    height = problem.value(x[None, :], y[:, None]) - problem.lowest
-    top = float(np.max(height))
+    axes.set(xlim=(x0, x1), ylim=(y0, y1))
+    x, y = np.linspace(x0, x1, problem.grid), np.linspace(y0, y1, problem.grid)
+    height = np.ma.masked_invalid(problem.value(x[None, :], y[:, None]))
+    if height.count() == 0:
+        return
+    height = height - (height.min() if problem.lowest is None else problem.lowest)
+    top = float(height.max()) or 1.0
     depth = np.log10(np.maximum(height, DEEPEST * top) / top)
     levels = np.linspace(np.log10(DEEPEST), 0, BANDS + 1)
     axes.contourf(x, y, depth, levels, cmap=LinearSegmentedColormap.from_list("", [VALLEY, HEIGHTS]))
     axes.contour(x, y, depth, levels, colors="#9AA3AF", linestyles="-", linewidths=0.5)
-    axes.set(xlim=(x0, x1), ylim=(y0, y1))
 
 
 def _draw_paths(
@@ -120,7 +149,7 @@ def _draw_paths(
         axes.plot(*path[-1], **style, marker=MARKERS[i % len(MARKERS)], ms=end_size, mec=PAPER, label=label, zorder=6)
 
 
-def _label(figure: Figure, axes: Axes, equation: str, said: str) -> None:
+def _label(figure: Figure, axes: Axes, equation: str, said: str, lowest: str) -> None:
     """Axes, title and legend: beside the plot, or below that of a card, which has no equation."""
     card = not equation
     axes.tick_params(labelsize=7 if card else 10, colors=INK)
@@ -128,9 +157,10 @@ def _label(figure: Figure, axes: Axes, equation: str, said: str) -> None:
     axes.set_ylabel("y", fontsize=8 if card else 11, rotation=0)
     if card:
         axes.set_title(said, fontsize=9, color=INK, loc="left")
-        figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+        if axes.get_legend_handles_labels()[0]:
+            figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     else:
-        said += "; contours at equal ratios of f above its lowest value"
+        said += f"; contours at equal ratios of f above its {lowest}"
         axes.set_title(f"{equation}\n", fontsize=13, color=INK, loc="left")
         axes.text(0, 1.02, said, transform=axes.transAxes, fontsize=10, color=GREY)
         figure.legend(loc="outside right upper", fontsize=10, frameon=False, labelspacing=0.9, handlelength=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import shlex
 import sys
@@ -25,9 +26,9 @@ MOST_STEPS = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, 1 where a gradient is wrong, 2 for bad input."""
+    """Run the command; return 0, 1 where a gradient is wrong or missing, 2 for bad input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.path.insert(0, os.getcwd())  # for a user's model._target_
+    sys.path.insert(0, os.getcwd())  # for a user's own code
     try:
         options, overrides = _parse(given)
         targets = ((options.json, "trace.json"), (options.svg, "trace.svg"))
@@ -37,12 +38,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line = command_line.read([*flags, *overrides])
         raw = compose(overrides, line.sources)
         config, others = cfg.from_dict(raw), rivals(raw, overrides, line.sources)
-        from trainer.trace import collect, svg, text  # torch, which bad input need not wait for
+        from trainer.trace import collect, function, function_text, svg, text  # torch: bad input need not wait for it
 
-        trace = collect.trace(config, options.member, options.steps, others)
-        if options.svg:
+        found = function.look(config.model) if isinstance(config.model, cfg.Surface) else None
+        of_steps = list(text.PARTS) if found is None or found.is_loss else []
+        of_function = [] if found is None else list(function_text.PARTS) if found.failure is None else [8]
+        shown = _parts(options, of_steps, of_function)
+        wanted = bool(of_steps) and (options.json or options.svg or not set(shown) <= set(of_function))
+        trace = collect.trace(config, options.member, options.steps, others) if wanted else None
+        if trace is not None:
+            trace.function = found
+        if options.svg and trace is not None:
             files.write(Path(options.svg), svg.draw(trace))
-        as_json = files.to_json(trace.to_dict())
+        as_json = files.to_json({"function": found and dataclasses.asdict(found)} if trace is None else trace.to_dict())
         if options.json and options.json != "-":
             files.write(Path(options.json), as_json + "\n")
     except ConfigError as error:
@@ -51,11 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say([f"{error.filename}: {error.strerror or error}"])
     said = sys.stderr if options.json == "-" else sys.stdout
     line.say_what_was_found(said)
-    command = shlex.join(["python", "-m", "trainer", *flags, *overrides])
-    text.show(trace, command, options.part or list(text.PARTS), said)
+    out = text.Printer(said)
+    if trace is not None and (parts := [part for part in shown if part in of_steps]):
+        text.show(out, trace, shlex.join(["python", "-m", "trainer", *flags, *overrides]), parts)
+    if found is not None and (parts := [part for part in shown if part in of_function]):
+        function_text.show(out, found, parts)
     if options.json == "-":
         print(as_json)
-    return int(bool(trace.faults))
+    return int(bool((trace and trace.faults) or (found and (found.faults or found.failure))))
 
 
 def _say(problems: Sequence[str]) -> int:
@@ -79,14 +90,34 @@ def _parse(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, overrides
 
 
+def _parts(options: argparse.Namespace, of_steps: Sequence[int], of_function: Sequence[int]) -> list[int]:
+    """Return the parts to show. Raises ConfigError for one that is not there, and a picture that cannot be drawn."""
+    there = [*of_steps, *of_function]
+    why = (
+        "parts 8 to 10 are of functions, problem=NAME" if of_steps else "parts 1 to 7 are of one number with a gradient"
+    )
+    problems = [
+        f"--part {part}: {why}; this has {', '.join(map(str, there))}"
+        for part in options.part or ()
+        if part not in there
+    ]
+    if options.svg and not of_steps:
+        problems.append("--svg: only the graph of one number with a gradient is drawn")
+    if problems:
+        raise ConfigError(problems)
+    return options.part or there
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer.trace",
         description="Take one training step apart: parameters, forward, graph, backward, the optimizer's step by "
-        "hand, what is left after it, more steps. On your configuration, every number proven.",
+        "hand, what is left after it, more steps; and of a function its operations, the chain rule, more derivatives. "
+        "On your configuration, every number proven.",
         epilog="OVERRIDES are those of python -m trainer (see its --help), e.g. optimizer=sgd optimizer.momentum=0.9 "
         f"model.dropout=0.5. Without a data set it is {' '.join(DATA + NETWORK)}: a network 4-5-10. The same step "
-        "in words, part by part: docs/trace/. Exit code: 0, 1 where a gradient is wrong, 2 for bad input.",
+        "in words, part by part: docs/trace/. Exit code: 0, 1 where a gradient is wrong or missing, 2 for bad "
+        "input.",
         usage="%(prog)s [OVERRIDES ...] [--member PARAMETER] [--steps N] [--part N] [--json FILE] [--svg FILE] "
         "[--config-dir DIR]",
         exit_on_error=True,
@@ -95,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--member", metavar="PARAMETER", help="the weight to follow, e.g. layers.0.weight[2,3], or a parameter; "
         "without an index the entry with the largest gradient")  # fmt: skip
     add("--steps", metavar="N", type=_steps, default=5, help="how many steps to follow it for (default %(default)s)")
-    add("--part", metavar="N", type=int, choices=range(1, 8), action="append", help="show one part of the seven "
+    add("--part", metavar="N", type=int, choices=range(1, 11), action="append", help="show one part of the ten "
         "alone; may be repeated")  # fmt: skip
     add("--json", metavar="FILE", help="write everything as JSON; - prints it on the standard output")
     add("--svg", metavar="FILE", help="draw the graph")

@@ -201,6 +201,72 @@ class Rival:
     loss: float  # on the first batch after all steps, in evaluation mode
 
 
+Numbers = float | list[Any]  # of a tensor: one, or nested lists
+
+
+@dataclass
+class Term:
+    """What an operation hands on to one of its inputs: df/d(input) is the sum over all that it is an input of."""
+
+    own: float | None  # the operation's derivative by this input; None where one of them is no single number
+    part: Numbers  # df/d(its result) times that
+
+
+@dataclass
+class Operation:
+    """Part 8: an operation of a function, in the order in which they ran."""
+
+    name: str  # v1, v2, ...; empty where Python took a number out of a tensor
+    expression: str
+    inputs: list[str]
+    value: Numbers | bool
+    grad_fn: str | None  # None: not in the graph
+    kind: str  # "", "cut" (no way back to its inputs), "constant" (made of such), "inside" (an operation of the user's
+    # own), "branch" (for if and while), "number" (any other for Python)
+    version: int = 0  # of its tensor, where it was written in place: how often that has been written to
+    is_own: bool = False  # its backward is the user's own
+    gradient: Numbers | None = None  # of the function, by the result
+    terms: dict[str, Term] = field(default_factory=dict)  # by input
+
+
+@dataclass
+class Derivative:
+    """Part 9: a number and its derivative by each coordinate."""
+
+    name: str  # f, f[1], or df/dx
+    value: float
+    slopes: list[float]
+    check: Check
+
+
+@dataclass
+class Function:
+    """Parts 8 to 10: a function at a point, without any network or optimizer."""
+
+    name: str
+    point: dict[str, float]
+    operations: list[Operation]
+    result: str  # the operation that f is
+    value: Numbers
+    gradient: list[Derivative] = field(default_factory=list)  # one for each number that comes out: a Jacobian
+    chain_rule: list[float] | None = None  # its gradient by hand; None where several come out, or not all is known
+    second: list[Derivative] = field(default_factory=list)  # of each entry of the gradient: a Hessian
+    no_second: str | None = None  # why there is none
+    gradient_nodes: int = 0  # operations in the graph of the gradient
+    refused: str | None = None  # what torch says to backward() where several numbers come out
+    summed: list[float] = field(default_factory=list)  # what backward(torch.ones(M)) gives: all rows of the Jacobian
+    kept: list[Saved] = field(default_factory=list)  # tensors that the graph keeps for backward
+    again: str | None = None  # what torch says to a second backward(); None: nothing
+    doubled: bool = False  # with retain_graph, a second one doubles the gradient exactly
+    failure: str | None = None  # why there is no way back at all; what stands above is empty then
+    faults: list[str] = field(default_factory=list)  # where backward and differences disagree
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it is one number with a gradient: what an optimizer can take steps on."""
+        return self.failure is None and self.refused is None
+
+
 @dataclass
 class Trace:
     """One training step, taken apart."""
@@ -225,6 +291,7 @@ class Trace:
     rows: list[Row]
     start_loss: float  # on the first batch, in evaluation mode
     rivals: list[Rival] = field(default_factory=list)
+    function: Function | None = None  # where there is no network
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionaries, ready for JSON."""

@@ -68,8 +68,13 @@ def above(start: Operation, ends: Iterable[Operation]) -> tuple[list[Operation],
     return seen, met
 
 
-def saved(operation: Operation, known: Mapping[tuple[int, int], tuple[str, list[int]]]) -> list[facts.Saved]:
-    """The tensors, single numbers apart, that an operation keeps for its backward. known: `address` -> name, shape."""
+def saved(
+    operation: Operation, known: Mapping[tuple[int, int], tuple[str, list[int]]], single: bool = False
+) -> list[facts.Saved]:
+    """The tensors that an operation keeps for its backward, those of one number only where `single`.
+
+    known: `address` -> name, shape.
+    """
     kept = {
         key.removeprefix("_saved_"): value
         for key in dir(operation)
@@ -79,7 +84,7 @@ def saved(operation: Operation, known: Mapping[tuple[int, int], tuple[str, list[
         kept = {f"saved_tensors[{i}]": value for i, value in enumerate(operation.saved_tensors)}
     out = []
     for key, value in kept.items():
-        if not value.ndim:
+        if not (value.ndim or single):
             continue
         what, shape = known.get(address(value), (None, []))
         if what and shape != list(value.shape):

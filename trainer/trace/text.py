@@ -28,9 +28,8 @@ PARTS = {
 }
 
 
-def show(trace: Trace, command: str, parts: Sequence[int], file: IO[str]) -> None:
+def show(out: Printer, trace: Trace, command: str, parts: Sequence[int]) -> None:
     """Print the parts. command: the training whose first step this is."""
-    out = _Printer(file)
     if list(parts) == list(PARTS):
         _head(out, trace, command)
     for part in parts:
@@ -40,7 +39,7 @@ def show(trace: Trace, command: str, parts: Sequence[int], file: IO[str]) -> Non
         _faults(out, trace)
 
 
-class _Printer:
+class Printer:
     """Lines and tables; no highlighting, so that a number looks the same everywhere."""
 
     def __init__(self, file: IO[str]) -> None:
@@ -102,7 +101,7 @@ def _settings(settings: dict[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in shown.items())
 
 
-def _head(out: _Printer, trace: Trace, command: str) -> None:
+def _head(out: Printer, trace: Trace, command: str) -> None:
     batches = "" if trace.batch == trace.examples else f" in batches of {trace.batch}"
     out.line(f"The first step of  {command}")
     out.line(f"network {trace.network}; {trace.data}, {_examples(trace.examples)}{batches}; loss {trace.loss_name}")
@@ -110,7 +109,7 @@ def _head(out: _Printer, trace: Trace, command: str) -> None:
     out.line("Computed in float64 on the CPU, so that rounding hides no error; training itself uses float32.")
 
 
-def _parameters(out: _Printer, trace: Trace) -> None:
+def _parameters(out: Printer, trace: Trace) -> None:
     columns = ["parameter", "shape", ">mean", ">std", "requires_grad", "is_leaf", "grad_fn", "grad"]
     rows = [
         (p.name, _shape(p.shape), *_pair(p.values), str(p.requires_grad), str(p.is_leaf), str(p.grad_fn), str(p.grad))
@@ -121,7 +120,7 @@ def _parameters(out: _Printer, trace: Trace) -> None:
     out.line(f"{count:,} numbers. Nothing computed them: they are leaves, without grad_fn.")
 
 
-def _forward(out: _Printer, trace: Trace) -> None:
+def _forward(out: Printer, trace: Trace) -> None:
     columns = ["layer", "output", "grad_fn", ">mean", ">std", ">eval mean", ">eval std", "module"]
     rows = [["input", _shape([trace.batch, *trace.input_shape]), "None", *_pair(trace.input), "", "", ""]]
     for layer in trace.layers:
@@ -155,7 +154,7 @@ def _short(module: str) -> str:
     return text if len(text) <= 32 else text[:31] + "…"
 
 
-def _dropout(out: _Printer, layer: Layer, dropout: Dropout) -> None:
+def _dropout(out: Printer, layer: Layer, dropout: Dropout) -> None:
     out.line(
         f"{layer.name}: p = {dropout.rate:g}: {dropout.kept} of {dropout.count} kept, those times 1 / (1 - p) = "
         f"{dropout.scale:.6g}; in evaluation mode nothing is dropped or scaled"
@@ -164,7 +163,7 @@ def _dropout(out: _Printer, layer: Layer, dropout: Dropout) -> None:
         out.line("  " + " ".join("1" if kept else "." for kept in row))
 
 
-def _batchnorm(out: _Printer, layer: Layer, norm: BatchNorm) -> None:
+def _batchnorm(out: Printer, layer: Layer, norm: BatchNorm) -> None:
     out.line(
         f"{layer.name}: training normalises with the batch's statistics, evaluation with the running ones, "
         f"which move by {norm.momentum:g} of the way"
@@ -185,7 +184,7 @@ def _vector(values: Sequence[float]) -> str:
     return " ".join(f"{value:.3g}" for value in values[:FEW]) + (" …" if len(values) > FEW else "")
 
 
-def _graph(out: _Printer, trace: Trace) -> None:
+def _graph(out: Printer, trace: Trace) -> None:
     rows = tree.rows(trace.graph)
     heads = ["   " * (r.depth - 1) + "└─ " * (r.depth > 0) + " → ".join(node.name for node in r.chain) for r in rows]
     width = min(60, 2 + max(map(len, heads)))
@@ -200,7 +199,7 @@ def _graph(out: _Printer, trace: Trace) -> None:
     out.line(f"{len(trace.graph)} operations, {counted} of them AccumulateGrad: there a gradient is added to a .grad")
 
 
-def _backward(out: _Printer, trace: Trace) -> None:
+def _backward(out: Printer, trace: Trace) -> None:
     columns = ["gradient of", "", "shape", ">norm", ">mean", ">checked", ">relative error", ""]
     rows = []
     for gradient in trace.gradients:
@@ -219,12 +218,12 @@ def _backward(out: _Printer, trace: Trace) -> None:
     _faults(out, trace)
 
 
-def _faults(out: _Printer, trace: Trace) -> None:
+def _faults(out: Printer, trace: Trace) -> None:
     for fault in trace.faults:
         out.line(f"WRONG GRADIENT: {fault}", "bold red")
 
 
-def _step(out: _Printer, trace: Trace) -> None:
+def _step(out: Printer, trace: Trace) -> None:
     step = trace.step
     out.line(f"{step.weight} in step 1 of {step.optimizer}({_settings(step.settings)})")
     if step.lr != step.settings["lr"]:
@@ -259,7 +258,7 @@ def _state(state: dict[str, float]) -> str:
     return "  ".join(f"{key} = {value:.6g}" for key, value in state.items())
 
 
-def _after(out: _Printer, trace: Trace) -> None:
+def _after(out: Printer, trace: Trace) -> None:
     after = trace.after
     out.line(f"after step()                           |grad| = {after.norm:.6g}: the step read .grad and left it")
     out.line(f"after zero_grad()                      .grad is {after.cleared}")
@@ -286,7 +285,7 @@ def _share(norm: float, total: float) -> float:
     return (norm / total) ** 2 if total else 0.0
 
 
-def _more(out: _Printer, trace: Trace) -> None:
+def _more(out: Printer, trace: Trace) -> None:
     states = list(dict.fromkeys(key for row in trace.rows for key in row.state))
     columns = ["step", "loss", "|grad|", "lr", "w", "g", *states, "update", "w after", "by hand"]
     rows = []
