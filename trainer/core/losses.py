@@ -5,21 +5,45 @@ Shapes: K member, B example, N example of a split, C class (or O output).
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer.config import Loss
+from trainer.config import OF_CLASSES, ConfigError, Loss
+from trainer.core.own_loss import OwnLoss
+
+DELTA = 1.0  # of Huber's loss, where none is given
+GAMMA = 2.0  # of the focal loss: the best in the paper
+FEW = 64  # examples that the lowest loss of all is searched on
+NEAR_ZERO = 0.05  # of the chance level: a lowest loss within it counts as none
+LossFunction = Callable[[Tensor, Tensor], Tensor]  # outputs (..., C), targets -> (...): one number an example
+
+
+def function(loss: Loss, classes: int | None) -> LossFunction:
+    """Return the loss of every example as a function of outputs and targets, the user's own or ours.
+
+    classes: of the data, None for a regression. Raises ConfigError where it cannot be found, or wants other targets.
+    """
+    if loss._target_ is not None:
+        return OwnLoss(loss)
+    if classes is None and loss.name in OF_CLASSES:
+        raise ConfigError([f"loss.name: {loss.name} wants classes, and the targets are values; try loss.name=mse"])
+    return functools.partial(losses_KB, loss)
 
 
 def losses_KB(loss: Loss, output_KBC: Tensor, target_KB: Tensor) -> Tensor:
     """The loss of every example; also (B,) of (B, C). Integer targets are classes, others values (K, B, O).
 
     Cross-entropy: -sum_c q_c log softmax(output)_c with q = (1 - s) onehot + s / C (Szegedy et al. 2016, section 7).
-    Mean squared error: the mean over outputs of (output - target)^2, the target one-hot for classes.
-    Output: the mean of the model's own outputs.
+    Focal: -(1 - p)^gamma log p of the target's class, p = softmax(output) (Lin et al. 2017, equation 4).
+    The others are means over outputs, the target one-hot for classes. Mean squared error: d^2, d = output - target.
+    Huber: d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2) (Huber 1964). Binary cross-entropy: -log
+    sigmoid(output) for the target's class, -log(1 - sigmoid(output)) for each other one. Output: the model's own.
     """
     if loss.name == "output":
         return output_KBC.mean(-1)
@@ -28,7 +52,18 @@ def losses_KB(loss: Loss, output_KBC: Tensor, target_KB: Tensor) -> Tensor:
         smoothing = loss.label_smoothing
         scores = output_KBC.transpose(1, 2) if output_KBC.ndim == 3 else output_KBC  # classes in the second place
         return F.cross_entropy(scores, target_KB, reduction="none", label_smoothing=smoothing)
+    if loss.name == "focal":
+        scores = output_KBC.transpose(1, 2) if output_KBC.ndim == 3 else output_KBC
+        cost = F.cross_entropy(scores, target_KB, reduction="none")
+        wrong = -torch.expm1(-cost)  # 1 - p, to all its digits
+        tiny = torch.finfo(wrong.dtype).tiny  # of a power below 1 the derivative at 0 is infinite
+        return wrong.clamp_min(tiny) ** (GAMMA if loss.gamma is None else loss.gamma) * cost
     target = F.one_hot(target_KB, output_KBC.shape[-1]).to(output_KBC.dtype) if classes else target_KB
+    if loss.name == "bce":
+        return F.binary_cross_entropy_with_logits(output_KBC, target, reduction="none").mean(-1)
+    if loss.name == "huber":
+        delta = DELTA if loss.delta is None else loss.delta
+        return F.huber_loss(output_KBC, target, reduction="none", delta=delta).mean(-1)
     return (output_KBC - target).square().mean(-1)
 
 
@@ -40,19 +75,84 @@ def correct_KB(output_KBC: Tensor, target_KB: Tensor) -> Tensor:
 def chance_level(loss: Loss, target_KN: Tensor, classes: int | None) -> dict[str, Tensor]:
     """What predictions that do not look at the input cost on these targets, (K,) each.
 
-    guessing_loss: the best constant prediction. expected_loss: a network whose outputs are all zero, as a fresh one's
+    guessing_loss: the best constant prediction; left out where it is no measure, as a loss of the user's own has no
+    lowest value, or one that is not near 0. expected_loss: a network whose outputs are all zero, as a fresh one's
     nearly are (ln C for cross-entropy). target_top_class: the share of the most frequent class.
     """
     if classes is None:
         y_KNO = target_KN.double()
-        return {
-            "guessing_loss": y_KNO.var(1, correction=0).mean(1),
-            "expected_loss": y_KNO.square().mean((1, 2)),
-        }
+        if loss._target_ is None and loss.name != "huber":
+            return {
+                "guessing_loss": y_KNO.var(1, correction=0).mean(1),
+                "expected_loss": y_KNO.square().mean((1, 2)),
+            }
+        even = torch.full_like(y_KNO[0, :, 0], 1 / y_KNO.shape[1])
+        return _searched(loss, classes, [(y, even, [y.mean(0), y.median(0).values]) for y in y_KNO])
     share_KC = torch.stack([torch.bincount(y, minlength=classes) for y in target_KN]).double() / target_KN.shape[1]
+    top = {"target_top_class": share_KC.amax(1)}
+    if loss._target_ is not None or loss.name in ("huber", "focal"):
+        each, zero = torch.arange(classes, device=share_KC.device), torch.zeros_like(share_KC[0])
+        some = [(each, share, [zero, (share + 1e-3).log()]) for share in share_KC]
+        return _searched(loss, classes, some) | top
     if loss.name == "mse":
         costs = (share_KC * (1 - share_KC)).mean(1), torch.full_like(share_KC[:, 0], 1 / classes)
+    elif loss.name == "bce":
+        both = torch.special.entr(share_KC) + torch.special.entr(1 - share_KC)
+        costs = both.mean(1), torch.full_like(share_KC[:, 0], math.log(2))
     else:
         q_KC = (1 - loss.label_smoothing) * share_KC + loss.label_smoothing / classes
         costs = torch.special.entr(q_KC).sum(1), torch.full_like(q_KC[:, 0], math.log(classes))
-    return {"guessing_loss": costs[0], "expected_loss": costs[1], "target_top_class": share_KC.amax(1)}
+    return {"guessing_loss": costs[0], "expected_loss": costs[1], **top}
+
+
+Targets = tuple[Tensor, Tensor, list[Tensor]]  # (N,) or (N, O), the share (N,) of each, predictions (C,) to begin at
+
+
+def _searched(loss: Loss, classes: int | None, targets: list[Targets]) -> dict[str, Tensor]:
+    """Return guessing_loss and expected_loss, searched for each member's targets, for losses without a closed form."""
+    losses = function(loss, classes)
+    found: dict[bytes, tuple[float, float]] = {}  # many members have equal shares of classes
+    rows = []
+    for target, share, starts in targets:
+        key = (share if classes else target).cpu().numpy().tobytes()
+        if key not in found:
+            found[key] = _levels(losses, target, share, starts)
+        rows.append(found[key])
+    guessing, expected = torch.tensor(rows, dtype=torch.float64, device=targets[0][0].device).T
+    known = {"guessing_loss": guessing} if bool(guessing.isfinite().all()) else {}
+    return known | {"expected_loss": expected}
+
+
+def _levels(losses: LossFunction, target: Tensor, share: Tensor, starts: list[Tensor]) -> tuple[float, float]:
+    """(the lowest loss of one prediction for all, NaN where that is no measure; the loss of outputs that are zero)."""
+    for dtype in (torch.float64, torch.float32):  # a function of the user's own may know the second alone
+        y, weight = (target.to(dtype) if target.is_floating_point() else target), share.to(dtype)
+        zeros = torch.zeros(len(y), len(starts[0]), dtype=dtype, device=y.device)
+        try:
+            expected = float(losses(zeros, y) @ weight)
+            guessing = min(_lowest(losses, start[None].to(dtype), y, weight) for start in starts)
+            if not isinstance(losses, OwnLoss):
+                return guessing, expected
+            few = slice(None, None, math.ceil(len(y) / FEW))
+            begin = y if y.is_floating_point() else zeros
+            floor = _lowest(losses, begin[few], y[few], weight[few] / weight[few].sum())
+        except ConfigError:
+            continue
+        return guessing if guessing > 0 and abs(floor) <= NEAR_ZERO * guessing else math.nan, expected
+    return math.nan, math.nan
+
+
+def _lowest(losses: LossFunction, output_RC: Tensor, target: Tensor, share_N: Tensor) -> float:
+    """Return the lowest mean loss that L-BFGS finds from outputs: one row (1, C) for all examples, or one each."""
+    from scipy.optimize import minimize  # a class of torch.optim would import all of torch.compile
+
+    def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        output = torch.from_numpy(flat).to(output_RC).view_as(output_RC).requires_grad_()
+        with torch.enable_grad():
+            loss = losses(output.expand(len(target), -1), target) @ share_N
+            (gradient,) = torch.autograd.grad(loss, output)
+        return loss.item(), gradient.double().cpu().numpy().ravel()
+
+    options = {"maxfun": 200, "ftol": 1e-12, "gtol": 1e-8}
+    start = output_RC.double().cpu().numpy().ravel()
+    return float(minimize(value, start, jac=True, method="L-BFGS-B", options=options).fun)

@@ -39,6 +39,10 @@ KINDS = {  # by the group of the key; its example is what a message tells to typ
         functions=True,
         words="a torch.nn.Module class, or a function of your own that makes one, e.g. my_models.ConvNet",
     ),
+    "loss": Kind(
+        None, functions=True, words="a function (output, target) -> one loss per example, e.g. my_losses.pinball"
+    ),
+    "metrics": Kind(None, functions=True, words="a function (output, target) -> one number, e.g. my_metrics.top2"),
 }
 
 
@@ -54,7 +58,8 @@ def find_target(key: str, path: str) -> Callable[..., Any]:
     expected = "expected module.Class, importable from this folder" if kind.base else "expected module.function"
     if not module:
         example = kind.words.rpartition("e.g. ")[2]
-        raise ConfigError([f"{key}: found {name}, {expected}, e.g. {example.partition('.')[0]}.{name.capitalize()}"])
+        name_there = name.capitalize() if kind.base else name
+        raise ConfigError([f"{key}: found {name}, {expected}, e.g. {example.partition('.')[0]}.{name_there}"])
     if own_code.is_standard(module):
         raise ConfigError([f"{key}: {path} is of Python's standard library; expected {kind.words}"])
     with in_words(f"{key}: cannot import {path}", f"; {expected}"):
