@@ -123,10 +123,11 @@ def _auroc(output_NC: Tensor, target_N: Tensor) -> float:
     """
     from torchmetrics.functional.classification import binary_auroc
 
-    share_NC = output_NC.double().softmax(1)
-    there = target_N.unique()
+    share_NC, there = output_NC.double().softmax(1), target_N.unique()
+    if len(there) < 2:
+        return math.nan
     areas = [binary_auroc(share_NC[:, c], (target_N == c).long(), validate_args=False) for c in there.tolist()]
-    return math.nan if len(there) < 2 else float(torch.stack(areas).mean())
+    return float(torch.stack(areas).mean())
 
 
 def _top5(output_NC: Tensor, target_N: Tensor) -> Tensor:
@@ -143,28 +144,24 @@ OF_CLASSES: dict[str, tuple[Function, bool]] = {  # name -> function, whether hi
     "top5": (_top5, True),
 }
 
-# ------------------------------------------------------------------ of values: means over outputs
+# ------------------------------------------------------------------ of values: means over outputs, in float64
 
 
-def _mae(output_NO: Tensor, target_NO: Tensor) -> float:
-    from sklearn.metrics import mean_absolute_error
-
-    return mean_absolute_error(target_NO.double(), output_NO.double())
+def _mae(output_NO: Tensor, target_NO: Tensor) -> Tensor:
+    return (output_NO.double() - target_NO).abs().mean()
 
 
-def _rmse(output_NO: Tensor, target_NO: Tensor) -> float:
-    from sklearn.metrics import root_mean_squared_error
-
-    return root_mean_squared_error(target_NO.double(), output_NO.double())
+def _rmse(output_NO: Tensor, target_NO: Tensor) -> Tensor:
+    return (output_NO.double() - target_NO).square().mean(0).sqrt().mean()
 
 
-def _r2(output_NO: Tensor, target_NO: Tensor) -> float:
-    """1 - sum (y - output)^2 / sum (y - mean)^2; -inf or NaN where targets do not vary, NaN for one example."""
-    from sklearn.metrics import r2_score
+def _r2(output_NO: Tensor, target_NO: Tensor) -> Tensor:
+    """1 - sum (y - output)^2 / sum (y - mean)^2; where targets do not vary -inf, or NaN if all are met.
 
-    if len(target_NO) < 2:
-        return math.nan
-    return r2_score(target_NO.double(), output_NO.double(), force_finite=False)
+    torchmetrics takes squares below 1e-4 for none, whatever the unit.
+    """
+    y_NO = target_NO.double()
+    return (1 - (y_NO - output_NO).square().sum(0) / (y_NO - y_NO.mean(0)).square().sum(0)).mean()
 
 
 OF_VALUES: dict[str, tuple[Function, bool]] = {"mae": (_mae, False), "rmse": (_rmse, False), "r2": (_r2, True)}

@@ -40,7 +40,11 @@ class OwnLoss:
         wanted = f"expected one number per example, ({len(output)},)"
         if not isinstance(loss, Tensor) or loss.shape != (len(output),):
             found = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            hint = "; leave out the mean or sum over the batch, reduction='none'" if found == "a tensor ()" else ""
+            hints = {
+                "a tensor ()": "; leave out the mean or sum over the batch, reduction='none'",
+                f"a tensor {tuple(output.shape)}": "; take the mean over the outputs, .mean(1)",
+            }
+            hint = hints.get(found, "")
             raise ConfigError([f"{KEY}: {self.path} gives {found}, {wanted}{hint}"])
         if not loss.is_floating_point() or loss.device != output.device:
             found, like = (f"{one.dtype} on {one.device}".removeprefix("torch.") for one in (loss, output))

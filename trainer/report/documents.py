@@ -176,6 +176,7 @@ def _latex_number(text: str) -> str:
 
 def _legend(part: Mapping[str, Any], shown: Sequence[str]) -> str:
     """Say what the numbers are: the interval, then each measure in full."""
-    spelled = [": ".join(vocabulary.called(name)) for name in shown if name != "gap"]
+    named = [vocabulary.called(name) for name in shown if name != "gap"]
+    spelled = [f"{one.short}: {one.full}" for one in named if one.short != one.full]
     gap = ["gap: validation − training loss at the end"] if "gap" in shown else []
     return "; ".join([f"n runs; {tables.caption(part)}", *spelled, *gap]) + "."

@@ -125,7 +125,8 @@ def _in_float64(code: str, given: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         hint = f"; trace computes in float64, so tensors that {code} makes need dtype={given}.dtype"
-        raise ConfigError([line + hint * ("dtype" in line) for line in error.problems]) from error
+        about = ("dtype", "scalar type")
+        raise ConfigError([line + hint * any(sign in line for sign in about) for line in error.problems]) from error
 
 
 def _plain(stack: Stack) -> nn.Module:
