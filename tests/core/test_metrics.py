@@ -10,7 +10,7 @@ import sklearn.metrics
 import torch
 from torch import Tensor
 
-from tests.helpers import make_config, record, rows, run, small_data, summary
+from tests.helpers import make_config, record, rows, run, scalars, small_data, summary
 from trainer.config import ConfigError
 from trainer.core import metrics
 from trainer.core.loop import check_functions
@@ -171,6 +171,8 @@ def test_they_are_of_the_whole_split_and_stand_in_every_record(tmp_path: Any) ->
             got = found["test"]["last"] if tag == "" else table[-1]
             for name, value in measured(names, output, target).items():
                 assert got[f"{tag}{name}"] == pytest.approx(value, abs=1e-5), (tag, name)
+        tags = {f"{side}{name}" for side in ("eval/train_", "val/", "test/", "test/last_") for name in found["metrics"]}
+        assert tags <= scalars(place).keys()
         assert table[-1]["val/error_rate"] == pytest.approx(1 - table[-1]["val/accuracy"])
         assert found["best"].keys() >= {"val/f1", "eval/train_error_rate"}
 

