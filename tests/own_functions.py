@@ -22,6 +22,11 @@ def pinball(output: Tensor, target: Tensor, q: float = 0.9) -> Tensor:
     return torch.maximum(q * error, (q - 1) * error).mean(1)
 
 
+def hinge(output: Tensor, target: Tensor) -> Tensor:
+    sign = 2 * F.one_hot(target, output.shape[1]) - 1
+    return (1 - sign * output).relu().mean(1)
+
+
 def shifted(output: Tensor, target: Tensor) -> Tensor:
     return entropy(output, target) + 5
 

@@ -173,13 +173,22 @@ def test_the_cost_of_guessing_values_by_hubers_loss(delta: float) -> None:
         assert found["guessing_loss"].tolist() == pytest.approx((values.var(1, correction=0).mean(1) / 2).tolist())
 
 
-def test_the_best_guess_by_the_pinball_loss_is_the_quantile() -> None:
-    """Koenker and Bassett 1978; of 11 values the 0.9-quantile is the tenth."""
-    values = draw(1, 11, 1)
-    loss = make_config(**{"loss._target_": "tests.own_functions.pinball", "loss.q": 0.9}).loss
-    best = values[0, :, 0].quantile(0.9)
-    want = torch.where(values > best, 0.9 * (values - best), 0.1 * (best - values)).mean().item()
-    assert losses.chance_level(loss, values, None)["guessing_loss"].item() == pytest.approx(want, rel=1e-6)
+@pytest.mark.parametrize("q", [0.1, 0.5, 0.9])
+def test_the_best_guess_by_the_pinball_loss_is_the_quantile(q: float) -> None:
+    """Koenker and Bassett 1978; of 11 values 0.1, 0.5 and 0.9 are the second, sixth and tenth."""
+    values = draw(1, 11, 2)
+    loss = make_config(**{"loss._target_": "tests.own_functions.pinball", "loss.q": q}).loss
+    best = values[0].quantile(q, 0)
+    want = torch.where(values > best, q * (values - best), (1 - q) * (best - values)).mean().item()
+    assert losses.chance_level(loss, values, None)["guessing_loss"].item() == pytest.approx(want, rel=1e-4)
+
+
+def test_the_best_guess_of_classes_by_a_loss_with_edges() -> None:
+    """Hinge loss of each class against the rest: the guess is -1, or 1 for a class of more than half."""
+    loss, target = loss_of(_target_="tests.own_functions.hinge"), torch.tensor([[0, 0, 0, 0, 1, 2]])
+    assert losses.chance_level(loss, target, 3)["guessing_loss"].item() == pytest.approx(
+        2 * (2 / 6 + 1 / 6 + 1 / 6) / 3, rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("name", ["unbounded", "shifted"])

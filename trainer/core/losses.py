@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from trainer.core.own_loss import OwnLoss
 DELTA = 1.0  # of Huber's loss, where none is given
 GAMMA = 2.0  # of the focal loss: the best in the paper
 FEW = 64  # examples that the lowest loss of all is searched on
+AGREED = 1e-4  # of the lowest loss: two searches within it found the same
 NEAR_ZERO = 0.05  # of the chance level: a lowest loss within it counts as none
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # outputs (..., C), targets -> (...): one number an example
 
@@ -33,6 +35,8 @@ def function(loss: Loss, classes: int | None) -> LossFunction:
         return OwnLoss(loss)
     if classes is None and loss.name in OF_CLASSES:
         raise ConfigError([f"loss.name: {loss.name} wants classes, and the targets are values; try loss.name=mse"])
+    if classes is None and loss.label_smoothing:
+        raise ConfigError(["loss.label_smoothing: only cross-entropy can be smoothed; set it to 0"])
     return functools.partial(losses_KB, loss)
 
 
@@ -79,21 +83,22 @@ def chance_level(loss: Loss, target_KN: Tensor, classes: int | None) -> dict[str
     lowest value, or one that is not near 0. expected_loss: a network whose outputs are all zero, as a fresh one's
     nearly are (ln C for cross-entropy). target_top_class: the share of the most frequent class.
     """
+    searched = loss._target_ is not None or loss.name in ("huber", "focal")
     if classes is None:
         y_KNO = target_KN.double()
-        if loss._target_ is None and loss.name != "huber":
-            return {
-                "guessing_loss": y_KNO.var(1, correction=0).mean(1),
-                "expected_loss": y_KNO.square().mean((1, 2)),
-            }
-        even = torch.full_like(y_KNO[0, :, 0], 1 / y_KNO.shape[1])
-        middle = y_KNO.shape[1] // 2  # sorted: CUDA's median is refused as random
-        return _searched(loss, classes, [(y, even, [y.mean(0), y.sort(0).values[middle]]) for y in y_KNO])
+        if searched:
+            even = torch.full_like(y_KNO[0, :, 0], 1 / y_KNO.shape[1])
+            middle = y_KNO.shape[1] // 2  # sorted: CUDA's median is refused as random
+            return _searched(loss, classes, [(y, even, [y.mean(0), y.sort(0).values[middle]]) for y in y_KNO])
+        return {
+            "guessing_loss": y_KNO.var(1, correction=0).mean(1),
+            "expected_loss": y_KNO.square().mean((1, 2)),
+        }
     share_KC = torch.stack([torch.bincount(y, minlength=classes) for y in target_KN]).double() / target_KN.shape[1]
     top = {"target_top_class": share_KC.amax(1)}
-    if loss._target_ is not None or loss.name in ("huber", "focal"):
-        each, zero = torch.arange(classes, device=share_KC.device), torch.zeros_like(share_KC[0])
-        some = [(each, share, [zero, (share + 1e-3).log()]) for share in share_KC]
+    if searched:
+        each = torch.arange(classes, device=share_KC.device)
+        some = [(each, share, [torch.zeros_like(share), (share + 1e-3).log()]) for share in share_KC]
         return _searched(loss, classes, some) | top
     if loss.name == "mse":
         costs = (share_KC * (1 - share_KC)).mean(1), torch.full_like(share_KC[:, 0], 1 / classes)
@@ -110,50 +115,68 @@ Targets = tuple[Tensor, Tensor, list[Tensor]]  # (N,) or (N, O), the share (N,) 
 
 
 def _searched(loss: Loss, classes: int | None, targets: list[Targets]) -> dict[str, Tensor]:
-    """Return guessing_loss and expected_loss, searched for each member's targets, for losses without a closed form."""
-    losses = function(loss, classes)
-    found: dict[bytes, tuple[float, float]] = {}  # many members have equal shares of classes
-    rows = []
-    for target, share, starts in targets:
-        key = (share if classes else target).cpu().numpy().tobytes()
-        if key not in found:
-            found[key] = _levels(losses, target, share, starts)
-        rows.append(found[key])
-    guessing, expected = torch.tensor(rows, dtype=torch.float64, device=targets[0][0].device).T
-    known = {"guessing_loss": guessing} if bool(guessing.isfinite().all()) else {}
-    return known | {"expected_loss": expected}
-
-
-def _levels(losses: LossFunction, target: Tensor, share: Tensor, starts: list[Tensor]) -> tuple[float, float]:
-    """(the lowest loss of one prediction for all, NaN where that is no measure; the loss of outputs that are zero)."""
+    """Return guessing_loss and expected_loss of each member's targets by a search, for losses without a formula."""
+    losses, is_own = function(loss, classes), loss._target_ is not None
+    floor, rows = 0.0, list[tuple[float, float]]()
     for dtype in (torch.float64, torch.float32):  # a function of the user's own may know the second alone
-        y, weight = (target.to(dtype) if target.is_floating_point() else target), share.to(dtype)
-        zeros = torch.zeros(len(y), len(starts[0]), dtype=dtype, device=y.device)
         try:
-            expected = float(losses(zeros, y) @ weight)
-            guessing = min(_lowest(losses, start[None].to(dtype), y, weight) for start in starts)
-            if not isinstance(losses, OwnLoss):
-                return guessing, expected
-            few = slice(None, None, math.ceil(len(y) / FEW))
-            begin = y if y.is_floating_point() else zeros
-            floor = _lowest(losses, begin[few], y[few], weight[few] / weight[few].sum())
+            if is_own:
+                floor = _floor(losses, *targets[0][:2], len(targets[0][2][0]), dtype)
+            found: dict[bytes, tuple[float, float]] = {}  # many members have equal shares of classes
+            for target, share, starts in targets:
+                key = (share if classes else target).cpu().numpy().tobytes()
+                if key not in found:
+                    found[key] = _levels(losses, target, share, starts if is_own else starts[:1], dtype)
+                rows.append(found[key])
+            break
         except ConfigError:
-            continue
-        return guessing if guessing > 0 and abs(floor) <= NEAR_ZERO * guessing else math.nan, expected
-    return math.nan, math.nan
+            if dtype == torch.float32:
+                raise
+            rows.clear()
+    guessing, expected = torch.tensor(rows, dtype=torch.float64, device=targets[0][0].device).T
+    is_measure = bool((guessing.isfinite() & (guessing > 0) & (abs(floor) <= NEAR_ZERO * guessing)).all())
+    return ({"guessing_loss": guessing} if is_measure else {}) | {"expected_loss": expected}
 
 
-def _lowest(losses: LossFunction, output_RC: Tensor, target: Tensor, share_N: Tensor) -> float:
-    """Return the lowest mean loss that L-BFGS finds from outputs: one row (1, C) for all examples, or one each."""
+def _levels(
+    losses: LossFunction, target: Tensor, share: Tensor, starts: list[Tensor], dtype: torch.dtype
+) -> tuple[float, float]:
+    """(the lowest mean loss of one prediction for all, the mean loss of outputs that are zero)."""
+    found = [_lowest(losses, start[None].to(dtype), target, share) for start in starts]
+    guessing = min(found)
+    if max(found) - guessing > AGREED * abs(guessing):  # a loss with edges, as the absolute error has: no derivatives
+        best = starts[found.index(guessing)]
+        guessing = min(guessing, _lowest(losses, best[None].to(dtype), target, share, "Powell"))
+    y = target.to(dtype) if target.is_floating_point() else target
+    zeros = torch.zeros(len(y), len(starts[0]), dtype=dtype, device=y.device)
+    return guessing, float(losses(zeros, y).double() @ share)
+
+
+def _floor(losses: LossFunction, target: Tensor, share: Tensor, outputs: int, dtype: torch.dtype) -> float:
+    """The lowest mean loss where each example has a prediction of its own; on a few examples."""
+    few = slice(None, None, math.ceil(len(target) / FEW))
+    target, share = target[few], share[few] / share[few].sum()
+    zeros = torch.zeros(len(target), outputs, dtype=dtype, device=target.device)
+    return _lowest(losses, target.to(dtype) if target.is_floating_point() else zeros, target, share)
+
+
+def _lowest(
+    losses: LossFunction, output_RC: Tensor, target: Tensor, share_N: Tensor, method: Literal["CG", "Powell"] = "CG"
+) -> float:
+    """Return the lowest mean loss that a search finds from outputs: one row (1, C) for all examples, or one each."""
     from scipy.optimize import minimize  # a class of torch.optim would import all of torch.compile
+
+    y = target.to(output_RC.dtype) if target.is_floating_point() else target
 
     def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
         output = torch.from_numpy(flat).to(output_RC).view_as(output_RC).requires_grad_()
         with torch.enable_grad():
-            loss = losses(output.expand(len(target), -1), target) @ share_N
+            loss = losses(output.expand(len(y), -1), y).double() @ share_N
             (gradient,) = torch.autograd.grad(loss, output)
         return loss.item(), gradient.double().cpu().numpy().ravel()
 
-    options = {"maxfun": 200, "ftol": 1e-12, "gtol": 1e-8}
     start = output_RC.double().cpu().numpy().ravel()
-    return float(minimize(value, start, jac=True, method="L-BFGS-B", options=options).fun)
+    if method == "Powell":
+        return float(minimize(lambda flat: value(flat)[0], start, method=method, options={"maxiter": 20}).fun)
+    # conjugate gradients: what else SciPy has waits for the threads of its linear algebra
+    return float(minimize(value, start, jac=True, method=method, options={"gtol": 1e-6, "maxiter": 50}).fun)

@@ -77,7 +77,7 @@ class OwnLoss:
             given_output = output.clone()
             again = self(given_output, given)
             alone = [self(output[r : r + 1], target[r : r + 1]) for r in range(min(ALONE, len(output)))]
-        if not (torch.equal(given, target) and torch.equal(given_output, output)):
+        if not (torch.equal(given, target) and torch.allclose(given_output, output, rtol=0, atol=0, equal_nan=True)):
             raise ConfigError([f"{KEY}: {self.path} changes the outputs or targets that it is given; leave them"])
         if not _close(again, loss):
             raise ConfigError([f"{KEY}: {self.path} gives another loss for the same outputs and targets"])

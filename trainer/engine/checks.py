@@ -43,14 +43,18 @@ def check(stack: Stack) -> list[list[Finding]]:
 
 
 def one_batch(configs: list[Config], dataset: Dataset) -> list[Finding | None]:
-    """Whether each run's optimizer brings its first batch near to no loss, dropout and schedule out of the way."""
+    """Whether each run's optimizer brings its first batch near to no loss, dropout and schedule out of the way.
+
+    Raises ConfigError for a loss of the user's own that has no value to come near to.
+    """
     stack = Stack([_undisturbed(config) for config in configs], dataset)
     rows_KN, target_KN = stack.next_order()
     batch = stack.batches[0]
     target_KB = target_KN[:, batch]
     chance_K = losses.chance_level(stack.loss, target_KB, stack.classes).get("guessing_loss")
-    if chance_K is None:  # of a loss of the user's own: nothing says when a batch is fitted
-        return [None] * len(configs)
+    if chance_K is None:
+        why = "has no lowest value near 0, so nothing says when a batch is fitted; leave the check out"
+        raise ConfigError([f"check.one_batch: {stack.loss._target_} {why}"])
     floor = _smoothing_floor(configs[0], stack)
     lowest_K = torch.full((len(configs),), torch.inf)
     for _ in range(ONE_BATCH_STEPS):
