@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from tests.helpers import make_config, small_data
+from tests.helpers import make_config, run, small_data
 from trainer.config import ConfigError, Loss
 from trainer.core import gradients, losses
 from trainer.core.loop import train_step
@@ -193,8 +193,21 @@ def test_the_best_guess_of_classes_by_a_loss_with_edges() -> None:
 
 @pytest.mark.parametrize("name", ["unbounded", "shifted"])
 def test_a_loss_whose_lowest_value_is_not_zero_has_no_chance_level(name: str) -> None:
-    found = losses.chance_level(loss_of(_target_=f"tests.own_functions.{name}"), torch.tensor([[0, 0, 1, 2]]), 3)
-    assert found.keys() == {"expected_loss", "target_top_class"}
+    loss = loss_of(_target_=f"tests.own_functions.{name}")
+    assert losses.chance_level(loss, torch.tensor([[0, 0, 1, 2]]), 3)["guessing_loss"].isnan().all()
+    log = run([make_config(epochs=1, **{"loss._target_": loss._target_, "data.train_size": 100})], small_data())
+    assert "guessing_loss" not in log.starts[0]
+    assert "expected_loss" in log.starts[0]
+
+
+def test_a_members_chance_level_is_its_own_whoever_trains_beside_it() -> None:
+    """One class in the targets is guessed at no cost, which is no measure of a loss whose floor is not known."""
+    loss, target = loss_of(_target_="tests.own_functions.entropy"), torch.tensor([[0, 0, 1, 2], [1, 1, 1, 1]])
+    both = losses.chance_level(loss, target, 3)["guessing_loss"].tolist()
+    for k in range(2):
+        (alone,) = losses.chance_level(loss, target[k : k + 1], 3)["guessing_loss"].tolist()
+        assert both[k] == pytest.approx(alone, nan_ok=True, rel=1e-12)
+    assert math.isfinite(both[0])
 
 
 def test_correct_is_the_largest_output() -> None:

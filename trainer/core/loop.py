@@ -126,14 +126,17 @@ def train_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequen
 
 
 def measure_start(stack: Stack) -> None:
-    """Fill every member's `start` with what the probe examples and the training targets show before the first step."""
+    """Fill every member's `start` with what the probe examples and the training targets show before the first step.
+
+    A chance level that is none, NaN, is left out.
+    """
     began = time.perf_counter()
     rows_KN, target_KN = stack.train_KN[:, :PROBE_EXAMPLES], stack.train_y_KN[:, :PROBE_EXAMPLES]
     scores, statistics = evaluate(stack, rows_KN, target_KN, probe=True)
     named = {"loss": scores["loss"], **losses.chance_level(stack.loss, stack.train_y_KN, stack.classes), **statistics}
     named |= input_statistics(stack.gather(rows_KN)) | weight_norms(stack)
     for member, row in zip(stack.members, _by_member(named), strict=True):
-        member.start = row
+        member.start = {name: value for name, value in row.items() if name != "guessing_loss" or value == value}
     stack.evaluating_s += time.perf_counter() - began
 
 

@@ -79,8 +79,8 @@ def correct_KB(output_KBC: Tensor, target_KB: Tensor) -> Tensor:
 def chance_level(loss: Loss, target_KN: Tensor, classes: int | None) -> dict[str, Tensor]:
     """What predictions that do not look at the input cost on these targets, (K,) each.
 
-    guessing_loss: the best constant prediction; left out where it is no measure, as a loss of the user's own has no
-    lowest value, or one that is not near 0. expected_loss: a network whose outputs are all zero, as a fresh one's
+    guessing_loss: the best constant prediction; NaN where it is no measure, as a loss of the user's own has no lowest
+    value, or one that is not near 0. expected_loss: a network whose outputs are all zero, as a fresh one's
     nearly are (ln C for cross-entropy). target_top_class: the share of the most frequent class.
     """
     searched = loss._target_ is not None or loss.name in ("huber", "focal")
@@ -117,25 +117,40 @@ Targets = tuple[Tensor, Tensor, list[Tensor]]  # (N,) or (N, O), the share (N,) 
 def _searched(loss: Loss, classes: int | None, targets: list[Targets]) -> dict[str, Tensor]:
     """Return guessing_loss and expected_loss of each member's targets by a search, for losses without a formula."""
     losses, is_own = function(loss, classes), loss._target_ is not None
-    floor, rows = 0.0, list[tuple[float, float]]()
+    rows = list[tuple[float, float]]()
     for dtype in (torch.float64, torch.float32):  # a function of the user's own may know the second alone
         try:
-            if is_own:
-                floor = _floor(losses, *targets[0][:2], len(targets[0][2][0]), dtype)
             found: dict[bytes, tuple[float, float]] = {}  # many members have equal shares of classes
             for target, share, starts in targets:
                 key = (share if classes else target).cpu().numpy().tobytes()
                 if key not in found:
                     found[key] = _levels(losses, target, share, starts if is_own else starts[:1], dtype)
                 rows.append(found[key])
+            if is_own:
+                rows = _measures(losses, targets, rows, dtype)
             break
         except ConfigError:
             if dtype == torch.float32:
                 raise
             rows.clear()
     guessing, expected = torch.tensor(rows, dtype=torch.float64, device=targets[0][0].device).T
-    is_measure = bool((guessing.isfinite() & (guessing > 0) & (abs(floor) <= NEAR_ZERO * guessing)).all())
-    return ({"guessing_loss": guessing} if is_measure else {}) | {"expected_loss": expected}
+    return {"guessing_loss": guessing, "expected_loss": expected}
+
+
+def _measures(
+    losses: LossFunction, targets: list[Targets], rows: list[tuple[float, float]], dtype: torch.dtype
+) -> list[tuple[float, float]]:
+    """Put NaN for the chance level of members where the lowest loss of all, against it, is not near 0.
+
+    Of classes that is the mean over classes, whatever their shares: the same for every member.
+    """
+    out, floor = [], None
+    for (target, _, starts), (guessing, expected) in zip(targets, rows, strict=True):
+        if floor is None or target.is_floating_point():
+            floor = _floor(losses, target, len(starts[0]), dtype)
+        is_measure = math.isfinite(guessing) and guessing > 0 and abs(floor) <= NEAR_ZERO * guessing
+        out.append((guessing if is_measure else math.nan, expected))
+    return out
 
 
 def _levels(
@@ -144,7 +159,9 @@ def _levels(
     """(the lowest mean loss of one prediction for all, the mean loss of outputs that are zero)."""
     found = [_lowest(losses, start[None].to(dtype), target, share) for start in starts]
     guessing = min(found)
-    if max(found) - guessing > AGREED * abs(guessing):  # a loss with edges, as the absolute error has: no derivatives
+    if (
+        guessing > 0 and max(found) - guessing > AGREED * guessing
+    ):  # a loss with edges, as the absolute error has: no derivatives
         best = starts[found.index(guessing)]
         guessing = min(guessing, _lowest(losses, best[None].to(dtype), target, share, "Powell"))
     y = target.to(dtype) if target.is_floating_point() else target
@@ -152,10 +169,11 @@ def _levels(
     return guessing, float(losses(zeros, y).double() @ share)
 
 
-def _floor(losses: LossFunction, target: Tensor, share: Tensor, outputs: int, dtype: torch.dtype) -> float:
+def _floor(losses: LossFunction, target: Tensor, outputs: int, dtype: torch.dtype) -> float:
     """The lowest mean loss where each example has a prediction of its own; on a few examples."""
     few = slice(None, None, math.ceil(len(target) / FEW))
-    target, share = target[few], share[few] / share[few].sum()
+    target = target[few]
+    share = torch.full((len(target),), 1 / len(target), dtype=torch.float64, device=target.device)
     zeros = torch.zeros(len(target), outputs, dtype=dtype, device=target.device)
     return _lowest(losses, target.to(dtype) if target.is_floating_point() else zeros, target, share)
 
@@ -176,7 +194,8 @@ def _lowest(
         return loss.item(), gradient.double().cpu().numpy().ravel()
 
     start = output_RC.double().cpu().numpy().ravel()
-    if method == "Powell":
-        return float(minimize(lambda flat: value(flat)[0], start, method=method, options={"maxiter": 20}).fun)
-    # conjugate gradients: what else SciPy has waits for the threads of its linear algebra
-    return float(minimize(value, start, jac=True, method=method, options={"gtol": 1e-6, "maxiter": 50}).fun)
+    with np.errstate(all="ignore"):  # of a loss without a lowest value
+        if method == "Powell":
+            return float(minimize(lambda flat: value(flat)[0], start, method=method, options={"maxiter": 20}).fun)
+        # conjugate gradients: measured, the bookkeeping of L-BFGS-B took longer than the losses
+        return float(minimize(value, start, jac=True, method=method, options={"gtol": 1e-6, "maxiter": 50}).fun)

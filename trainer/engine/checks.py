@@ -51,8 +51,8 @@ def one_batch(configs: list[Config], dataset: Dataset) -> list[Finding | None]:
     rows_KN, target_KN = stack.next_order()
     batch = stack.batches[0]
     target_KB = target_KN[:, batch]
-    chance_K = losses.chance_level(stack.loss, target_KB, stack.classes).get("guessing_loss")
-    if chance_K is None:
+    chance_K = losses.chance_level(stack.loss, target_KB, stack.classes)["guessing_loss"]
+    if bool(chance_K.isnan().any()):
         why = "has no lowest value near 0, so nothing says when a batch is fitted; leave the check out"
         raise ConfigError([f"check.one_batch: {stack.loss._target_} {why}"])
     floor = _smoothing_floor(configs[0], stack)
