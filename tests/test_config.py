@@ -93,7 +93,7 @@ MISTAKES = {
     "steps: found 0, expected a whole number of steps >= 1, or null": {"steps": 0},
     "seed: found -1, expected a whole number >= 0 and < 2^63": {"seed": -1},
     "typo: no such key; choose from accumulate, check, checkpoint, clip_norm, data, deterministic, device, "
-    "early_stopping, epochs, loss, model, optimizer, record, schedule, seed, steps, threads": {"typo": 1},
+    "early_stopping, epochs, loss, metrics, model, optimizer, record, schedule, seed, steps, threads": {"typo": 1},
     "data.batch_sise: no such key; did you mean batch_size?": {"data.batch_sise": 1},
     "data.root: found null, expected a string": {"data.root": None},
     "data.label_noise: found 1.5, expected a number >= 0 and <= 1": {"data.label_noise": 1.5},
@@ -139,6 +139,23 @@ MISTAKES = {
         "loss.name": "mse",
         "loss.label_smoothing": 0.1,
     },
+    "loss.name: bce wants classes, and data=line is a regression; try loss.name=mse": {
+        "data.name": "line",
+        "loss.name": "bce",
+    },
+    "loss.delta: auto has none; choose loss.name=huber, or leave it out": {"loss.delta": 1},
+    "loss.gamma: huber has none; choose loss.name=focal, or leave it out": {"loss.name": "huber", "loss.gamma": 1},
+    "loss.delta: found 0, expected a number > 0, or null": {"loss.name": "huber", "loss.delta": 0},
+    "loss._target_: stands beside loss.name=mse; leave out one of them": {"loss._target_": "my.f", "loss.name": "mse"},
+    "loss.gama: no such key; did you mean gamma?": {"loss.gama": 2},
+    "metrics: found f1, expected a list such as [f1,auroc]": {"metrics": "f1"},
+    "metrics: found aucroc; did you mean auroc?; a function of your own is written with its module, my_metrics.f": {
+        "metrics": ["f1", "aucroc"]
+    },
+    "metrics: f1 stands there 2 times; give each a name of its own": {"metrics": ["f1", "my.f1"]},
+    "metrics: last_f1 is a name that other numbers of a run have; give your function another": {
+        "metrics": ["my.last_f1"]
+    },
     "early_stopping.monitor: a regression has no accuracy; try early_stopping.monitor=val/loss": {
         "data.name": "line",
         "early_stopping.monitor": "val/accuracy",
@@ -157,6 +174,14 @@ def test_each_mistake_in_words(message: str, default: dict[str, Any]) -> None:
         from_dict(changed(default, MISTAKES[message]))
     assert error.value.problems == [message]
     assert str(error.value) == message
+
+
+def test_every_dotted_path_is_listed_wherever_it_stands(default: dict[str, Any]) -> None:
+    assert from_dict(default).targets() == {}
+    paths = {"loss._target_": "my.loss", "metrics": ["f1", "my.top2", "other.rate"]}
+    config = from_dict(changed(default, paths))
+    assert list(config.targets().values()) == ["my.loss", "my.top2", "other.rate"]
+    assert from_dict(to_dict(config)) == config
 
 
 def test_all_mistakes_at_once(default: dict[str, Any]) -> None:

@@ -91,7 +91,9 @@ Init = Literal["default", "glorot_uniform", "glorot_normal", "he_uniform", "he_n
 Function = Literal["quadratic", "rosenbrock", "beale", "saddle"]
 Decay = Literal["all", "weights"]
 ScheduleName = Literal["constant", "step", "cosine"]
-LossName = Literal["auto", "cross_entropy", "mse", "output"]
+LossName = Literal["auto", "cross_entropy", "mse", "huber", "focal", "bce", "output"]
+OF_CLASSES = ("cross_entropy", "focal", "bce")  # losses that want class targets
+MetricName = Literal["f1", "balanced_accuracy", "auroc", "top5", "mae", "rmse", "r2"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Monitor = Literal["val/loss", "val/accuracy", "verdict"]
 
@@ -370,10 +372,21 @@ class Schedule:
 @dataclass(frozen=True, kw_only=True)
 class Loss:
     name: LossName = knob(
-        "cross_entropy, mse (one-hot for classes), output (what the model gives, for problem=), or auto: what the task "
-        "wants"
+        "cross_entropy, focal, bce (binary cross-entropy of each class against the rest), mse or huber (one-hot for "
+        "classes), output (what the model gives, for problem=), or auto: what the task wants"
     )
     label_smoothing: float = knob("share of the target spread evenly over the classes", ge=0, lt=1)
+    delta: float | None = knob("huber: error from which on it grows linearly; null: 1", gt=0, default=None)
+    gamma: float | None = knob("focal: how much less easy examples count; null: 2", ge=0, default=None)
+    _target_: str | None = knob(
+        "instead of a name, a function of your own: (output, target) -> one loss per example, e.g. my_losses.pinball",
+        default=None,
+    )
+    arguments: dict[str, Any] = rest("its keyword arguments")
+
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments for the user's own function, which may take a delta or gamma too."""
+        return {key: v for key in ("delta", "gamma") if (v := getattr(self, key)) is not None} | self.arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,6 +449,9 @@ class Config:
     optimizer: Optimizer = field()
     schedule: Schedule = field()
     loss: Loss = field()
+    metrics: list[str] = knob(
+        f"what else is measured: {', '.join(typing.get_args(MetricName))}; or a function of your own, e.g. [f1,my.f]"
+    )
     early_stopping: EarlyStopping = field()
     check: Check = field()
     record: Record = field()
@@ -450,6 +466,7 @@ class Config:
         named = {key: value for key, value in self.flat().items() if key.endswith("._target_")}
         if isinstance(self.model, Surface) and self.model.is_own:
             named["model.function"] = self.model.function
+        named |= {f"metrics.{i}": name for i, name in enumerate(self.metrics) if "." in name}
         return {key: path for key, path in named.items() if not path.startswith("torch.optim.")}
 
 
@@ -616,8 +633,8 @@ def describe_type(options: Sequence[Any]) -> str:
     out = []
     for option in options:
         if typing.get_origin(option) is list:
-            words_of = {int: "a list such as [64,32]", str: "a list such as [id,name]"}
-            out.append(words_of.get(typing.get_args(option)[0], "a list of numbers"))
+            examples = {int: "a list such as [64,32]", str: "a list such as [f1,auroc]"}
+            out.append(examples.get(typing.get_args(option)[0], "a list of numbers"))
         elif names := _choices(option):
             out.append("one of " + ", ".join(names))
         else:
@@ -688,6 +705,7 @@ def _contradictions(config: Config) -> list[str]:
             "another data set and loss.name=auto"
         )
     problems += task_problems(config, bool(config.data.is_regression))
+    problems += _loss_contradictions(config) + _metric_contradictions(config)
     stops = config.early_stopping.patience is not None or config.early_stopping.monitor == "verdict"
     if stops and config.data.val_fraction == 0:
         problems.append(
@@ -707,15 +725,52 @@ def task_problems(config: Config, is_regression: bool) -> list[str]:
         if data.label_noise:
             instead = " and use data.noise" if isinstance(data, Generated) else ""
             problems.append(f"data.label_noise: a regression has no labels to redraw; set it to 0{instead}")
-        if config.loss.name == "cross_entropy":
+        if config.loss.name in OF_CLASSES:
             what = data.name if isinstance(data, Generated) else f"{data.name} ({data.title})"
             problems.append(
-                f"loss.name: cross_entropy wants classes, and data={what} is a regression; try loss.name=mse"
+                f"loss.name: {config.loss.name} wants classes, and data={what} is a regression; try loss.name=mse"
             )
         if config.early_stopping.monitor == "val/accuracy":
             problems.append("early_stopping.monitor: a regression has no accuracy; try early_stopping.monitor=val/loss")
-    if config.loss.label_smoothing and (config.loss.name == "mse" or is_regression):
+    if config.loss.label_smoothing and is_regression and config.loss.name in ("auto", "cross_entropy"):
         problems.append("loss.label_smoothing: only cross-entropy can be smoothed; set it to 0")
+    return problems
+
+
+def _loss_contradictions(config: Config) -> list[str]:
+    loss, problems = config.loss, []
+    is_own = loss._target_ is not None
+    if is_own and loss.name != "auto":
+        problems.append(f"loss._target_: stands beside loss.name={loss.name}; leave out one of them")
+    for key, owner in (("delta", "huber"), ("gamma", "focal")):
+        if getattr(loss, key) is not None and not is_own and loss.name != owner:
+            problems.append(f"loss.{key}: {loss.name} has none; choose loss.name={owner}, or leave it out")
+    if not is_own:
+        known = [f.name for f in fields(Loss) if not f.metadata.get("rest")]
+        problems += [f"loss.{key}: no such key; {nearest(key, known)}" for key in loss.arguments]
+    if loss.label_smoothing and (is_own or loss.name not in ("auto", "cross_entropy")):
+        problems.append("loss.label_smoothing: only cross-entropy can be smoothed; set it to 0")
+    return problems
+
+
+TAKEN = ("loss", "accuracy", "confusion", "per_class")  # names that other numbers of a run have
+
+
+def _metric_contradictions(config: Config) -> list[str]:
+    known = typing.get_args(MetricName)
+    problems = []
+    if config.metrics and isinstance(config.model, Surface):
+        problems.append("metrics: a function to minimise has none; leave them out")
+    for name in config.metrics:
+        if "." not in name and name not in known:
+            own = "a function of your own is written with its module, my_metrics.f"
+            problems.append(f"metrics: found {_show(name)}; {nearest(name, known)}; {own}")
+    short = [name.rpartition(".")[2] for name in config.metrics]
+    for name in sorted({name for name in short if short.count(name) > 1}):
+        problems.append(f"metrics: {name} stands there {short.count(name)} times; give each a name of its own")
+    for name in short:
+        if name in TAKEN or name.startswith("last_"):
+            problems.append(f"metrics: {name} is a name that other numbers of a run have; give your function another")
     return problems
 
 

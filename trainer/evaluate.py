@@ -126,7 +126,13 @@ def _compared(run: Curves, verdict: Verdict, sweep: str, tuned: tuple[str, ...])
         measures["best_val_accuracy"] = np.nanmax(run.val_accuracy)
     for key in ("train_loss", "train_accuracy", "val_accuracy"):
         measures[f"final_{key}"] = _end(getattr(run, key))
-    for key in ("loss", "accuracy"):
+    metrics = found if isinstance(found := run.recorded("metrics"), dict) else {}
+    for key, curve in run.metrics.items():
+        measures[f"final_{key}"] = _end(curve)
+        if key.startswith("val_") and np.isfinite(curve).any():
+            lower = metrics[key.removeprefix("val_")] == "lower"
+            measures[f"best_{key}"] = np.nanmin(curve) if lower else np.nanmax(curve)
+    for key in ("loss", "accuracy", *metrics):
         measures[f"test_{key}"] = run.recorded("test", "best", key)  # of the weights that the validation split chose
         measures[f"final_test_{key}"] = run.recorded("test", "last", key)
     hashes = {key: run.recorded("provenance", key) for key in HASHES}
@@ -146,6 +152,7 @@ def _compared(run: Curves, verdict: Verdict, sweep: str, tuned: tuple[str, ...])
         guessing_loss=number(run.recorded("start", "guessing_loss")),
         signals=signals(run.recorded("start"), run.recorded("final"), run.train_loss) if run.summary else {},
         val_loss=run.val_loss if run.summary else None,
+        metrics={str(name): better != "lower" for name, better in metrics.items()},
     )
 
 

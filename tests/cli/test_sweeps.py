@@ -102,6 +102,37 @@ def test_a_sweep_ends_with_its_table_and_files(cli: Cli, tmp_path: Path) -> None
         assert [row["test loss"] for row in csv.DictReader(file)] == [str(run["test loss"]) for run in runs]
 
 
+def test_metrics_stand_beside_the_loss_in_both_tables_and_files(cli: Cli, tmp_path: Path) -> None:
+    code, out, err = cli(f"-m {TINY} {HERE} data=line seed=0,1 metrics=[mae,r2]")
+    assert (code, err) == (0, "")
+    header = next(line for line in out.splitlines() if line.startswith("runs"))
+    assert header.split() == [
+        "runs",
+        "val",
+        "loss",
+        "train",
+        "loss",
+        "test",
+        "loss",
+        "val",
+        "mae",
+        "val",
+        "r2",
+        "test",
+        "mae",
+        "test",
+        "r2",
+        "verdicts",
+    ]
+    found = json.loads((tmp_path / "here/0/summary.json").read_text())
+    with open(tmp_path / "here/sweep.csv", newline="") as file:
+        first = next(csv.DictReader(file))
+    assert float(first["val mae"]) == found["best"]["val/mae"]
+    assert float(first["test r2"]) == found["test"]["best"]["r2"]
+    _, out, _ = cli(f"{TINY} data=line metrics=[mae,r2]")
+    assert "loss     mae" in out
+
+
 def test_a_sweep_is_judged_as_its_runs_were(cli: Cli, tmp_path: Path) -> None:
     """Every run once, with the verdict it had at its end; a knob that changes labels is no other split."""
     assert cli(f"-m {HERE} {TINY.replace('epochs=1', 'epochs=6')} data.label_noise=0,0.5 seed=1,2")[0] == 0

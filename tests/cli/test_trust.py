@@ -145,6 +145,22 @@ def test_what_is_typed_again_is_trusted(cli: Cli) -> None:
     assert Path("imported").exists()
 
 
+@pytest.mark.parametrize("key", ["loss._target_", "metrics"])
+@pytest.mark.parametrize("target", ["run.theirs.f", "torch.hub.load"])
+def test_losses_and_metrics_must_be_typed_again_too(key: str, target: str, cli: Cli) -> None:
+    assert cli(RUN)[0] == 0
+    Path("run/theirs.py").write_text("open('called', 'w')\ndef f(output, target): return 0 * output.sum(1)\n")
+    text = f"{key}=[{target}]" if key == "metrics" else f"{key}={target}"
+    forge_command(text)
+    why = "is code that lies in this directory itself"
+    why = why if target == "run.theirs.f" else "calls a function outside the current folder"
+    assert refusals(cli, "resume=run") == [f"resume=run: its command has {text}, which {why}{AGAIN}"]
+    assert not Path("called").exists()
+    if target == "run.theirs.f":
+        cli(f"resume=run {text}")
+        assert Path("called").exists()
+
+
 KEYS = {
     "+hydra.callbacks.x._target_=os.system": "may name code to run",
     "+hydra.callbacks={x:{_target_:os.system}}": "may name code to run",

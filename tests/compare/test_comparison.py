@@ -215,6 +215,39 @@ def test_a_best_value_at_the_edge_of_the_grid() -> None:
     assert kinds(0.0, [0.0, 0.2, 0.5], "model.dropout") == []  # 0 is off, not an edge
 
 
+@pytest.mark.parametrize(("higher", "best"), [(False, "mse"), (True, "huber")])
+@pytest.mark.parametrize("name", ["score", "hinge_loss"])
+def test_where_losses_do_not_compare_a_metric_decides_in_its_own_direction(name: str, higher: bool, best: str) -> None:
+    """Lower by 0.5 with mse; a metric whose name ends as a loss's is none."""
+    rng = np.random.default_rng(0)
+    runs = []
+    for loss, seed in itertools.product(["mse", "huber"], range(6)):
+        value = 1.0 - 0.5 * (loss == "mse") + rng.normal(0, 0.05)
+        measures = {"best_val_loss": 0.3, "test_loss": 0.3, f"best_val_{name}": value, f"test_{name}": value + 0.1}
+        runs.append(run({"loss.name": loss, "seed": seed}, 0.1, measures=measures, metrics={name: higher}))
+    found = compare(runs)
+    assert found.criterion == f"best_val_{name}"
+    assert found.recommendation.knobs == {"loss.name": best}
+    assert ("highest" if higher else "lowest") in found.recommendation.sentence
+    assert {(effect.measure, effect.claimed) for effect in found.effects} == {
+        (f"best_val_{name}", True),
+        (f"test_{name}", True),
+    }
+    (caveat,) = [one for one in found.warnings if one.kind == "loss"]
+    assert caveat.text.endswith("only accuracies and other metrics are compared")
+
+
+def test_a_metric_beside_an_accuracy_is_tested_and_does_not_decide() -> None:
+    made = [
+        dataclasses.replace(one, measures={**one.measures, "test_f1": 0.9 - one.measures["gap"]}, metrics={"f1": True})
+        for one in grid()
+    ]
+    found = compare(made)
+    assert found.criterion == "best_val_loss"
+    assert effect_of(made, "model.dropout", "test_f1").size == pytest.approx(0.4, abs=0.05)
+    assert all(group.measures["test_f1"].n == 5 for group in found.groups)
+
+
 def test_diverged_runs_are_left_out_of_means() -> None:
     runs = grid()
     runs[0] = dataclasses.replace(runs[0], verdict=Verdict("diverged", None, None, "", {}), measures={"gap": 1e9})

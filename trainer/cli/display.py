@@ -155,7 +155,7 @@ def _bar(console: Console) -> Progress:
 def _table(summary: dict[str, Any]) -> Table:
     """Lay out train, val and test for the best and the last weights."""
     best, last, test = summary["best"], summary["final"], summary["test"]
-    names = ["loss", "accuracy"] if "eval/train_accuracy" in last else ["loss"]
+    names = ["loss", *(["accuracy"] if "eval/train_accuracy" in last else []), *summary.get("metrics", ())]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     for weights in (f"best (epoch {best['epoch']:.0f})", f"last (epoch {last['epoch']:.0f})"):

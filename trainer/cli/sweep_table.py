@@ -28,7 +28,8 @@ from trainer.text import printable
 
 MOST_ROWS = 40
 PLAIN_WIDTH = 160  # characters, where there is no terminal to ask
-MEASURES = {  # column -> its place in summary.json; the first one present ranks the rows, lower is better
+Place = tuple[str, ...]
+MEASURES: dict[str, Place] = {  # column -> its place in summary.json; the first one present ranks the rows
     "val loss": ("best", "val/loss"),
     "val accuracy": ("best", "val/accuracy"),
     "train loss": ("best", "eval/train_loss"),
@@ -142,7 +143,7 @@ def row(job: Job) -> dict[str, Any]:
     summary = job.summary or {}
     out: dict[str, Any] = {"run": job.number, "status": job.status}
     out |= dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
-    out |= {name: _measure(job, name) for name in MEASURES}
+    out |= {name: _measure(job, place) for name, place in _measures([job]).items()}
     best_epoch = (summary.get("verdict") or {}).get("best_epoch")
     out |= {"best_epoch": best_epoch, "verdict": _verdict(job), "epochs": summary.get("epochs")}
     return out | {"error": None if job.error is None else describe(job.error), "directory": str(job.directory)}
@@ -155,16 +156,18 @@ def table(jobs: Sequence[Job]) -> Table:
     for job in jobs:
         values = dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
         groups.setdefault(tuple(values.get(key, "") for key in keys), []).append(job)
-    measures = [name for name in MEASURES if any(_measure(job, name) is not None for job in jobs)]
+    measures = {
+        name: place for name, place in _measures(jobs).items() if any(_measure(job, place) is not None for job in jobs)
+    }
     out = Table(box=None, pad_edge=False)
     for key in keys:
         out.add_column(printable(key.removeprefix("model.").removeprefix("data.")))
     out.add_column("runs", justify="right")
     for name in [*measures, "verdicts"]:
         out.add_column(name, justify="right" if name != "verdicts" else "left")
-    ranked = sorted(groups.items(), key=lambda item: _rank(item[1], measures))
+    ranked = sorted(groups.items(), key=lambda item: _rank(item[1], next(iter(measures.values()), None)))
     for values, members in ranked[:MOST_ROWS]:
-        cells = [_mean_cell([_measure(job, name) for job in members], name) for name in measures]
+        cells = [_mean_cell([_measure(job, place) for job in members], name) for name, place in measures.items()]
         verdicts = vocabulary.counted(_verdict(job) or job.status for job in members)
         out.add_row(*map(printable, map(_short, values)), str(len(members)), *cells, printable(verdicts))
     captions = [vocabulary.INTERVAL] if len(ranked) < len(jobs) else []
@@ -184,9 +187,16 @@ def swept(jobs: Sequence[Job]) -> list[str]:
     return [key for key, values in seen.items() if len(values) > 1 and key != "seed"]
 
 
-def _measure(job: Job, name: str) -> float | None:
+def _measures(jobs: Sequence[Job]) -> dict[str, Place]:
+    """Return column -> place in summary.json, the metrics that were asked for last."""
+    names = dict.fromkeys(name for job in jobs for name in (job.summary or {}).get("metrics") or {})
+    metrics: dict[str, Place] = {f"val {name}": ("best", f"val/{name}") for name in names}
+    return MEASURES | metrics | {f"test {name}": ("test", "best", name) for name in names}
+
+
+def _measure(job: Job, place: Place) -> float | None:
     value: Any = job.summary or {}
-    for key in MEASURES[name]:
+    for key in place:
         value = value.get(key) if isinstance(value, dict) else None
     return None if value is None else float(value)
 
@@ -199,8 +209,8 @@ def _short(value: str) -> str:
         return value
 
 
-def _rank(jobs: Sequence[Job], measures: Sequence[str]) -> float:
-    values = [_measure(job, measures[0]) for job in jobs] if measures else []
+def _rank(jobs: Sequence[Job], place: Place | None) -> float:
+    values = [_measure(job, place) for job in jobs] if place else []
     finite = [value for value in values if value is not None and math.isfinite(value)]
     return statistics.fmean(finite) if finite and len(finite) == len(values) else math.inf
 

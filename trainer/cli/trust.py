@@ -51,7 +51,9 @@ def check_code(directory: Path, configs: Iterable[Config], typed: Iterable[str] 
     imported.
     """
     trusted = {text.partition("=")[0] for text in typed}
-    named = dict.fromkeys(item for config in configs for item in config.targets().items() if item[0] not in trusted)
+    items = (item for config in configs for item in config.targets().items())
+    called = ((key.partition(".")[0] if key.startswith("metrics.") else key, path) for key, path in items)
+    named = dict.fromkeys(item for item in called if item[0] not in trusted)
     problems = [problem for key, target in named if (problem := _code_problem(directory, key, target))]
     if problems:
         raise ConfigError(problems)
@@ -60,7 +62,7 @@ def check_code(directory: Path, configs: Iterable[Config], typed: Iterable[str] 
 def _code_problem(directory: Path, key: str, target: str) -> str | None:
     module = target.rpartition(".")[0]
     spec = own_code.find(module)
-    text = f"{key}={target}"
+    text = f"{key}=[{target}]" if key == "metrics" else f"{key}={target}"
     if own_code.lies_in(spec, directory):
         return _again(directory, text, "is code that lies in this directory itself")
     if own_code.is_own(spec) or _is_of_torchvision(target):

@@ -35,7 +35,6 @@ from trainer.compare.results import (
     SimpleEffects,
 )
 from trainer.compare.statistics import Floats, mean_interval, mean_of, number, share_interval
-from trainer.compare.tuning import cost_sign
 
 __all__ = ["Comparison", "Run", "compare"]
 
@@ -71,7 +70,8 @@ def _values(plan: Layout) -> dict[str, Floats]:
 
 def _criterion(plan: Layout, values: Mapping[str, Floats]) -> str | None:
     """Return the measure that decides: of the validation split, and the same quantity for every group."""
-    present = [name for name in CRITERIA if name in values and np.isfinite(values[name]).any()]
+    names = [*CRITERIA, *(f"best_val_{name}" for name in plan.metrics)]
+    present = [name for name in names if name in values and np.isfinite(values[name]).any()]
     if any(defines_loss(knob) for knob in (*plan.knobs, *plan.tuned)):
         present = [name for name in present if not is_loss(name)]
     return present[0] if present else None
@@ -84,7 +84,7 @@ def defines_loss(knob: Knob) -> bool:
 
 def is_loss(measure: str) -> bool:
     """Whether a measure is in units of the loss."""
-    return measure.endswith("loss") or measure == "gap"
+    return tuning.is_loss(measure) or measure == "gap"
 
 
 class _Comparing:
@@ -101,13 +101,17 @@ class _Comparing:
         ended_C = np.isfinite(self.choice.take(values[criterion] if criterion else nothing)).any(1, keepdims=True)
         self.best = tuning.best(np.where(ended_C, self.costs_CS, np.nan))
         first = [name for name in (criterion, self.score) if name]
+        tested = [*TESTED, *(f"test_{name}" for name in plan.metrics)]
         names = dict.fromkeys(
-            [*first, *(name for name in TESTED if name in values and np.isfinite(values[name]).any())]
+            [*first, *(name for name in tested if name in values and np.isfinite(values[name]).any())]
         )
         self.tested: dict[str, Floats] = {name: self.choice.take(values[name]) for name in names}
         self.asked: Asked = []
         self.answers: Answers | None = None
         self.by_about: dict[About, Contrast] = {}
+
+    def _sign(self, measure: str) -> float:
+        return tuning.cost_sign(self.plan, measure)
 
     def result(self) -> Comparison:
         """Ask, test, and put the answers together."""
@@ -138,7 +142,7 @@ class _Comparing:
         self.asked = ask(self.plan, self.tested, fits, self.choice.inflation_C)
         tables = {k: self.plan.cells(k) for k in range(len(self.plan.knobs))}
         models: dict[str, Model] = {
-            name: model(values, self.failed_CS, cost_sign(name), tables) for name, values in self.tested.items()
+            name: model(values, self.failed_CS, self._sign(name), tables) for name, values in self.tested.items()
         }
         if self.criterion and self.best is not None:
             costs_CS = self.choice.take(tuning.ranked(self.plan, self.criterion, self.values[self.criterion]))
@@ -237,7 +241,7 @@ class _Comparing:
         rows = [row for level in self.plan.cells(k) for row in level if row >= 0]
         shape = None  # of survivors there is none to show
         if not self.failed_CS[rows].any():
-            shape = words.shape(knob, name, levels, contrasts, cost_sign(name) > 0)
+            shape = words.shape(knob, name, levels, contrasts, self._sign(name) > 0)
         sentence = f"{knob.name}: no two of its values were run at equal values of the other knobs"
         if tested:
             sentence = max(tested, key=lambda pair: (pair[1].claimed, pair[0]))[1].sentence
@@ -369,7 +373,7 @@ class _Comparing:
             one, two, best = self.plan.knobs[about.knobs[knob]], self.plan.knobs[about.knobs[other]], []
             for at in ends:
                 means = [mean_of(self._cell_means(about.measure, cells[i, at]), 0) for i in range(len(one.levels))]
-                costs = cost_sign(about.measure) * np.array(means, float)
+                costs = self._sign(about.measure) * np.array(means, float)
                 best.append(int(np.nanargmin(costs)) if np.isfinite(costs).any() else -1)
             if best[0] != best[1] and min(best) >= 0 and len(one.levels) > 2:
                 where = (f"{label(one.levels[i])} at {two.texts[at]}" for i, at in zip(best, ends, strict=True))
@@ -399,7 +403,7 @@ class _Comparing:
         ties = [self._group_name(index) for index, one in rivals if not one.claimed and index not in also]
         honest = self._winners(len(ties))
         of = f"mean {words.measure(self.criterion)}"
-        first = "lowest" if cost_sign(self.criterion) > 0 else "highest"
+        first = "lowest" if self._sign(self.criterion) > 0 else "highest"
         interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}"
         apart = " at seeds that had no say in the choice" if self.choice.inflation_C[self.best] else ""
         sentence = f"use {group.name}: the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval})"
@@ -452,7 +456,7 @@ class _Comparing:
             if one.claimed and about.measure == self.criterion and pair and self.best in pair and one.difference:
                 other = pair[1] if pair[0] == self.best else pair[0]
                 is_higher = (one.difference > 0) == (pair[0] == other)
-                if is_higher == (cost_sign(about.measure) > 0):
+                if is_higher == (self._sign(about.measure) > 0):
                     found.add(other)
         return found
 
@@ -488,7 +492,7 @@ class _Comparing:
             return Interval(number(mean), None, None, int(n))
         half = float(stdtrit(max(n - 1, 1), 1 - ALPHA / 2 / (ties + 1)) * sd / np.sqrt(max(n, 1)) * wider)
         low, high = mean - (mean - low) * wider, mean + (high - mean) * wider
-        low, high = (mean - half, high) if cost_sign(str(self.criterion)) < 0 else (low, mean + half)
+        low, high = (mean - half, high) if self._sign(str(self.criterion)) < 0 else (low, mean + half)
         if is_loss(str(self.criterion)) and np.nanmin(self.tested[str(self.criterion)]) >= 0:
             low = max(low, 0.0)
         return Interval(number(mean), number(low), number(high), int(n))

@@ -17,7 +17,7 @@ def warnings(plan: Layout, choice: Choice, edges: Sequence[Edge], loss_knobs: Se
     found = [_together(knob) for knob in plan.knobs]
     found += [
         _data(runs),
-        _loss(loss_knobs),
+        _loss(plan, loss_knobs),
         _split(plan),
         _order(plan),
         _budget(plan),
@@ -47,13 +47,13 @@ def _together(knob: Knob) -> Caveat | None:
     return Caveat("together", f"{names} moved together ({levels}): what each does alone cannot be told apart")
 
 
-def _loss(knobs: Sequence[Knob]) -> Caveat | None:
+def _loss(plan: Layout, knobs: Sequence[Knob]) -> Caveat | None:
     if not knobs:
         return None
     names = " and ".join(knob.name for knob in knobs)
-    return Caveat(
-        "loss", f"{names} defines the loss: losses at its values are different quantities, only accuracies are compared"
-    )
+    others = "accuracies and other metrics" if plan.metrics else "accuracies"
+    said = f"losses at its values are different quantities, only {others} are compared"
+    return Caveat("loss", f"{names} defines the loss: {said}")
 
 
 def _tune(plan: Layout, choice: Choice) -> Caveat | None:

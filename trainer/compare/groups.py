@@ -41,6 +41,7 @@ class Run:
     guessing_loss: float | None = None  # the loss of a network that has learned nothing
     signals: dict[str, float] = field(default_factory=dict)  # what else was recorded: why.signals
     val_loss: Floats | None = field(default=None, compare=False, repr=False)  # (N,) by epoch from 1, of our runs
+    metrics: dict[str, bool] = field(default_factory=dict)  # name behind test_ -> whether higher is better
 
     @property
     def counts(self) -> bool:
@@ -99,6 +100,16 @@ class Layout:
                 total[row, column] += value
                 count[row, column] += 1
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    @cached_property
+    def metrics(self) -> dict[str, bool]:
+        """Return the metrics that runs have beside loss and accuracy: name -> whether higher is better."""
+        return {name: higher for _, _, run in self.cells_of_runs for name, higher in run.metrics.items()}
+
+    def is_higher_better(self, measure: str) -> bool:
+        """Whether more of a measure is better: of an accuracy, and of a metric that is so."""
+        name = measure.removeprefix("final_").removeprefix("best_").partition("_")[2]  # of test_, val_, train_
+        return self.metrics.get(name, measure.endswith("accuracy"))
 
     @cached_property
     def failed_GS(self) -> NDArray[np.bool_]:

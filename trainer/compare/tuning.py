@@ -6,6 +6,7 @@ Bioinformatics 7:91); the seed that is scored had no say. A run that diverged co
 that a setting which is good when it survives is not taken for a good one.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,9 +48,14 @@ class Choice:
         return np.where(self.groups_CS >= 0, values_GS[self.groups_CS, seeds], np.nan)
 
 
-def cost_sign(measure: str) -> float:
+def cost_sign(plan: Layout, measure: str) -> float:
     """Return -1 for a measure of which more is better, else 1: its costs are the values times this."""
-    return -1.0 if measure.endswith("accuracy") else 1.0
+    return -1.0 if plan.is_higher_better(measure) else 1.0
+
+
+def is_loss(measure: str) -> bool:
+    """Whether a measure is the loss of a split; a metric whose name ends so is none."""
+    return re.fullmatch("((best|final)_)?(train|val|test)_loss", measure) is not None
 
 
 def cost(plan: Layout, criterion: str | None, values_GS: Floats) -> Floats:
@@ -57,10 +63,10 @@ def cost(plan: Layout, criterion: str | None, values_GS: Floats) -> Floats:
 
     A run that diverged costs as much as a network that has learned nothing, or as the worst one seen.
     """
-    sign = 1.0 if criterion is None else cost_sign(criterion)
+    sign = 1.0 if criterion is None else cost_sign(plan, criterion)
     costs_GS = sign * values_GS
     seen = [float(np.nanmax(costs_GS))] if np.isfinite(costs_GS).any() else []
-    if criterion is not None and criterion.endswith("loss"):
+    if criterion is not None and is_loss(criterion):
         seen += [run.guessing_loss for group in plan.groups for run in group.runs if run.guessing_loss is not None]
     return np.where(plan.failed_GS & ~np.isfinite(costs_GS), max(seen, default=np.nan), costs_GS)
 
@@ -70,8 +76,8 @@ def ranked(plan: Layout, criterion: str, values_GS: Floats) -> Floats:
 
     What is worse than guessing counts as guessing. Otherwise a few wild losses are noise enough to hide behind.
     """
-    costs_GS = cost_sign(criterion) * values_GS
-    if not criterion.endswith("loss") or not (costs_GS[np.isfinite(costs_GS)] > 0).all():
+    costs_GS = cost_sign(plan, criterion) * values_GS
+    if not is_loss(criterion) or not (costs_GS[np.isfinite(costs_GS)] > 0).all():
         return costs_GS
     guessing = [run.guessing_loss for group in plan.groups for run in group.runs if run.guessing_loss]
     return np.log(np.minimum(costs_GS, max(guessing)) if guessing else costs_GS)

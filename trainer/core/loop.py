@@ -15,9 +15,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainer.core import losses, networks
+from trainer.core import global_streams, losses, metrics, networks
 from trainer.core.activations import PROBE_EXAMPLES, input_statistics, top_class_K
 from trainer.core.gradients import clip_factor_K, norms_PK, total_norm_K
+from trainer.core.metrics import Metric
+from trainer.core.own_loss import OwnLoss
 from trainer.core.stack import Member, Stack, Step
 
 EVALUATION_FLOATS = 2**19  # inputs of an evaluation batch, all members together: more leave a core's cache
@@ -93,7 +95,7 @@ def train_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequen
     step_losses, correct = [], []
     for batch in batches:
         output_KBC = stack.model(stack.gather(rows_KN[:, batch]))
-        loss_KB = losses.losses_KB(stack.loss, output_KBC, target_KN[:, batch])
+        loss_KB = stack.losses_KB(output_KBC, target_KN[:, batch])
         part = networks.gradients(stack.model, loss_KB.sum() / examples, parameters)
         gradients = part if not gradients else [_add(a, b) for a, b in zip(gradients, part, strict=True)]
         if measure:
@@ -124,14 +126,17 @@ def train_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequen
 
 
 def measure_start(stack: Stack) -> None:
-    """Fill every member's `start` with what the probe examples and the training targets show before the first step."""
+    """Fill every member's `start` with what the probe examples and the training targets show before the first step.
+
+    A chance level that is none, NaN, is left out.
+    """
     began = time.perf_counter()
     rows_KN, target_KN = stack.train_KN[:, :PROBE_EXAMPLES], stack.train_y_KN[:, :PROBE_EXAMPLES]
-    loss, _, statistics = evaluate(stack, rows_KN, target_KN, probe=True)
-    named = {"loss": loss, **losses.chance_level(stack.loss, stack.train_y_KN, stack.classes), **statistics}
+    scores, statistics = evaluate(stack, rows_KN, target_KN, probe=True)
+    named = {"loss": scores["loss"], **losses.chance_level(stack.loss, stack.train_y_KN, stack.classes), **statistics}
     named |= input_statistics(stack.gather(rows_KN)) | weight_norms(stack)
     for member, row in zip(stack.members, _by_member(named), strict=True):
-        member.start = row
+        member.start = {name: value for name, value in row.items() if name != "guessing_loss" or value == value}
     stack.evaluating_s += time.perf_counter() - began
 
 
@@ -148,16 +153,11 @@ def evaluate_epoch(stack: Stack, before: dict[str, Tensor], measured_MK: Tensor)
     `before` holds the weights before the epoch's last step, `measured_MK` what was measured of it.
     """
     began = time.perf_counter()
-    named: dict[str, Tensor] = {}
-    loss, accuracy, statistics = evaluate(stack, stack.train_KN, stack.train_y_KN, probe=True)
-    named["eval/train_loss"] = loss
-    if accuracy is not None:
-        named["eval/train_accuracy"] = accuracy
+    scores, statistics = evaluate(stack, stack.train_KN, stack.train_y_KN, stack.metrics, probe=True)
+    named = {f"eval/train_{name}": value for name, value in scores.items()}
     if stack.val_KN.shape[1]:
-        loss, accuracy, _ = evaluate(stack, stack.val_KN, stack.dataset.y[stack.val_KN])
-        named["val/loss"] = loss
-        if accuracy is not None:
-            named["val/accuracy"] = accuracy
+        scores, _ = evaluate(stack, stack.val_KN, stack.dataset.y[stack.val_KN], stack.metrics)
+        named |= {f"val/{name}": value for name, value in scores.items()}
     named |= weight_norms(stack) | update_ratios(stack, before) | statistics | stack.model.readings()
     rates = stack.optimizers.learning_rates(stack.step - 1)
     rows = [
@@ -185,12 +185,12 @@ def update_ratios(stack: Stack, before: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def evaluate(
-    stack: Stack, rows_KN: Tensor, target_KN: Tensor, probe: bool = False
-) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-    """Mean loss (K,) and accuracy (K,; None for a regression) over rows of the data set, in evaluation mode.
+    stack: Stack, rows_KN: Tensor, target_KN: Tensor, measured: Sequence[Metric] = (), probe: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Mean loss, accuracy (not of a regression) and metrics over rows of the data set, in evaluation mode: (K,) each.
 
-    With `probe`, the first PROBE_EXAMPLES are a batch of their own; statistics of its activations and predictions are
-    returned too.
+    For metrics all outputs are kept until the end: K N C floats. With `probe`, the first PROBE_EXAMPLES are a batch of
+    their own; statistics of its activations and predictions are returned too.
     """
     K, n = rows_KN.shape
     size = EVALUATION_TILE * math.ceil(EVALUATION_FLOATS / (EVALUATION_TILE * K * stack.dataset.in_features))
@@ -199,6 +199,7 @@ def evaluate(
     stack.model.eval()
     loss = torch.zeros(K, dtype=torch.float64, device=stack.device)
     correct = torch.zeros(K, dtype=torch.float64, device=stack.device)
+    outputs: list[Tensor] = []
     starts = ([0] if probe else []) + list(range(probed, n, size))
     for start, end in itertools.pairwise([*starts, n]):
         x, target = stack.gather(rows_KN[:, start:end]), target_KN[:, start:end]
@@ -210,23 +211,47 @@ def evaluate(
                 statistics["eval/top_class"] = top_class_K(output)
         else:
             output = stack.model(x)
-        loss += losses.losses_KB(stack.loss, output, target).sum(1)
+        loss += stack.losses_KB(output, target).sum(1)
         if stack.classes:
             correct += losses.correct_KB(output, target).sum(1)
+        if measured:
+            outputs.append(output)
     stack.model.train()
-    return loss / n, correct / n if stack.classes else None, statistics
+    scores = {"loss": loss / n} | ({"accuracy": correct / n} if stack.classes else {})
+    if measured:
+        found = [metrics.measure(measured, torch.cat([o[k] for o in outputs]), target_KN[k]) for k in range(K)]
+        scores |= {name: loss.new_tensor([one[name] for one in found]) for name in found[0]}
+    return scores, statistics
 
 
 @torch.no_grad()
 def evaluate_test(stack: Stack, k: int, state: dict[str, Tensor]) -> tuple[dict[str, float], Tensor]:
-    """Loss and accuracy of a member's state on the test split, by its plain model; and the outputs (N, C)."""
+    """Loss, accuracy and metrics of a member's state on the test split, by its plain model; and the outputs (N, C)."""
     predictor = networks.predictor(stack.model, state, stack.members[k].config, stack.dataset)
     outputs = torch.cat([predictor(x) for x in stack.dataset.test_x.split(8192)])[None]
     target = stack.dataset.test_y[None]
-    result = {"loss": losses.losses_KB(stack.loss, outputs, target).double().mean().item()}
+    result = {"loss": stack.losses_KB(outputs, target).double().mean().item()}
     if stack.classes:
         result["accuracy"] = losses.correct_KB(outputs, target).double().mean().item()
-    return result, outputs[0]
+    return result | metrics.measure(stack.metrics, outputs[0], target[0]), outputs[0]
+
+
+@torch.no_grad()
+def check_functions(stack: Stack) -> None:
+    """Try a loss and metrics of the user's own on the first batch, before anything trains; nothing else moves.
+
+    Raises ConfigError where one fails, or is not what it must be.
+    """
+    if not (isinstance(stack.losses_KB, OwnLoss) or any(metric.path for metric in stack.metrics)):
+        return
+    with global_streams.kept(stack.device):
+        rows_KB, target_KB = stack.train_KN[:1, : stack.batch_size], stack.train_y_KN[:1, : stack.batch_size]
+        stack.model.eval()
+        output = stack.model(stack.gather(rows_KB.expand(len(stack.members), -1)))[0]
+        stack.model.train()
+        if isinstance(stack.losses_KB, OwnLoss):
+            stack.losses_KB.check(output, target_KB[0])
+        metrics.check(stack.metrics, output, target_KB[0])
 
 
 def _by_member(named: dict[str, Tensor]) -> list[dict[str, float]]:

@@ -48,6 +48,10 @@ KINDS = {  # by the key, or its group; its example is what a message tells to ty
     "model.function": Kind(
         None, functions=True, words="a function of your own that computes a number from its coordinates, e.g. my.f"
     ),
+    "loss": Kind(
+        None, functions=True, words="a function (output, target) -> one loss per example, e.g. my_losses.pinball"
+    ),
+    "metrics": Kind(None, functions=True, words="a function (output, target) -> one number, e.g. my_metrics.top2"),
 }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainer.config import Config, ConfigError, Mlp, stream_seed, task_problems
 from trainer.core import data as datasets
-from trainer.core import global_streams, networks
+from trainer.core import global_streams, losses, metrics, networks
 from trainer.core.activations import ActivationStatistics
 from trainer.core.data import Dataset, Split
 from trainer.core.optimizers import MemberOptimizers
@@ -95,15 +95,18 @@ class Step(NamedTuple):
 class Stack:
     """K runs that train together: one model, one set of optimizers, one data set; each member its own streams.
 
-    All members share tensor shapes, loss, batch size, number of training examples and a budget in steps, if any.
+    All members share tensor shapes, loss, metrics, batch size, number of training examples and a budget in steps, if
+    any.
     """
 
     def __init__(self, configs: Sequence[Config], dataset: Dataset) -> None:
-        """Raises ConfigError where a split, a model or an optimizer cannot be made from its configuration."""
+        """Raises ConfigError where a split, a model, a loss or an optimizer cannot be made from its configuration."""
         first = configs[0]
         self.dataset = dataset
         self.loss = first.loss
         self.classes = dataset.classes
+        self.losses_KB = losses.function(first.loss, dataset.classes)  # the user's own code is imported before
+        self.metrics = metrics.named(first.metrics, dataset.classes)  # a model's stream begins
         self.device = dataset.x.device
         if problems := [p for c in configs for p in task_problems(c, dataset.classes is None)]:
             raise ConfigError(list(dict.fromkeys(problems)))

@@ -15,7 +15,7 @@ from trainer.config import Cnn, Config, ConfigError, Mlp
 from trainer.core import global_streams, losses
 from trainer.core.data import Dataset
 from trainer.core.finite_differences import TOLERANCE, check_gradients
-from trainer.core.loop import Stack, train_step
+from trainer.core.loop import Stack, check_functions, train_step
 from trainer.judge.health import Finding
 
 ONE_BATCH_STEPS = 500
@@ -26,8 +26,10 @@ GRADIENT_EXAMPLES = 16
 def check(stack: Stack) -> list[list[Finding]]:
     """Run the checks that members' configurations ask for; return what they found of each member.
 
-    Raises ConfigError where a network cannot be checked: in float64 it fails, or its loss is not the same twice.
+    Raises ConfigError where a network cannot be checked: in float64 it fails, or its loss is not the same twice; and
+    where a loss or metric of the user's own is not what it must be.
     """
+    check_functions(stack)
     findings: list[list[Finding]] = [[] for _ in stack.members]
     members = [member for member in stack.members if member.config.check.one_batch]
     with global_streams.kept(stack.device):  # a module of the user's own draws from them
@@ -41,12 +43,18 @@ def check(stack: Stack) -> list[list[Finding]]:
 
 
 def one_batch(configs: list[Config], dataset: Dataset) -> list[Finding | None]:
-    """Whether each run's optimizer brings its first batch near to no loss, dropout and schedule out of the way."""
+    """Whether each run's optimizer brings its first batch near to no loss, dropout and schedule out of the way.
+
+    Raises ConfigError for a loss of the user's own that has no value to come near to.
+    """
     stack = Stack([_undisturbed(config) for config in configs], dataset)
     rows_KN, target_KN = stack.next_order()
     batch = stack.batches[0]
     target_KB = target_KN[:, batch]
     chance_K = losses.chance_level(stack.loss, target_KB, stack.classes)["guessing_loss"]
+    if bool(chance_K.isnan().any()):
+        why = "has no lowest value near 0, so nothing says when a batch is fitted; leave the check out"
+        raise ConfigError([f"check.one_batch: {stack.loss._target_} {why}"])
     floor = _smoothing_floor(configs[0], stack)
     lowest_K = torch.full((len(configs),), torch.inf)
     for _ in range(ONE_BATCH_STEPS):
@@ -79,7 +87,7 @@ def wrong_gradients(config: Config, dataset: Dataset) -> list[Finding]:
 
     def losses_B() -> Tensor:
         global_streams.seed(0)  # the same dropout in a module of the user's own
-        return losses.losses_KB(stack.loss, stack.model(x_KBI), target_KB)[0] / target_KB.shape[1]
+        return stack.losses_KB(stack.model(x_KBI), target_KB)[0] / target_KB.shape[1]
 
     try:
         checks = check_gradients(losses_B, stack.parameters)

@@ -102,4 +102,4 @@ def stack_key(config: Config) -> tuple[object, ...] | None:
         return None
     shared = (config.steps, config.accumulate, config.device, config.threads, config.deterministic)
     data = replace(config.data, label_noise=0.0, shuffle=True)
-    return network.shape, data, config.loss, config.record.every, shared
+    return network.shape, data, repr(config.loss), tuple(config.metrics), config.record.every, shared

@@ -230,7 +230,7 @@ def _members_in_memory(config: Config, dataset: Dataset) -> int:
     """Return how many members of this shape fit into MEMORY_SHARE of the free memory; at least one.
 
     A member holds its weights eight times at most (itself, gradient, two moments, copy before the step, best, last,
-    being saved), its activations and their gradients, and its row numbers.
+    being saved), its activations and their gradients, its row numbers, and for metrics its outputs of a split.
     """
     if isinstance(config.model, CustomModel | Cnn):
         return 1
@@ -238,5 +238,6 @@ def _members_in_memory(config: Config, dataset: Dataset) -> int:
     sizes = [dataset.in_features, *hidden, dataset.out_features]
     weights = sum((a + 1) * b for a, b in itertools.pairwise(sizes))
     activations = config.data.batch_size * sum(sizes) * 4
-    need = 4 * (8 * weights + activations) + 8 * 3 * len(dataset.x)
+    outputs = len(dataset.x) * dataset.out_features if config.metrics else 0
+    need = 4 * (8 * weights + activations + outputs) + 8 * 3 * len(dataset.x)
     return max(1, int(MEMORY_SHARE * runtime.free_memory(dataset.x.device)) // need)

@@ -162,7 +162,7 @@ def judge(
     if not rows or not start:
         return []
     run = _Run(rows, start, config, not_finite)
-    if "model.function" in config:  # a function of two variables: no network, no inputs, no chance level
+    if "guessing_loss" not in start or "model.function" in config:  # no chance level to measure by, or no network
         return list(_not_finite(run, {}))
     found: list[Finding] = []
     for rule in _CAUSES:

@@ -25,6 +25,7 @@ class Curves:
     val_loss: np.ndarray | None
     train_accuracy: np.ndarray | None = None
     val_accuracy: np.ndarray | None = None
+    metrics: dict[str, np.ndarray] = field(default_factory=dict)  # others of our runs: "train_f1", "val_f1"
     config: dict[str, Any] = field(default_factory=dict)  # flat: {"optimizer.lr": 0.1}
     summary: dict[str, Any] = field(default_factory=dict)  # our summary.json
     overrides: tuple[str, ...] | None = None  # as typed; None where nobody knows

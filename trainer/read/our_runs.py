@@ -1,7 +1,7 @@
 """Read a run of this trainer: metrics.csv, and what summary.json says of it and of its checksums."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from trainer.read.other_tools import number
 
 _LOSSES = ("eval/train_loss", "val/loss")
 _ACCURACIES = ("eval/train_accuracy", "val/accuracy")
+_SIDES = {"train": "eval/train_", "val": "val/"}
 _READ = {"metrics.csv", ".hydra/config.yaml"}  # what a verdict comes from
 
 
@@ -34,7 +35,8 @@ def read_run(search: Search, folder: Path) -> Curves | None:
     header = next(rows, [])
     if "epoch" not in header or _LOSSES[0] not in header:
         return None
-    wanted = [name for name in ("epoch", *_LOSSES, *_ACCURACIES) if name in header]
+    metrics = {f"{side}_{name}": f"{tag}{name}" for name in _metrics(summary) for side, tag in _SIDES.items()}
+    wanted = [name for name in ("epoch", *_LOSSES, *_ACCURACIES, *metrics.values()) if name in header]
     epoch, cells_of = header.index("epoch"), itemgetter(*map(header.index, wanted))
     cells = [cells_of(row) if len(row) == len(header) and _counts(row[epoch]) else None for row in rows]
     whole = list(zip(*filter(None, cells), strict=True)) or [()] * len(wanted)
@@ -57,11 +59,18 @@ def read_run(search: Search, folder: Path) -> Curves | None:
         val_loss=columns.get(_LOSSES[1]),
         train_accuracy=columns.get(_ACCURACIES[0]),
         val_accuracy=columns.get(_ACCURACIES[1]),
+        metrics={name: columns[tag] for name, tag in metrics.items() if tag in columns},
         config=config,
         summary=summary,
         overrides=overrides,
         notes=tuple(notes),
     )
+
+
+def _metrics(summary: Mapping[str, Any]) -> list[str]:
+    """Return the names of the metrics that a summary says which direction is better of."""
+    found = summary.get("metrics")
+    return [str(name) for name in found] if isinstance(found, dict) else []
 
 
 def _counts(cell: str) -> bool:

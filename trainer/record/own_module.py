@@ -122,7 +122,8 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
 def _softmaxed(stack: Stack, network: UserModule) -> Iterator[Finding]:
     """Probabilities, where cross-entropy wants logits: the loss cannot fall below that of a one and zeros."""
     classes = stack.classes
-    if classes is None or classes < 2 or stack.loss.name not in ("auto", "cross_entropy"):
+    is_cross_entropy = stack.loss._target_ is None and stack.loss.name in ("auto", "cross_entropy")
+    if classes is None or classes < 2 or not is_cross_entropy:
         return
     y = _outputs(network, _examples(stack), seed=0)
     if bool((y >= 0).all()) and bool(((y.sum(1) - 1).abs() < 1e-3).all()):

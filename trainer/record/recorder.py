@@ -30,12 +30,6 @@ from trainer.record.summary import summary as summarise
 
 FLUSH_STEPS = 1024
 FLUSH_S = 2.0
-CHARTS: Charts = {
-    "train and validation": {
-        "loss": ["eval/train_loss", "val/loss"],
-        "accuracy": ["eval/train_accuracy", "val/accuracy"],
-    }
-}
 
 
 class Recorder:
@@ -59,10 +53,9 @@ class Recorder:
         written, spent = (state["runs"], state["spent"]) if state else ({}, {})
         self.every = stack.members[0].config.record.every
         self.tags = stack.step_tags
-        tags = {*self.tags, "eval/train_loss", *(["eval/train_accuracy"] if stack.classes else [])}
-        tags |= {"val/loss", "val/accuracy"} if stack.val_KN.shape[1] else set()
-        charts = {c: {t: [x for x in xs if x in tags] for t, xs in cs.items()} for c, cs in CHARTS.items()}
-        charts = {c: {t: xs for t, xs in cs.items() if xs} for c, cs in charts.items()}
+        names = ["loss", *(["accuracy"] if stack.classes else []), *(metric.name for metric in stack.metrics)]
+        sides = ["eval/train_", *(["val/"] if stack.val_KN.shape[1] else [])]
+        charts: Charts = {"train and validation": {name: [side + name for side in sides] for name in names}}
         self.runs = [
             None if index in finished else RunFiles(destination, member.config, charts, written.get(index))
             for index, (destination, member) in enumerate(zip(destinations, stack.members, strict=True))

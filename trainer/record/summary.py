@@ -43,7 +43,8 @@ def summary(
 ) -> dict[str, Any]:
     """Return everything a run's end is known by, but for the state of its files.
 
-    reason: why it ended. test: of the best and the last weights. cost: where the time went, in seconds.
+    reason: why it ended. test: of the best and the last weights. cost: where the time went, in seconds. `metrics`: the
+    name of each with the better direction.
     """
     rows, best = member.rows, member.best
     shift, scale = stack.dataset.shift[0].item(), stack.dataset.scale[0].item()
@@ -58,6 +59,7 @@ def summary(
         "best": best.row if best else {},
         "test": test,
         "class_names": list(stack.dataset.class_names),
+        "metrics": {metric.name: "higher" if metric.higher_is_better else "lower" for metric in stack.metrics},
         "recovered": recovered(member.config, best.state, shift, scale) if best else {},
         "verdict": verdict(member).to_json(),
         "start": member.start,

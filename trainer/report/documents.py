@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.report import tables, vocabulary
-from trainer.report.vocabulary import MEASURES
 from trainer.text import printable
 
 _STATISTICS = ("mean", "low", "high", "sd", "n")
@@ -26,8 +25,7 @@ def csv_table(evaluation: Mapping[str, Any]) -> str:
     chosen = {name for part in parts for name in (part.get("chosen") or {}).values()}
     knobs = list(dict.fromkeys(knob for group in groups for knob in group["knobs"]))
     tuned = list(dict.fromkeys(key for group in groups for key in group.get("tuned") or {}))
-    found = {measure for group in groups for measure in group["measures"]}
-    measures = [*(name for name in MEASURES if name in found), *sorted(found - set(MEASURES))]
+    measures = vocabulary.known(sorted(measure for group in groups for measure in group["measures"]))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
@@ -178,6 +176,7 @@ def _latex_number(text: str) -> str:
 
 def _legend(part: Mapping[str, Any], shown: Sequence[str]) -> str:
     """Say what the numbers are: the interval, then each measure in full."""
-    spelled = [f"{MEASURES[name].short}: {MEASURES[name].full}" for name in shown if name != "gap"]
+    named = [vocabulary.called(name) for name in shown if name != "gap"]
+    spelled = [f"{one.short}: {one.full}" for one in named if one.short != one.full]
     gap = ["gap: validation − training loss at the end"] if "gap" in shown else []
     return "; ".join([f"n runs; {tables.caption(part)}", *spelled, *gap]) + "."

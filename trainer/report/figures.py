@@ -14,7 +14,7 @@ from trainer.compare.statistics import mean_interval
 from trainer.judge.overfit import INFINITE
 from trainer.read.curves import Curves
 from trainer.report import tables, vocabulary
-from trainer.report.vocabulary import MEASURES, NO_KNOB
+from trainer.report.vocabulary import NO_KNOB
 from trainer.text import printable
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _effects(
             if level["low"] is not None:
                 axes.plot([i, i], [percent * level["low"], percent * level["high"]], color=_INK, lw=1.4)
             axes.plot([i - 0.17, i + 0.17], [percent * level["mean"]] * 2, color=_INK, lw=2)
-        called = MEASURES[measure].full if measure in MEASURES else measure.replace("_", " ")
+        called = vocabulary.called(measure).full
         _frame(axes, f"{called}{' (%)' * (percent == 100)}", printable(knob))
         axes.set_xticks(range(len(levels)), [printable(tables.cell(level["value"])) or "null" for level in levels])
         axes.set_xlim(-0.6, len(levels) - 0.4)

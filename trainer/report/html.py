@@ -32,6 +32,7 @@ _GRADIENT_POINTS = 120
 _GRADIENT_TAG = re.compile(r"grad(ient)?s?[^/]*norm[^/]*/(?!total$|clipped_total$)(?P<parameter>.+)")
 _FILES = ("metrics.csv", "summary.json", ".hydra/config.yaml", "trainer.log", "checkpoints/best.pt", "hparams.yaml")
 _FIELDS = ("path", "name", "verdict", "best_epoch", "onset", "sentence", "evidence", "measures", "status", "notes")
+_SIDES = {"val": "validation", "train": "training"}
 _CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 
 
@@ -82,12 +83,15 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
     ranked = [sorted(part["groups"], key=lambda group: -(tables.mean(group, "gap") or -math.inf)) for part in parts]
     grids, entries = _runs(evaluation, runs, knobs, common, folder)
     _, following, warnings, lines = vocabulary.overview(evaluation)
+    measures = vocabulary.known([*MEASURES, *(name for run in judged for name in run["measures"])])
+    metrics = dict.fromkeys(name.partition("_")[2] for run in runs for name in run.metrics)
     ours = all(run.source == "trainer" for run in runs)
     return {
         "title": "Evaluation of " + ", ".join(dict.fromkeys(str(path) for path in evaluation["paths"])),
         "verdicts": VERDICTS,
         "spelled": {verdict: vocabulary.spelled(verdict) for verdict in VERDICTS},
-        "measures": MEASURES,
+        "measures": {name: vocabulary.called(name) for name in measures},
+        "curves": {f"{side}_{name}": f"{word} {name}" for name in metrics for side, word in _SIDES.items()},
         "per_class": PER_CLASS,
         "knobs": knobs,
         "brief": dict(zip(knobs, short_names(knobs), strict=True)),
@@ -155,7 +159,8 @@ def _runs(
     """Return the different horizontal axes, and each run's entry with its curves thinned to what a page can show."""
     groups = [group for part in vocabulary.parts(evaluation) for group in part["groups"]]
     levels = {path: group["knobs"] for group in groups for path in group["runs"]}
-    most = min(max(_POINTS // (len(_CURVES) * max(len(runs), 1)), 24), 240)
+    drawn = len(_CURVES) + max((len(run.metrics) for run in runs), default=0)
+    most = min(max(_POINTS // (drawn * max(len(runs), 1)), 24), 240)
     grids: dict[bytes, int] = {}
     entries = []
     for i, (run, curves) in enumerate(zip(evaluation["runs"], runs, strict=True)):
@@ -166,6 +171,7 @@ def _runs(
             {
                 **{key: run[key] for key in _FIELDS},
                 **{name: _short(values[keep]) for name in _CURVES if (values := getattr(curves, name)) is not None},
+                **{name: _short(values[keep]) for name, values in curves.metrics.items()},
                 "index": i,
                 "x": grids.setdefault(curves.epochs[keep].tobytes(), len(grids)),
                 "levels": own,

@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer.compare.groups import UNFINISHED
 from trainer.compare.statistics import Floats, differences, grid_step, holm
-from trainer.report.vocabulary import MEASURES, difference, number, plural, spelled
+from trainer.report.vocabulary import called, difference, number, plural, spelled
 
 ALPHA = 0.05
 ALIASES = {
@@ -59,8 +59,7 @@ def within(runs: Sequence[Mapping[str, Any]], measure: str, limit: float, at_lea
         if not (value >= limit if at_least else value <= limit):
             shown = f"{value:.4g}" if key in run["measures"] and not math.isfinite(value) else number(value, key)
             broken[run["path"]] = shown if key in run["measures"] else "not measured"
-    called = MEASURES[key].full if key in MEASURES else key.replace("_", " ")
-    return _of_runs(f"{called} at {'least' if at_least else 'most'} {number(limit, key)}", runs, broken)
+    return _of_runs(f"{called(key).full} at {'least' if at_least else 'most'} {number(limit, key)}", runs, broken)
 
 
 def _of_runs(name: str, runs: Sequence[Mapping[str, Any]], broken: dict[str, str]) -> Requirement:
@@ -182,14 +181,14 @@ def _compared(
     test: dict[str, Any],
 ) -> Requirement:
     """Put a group's comparison with its baseline in words."""
-    name, called = group["name"], MEASURES[measure].full
+    name, spoken = group["name"], called(measure).full
     a, b = (side[np.isfinite(side)] for side in row)
     test = {"measure": measure, **test}
     if len(b) and not len(a):
-        lost = f"{name}: worse than in the baseline: none of its {plural(group['n'], 'run')} ended with a {called}"
+        lost = f"{name}: worse than in the baseline: none of its {plural(group['n'], 'run')} ended with a {spoken}"
         return Requirement(_name(name), False, f"{lost}, {len(b)} of {other['n']} there did", test=test)
     if test["p"] is None:
-        few = f"{name}: {called} cannot be tested against the baseline: {plural(len(a), 'seed')} here, {len(b)} there"
+        few = f"{name}: {spoken} cannot be tested against the baseline: {plural(len(a), 'seed')} here, {len(b)} there"
         return Requirement(_name(name), True, f"{few}; two of each are needed", test=test)
     worse = test["p_adjusted"] <= ALPHA
     by = f"paired by {plural(test['n'], 'seed')}" if test["paired"] else f"Welch's test, {len(a)} and {len(b)} runs"
@@ -197,7 +196,7 @@ def _compared(
     low = low.removesuffix(" points")
     judged = "worse" if worse else "not shown to be worse"
     sentence = (
-        f"{name}: {called} is {judged} than in the baseline: {number(a.mean(), measure)} against "
+        f"{name}: {spoken} is {judged} than in the baseline: {number(a.mean(), measure)} against "
         f"{number(b.mean(), measure)}; difference {change} (95 % interval {low} to {high}, {by}, one-sided "
         f"p = {test['p_adjusted']:.2g} after correction)"
     )

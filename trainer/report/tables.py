@@ -10,7 +10,7 @@ import numpy as np
 from trainer.compare.groups import UNFINISHED, label
 from trainer.compare.statistics import mean_interval
 from trainer.report import vocabulary
-from trainer.report.vocabulary import INTERVAL, MEASURES, NO_KNOB, mean_cell
+from trainer.report.vocabulary import INTERVAL, NO_KNOB, mean_cell
 
 _MOST_CELLS = 5_000  # of a table of classes: nobody reads more
 CLASSIFIED = ("final_train_accuracy", "best_val_loss", "gap", "test_accuracy", "final_test_accuracy")
@@ -39,17 +39,26 @@ def caption(part: Mapping[str, Any]) -> str:
 
 
 def measures(groups: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the measures that a group has a mean of, in the order of MEASURES."""
-    return [name for name in MEASURES if any(mean(group, name) is not None for group in groups)]
+    """Return the measures that a group has a mean of, in the order of MEASURES, then metrics."""
+    return vocabulary.known(name for group in groups for name in group["measures"] if mean(group, name) is not None)
+
+
+def metrics(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the test metrics of the user's choice that runs or groups have: measures such as test_f1."""
+    found = dict.fromkeys(name for item in items for name in item["measures"] if name.startswith("test_"))
+    return [name for name in found if name not in vocabulary.MEASURES]
 
 
 def printed_measures(groups: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the measures that a table in print has room for: accuracies where there are classes, else losses."""
+    """Return the measures that a table in print has room for: accuracies where there are classes, else losses.
+
+    Metrics on the test split were asked for, and stand there too.
+    """
     there = measures(groups)
     chosen = [name for name in (CLASSIFIED if "test_accuracy" in there else FITTED) if name in there]
     if not any(name.startswith("test") for name in chosen):  # another tool's
         chosen = [name for name in ("best_val_loss", "final_val_loss", "gap", "best_val_accuracy") if name in there]
-    return chosen
+    return [*chosen, *(name for name in metrics(groups) if name in there)]
 
 
 def ordered(groups: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -74,7 +83,7 @@ def table(
     failed = failures(groups)
     names = vocabulary.short_names([*knobs, *tuned])
     names = [*names[: len(knobs)], *(f"{name} (chosen)" for name in names[len(knobs) :])]
-    titles = [MEASURES[name].full if full else MEASURES[name].short for name in shown]
+    titles = [vocabulary.called(name).full if full else vocabulary.called(name).short for name in shown]
     return GroupTable(
         names=names or ["group"],
         numbers=["n", "overfit", *(["failed"] if any(failed) else []), *titles],

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from trainer.report import tables, vocabulary
 from trainer.report.tables import cell
-from trainer.report.vocabulary import MEASURES, NO_KNOB, STYLES, VERDICTS, number, plural
+from trainer.report.vocabulary import NO_KNOB, STYLES, VERDICTS, number, plural
 from trainer.text import printable
 
 _MOST_ROWS = 30  # of a table: what is interesting first, the rest in the report
@@ -19,13 +19,7 @@ _LONGEST = 24  # name in the table of effects
 _FEW = 5  # up to this many runs are described in sentences too
 _LAST = ("final_test_loss", "final_test_accuracy", "final_train_accuracy")
 _SHOWN = ("best_val_loss", "final_val_loss", "gap", "test_loss", "test_accuracy", *_LAST)  # where there is room
-_SPARED = (
-    *_LAST[::-1],
-    "final_val_loss",
-    "best_val_loss",
-    "test_loss",
-    "test_accuracy",
-)  # in this order, the gap never
+_SPARED = (*_LAST[::-1], "final_val_loss", "best_val_loss")  # in this order, then metrics, test loss and accuracy
 
 
 def print_tables(evaluation: Mapping[str, Any], file: TextIO) -> None:
@@ -121,10 +115,12 @@ def _findings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 def _fitting(console: Console, items: Sequence[Mapping[str, Any]], build: Callable[[list[str]], Table]) -> Table:
     """Build the table with as many of the items' measures as the terminal has room for."""
     measures = [name for name in _SHOWN if any(name in item["measures"] for item in items)]
+    metrics = tables.metrics(items)
+    measures += metrics
     if "test_accuracy" in measures:
         measures = [name for name in measures if not name.endswith("test_loss")]
     wide = console.options.update(width=10_000)
-    for spared in _SPARED:
+    for spared in (*_SPARED, *metrics[::-1], "test_loss", "test_accuracy"):  # the gap never
         if Measurement.get(console, wide, build(measures)).maximum <= console.width:
             break
         measures = [name for name in measures if name != spared]
@@ -148,7 +144,7 @@ def _runs(
 ) -> Table:
     odd = any(run["status"] not in (None, "completed") for run in runs)
     columns = ["run", *vocabulary.short_names(knobs), *(["status"] if odd else []), "verdict"]
-    table = _table(columns, ["best", "onset", *(MEASURES[name].short for name in measures)])
+    table = _table(columns, ["best", "onset", *(vocabulary.called(name).short for name in measures)])
     for run in sorted(runs, key=_rank)[:_MOST_ROWS]:
         own = {"seed": run["config"].get("seed")} | levels.get(run["path"], {})
         verdict = run["verdict"]
@@ -189,7 +185,7 @@ def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
         measure = one["measure"]
         low, high = (vocabulary.difference(one[end], measure).removesuffix(" points") for end in ("low", "high"))
         table.add_row(
-            (MEASURES[measure].short if measure in MEASURES else measure) if at is None else "",
+            vocabulary.called(measure).short if at is None else "",
             knob,
             f"{_cut(cell(one['a']) or 'null')} − {_cut(cell(one['b']) or 'null')}",
             "" if at is None else f"at {_cut(at)}",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
@@ -51,6 +52,7 @@ MEASURES = {
     "final_test_loss": Measure("last test loss", "test loss after the last epoch"),
     "final_test_accuracy": Measure("last test acc.", "test accuracy after the last epoch"),
 }
+_WORDS = {"best": "best", "final": "last", "train": "training", "val": "validation", "test": "test"}
 PER_CLASS = {
     "recall": "recall in % (accuracy within the class)",
     "precision": "precision in %",
@@ -85,6 +87,25 @@ def counted(names: Iterable[str]) -> str:
     counts = Counter(names)
     order = [*(name for name in VERDICTS if name in counts), *(name for name in counts if name not in VERDICTS)]
     return ", ".join(f"{counts[name]} {spelled(name)}" for name in order)
+
+
+def called(measure: str) -> Measure:
+    """Return what a measure is called; of a metric of the user's choice, final_val_f1, by the parts of its name."""
+    if measure in MEASURES:
+        return MEASURES[measure]
+    parts = re.fullmatch("(?:(best|final)_)?(train|val|test)_(.+)", measure)
+    if parts is None:
+        return Measure(measure, spelled(measure))
+    when, split, name = parts.groups()
+    if split == "test":
+        return Measure(f"{'last ' if when else ''}test {name}", f"test {name}{' after the last epoch' if when else ''}")
+    return Measure(f"{_WORDS[when]} {split} {name}", f"{_WORDS[when]} {_WORDS[split]} {name}")
+
+
+def known(found: Iterable[str]) -> list[str]:
+    """Return the measures among these in the order of MEASURES, others after them as they come."""
+    there = dict.fromkeys(found)
+    return [*(name for name in MEASURES if name in there), *(name for name in there if name not in MEASURES)]
 
 
 def number(value: Any, measure: str) -> str:
@@ -190,8 +211,7 @@ def of_effect(effect: Mapping[str, Any]) -> list[str]:
 
 def beside(effect: Mapping[str, Any]) -> str:
     """Return what stands over the recorded signals that differ along with an effect."""
-    called = MEASURES[effect["measure"]].full if effect["measure"] in MEASURES else effect["measure"]
-    return f"recorded beside what {effect['knob']} does to the {called}; evidence, not a cause:"
+    return f"recorded beside what {effect['knob']} does to the {called(effect['measure']).full}; evidence, not a cause:"
 
 
 def largest(effect: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainer.config import Config, ConfigError, Mlp, Optimizer, nearest
 from trainer.core import data as datasets
-from trainer.core import finite_differences, loop
+from trainer.core import finite_differences, loop, losses
 from trainer.core.finite_differences import Check
 from trainer.trace import facts, graph, stepping
 from trainer.trace.network import Batch, Point, Subject, Watch
@@ -279,8 +279,8 @@ def _describe(subject: Subject) -> str:
 
 
 def _loss_name(config: Config, target: Tensor) -> str:
-    if config.loss.name != "auto":
-        return config.loss.name
+    if config.loss._target_ is not None or config.loss.name != "auto":
+        return config.loss._target_ or config.loss.name
     return "mse" if target.dtype.is_floating_point else "cross_entropy"
 
 
@@ -362,17 +362,30 @@ def _closed_forms(subject: Subject, points: Sequence[Point], batches: Sequence[B
     last, (x, y) = points[-1], batches[0]
     examples = sum(len(targets) for _, targets in batches)
     output, classes = last.shown, subject.dataset.classes
-    if last.gradient is None or output.shape != (len(x), subject.dataset.out_features):
+    loss = subject.config.loss
+    if last.gradient is None or output.shape != (len(x), subject.dataset.out_features) or loss._target_ is not None:
         return []
-    target = y if classes is None else F.one_hot(y, classes).to(output.dtype)
-    if _loss_name(subject.config, y) == "output":
+    target, name = y if classes is None else F.one_hot(y, classes).to(output.dtype), _loss_name(subject.config, y)
+    if name == "output":
         expected = torch.full_like(output, 1 / (examples * output.shape[1]))
         formula = f"1 / ({examples} * {output.shape[1]})"
-    elif _loss_name(subject.config, y) == "cross_entropy":
-        smoothing = subject.config.loss.label_smoothing
+    elif name == "cross_entropy":
+        smoothing = loss.label_smoothing
         q = (1 - smoothing) * target + smoothing / target.shape[1]
         expected = (output.softmax(1) - q) / examples
         formula = f"(softmax(output) - {'smoothed one-hot' if smoothing else 'one-hot'}) / {examples}"
+    elif name == "focal":
+        gamma, shares = losses.GAMMA if loss.gamma is None else loss.gamma, output.softmax(1)
+        p = (shares * target).sum(1, keepdim=True)
+        expected = ((1 - p) ** gamma - gamma * p * (1 - p) ** (gamma - 1) * p.log()) * (shares - target) / examples
+        formula = f"((1-p)^{gamma:g} - {gamma:g} p (1-p)^{gamma - 1:g} log p) (softmax(output) - one-hot) / {examples}"
+    elif name == "bce":
+        expected = (output.sigmoid() - target) / (examples * output.shape[1])
+        formula = f"(sigmoid(output) - one-hot) / ({examples} * {output.shape[1]})"
+    elif name == "huber":
+        delta = losses.DELTA if loss.delta is None else loss.delta
+        expected = (output - target).clamp(-delta, delta) / (examples * output.shape[1])
+        formula = f"(output - target, at most {delta:g} either way) / ({examples} * {output.shape[1]})"
     else:
         expected = 2 * (output - target) / (examples * output.shape[1])
         formula = f"2 (output - target) / ({examples} * {output.shape[1]})"

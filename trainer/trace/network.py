@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainer import config as cfg
 from trainer.config import Config, ConfigError, CustomModel, Mlp
 from trainer.core import data as datasets
-from trainer.core import losses as metrics
 from trainer.core import networks, user_module
 from trainer.core.dropout import StackedDropout
 from trainer.core.gradients import clip_factor_K, norms_PK, total_norm_K
+from trainer.core.loop import check_functions
 from trainer.core.optimizers import MemberOptimizers
 from trainer.core.stack import Stack
 
@@ -52,6 +53,8 @@ class Subject:
         self.config = config
         self.dataset = datasets.load(config.data, dtype=torch.float64)
         self.stack = Stack([config], self.dataset)
+        with _in_float64("the loss", "output"):
+            check_functions(self.stack)
         self.network = _plain(self.stack)
         self.steps = steps
         self.rows = list(itertools.islice(_rows(self.stack), steps))
@@ -89,15 +92,17 @@ class Subject:
 
     def output(self, x: Tensor) -> Tensor:
         """(B, *shape) -> (B, O). Raises ConfigError where a user's module fails."""
-        try:
+        with _in_float64("forward", "x"):
             return user_module.outputs(self.network, x, self.dataset.out_features)
-        except ConfigError as error:
-            hint = "; trace computes in float64, so tensors that forward makes need dtype=x.dtype"
-            raise ConfigError([line + hint * ("dtype" in line) for line in error.problems]) from error
 
     def losses(self, batches: Sequence[Batch]) -> Tensor:
-        """Every example's share of the step's loss, (N,): their sum is the loss, a mean over the step's examples."""
-        parts = [metrics.losses_KB(self.config.loss, self.output(x), y) for x, y in batches]
+        """Every example's share of the step's loss, (N,): their sum is the loss, a mean over the step's examples.
+
+        Raises ConfigError where a loss or module of the user's own fails.
+        """
+        outputs = [self.output(x) for x, _ in batches]
+        with _in_float64("the loss", "output"):
+            parts = [self.stack.losses_KB(output, y) for output, (_, y) in zip(outputs, batches, strict=True)]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)) / sum(map(len, parts))
 
     def optimizers(self, config: cfg.Optimizer) -> MemberOptimizers:
@@ -111,6 +116,17 @@ class Subject:
         limit = self.config.clip_norm
         factor = 1.0 if limit is None else clip_factor_K(norm, torch.full_like(norm, limit)).item()
         return norm.item(), factor
+
+
+@contextmanager
+def _in_float64(code: str, given: str) -> Iterator[None]:
+    """Say of an error about types of numbers why there are others than in training."""
+    try:
+        yield
+    except ConfigError as error:
+        hint = f"; trace computes in float64, so tensors that {code} makes need dtype={given}.dtype"
+        about = ("dtype", "scalar type")
+        raise ConfigError([line + hint * any(sign in line for sign in about) for line in error.problems]) from error
 
 
 def _plain(stack: Stack) -> nn.Module:

@@ -19,7 +19,6 @@ from trainer.versus import search
 OWN = {"tune": "optimizer.lr", "rates": "15", "seeds": "10"}  # the keys that only this command has
 FILE_FLAGS = ("--config-dir", "--config-path", "--config-name")  # of python -m trainer, taken here too
 MOST_RATES = 100
-NOT_COMPARABLE = ("loss", "loss.name", "loss.label_smoothing")  # where one is compared, losses are on different scales
 SWEEP = "python -m trainer -m"
 
 
@@ -42,7 +41,8 @@ class Request:
     @property
     def measure(self) -> str:
         """What is chosen by: a key of search.MEASURES."""
-        return "val_accuracy" if any(key in NOT_COMPARABLE for key in self.compared) else "val_loss"
+        different = any(key.lstrip("+").split(".")[0] == "loss" for key in self.compared)  # losses on different scales
+        return "val_accuracy" if different else "val_loss"
 
     @property
     def command(self) -> list[str]:

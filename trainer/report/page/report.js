@@ -8,7 +8,7 @@ const state = {sort: "", descending: false, verdicts: new Set(), text: "", theme
 const MOST_LINES = 400;
 const DASHES = ["", "10 6", "3 4", "12 4 3 4"]; // so that of two means on top of each other both are seen
 const fullName = (measure) => (data.measures[measure] || [measure, measure])[1];
-const CURVES = {val_loss: "validation loss", train_loss: "training loss", gap: "gap: validation − training loss", val_accuracy: "validation accuracy", train_accuracy: "training accuracy"};
+const CURVES = {val_loss: "validation loss", train_loss: "training loss", gap: "gap: validation − training loss", val_accuracy: "validation accuracy", train_accuracy: "training accuracy", ...data.curves};
 
 for (const run of runs) {
   run.x = data.grids[run.x];
