@@ -23,6 +23,12 @@ SELECTED = (  # choices that bring keys of their own
     "optimizer=rmsprop",
     "optimizer=nadam",
     "schedule=step",
+    "schedule=multistep",
+    "schedule=linear",
+    "schedule=polynomial",
+    "schedule=cosine_restarts",
+    "schedule=one_cycle",
+    "schedule=plateau",
     "data=spirals",
     "problem=rosenbrock",
 )

@@ -66,8 +66,8 @@ def knobs(cls: type, values: dict[str, Any], prefix: str = "") -> list[tuple[str
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         if dataclasses.is_dataclass(options[0]):
             group = values[field.name]
-            chosen = cfg.model_class(group) if cfg.Mlp in options else options[0]
-            out += [("", "", ""), *knobs(typing.cast(type, chosen), group, f"{prefix}{field.name}.")]
+            variant = cfg.VARIANTS.get(field.name, lambda _, hint=hint: hint)
+            out += [("", "", ""), *knobs(typing.cast(type, variant(group)), group, f"{prefix}{field.name}.")]
         elif field.metadata.get("rest"):
             others = [key for key in values if key not in {f.name for f in known}]
             out += [(prefix + key, _short(values[key]), f"handed to {values['_target_']}") for key in others]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import torch
 from torch import nn
 
 from trainer.config import ConfigError, nearest
@@ -38,6 +39,12 @@ KINDS = {  # by the group of the key; its example is what a message tells to typ
         nn.Module,
         functions=True,
         words="a torch.nn.Module class, or a function of your own that makes one, e.g. my_models.ConvNet",
+    ),
+    "optimizer": Kind(torch.optim.Optimizer, functions=False, words="a torch.optim.Optimizer class, e.g. my_opt.Lion"),
+    "schedule": Kind(
+        None,
+        functions=True,
+        words="a function of your own, from progress in [0, 1] to a factor, e.g. my_schedules.wave",
     ),
 }
 

@@ -182,7 +182,7 @@ def test_more_epochs_are_those_of_a_longer_run(line: str, cli: Cli) -> None:
 
 def test_more_epochs_where_the_schedule_depends_on_them(cli: Cli, tmp_path: Path) -> None:
     assert cli(f"{RUN} epochs=2 schedule=cosine")[0] == 0
-    said = "schedule=cosine: its learning rate fell to zero over 2 epochs, over 4 it falls otherwise"
+    said = "schedule=cosine: its learning rate spans 2 epochs, over 4 it would be another"
     _, _, err = cli("resume=run epochs=4")
     assert err.endswith(f"  {tmp_path / 'run'}: epochs was 2, is 4, but {said}; choose another directory\n")
     assert cli(f"hydra.run.dir=other {TINY} steps=3")[0] == 0
