@@ -63,7 +63,7 @@ def knobs(cls: type, values: dict[str, Any], prefix: str = "") -> list[tuple[str
     known = dataclasses.fields(cls)
     for field in known:
         hint = hints[field.name]
-        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        options = typing.get_args(hint) if typing.get_origin(hint) in {typing.Union, types.UnionType} else (hint,)
         if dataclasses.is_dataclass(options[0]):
             group = values[field.name]
             variant = cfg.VARIANTS.get(field.name, lambda _, hint=hint: hint)
