@@ -234,7 +234,7 @@ def _torch_optimizer(
         optimizer = cls(wanted, **keywords)  # always: it checks the arguments and completes the groups
     except (ValueError, TypeError, RuntimeError) as error:
         raise ConfigError([f"optimizer: torch.optim.{cls.__name__} refuses its arguments: {error}"]) from error
-    groups = optimizer.param_groups
+    groups = list(optimizer.param_groups)  # its own: the optimizer may get those of other spans
     if cls in optimizers:  # one optimizer a class: it takes over the complete groups, and state that is there
         for group in groups:
             optimizers[cls].add_param_group(group)
