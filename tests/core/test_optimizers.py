@@ -377,7 +377,7 @@ def test_one_cycle_moves_momentum_as_torch_does(name: str, three_phase: bool) ->
 
 
 def test_one_cycle_wants_a_momentum() -> None:
-    message = "^schedule.cycle_momentum: Adagrad has neither momentum nor betas; set it to false$"
+    message = "^schedule.cycle_momentum: Adagrad has neither momentum nor betas; try schedule.cycle_momentum=false$"
     schedule = lr_schedule(make_config("schedule=one_cycle").schedule, 10, STEPS)
     with pytest.raises(ConfigError, match=message):
         MemberOptimizers(start(1), [make_optimizer("Adagrad")], [schedule])

@@ -85,7 +85,7 @@ class GlobalNorm(Buffers):
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         (group,) = self.param_groups
-        group["count"] = group.get("count", 0) + 1
+        group["count"] = self.state["count"] = self.state.get("count", 0) + 1  # type: ignore[index]
         norm = sum(p.grad.square().sum() for p in group["params"]) ** 0.5
         for p in group["params"]:
             p.data.add_(p.grad / norm, alpha=-group["lr"] / group["count"])
@@ -385,6 +385,12 @@ class Deque(Buffers):
             self.state[p].setdefault("old", collections.deque()).append(p.grad)
 
 
+class Bare(Buffers):
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for p in self.param_groups[0]["params"]:
+            self.state[p] = p.grad.clone()
+
+
 class OwnRate(Buffers):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         self.param_groups[0]["lr"] *= 0.9
@@ -432,8 +438,10 @@ REFUSED = {
     "Clock": "optimizer._target_: {}.Clock steps differently from call to call, from the same numbers",
     "Hidden": "optimizer._target_: {}.Hidden would not go on after a kill as if there had been none; what its steps "
     "depend on belongs in self.state or in param_groups, as numbers and tensors",
-    "Deque": "optimizer._target_: Deque keeps a deque as old in its state; a checkpoint holds numbers, strings, "
-    "tensors, lists, tuples and dicts",
+    "Deque": "optimizer._target_: Deque keeps a deque as old in its state; a checkpoint holds dicts of numbers, "
+    "strings, tensors, lists, tuples and dicts",
+    "Bare": "optimizer._target_: Bare keeps a Tensor as all in its state; a checkpoint holds dicts of numbers, "
+    "strings, tensors, lists, tuples and dicts",
     "OwnRate": "optimizer._target_: {}.OwnRate changes lr in its param_groups, where schedule= sets it",
     "NoRate": "optimizer._target_: {}.NoRate has no argument lr, which optimizer.lr and schedule= set",
     "HiddenRate": "optimizer._target_: {}.HiddenRate has no lr in its param_groups, where schedule= sets it",
@@ -478,5 +486,6 @@ def test_what_is_kept_for_all_weights_has_a_name_that_no_parameter_has() -> None
     optimizers = stacked([own(GlobalNorm)], parameters)
     train(optimizers, parameters, 0, 3)
     assert optimizers.member_state(0)[OWN]["groups"][0]["count"] == 3
+    assert optimizers.member_state(0)[OWN]["state"] == {"count": 3}
     with pytest.raises(KeyError):
         nn.Module().register_parameter(OWN, nn.Parameter(torch.zeros(1)))

@@ -136,7 +136,7 @@ class MemberOptimizers:
         else:
             optimizer, groups = _torch_optimizer(config, leaves, decays, optimizers)
         if schedule.momentum(0) is not None and not {"momentum", "betas"} & set(groups[0]):
-            why = f"{config.name} has neither momentum nor betas; set it to false"
+            why = f"{config.name} has neither momentum nor betas; try schedule.cycle_momentum=false"
             raise ConfigError([f"schedule.cycle_momentum: {why}"])
         plateau = _plateau(schedule.schedule, config.lr)
         return Span(start, stop, config, schedule, leaves, groups, optimizer, traits.elementwise, own, plateau)

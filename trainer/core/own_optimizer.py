@@ -105,13 +105,15 @@ class OwnOptimizer:
         def part(value: Any, stacked: set[torch.Size]) -> Any:
             return _map(value, lambda t: (t[k] if self.stacked and t.shape in stacked else t).to("cpu", copy=True))
 
-        unfit = [(key, v) for entries in optimizer.state.values() for key, v in entries.items() if not _is_plain(v)]
-        for key, value in unfit:
-            found = f"{type(optimizer).__name__} keeps a {type(value).__name__} as {key} in its state"
-            raise ConfigError(
-                [f"{KEY}: {found}; a checkpoint holds numbers, strings, tensors, lists, tuples and dicts"]
-            )
+        others = {key: value for key, value in optimizer.state.items() if not isinstance(key, Tensor)}
+        for entries in (*(optimizer.state.get(leaf, {}) for leaf in self.leaves), others):
+            for key, value in entries.items() if isinstance(entries, dict) else [("all", entries)]:
+                if not (isinstance(entries, dict) and _is_plain({key: value})):
+                    found = f"{type(optimizer).__name__} keeps a {type(value).__name__} as {key} in its state"
+                    held = "a checkpoint holds dicts of numbers, strings, tensors, lists, tuples and dicts"
+                    raise ConfigError([f"{KEY}: {found}; {held}"])
         common = {
+            "state": part(others, shapes),
             "groups": [part(_plain_part(group), shapes) for group in optimizer.param_groups],
             "attributes": part(_plain_part(vars(optimizer), _base_attributes()), shapes),
         }
@@ -130,7 +132,10 @@ class OwnOptimizer:
             if entries := joined([by_leaf[i] for by_leaf, _ in members], {leaf.shape[1:]}):
                 self.optimizer.state[leaf] = entries
         shapes = {leaf.shape[1:] for leaf in self.leaves}
-        groups, attributes = (joined([c[key] for _, c in members], shapes) for key in ("groups", "attributes"))
+        others, groups, attributes = (
+            joined([common[key] for _, common in members], shapes) for key in ("state", "groups", "attributes")
+        )
+        self.optimizer.state.update(others)
         for group, values in zip(self.optimizer.param_groups, groups, strict=True):
             group.update(values)
         vars(self.optimizer).update(attributes)
@@ -142,7 +147,7 @@ def _resolve(config: CustomOptimizer) -> tuple[Callable[..., Any], dict[str, Any
     cls = find_target(KEY, config._target_)
     known = parameters(cls)
     takes_any = not known or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-    keywords = config.keywords()
+    keywords = {key: tuple(v) if isinstance(v, list) else v for key, v in config.keywords().items()}
     if "lr" not in known and not takes_any:
         raise ConfigError([f"{KEY}: {config._target_} has no argument lr, which optimizer.lr and schedule= set"])
     if "weight_decay" not in known and not config.weight_decay:
