@@ -227,6 +227,8 @@ def sweep(n: int, only: str) -> None:
             _side_by_side(folder, n)
         if "m" in only:
             _mnist_stack(n)
+        if "o" in only:
+            _own_optimizer(folder, n)
 
 
 def _installed(module: str) -> bool:
@@ -332,6 +334,18 @@ def _side_by_side(folder: str, n: int) -> None:
             pairs(both, lambda: command(*call, folder=folder), n),
             "about 2",
         )
+
+
+def _own_optimizer(folder: str, n: int) -> None:
+    """A sweep of 30 runs with an elementwise optimizer of the user's own, trial included, against torch.optim's."""
+    grid = [*itertools.product((0, 0.25, 0.5), (False, True), range(5))]
+
+    def train(*choice: str) -> float:
+        return _train_jobs([app.configure([*choice, *_overrides("", *setting)[1:]]) for setting in grid], folder)
+
+    own = ("optimizer=custom", "optimizer._target_=scripts.peers.own_adam.OwnAdam")
+    ratios = pairs(lambda: train(*own), lambda: train("optimizer=adam"), n)
+    say("an Adam of the user's own / torch.optim.Adam, 30 runs", ratios, "at most 1.3")
 
 
 def _mnist_stack(n: int) -> None:
@@ -442,8 +456,8 @@ if __name__ == "__main__":
     parser.add_argument("--n", type=int, default=3, help="pairs of measurements per ratio (default %(default)s)")
     parser.add_argument(
         "--only",
-        default="abcdktsm",
-        help="parts of sweep: peers a b c d, k growth, t 1,000 runs, s two at once, m MNIST",
+        default="abcdktsmo",
+        help="parts of sweep: peers a b c d, k growth, t 1,000 runs, s two at once, m MNIST, o own optimizer",
     )
     chosen = parser.parse_args()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

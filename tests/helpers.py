@@ -5,10 +5,12 @@ import csv
 import functools
 import json
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -22,7 +24,7 @@ from trainer.core import data
 from trainer.core.data import Dataset
 from trainer.core.loop import train
 from trainer.core.stack import Member, Stack, Step
-from trainer.engine import planning, pool
+from trainer.engine import planning, pool, progress
 from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News
 from trainer.engine.resume.checkpoint import Checkpoints
@@ -194,6 +196,19 @@ def train_jobs(
 
 
 Cli = Callable[..., tuple[int, str, str]]
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ctrl-C once, before the step after this one."""
+    tick = progress.Reporter.tick
+
+    def ticking(self: progress.Reporter, stack: Stack) -> None:
+        if stack.step == step - 1:
+            monkeypatch.undo()
+            os.kill(os.getpid(), signal.SIGINT)
+        tick(self, stack)
+
+    monkeypatch.setattr(progress.Reporter, "tick", ticking)
 
 
 ROOT = Path(__file__).parents[1]

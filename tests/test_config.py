@@ -17,6 +17,8 @@ FILES = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml
 ALONE = {  # what goes with a file that is no choice by itself
     "model=custom": ["model._target_=my_models.ConvNet"],
     "model=surface": ["problem=beale"],
+    "optimizer=custom": ["optimizer._target_=my_opt.Lion"],
+    "schedule=custom": ["schedule._target_=my_schedules.wave"],
     "data=point": ["problem=beale"],
     "data=csv": ["data.path=my.csv", "data.target=y"],
     "data=npz": ["data.path=my.npz"],
@@ -125,7 +127,7 @@ MISTAKES = {
         "optimizer.betas": [0.9, 1.5]
     },
     "optimizer.betas: found 1 numbers, expected two, e.g. [0.9,0.999]": {"optimizer.betas": [0.9]},
-    "schedule: constant has no step_size and gamma; choose schedule=step": {"schedule.step_size": 3},
+    "schedule.step_size: constant has no such key; choose schedule=step": {"schedule.step_size": 3},
     "schedule: step wants step_size (epochs) and gamma; try schedule=step": {"schedule.name": "step"},
     "loss.name: cross_entropy wants classes, and data=line is a regression; try loss.name=mse": {
         "data.name": "line",

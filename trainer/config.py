@@ -90,7 +90,11 @@ Pooling = Literal["max", "mean", "none"]
 Init = Literal["default", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "normal"]
 Function = Literal["quadratic", "rosenbrock", "beale", "saddle"]
 Decay = Literal["all", "weights"]
-ScheduleName = Literal["constant", "step", "cosine"]
+ScheduleName = Literal[
+    "constant", "step", "multistep", "exponential", "linear", "polynomial", "cosine", "cosine_restarts", "one_cycle",
+    "inverse_sqrt", "plateau",
+]  # fmt: skip
+Anneal = Literal["cos", "linear"]
 LossName = Literal["auto", "cross_entropy", "mse", "huber", "focal", "bce", "output"]
 OF_CLASSES = ("cross_entropy", "focal", "bce")  # losses that want class targets
 MetricName = Literal["f1", "balanced_accuracy", "auroc", "top5", "mae", "rmse", "r2"]
@@ -332,13 +336,26 @@ class CustomModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer:
-    """Any class of torch.optim: the fields below are checked here, all others by the class itself."""
-
-    _target_: str = knob("a class of torch.optim")
+class _Optimizer:
+    _target_: str = knob("a class of torch.optim, or a torch.optim.Optimizer class of your own, e.g. my_opt.Lion")
     lr: float = knob("learning rate", ge=0)
     weight_decay: float = knob("weight decay (L2 penalty, or decoupled: the class decides)", ge=0)
     decay: Decay = knob("parameters weight decay touches: all, or weights only (no biases, no batch norm)")
+
+    @property
+    def name(self) -> str:
+        """The class's own name."""
+        return self._target_.rpartition(".")[2]
+
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments for the class: every field that has a value, `decay` and `_target_` apart."""
+        return {key: value for key, value in to_dict(self).items() if key not in {"_target_", "decay"}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchOptimizer(_Optimizer):
+    """Any class of torch.optim: the fields below are checked here, all others by the class itself."""
+
     momentum: float | None = knob("momentum factor", ge=0, lt=1, default=None)
     nesterov: bool | None = knob("Nesterov momentum", default=None)
     dampening: float | None = knob("dampening of momentum", ge=0, le=1, default=None)
@@ -348,25 +365,82 @@ class Optimizer:
     amsgrad: bool | None = knob("the AMSGrad variant", default=None)
     arguments: dict[str, Any] = rest("any other keyword argument of the class")
 
-    @property
-    def name(self) -> str:
-        """The class's own name."""
-        return self._target_.rpartition(".")[2]
 
-    def keywords(self) -> dict[str, Any]:
-        """Keyword arguments for the class: every field that has a value, `decay` and `_target_` apart."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"_target_", "decay", "arguments"}}
-        return {key: value for key, value in own.items() if value is not None} | self.arguments
+@dataclass(frozen=True, kw_only=True)
+class CustomOptimizer(_Optimizer):
+    """Any torch.optim.Optimizer class of the user's own."""
+
+    arguments: dict[str, Any] = rest("its other keyword arguments")
+
+
+Optimizer = TorchOptimizer | CustomOptimizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class NamedSchedule:
     """The learning rate over time, as a factor on optimizer.lr."""
 
-    name: ScheduleName = knob("constant, step (times gamma every step_size epochs) or cosine (to zero over the budget)")
+    name: ScheduleName = knob("how the learning rate goes on after the warm-up; conf/schedule/ says what each does")
     warmup: float = knob("linear rise from zero before it", "epochs", ge=0)
     step_size: float | None = knob("epochs between two drops", "epochs", gt=0, default=None)
-    gamma: float | None = knob("factor of a drop", gt=0, le=1, default=None)
+    milestones: list[float] | None = knob("epochs after which it drops, e.g. [15,25]", "epochs", gt=0, default=None)
+    gamma: float | None = knob("factor of a drop (step, multistep), or of an epoch", gt=0, le=1, default=None)
+    end_factor: float | None = knob("factor at the end of the budget", ge=0, le=1, default=None)
+    power: float | None = knob("exponent of what is left of the budget", gt=0, default=None)
+    period: float | None = knob("epochs until the first restart", "epochs", gt=0, default=None)
+    period_factor: int | None = knob("length of a period over that of the one before", ge=1, default=None)
+    pct_start: float | None = knob("share of the budget in which it rises", ge=0, le=1, default=None)
+    anneal: Anneal | None = knob("shape of the rise and of the fall", default=None)
+    cycle_momentum: bool | None = knob("move momentum, or the first of the betas, the other way", default=None)
+    base_momentum: float | None = knob("momentum where the learning rate is highest", ge=0, lt=1, default=None)
+    max_momentum: float | None = knob("momentum at the start and at the end", ge=0, lt=1, default=None)
+    div_factor: float | None = knob("optimizer.lr over the first learning rate", ge=1, default=None)
+    final_div_factor: float | None = knob("the first learning rate over the last", ge=1, default=None)
+    three_phase: bool | None = knob(
+        "fall to the first learning rate as fast as it rose, then to the last", default=None
+    )
+    factor: float | None = knob("factor of a drop", gt=0, lt=1, default=None)
+    patience: int | None = knob("epochs without a better val/loss before a drop", "epochs", ge=0, default=None)
+    threshold: float | None = knob("smallest relative improvement that counts", ge=0, lt=1, default=None)
+    cooldown: int | None = knob("epochs after a drop that do not count", "epochs", ge=0, default=None)
+    min_lr: float | None = knob("smallest learning rate", ge=0, default=None)
+
+    @property
+    def spans_budget(self) -> bool:
+        """Whether the learning rate of a step depends on how many there will be."""
+        return self.name in {"linear", "polynomial", "cosine", "one_cycle"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomSchedule:
+    """The learning rate over time by a function of the user's own: its factor on optimizer.lr."""
+
+    name: Literal["custom"] = knob("custom: a function of your own")
+    warmup: float = knob("linear rise from zero before it", "epochs", ge=0)
+    _target_: str = knob("dotted path of a function, from progress in [0, 1] to a factor, e.g. my_schedules.wave")
+    arguments: dict[str, Any] = rest("its keyword arguments")
+
+    @property
+    def spans_budget(self) -> bool:
+        """It does: a share of the budget is what the function is given."""
+        return True
+
+
+Schedule = NamedSchedule | CustomSchedule
+
+SCHEDULE_KEYS = {  # what each wants beside its warm-up
+    "step": ("step_size", "gamma"),
+    "multistep": ("milestones", "gamma"),
+    "exponential": ("gamma",),
+    "linear": ("end_factor",),
+    "polynomial": ("power",),
+    "cosine_restarts": ("period", "period_factor"),
+    "one_cycle": (
+        "pct_start", "anneal", "cycle_momentum", "base_momentum", "max_momentum", "div_factor", "final_div_factor",
+        "three_phase",
+    ),
+    "plateau": ("factor", "patience", "threshold", "cooldown", "min_lr"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -446,8 +520,8 @@ class Config:
     deterministic: bool = knob("refuse operations that give other bits every time")
     data: Data = field()
     model: Mlp | Cnn | Surface | CustomModel = field()
-    optimizer: Optimizer = field()
-    schedule: Schedule = field()
+    optimizer: TorchOptimizer | CustomOptimizer = field()
+    schedule: NamedSchedule | CustomSchedule = field()
     loss: Loss = field()
     metrics: list[str] = knob(
         f"what else is measured: {', '.join(typing.get_args(MetricName))}; or a function of your own, e.g. [f1,my.f]"
@@ -552,10 +626,17 @@ def model_class(raw: Any) -> type:
 
 def group_class(options: Sequence[Any], raw: Any) -> type:
     """Which of the classes of a field a group of keys describes."""
+    keys = raw if isinstance(raw, Mapping) else {}
+    name, target = keys.get("name"), str(keys.get("_target_", "torch.optim."))
     if Data in options:
-        name = raw.get("name") if isinstance(raw, Mapping) else None
         return DATA_CLASSES.get(name if isinstance(name, str) else None, Data)
-    return model_class(raw) if Mlp in options else options[0]
+    if Mlp in options:
+        return model_class(raw)
+    if TorchOptimizer in options:
+        return TorchOptimizer if target.startswith("torch.optim.") else CustomOptimizer
+    if NamedSchedule in options:
+        return CustomSchedule if name == "custom" else NamedSchedule
+    return options[0]
 
 
 _type_hints = functools.cache(typing.get_type_hints)
@@ -662,7 +743,7 @@ def expected(options: Sequence[Any], limits: Mapping[str, Any]) -> str:
 def _contradictions(config: Config) -> list[str]:
     """Problems that no single value shows."""
     problems = []
-    model, schedule, optimizer = config.model, config.schedule, config.optimizer
+    model, optimizer = config.model, config.optimizer
     if isinstance(model, Mlp) and isinstance(model.width, list) and len(model.width) != model.depth:
         problems.append(
             f"model.width: found {len(model.width)} widths for model.depth={model.depth} hidden layers, "
@@ -676,10 +757,7 @@ def _contradictions(config: Config) -> list[str]:
             )
         if model.kernel % 2 == 0:
             problems.append(f"model.kernel: found {model.kernel}, expected an odd number; try {model.kernel + 1}")
-    if schedule.name == "step" and (schedule.step_size is None or schedule.gamma is None):
-        problems.append("schedule: step wants step_size (epochs) and gamma; try schedule=step")
-    if schedule.name != "step" and (schedule.step_size is not None or schedule.gamma is not None):
-        problems.append(f"schedule: {schedule.name} has no step_size and gamma; choose schedule=step")
+    problems += _of_schedule(config)
     data = config.data
     if isinstance(data, TorchvisionData) and (data.dataset == "EMNIST") != (data.split is not None):
         known = ", ".join(typing.get_args(EmnistSplit))
@@ -712,8 +790,35 @@ def _contradictions(config: Config) -> list[str]:
             "early_stopping.patience: data.val_fraction=0 leaves nothing to monitor; "
             "try early_stopping.patience=null, or data.val_fraction=0.1"
         )
-    if optimizer.betas is not None and len(optimizer.betas) != 2:
-        problems.append(f"optimizer.betas: found {len(optimizer.betas)} numbers, expected two, e.g. [0.9,0.999]")
+    betas = optimizer.betas if isinstance(optimizer, TorchOptimizer) else None
+    if betas is not None and len(betas) != 2:
+        problems.append(f"optimizer.betas: found {len(betas)} numbers, expected two, e.g. [0.9,0.999]")
+    return problems
+
+
+def _of_schedule(config: Config) -> list[str]:
+    """What a schedule lacks, or has beside what it wants; what cannot go with it."""
+    schedule = config.schedule
+    if isinstance(schedule, CustomSchedule):
+        return []
+    problems = []
+    name, wanted = schedule.name, SCHEDULE_KEYS.get(schedule.name, ())
+    by_name = {f.name: f for f in fields(schedule)}
+    given = [key for keys in SCHEDULE_KEYS.values() for key in keys if getattr(schedule, key) is not None]
+    if missing := [key for key in wanted if key not in given]:
+        units = {key: by_name[key].metadata["unit"] for key in missing}
+        keys = " and ".join(f"{key} ({unit})" if unit else key for key, unit in units.items())
+        problems.append(f"schedule: {name} wants {keys}; try schedule={name}")
+    for key in dict.fromkeys(given):
+        if key not in wanted:
+            owners = " or ".join(f"schedule={other}" for other, keys in SCHEDULE_KEYS.items() if key in keys)
+            problems.append(f"schedule.{key}: {name} has no such key; choose {owners}")
+    if name == "one_cycle" and schedule.warmup:
+        problems.append("schedule.warmup: one_cycle rises by itself; set it to 0, and see schedule.pct_start")
+    if name == "plateau" and config.data.val_fraction == 0:
+        problems.append(
+            "schedule: plateau follows val/loss, and data.val_fraction=0 leaves none; try data.val_fraction=0.1"
+        )
     return problems
 
 

@@ -21,9 +21,11 @@ def test_it_fits_its_width(width: int) -> None:
 
 def test_it_has_every_knob_with_its_value_and_unit() -> None:
     text = help.text(Sources(), [*SPIRALS, "epochs=7"], 120)
-    for cls, prefix in ((cfg.Data, "data."), (cfg.Mlp, "model."), (cfg.Record, "record."), (cfg.Schedule, "schedule.")):
+    for cls, prefix in ((cfg.Data, "data."), (cfg.Mlp, "model."), (cfg.Record, "record.")):
         for field in dataclasses.fields(cls):
             assert f"\n  {prefix}{field.name} " in text
+    for key in ("name", "warmup", *cfg.SCHEDULE_KEYS["step"]):
+        assert f"\n  schedule.{key} " in text
     epochs = "epochs                    7             passes over the training split (a whole number of epochs >= 1)"
     assert f"\n  {epochs}" in text
     assert "experiment=" in text
@@ -45,7 +47,9 @@ def test_it_says_what_a_chosen_file_says_of_itself() -> None:
 
 
 def test_every_field_says_what_it_means() -> None:
-    for cls in (cfg.Config, cfg.Data, cfg.Mlp, cfg.CustomModel, cfg.Optimizer, cfg.Schedule, cfg.Loss, cfg.Record):
+    optimizers, schedules = (cfg.TorchOptimizer, cfg.CustomOptimizer), (cfg.NamedSchedule, cfg.CustomSchedule)
+    for cls in (cfg.Config, cfg.Data, cfg.Mlp, cfg.CustomModel, *optimizers, *schedules, cfg.Loss, cfg.Record):
         hints = typing.get_type_hints(cls)
         for field in dataclasses.fields(cls):
-            assert dataclasses.is_dataclass(hints[field.name]) or field.metadata.get("help") or field.name == "model"
+            is_group = field.name in cfg.VARIANTS or dataclasses.is_dataclass(hints[field.name])
+            assert is_group or field.metadata.get("help")

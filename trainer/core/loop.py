@@ -76,6 +76,7 @@ def train(
                 _measure_first_step(stack, before, measured_MK)
         stack.finish_epoch()
         rows = evaluate_epoch(stack, before, measured_MK)
+        stack.optimizers.observe(rows)
         ending = stack.observe(rows, is_overfit)
         observer.epoch(stack, rows)
         if ending:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import torch
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -52,6 +53,12 @@ KINDS = {  # by the key, or its group; its example is what a message tells to ty
         None, functions=True, words="a function (output, target) -> one loss per example, e.g. my_losses.pinball"
     ),
     "metrics": Kind(None, functions=True, words="a function (output, target) -> one number, e.g. my_metrics.top2"),
+    "optimizer": Kind(torch.optim.Optimizer, functions=False, words="a torch.optim.Optimizer class, e.g. my_opt.Lion"),
+    "schedule": Kind(
+        None,
+        functions=True,
+        words="a function of your own, from progress in [0, 1] to a factor, e.g. my_schedules.wave",
+    ),
 }
 
 

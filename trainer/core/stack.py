@@ -120,7 +120,8 @@ class Stack:
         self.steps_per_epoch = math.ceil(len(self.batches) / self.accumulate)
         schedules = [lr_schedule(c.schedule, self.steps_per_epoch, self.total_steps(c)) for c in configs]
         self.parameters: dict[str, nn.Parameter] = self.model.stacked_parameters()  # name -> (K, ...)
-        self.optimizers = MemberOptimizers(self.parameters, [c.optimizer for c in configs], schedules)
+        seeds = [c.seed for c in configs]
+        self.optimizers = MemberOptimizers(self.parameters, [c.optimizer for c in configs], schedules, seeds)
         self.members = [
             Member(c, k, s, datasets.EpochOrder(n, c.seed, c.data.shuffle), init_hashes(self.model.member_state(k)))
             for k, (c, s) in enumerate(zip(configs, splits, strict=True))

@@ -11,7 +11,7 @@ import functools
 import torch
 from torch import Tensor
 
-from trainer.config import Cnn, Config, ConfigError, Mlp
+from trainer.config import Cnn, Config, ConfigError, Mlp, NamedSchedule
 from trainer.core import global_streams, losses
 from trainer.core.data import Dataset
 from trainer.core.finite_differences import TOLERANCE, check_gradients
@@ -114,7 +114,7 @@ def _undisturbed(config: Config) -> Config:
         model = dataclasses.replace(model, dropout=0.0, input_dropout=0.0)
     elif isinstance(model, Cnn):
         model = dataclasses.replace(model, dropout=0.0)
-    schedule = dataclasses.replace(config.schedule, name="constant", warmup=0.0, step_size=None, gamma=None)
+    schedule = NamedSchedule(name="constant", warmup=0.0)
     return dataclasses.replace(config, model=model, schedule=schedule)
 
 

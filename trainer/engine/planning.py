@@ -94,12 +94,13 @@ def _cost_of(config: Config) -> float:
 def stack_key(config: Config) -> tuple[object, ...] | None:
     """Return what two runs must share to train in one stack; None for a run that trains alone.
 
-    Everything else may differ: optimizer, schedule, dropout rates, clipping, label noise, init, seed, early stopping,
-    epochs.
+    Everything else may differ: optimizer (one of the user's own has company of its class alone), schedule, dropout
+    rates, clipping, label noise, init, seed, early stopping, epochs.
     """
     network = config.model
     if isinstance(network, CustomModel | Cnn):
         return None
     shared = (config.steps, config.accumulate, config.device, config.threads, config.deterministic)
     data = replace(config.data, label_noise=0.0, shuffle=True)
-    return network.shape, data, repr(config.loss), tuple(config.metrics), config.record.every, shared
+    own = config.targets().get("optimizer._target_")
+    return network.shape, data, repr(config.loss), tuple(config.metrics), config.record.every, own, shared

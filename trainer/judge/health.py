@@ -240,7 +240,7 @@ class _Run:
     def first_step(self) -> Floats:
         """Length of the first step over that of the weight, (W,). RMSprop makes it 1/sqrt(1 - alpha) times as long."""
         ratio = np.array([self.start[f"update_ratio/{name}"] for name in self.weights])
-        if str(self.config.get("optimizer._target_")).endswith("RMSprop"):
+        if self.config.get("optimizer._target_") == "torch.optim.RMSprop":
             ratio *= math.sqrt(1 - self.config.get("optimizer.alpha", 0.99))
         return ratio
 
@@ -413,6 +413,7 @@ def _giant_step(run: _Run, found: Found) -> Iterator[Finding]:
         yield Finding("learning_rate_too_high", "", 1, said, {"first_step": giant, "lr": run.rows[0]["lr"]})
 
 
+DECOUPLED = {"torch.optim.AdamW", "torch.optim.Adafactor", "torch.optim.Muon"}
 DECAY_SHARE = 0.4  # of weight decay in what moves the weights
 
 
@@ -425,10 +426,13 @@ def _decay(run: _Run, found: Found) -> Iterator[Finding]:
         return
     norms = run.table("weight_norm", run.weights)
     with np.errstate(all="ignore"):
-        if str(run.config.get("optimizer._target_")).endswith("AdamW"):  # decoupled: lr * decay of the weight per step
-            share = run.column("lr")[:, None] * decay / run.updates
-        else:
-            share = decay * norms / run.table("grad_norm", run.weights)
+        target = str(run.config.get("optimizer._target_"))
+        decoupled = run.column("lr")[:, None] * decay / run.updates  # lr * decay of the weight per step
+        penalty = decay * norms / run.table("grad_norm", run.weights)
+        if target in DECOUPLED or run.config.get("optimizer.decoupled_weight_decay") is True:
+            share = decoupled
+        else:  # nobody knows what a class of the user's own does
+            share = penalty if target.startswith("torch.optim.") else np.fmin(decoupled, penalty)
         unknown = np.isnan(share).all(axis=0)  # no gradient and no weight left, at every epoch
         share_W = np.nanmedian(np.where(unknown, math.inf, share), axis=0)
         shrunk_W = norms[-1] / [run.start[f"weight_norm/{name}"] for name in run.weights]

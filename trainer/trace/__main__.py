@@ -20,6 +20,7 @@ from trainer.config import ConfigError, nearest
 
 DATA = ("data=clusters", "data.batch_size=5")  # where no data set is chosen
 NETWORK = ("model.depth=1", "model.width=5")  # 4-5-10, where no model is chosen either
+RIVALS = ("adam", "adamw", "nadam", "rmsprop", "sgd")  # compared in part 7
 FLAGS = ("--help", "--member", "--steps", "--part", "--json", "--svg", "--config-dir")
 CHOOSES_DATA = ("data=", "experiment=", "problem=")
 MOST_STEPS = 1000
@@ -156,12 +157,11 @@ def compose(overrides: Sequence[str], sources: Sources | None = None) -> dict[st
 def rivals(
     raw: dict[str, object], overrides: Sequence[str], sources: Sources | None = None
 ) -> dict[str, cfg.Optimizer]:
-    """Build every optimizer of conf/optimizer/ as it would be on this command line without settings of its own."""
-    names = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
+    """Build the usual optimizers of conf/optimizer/ as they would be on this command line without own settings."""
     if cfg.model_class(raw["model"]) is cfg.Surface:  # whose learning rates depend on the function
         others = [text for text in overrides if not text.lstrip("+~").startswith("optimizer")]
-        return {name: cfg.from_dict(compose([*others, f"optimizer={name}"], sources)).optimizer for name in names}
-    found = {name: yaml.safe_load((CONF / "optimizer" / f"{name}.yaml").read_text("utf-8")) for name in names}
+        return {name: cfg.from_dict(compose([*others, f"optimizer={name}"], sources)).optimizer for name in RIVALS}
+    found = {name: yaml.safe_load((CONF / "optimizer" / f"{name}.yaml").read_text("utf-8")) for name in RIVALS}
     return {name: cfg.from_dict({**raw, "optimizer": values}).optimizer for name, values in found.items()}
 
 

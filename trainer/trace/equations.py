@@ -137,6 +137,5 @@ def _number(known: Mapping[str, Any], name: re.Match[str]) -> str:
 def settings_by_name(group: Mapping[str, Any]) -> dict[str, Any]:
     """A param group's settings under the names of the equations: betas as beta1 and beta2."""
     out = {key: value for key, value in group.items() if key not in {"params", "betas"}}
-    if "betas" in group:
-        out["beta1"], out["beta2"] = group["betas"]
-    return out
+    betas = group.get("betas", ())
+    return out | ({"beta1": betas[0], "beta2": betas[1]} if isinstance(betas, tuple) and len(betas) == 2 else {})

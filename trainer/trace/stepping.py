@@ -49,7 +49,8 @@ def _move(subject: Subject, optimizers: MemberOptimizers, t: int, gradients: Map
         group = next(group for group in span.groups if any(leaf is p for p in group["params"]))
         settings[name] = {**equations.settings_by_name(group), "t": t + 1}
         first = not state_before[name]
-        lines[name] = equations.equations(type(span.optimizer).__name__, settings[name], first)
+        known = type(span.optimizer).__name__ if span.own is None else ""  # a class of the user's own may have any name
+        lines[name] = equations.equations(known, settings[name], first)
         if lines[name] is not None:
             solved = equations.solve(lines[name], _values(settings[name], before[name], used[name], state_before[name]))
             errors.append(np.abs(before[name] + solved["update"] - after[name]).max())
@@ -66,14 +67,15 @@ def _values(settings: Mapping[str, Any], w: Any, g: Any, state: Mapping[str, Any
 def _state(optimizers: MemberOptimizers, names: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
     """Each weight's own entries of the optimizer state, by the symbols of the equations."""
     out = {}
-    for name, state in optimizers.member_state(0).items():
-        shape = optimizers.parameters[name].shape[1:]
+    kept = optimizers.member_state(0)
+    for name in names:
+        shape, state = optimizers.parameters[name].shape[1:], kept[name]
         entries = {key: v.double().numpy() for key, v in state.items() if isinstance(v, Tensor)}
         own = {
             key: value.reshape(shape) for key, value in entries.items() if value.size == shape.numel() and key != "step"
         }
         out[name] = {equations.STATE.get(key, key): value for key, value in own.items()}
-    return {name: out[name] for name in names}
+    return out
 
 
 def _clipped(subject: Subject) -> tuple[dict[str, Tensor | None], float, float]:

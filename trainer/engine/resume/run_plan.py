@@ -130,9 +130,10 @@ class Session:
             return [f"{where}, but its budget is steps={config.steps}; choose another directory"]
         if now["epochs"] < was["epochs"]:
             return [f"{where}, but a finished run cannot be made shorter; choose another directory"]
-        if config.schedule.name == "cosine":
-            why = f"its learning rate fell to zero over {was['epochs']} epochs, over {now['epochs']} it falls otherwise"
-            return [f"{where}, but schedule=cosine: {why}; choose another directory"]
+        if config.schedule.spans_budget:
+            name = config.schedule.name
+            why = f"its learning rate spans {was['epochs']} epochs, over {now['epochs']} it would be another"
+            return [f"{where}, but schedule={name}: {why}; choose another directory"]
         self._extended[name] = summary
         return []
 
