@@ -20,8 +20,13 @@ def find(module: str) -> ModuleSpec | None:
         if not part.isidentifier():
             return None
         name = f"{name}.{part}".lstrip(".")
-        specs = (finder.find_spec(name, path) for finder in sys.meta_path)
-        spec = next((found for found in specs if found is not None), None)
+        try:
+            specs = (finder.find_spec(name, path) for finder in sys.meta_path)
+            spec = next((found for found in specs if found is not None), None)
+        except KeyError:  # a folder without __init__.py in another: Python wants that one imported
+            spec = ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = [f"{place}/{part}" for place in path or () if Path(place, part).is_dir()]
+            spec = spec if spec.submodule_search_locations else None
         if spec is None:
             return None
         path = spec.submodule_search_locations
