@@ -11,6 +11,7 @@ PACKAGE = ROOT / "trainer"
 EVERYTHING = {"core", "engine", "record", "judge", "compare", "read", "report", "config", "files", "text", "streams"}
 MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it may import beside itself
     "__main__": {"cli", "streams"},
+    "api": {"evaluate", "report", "compare", "read", "engine", "core", "config"},
     "cli": EVERYTHING,
     "engine": {"record", "judge", "core", "config", "files", "text", "streams"},
     "record": {"judge", "core", "config", "files"},
@@ -26,9 +27,13 @@ MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it m
     "files": set[str](),
     "text": set[str](),
     "streams": set[str](),
-    "__init__": set[str](),
+    "__init__": {"api", "config"},
 }
-ENTRIES = {"trainer.__main__", "trainer.trace.__main__"}  # what is typed behind `python -m`: these may import cli
+ENTRIES = {
+    "trainer.__main__",
+    "trainer.api.child",
+    "trainer.trace.__main__",
+}  # what a process begins with: may import cli
 KNOW_HYDRA = {"cli"}
 WITHOUT_TORCH = {"judge", "compare", "read", "report", "evaluate", "config", "files", "text", "streams"}
 

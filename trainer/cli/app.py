@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import _run_hydra, get_args_parser
@@ -37,15 +36,21 @@ def run(arguments: Sequence[str]) -> int:
         line = command_line.read(arguments)
     except ConfigError as error:
         return say(error.problems)
-    command, code = Command(line), 0
+    command = Command(line)
+    code = execute(command)
+    return report(command) or code
+
+
+def execute(command: Command) -> int:
+    """Do what a command asks for; what ended it is kept in its `error`. Return 128 + the signal that ended it, or 0."""
     try:
         _run(command)
     except interrupts.Ended as ended:
-        code = ended.exit_code
+        return ended.exit_code
     except Exception as error:
         if not any(job.error is error for job in command.jobs):  # else the sweep's table tells it
             command.error = error
-    return report(command) or code
+    return 0
 
 
 def configure(overrides: Sequence[str]) -> Config:
@@ -111,10 +116,28 @@ def _say_what_would_run(line: CommandLine) -> None:
 
 def report(command: Command) -> int:
     """Report what came of a command; return the exit code. Raises an error that is a bug of ours."""
+    found, left_in = problems(command)
+    if found:
+        return say(found, left_in)
+    return _close_sweep(command) if command.jobs else 0
+
+
+def problems(command: Command) -> tuple[list[str], Path | None]:
+    """Return why a command has no result, one line per problem, and the directory of a run that had begun.
+
+    Nothing where it has one. Raises an error that is a bug of ours.
+    """
     if command.error is not None:
         left_in = command.directory if command.began and command.directory and command.directory.exists() else None
-        return say(_problems(command.error, command), left_in)
-    return _close_sweep(command) if command.jobs else 0
+        return _problems(command.error, command), left_in
+    refused = [job.error for job in command.jobs if job.was_refused and isinstance(job.error, ConfigError)]
+    if not refused or len(refused) < len(command.jobs):
+        return [], None
+    from trainer.cli import sweep_table
+
+    if not command.found_there:
+        remove_if_empty(sweep_table.common_folder(command.jobs))
+    return _located(list(dict.fromkeys(line for error in refused for line in error.problems)), command.line), None
 
 
 def _problems(error: Exception, command: Command) -> list[str]:
@@ -146,18 +169,12 @@ def _os_problem(error: OSError, directory: Path | None) -> str:
 
 
 def _close_sweep(command: Command) -> int:
-    """Print the table of a sweep and write sweep.csv and sweep.json; 1 where a run failed, 2 where all were refused."""
+    """Print the table of a sweep and write sweep.csv and sweep.json; 1 where a run failed, 2 where the disk is full."""
     from trainer.cli import sweep_table
 
     jobs = command.jobs
-    failed = [job for job in jobs if job.status == "failed"]
-    if failed and len(failed) == len(jobs) and all(job.was_refused for job in failed):
-        problems = dict.fromkeys(line for job in failed for line in cast(ConfigError, job.error).problems)
-        if not command.found_there:
-            remove_if_empty(sweep_table.common_folder(jobs))
-        return say(_located(list(problems), command.line))
     try:
         sweep_table.close(jobs)
     except OSError as error:
         return say([_os_problem(error, None)], left_in=sweep_table.common_folder(jobs))
-    return 1 if failed else 0
+    return int(any(job.status == "failed" for job in jobs))

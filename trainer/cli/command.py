@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +19,7 @@ from trainer.engine import interrupts, lock
 from trainer.text import printable
 
 if TYPE_CHECKING:
+    from trainer.cli.display import SweepDisplay
     from trainer.engine.jobs import Job
     from trainer.engine.resume import run_plan
 
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 class Command:
     """Hydra's task function: one run. Our launcher finds here what else was typed, and leaves a sweep's jobs."""
 
-    def __init__(self, line: CommandLine) -> None:
-        self.line = line
+    def __init__(self, line: CommandLine, display: Callable[[Sequence[Job]], SweepDisplay] | None = None) -> None:
+        """display: who shows the progress of jobs, instead of the terminal."""
+        self.line, self.display = line, display
         self.jobs: list[Job] = []  # of a sweep that our launcher trained
         self.error: Exception | None = None  # why a single run has no result
         self.directory: Path | None = line.directory
@@ -63,14 +66,13 @@ class Command:
             from trainer.engine import pool
 
             session, job = plan(config, directory, typed)
-            with Display() as display:
+            with self.display([job]) if self.display else Display() as display:
                 for note in session.notes:
                     print(printable(f"note: {note}"))
                 if job.finished_earlier:
-                    assert job.summary is not None
                     session.publish()
                     print(printable(f"{directory}: done before; nothing is trained"))
-                    display.summary(job.summary, directory)
+                    display.done([job])
                     return job.objective
                 session.commit()
                 compose.write_hydra(job.destination.folder, raw, HydraConfig.get().overrides.task)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
@@ -87,13 +87,25 @@ class Display:
         sys.stdout.flush()
 
 
+class Bar(Protocol):
+    """What shows how far a sweep has come: rich's progress bar, or one like it."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def add_task(self, description: str, *, total: float) -> Any: ...
+
+    def update(self, task_id: Any, *, completed: float, description: str) -> None: ...
+
+
 class SweepDisplay:
     """One line for a whole sweep: runs done, steps a second over all members, time left, best so far."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[Job], bar: Bar | None = None) -> None:
         self.jobs = jobs
-        self.console = Console()
-        self.progress = _bar(self.console) if self.console.is_terminal else None
+        console = Console()
+        self.progress = bar or (_bar(console) if console.is_terminal else None)
         self.began = self.said = self.ticked = time.perf_counter()
         self.told = 0.0  # runs in the last line
         self.steps = 0  # of all members

@@ -120,7 +120,8 @@ class StackLauncher(Launcher):
                 print(printable(f"note: {note}"))
             with env_override(self.config.hydra.job.env_set), interrupts.caught() as ended_by:
                 self._call("on_job_start", composed)
-                with SweepDisplay([job for job in jobs if not job.finished_earlier]) as display:
+                show = self.command.display or SweepDisplay
+                with show([job for job in jobs if not job.finished_earlier]) as display:
                     workers = self.workers
                     if workers is None:
                         workers = runtime.workers([job.config for job in jobs if job.config is not None])

@@ -127,7 +127,7 @@ def _chosen(settings: Sequence[Setting], columns: dict[str, list[Any]]) -> dict[
     """Return the keys that were changed by hand with their levels, choices first; levels are None where absent."""
     known = all(one.typed is not None for one in settings)
     names = list(dict.fromkeys(key for one in settings for key in one.typed or () if not is_seed(key))) if known else []
-    chosen = {name: [_level(name, one) for one in settings] for name in names}
+    chosen = {name: [level(name, one) for one in settings] for name in names}
     chosen = {name: column for name, column in chosen.items() if len(set(column)) > 1}
     order = {name: number for number, name in enumerate(chosen)}
 
@@ -155,7 +155,7 @@ def _is_argument(key: str, column: Sequence[Any], chosen: Mapping[str, list[Any]
     )
 
 
-def _level(key: str, one: Setting) -> Any:
+def level(key: str, one: Setting) -> Any:
     """Return a run's level of a typed key: its value; of a choice of a file, the name of the file."""
     if key in one.config:
         return hashable(one.config[key])

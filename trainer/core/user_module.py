@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -148,14 +148,20 @@ class _Unstacked(nn.Module):
         return self.stack(x[None])[0]
 
 
-def build(config: cfg.CustomModel, shape: Sequence[int], out_features: int, seed: int) -> nn.Module:
+def build(
+    config: cfg.CustomModel,
+    shape: Sequence[int],
+    out_features: int,
+    seed: int,
+    target: Callable[..., object] | None = None,
+) -> nn.Module:
     """The user's own module for examples of a shape, initialised under the run's init stream.
 
-    All global generators draw from that stream until it is built, then from the dropout stream. Raises ConfigError
-    where the class cannot be found or built.
+    target: what makes it, where that is found already. All global generators draw from that stream until it is built,
+    then from the dropout stream. Raises ConfigError where the class cannot be found or built.
     """
     global_streams.seed(stream_seed(seed, "import"))
-    target = find_target("model._target_", config._target_)
+    target = target or find_target("model._target_", config._target_)
     arguments = dict(config.arguments)
     check_arguments("model", target, arguments)
     known = {*parameters(target), *(("num_classes",) if config._target_.startswith(TORCHVISION) else ())}

@@ -18,7 +18,7 @@ from trainer.read.curves import Curves, Search
 from trainer.read.our_runs import read_run, read_summary
 
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.\d{9,}")
-_SKIPPED = {"checkpoints", "node_modules", "__pycache__"}
+_SKIPPED = {"checkpoints", "from_python", "node_modules", "__pycache__"}
 
 
 class Problems(ValueError):
@@ -55,7 +55,7 @@ def find_runs(
     search.problems = list(dict.fromkeys(search.problems))
     if not runs:
         raise Problems(_no_runs(search, paths))
-    return sorted(runs.values(), key=lambda run: _natural(run.path)), search.problems
+    return sorted(runs.values(), key=lambda run: natural(run.path)), search.problems
 
 
 def _folders(search: Search, top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -223,6 +223,6 @@ def _no_such_path(path: Path) -> str:
     return f"{path}: no such file or folder; {hint}"
 
 
-def _natural(text: str) -> list[tuple[bool, int, str]]:
+def natural(text: str) -> list[tuple[bool, int, str]]:
     """Return a sort key by which run 10 comes after run 9."""
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", text)]

@@ -36,23 +36,34 @@ def figures(evaluation: Mapping[str, Any], runs: Sequence[Curves]) -> dict[str, 
 
     runs: the curves of the evaluation's runs.
     """
+    files: dict[str, bytes] = {}
+    for name, figure in drawn(evaluation, runs):
+        stem = _free(name, files)
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            out = io.BytesIO()
+            figure.savefig(out, format=kind, dpi=_DPI, metadata=metadata)
+            files[f"{stem}.{kind}"] = out.getvalue()
+            figure.set_layout_engine("none")  # it is laid out: that takes as long as drawing
+    return files
+
+
+def drawn(evaluation: Mapping[str, Any], runs: Sequence[Curves]) -> Iterator[tuple[str, Figure]]:
+    """Yield (name, figure), as `figures` has them; matplotlib's settings are ours until the next is asked for."""
     import matplotlib as mpl
 
     curves = {run.path: run for run in runs}
-    drawn: dict[str, bytes] = {}
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "", "text.parse_math": False, "font.size": 9}
     with mpl.rc_context(style), warnings.catch_warnings():  # text stays text; the same numbers, the same file
         warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font does not have: boxes, in PNG
         for part in vocabulary.parts(evaluation):
             before = "" if part is evaluation else f"{_slug(part['name'])}_"
             for name, figure in _drawn(part, curves):
-                stem = _free(f"{before}{name}", drawn)
-                for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-                    out = io.BytesIO()
-                    figure.savefig(out, format=kind, dpi=_DPI, metadata=metadata)
-                    drawn[f"{stem}.{kind}"] = out.getvalue()
-                    figure.set_layout_engine("none")  # it is laid out: that takes as long as drawing
-    return drawn
+                yield f"{before}{name}", figure
+
+
+def effect_name(knob: str) -> str:
+    """Return the name of the figure of a knob."""
+    return f"effect_{_slug(knob)}"
 
 
 def _drawn(part: Mapping[str, Any], curves: Mapping[str, Curves]) -> Iterator[tuple[str, Figure]]:
@@ -63,7 +74,7 @@ def _drawn(part: Mapping[str, Any], curves: Mapping[str, Curves]) -> Iterator[tu
         if effect["knob"] != NO_KNOB and any(level["mean"] is not None for level in effect["levels"]):
             by_knob.setdefault(effect["knob"], []).append(effect)
     for knob, effects in by_knob.items():
-        yield f"effect_{_slug(knob)}", _effects(knob, effects, part["runs"], part["groups"])
+        yield effect_name(knob), _effects(knob, effects, part["runs"], part["groups"])
 
 
 def _slug(name: str) -> str:
