@@ -205,7 +205,7 @@ def _closing_lines(summary: dict[str, Any], directory: Path) -> list[Text]:
     if best and "val/loss" in best:
         gap = number({"loss": last["val/loss"] - last["eval/train_loss"]}, "loss")
         lines.append(words(f"gap at the end {gap} (val loss - train loss)"))
-    if summary["config"].get("data.test_fraction") == 0:
+    if summary.get("config", {}).get("data.test_fraction") == 0:
         lines.append(words("no test numbers: data.test_fraction=0 leaves no test split"))
     for key, pair in summary.get("recovered", {}).items():
         lines.append(words(f"{key:<10}true {pair['true']:g}, found {pair['found']:.4f}"))

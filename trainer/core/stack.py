@@ -105,11 +105,11 @@ class Stack:
         self.dataset = dataset
         self.loss = first.loss
         self.classes = dataset.classes
-        self.losses_KB = losses.function(first.loss, dataset.classes)  # the user's own code is imported before
-        self.metrics = metrics.named(first.metrics, dataset.classes)  # a model's stream begins
         self.device = dataset.x.device
         if problems := [p for c in configs for p in task_problems(c, dataset.classes is None)]:
             raise ConfigError(list(dict.fromkeys(problems)))
+        self.losses_KB = losses.function(first.loss, dataset.classes)  # the user's own code is imported before
+        self.metrics = metrics.named(first.metrics, dataset.classes)  # a model's stream begins
         splits = [datasets.split(dataset, c.data, c.seed) for c in configs]
         n = len(splits[0].train)
         self.batch_size = min(first.data.batch_size, n)
