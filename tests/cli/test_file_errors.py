@@ -12,7 +12,7 @@ from trainer.cli.config_files import CONF, FOLLOWING, Sources
 GLOBAL = "# @package _global_\n"
 LIST = f"{GLOBAL}defaults:\n  - "
 BELOW = "its keys would be put below 'experiment', where nothing reads them"
-OPTIMIZERS = "adam, adamw, nadam, rmsprop, sgd"
+OPTIMIZERS = "adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, custom, nadam, radam, rmsprop, rprop, sgd"
 MISTAKES = {  # text of a preset -> what is said of it
     f"{LIST}override /optimizer: adamm\n": "line 3: /optimizer: no option adamm; did you mean adam?",
     f"{LIST}override /optimizer:\n": f"line 3: /optimizer: no option null; choose from {OPTIMIZERS}",

@@ -150,7 +150,7 @@ def test_a_late_drop_of_the_learning_rate_then_a_rise() -> None:
     rng = np.random.default_rng(0)
     t = np.arange(110)
     late = t >= 80
-    train = np.exp(-t / 12) + np.where(late, -0.012 * (t - 79) ** 0.5 - 0.1, 0) + 0.5
+    train = np.exp(-t / 12) + np.where(late, -0.012 * np.maximum(t - 79, 0) ** 0.5 - 0.1, 0) + 0.5
     noise = np.where(late, 0.004, 0.03) * rng.normal(size=(2, 110))
     found = judge(train + 0.5 * noise[0], train.clip(0.6) - 0.2 * late + 0.007 * np.maximum(t - 80, 0) + noise[1])
     assert (found.verdict, found.kind) == ("overfit", "rise"), found.sentence

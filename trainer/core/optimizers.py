@@ -32,6 +32,8 @@ ELEMENTWISE = {
 OWN = ".own"  # among the names of parameters, which begin with no dot: what an own class keeps for all of them
 PLATEAU = ".plateau"
 
+FUSED_ON_GPU = {"SGD", "Adam", "AdamW"}  # Adagrad's kernel is for a CPU alone in older versions, and says so in a step
+
 # torch.optim marks this method so that its first call imports all of torch.compile: two seconds, for nothing here.
 _add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 if not hasattr(_add_param_group, "__dynamo_disable"):
@@ -294,6 +296,7 @@ def _resolve(config: TorchOptimizer, device: torch.device) -> tuple[type[torch.o
             [f"optimizer.{key}: {name} has no such argument; {nearest(key, parameters)}" for key in surplus]
         )
     keywords = {key: tuple(v) if isinstance(v, list) else v for key, v in keywords.items() if key in parameters}
-    if "fused" in parameters and not {"fused", "foreach", "differentiable"} & set(keywords) and device.type != "mps":
+    has_fused = "fused" in parameters and (device.type == "cpu" or (device.type == "cuda" and name in FUSED_ON_GPU))
+    if has_fused and not {"fused", "foreach", "differentiable"} & set(keywords):
         keywords["fused"] = True
     return cls, keywords

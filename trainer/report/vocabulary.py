@@ -70,11 +70,8 @@ def judged(run: Mapping[str, Any]) -> str:
     """Write a run's verdict: overfit, with its kind where that is no rise, (loss only); `?` where it is not sure."""
     kind, probability = run.get("kind"), run.get("probability")
     unsure = isinstance(probability, float) and 1 - SURE < probability < SURE
-    return (
-        spelled(run["verdict"])
-        + (f" ({spelled(kind)})" if kind in ("gap", "loss_only") else "")
-        + (" ?" if unsure else "")
-    )
+    named = f" ({spelled(kind)})" if kind in ("gap", "loss_only") else ""
+    return spelled(run["verdict"]) + named + "?" * unsure
 
 
 def plural(count: int, word: str) -> str:
