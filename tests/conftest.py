@@ -22,6 +22,15 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _no_module_of_a_test_before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Forget the modules that a test wrote and imported: another's may have the same name."""
+    yield
+    written = str(tmp_path_factory.getbasetemp())
+    for name in [n for n, m in sys.modules.items() if str(getattr(m, "__file__", None)).startswith(written)]:
+        del sys.modules[name]
+
+
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
     """Run a command line of `trainer` in this process, in an empty folder: (exit code, stdout, stderr)."""
@@ -37,4 +46,3 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     yield run
     torch.set_num_threads(threads)
-    sys.modules.pop("my_models", None)

@@ -114,6 +114,7 @@ def without_numbers(text: str) -> str:
     return re.sub(r"-?\d[\d.]*(e-\d+)?", "#", " ".join(text.split()))
 
 
+@pytest.mark.slow
 def test_the_answer_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """README shows what its sweep says: the same claims and advice; numbers may differ on another machine."""
     monkeypatch.chdir(tmp_path)

@@ -89,6 +89,7 @@ def test_a_run_is_the_command_lines_own(folder: Path) -> None:
     assert (run.folder / ".hydra/config.yaml").read_bytes() == (folder / "typed/.hydra/config.yaml").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_sweep_of_twelve_with_classes_and_data_of_ones_own_is_the_command_lines_own(folder: Path) -> None:
     (folder / "my_models.py").write_text(MODELS)
     x, y = data()
@@ -155,6 +156,7 @@ def f1(output, target):
 EXIST = [(CONF / path).exists() for path in ("optimizer/custom.yaml", "schedule/one_cycle.yaml", "data/custom.yaml")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not all(EXIST), reason="no optimizer, schedule or data of one's own yet")
 def test_optimizer_schedule_data_and_metric_of_ones_own_in_twelve_runs(folder: Path) -> None:
     (folder / "my_models.py").write_text(OWN)
@@ -178,6 +180,7 @@ def test_optimizer_schedule_data_and_metric_of_ones_own_in_twelve_runs(folder: P
         assert results(run.folder)[0] == results(folder / "typed" / str(number))[0]
 
 
+@pytest.mark.slow
 def test_stacks_are_the_same(folder: Path) -> None:
     command_line(f"-m {SMALL} model.dropout=0,0.5 seed=0,1,2 hydra.sweep.dir=typed", folder)
     runs = trainer.sweep(SMALL, {"model.dropout": [0, 0.5], "seed": [0, 1, 2]}, folder="called")
@@ -186,6 +189,7 @@ def test_stacks_are_the_same(folder: Path) -> None:
         assert results(run.folder) == results(folder / "typed" / str(number))
 
 
+@pytest.mark.slow
 def test_resuming_is_a_string_as_it_is_typed(folder: Path) -> None:
     runs = trainer.sweep(SMALL, seed=[0, 1], folder="here")
     grown = trainer.sweep("resume=here", seed=range(3))
@@ -195,6 +199,7 @@ def test_resuming_is_a_string_as_it_is_typed(folder: Path) -> None:
         trainer.run("resume=here")
 
 
+@pytest.mark.slow
 def test_data_in_any_form_is_the_same_data(folder: Path) -> None:
     x, y = data()
     x = x.astype(np.float32)
@@ -233,6 +238,7 @@ def test_pictures_and_texts_become_arrays(folder: Path) -> None:
         assert found["y"].tolist() == ["a", "bc"]
 
 
+@pytest.mark.slow
 def test_a_data_frame_is_its_csv(folder: Path) -> None:
     import pandas as pd
 
@@ -244,6 +250,7 @@ def test_a_data_frame_is_its_csv(folder: Path) -> None:
     assert results(run.folder or folder)[0] == results(folder / "typed")[0]
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_a_row_and_harms_no_other(folder: Path) -> None:
     (folder / "my_models.py").write_text(MODELS)
     import my_models  # type: ignore[import-not-found]
@@ -314,6 +321,7 @@ def test_values_come_out_as_they_went_in(value: Any) -> None:
     assert (read.is_sweep_override(), read.value()) == (False, value)
 
 
+@pytest.mark.slow
 def test_every_combination_in_the_order_given(folder: Path) -> None:
     runs = trainer.sweep("epochs=1", {"model.width": [[4], [8]], "seed": (n for n in (5, 3))}, **{"model.depth": 1})
     expected = list(itertools.product([[4], [8]], [5, 3]))

@@ -21,6 +21,7 @@ def test_from_install_to_a_plot_in_eight_lines() -> None:
     assert len(lines) <= 8
 
 
+@pytest.mark.slow
 def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from sklearn.datasets import load_iris
 

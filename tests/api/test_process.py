@@ -55,6 +55,7 @@ def printed(process: subprocess.Popen[str]) -> str:
     return out
 
 
+@pytest.mark.slow
 def test_nothing_stays_behind(tmp_path: Path) -> None:
     text = f"""{STATE}
 import trainer
@@ -98,6 +99,7 @@ print(sorted({"torch", "hydra", "pandas", "matplotlib", "IPython"} & set(sys.mod
     assert printed(script(text, tmp_path)) == "[]\n"
 
 
+@pytest.mark.slow
 def test_from_a_thread_in_a_running_loop_and_twice(tmp_path: Path) -> None:
     text = f"""
 import asyncio, threading
@@ -132,6 +134,7 @@ def wait_for(condition: Any) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent")
 def test_an_interrupt_keeps_what_was_recorded_and_the_same_call_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -181,6 +184,7 @@ def test_what_own_code_prints_is_printed(
     assert "hällo\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_own_code_leaves_running_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lasting.py").write_text(

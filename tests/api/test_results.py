@@ -240,6 +240,7 @@ def _has_lxml() -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [commands, results], ids=lambda module: module.__name__)
 def test_the_examples(module: object, tmp_path: Path) -> None:
     with inside(tmp_path):

@@ -31,7 +31,8 @@ FOLLOWS = "optimizer_model follows from other choices; set its keys themselves, 
 BAD = {
     "optimiser=adam": "optimiser: no such key; did you mean optimizer?",
     "optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
-    "optimizer=null": "optimizer=null: no such option; choose from adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, custom, nadam, radam, rmsprop, rprop, sgd",
+    "optimizer=null": "optimizer=null: no such option; choose from adadelta, adafactor, adagrad, adam, adamax, adamw, "
+    "asgd, custom, nadam, radam, rmsprop, rprop, sgd",
     "data=dgits": "data=dgits: no such option; did you mean digits?",
     "~model": "~model: cannot be left out; choose another, model=NAME: cnn, custom, mlp, surface",
     "optimizer_model=adam_surface": f"optimizer_model=adam_surface: {FOLLOWS}",

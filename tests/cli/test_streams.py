@@ -29,6 +29,7 @@ def test_where_a_standard_stream_is_closed_all_files_are_written(closed: str, tm
     assert b"completed" not in (tmp_path / "sweep/sweep.csv").read_bytes().splitlines()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("into", "why", "code"),
     [

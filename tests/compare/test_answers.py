@@ -154,6 +154,7 @@ def test_the_command_to_run_next_adds_the_values_beyond_the_edge() -> None:
     assert compare(runs).answer.next == "python -m trainer -m optimizer=sgd epochs=5 optimizer.lr=0.3,1 'seed=range(5)'"
 
 
+@pytest.mark.slow
 def test_what_is_scored_had_no_say_in_what_is_chosen() -> None:
     """Pure noise, 15 rates: the best of them looks good; the mean at other seeds is that of any."""
     means = []

@@ -191,6 +191,7 @@ def test_the_best_guess_of_classes_by_a_loss_with_edges() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["unbounded", "shifted"])
 def test_a_loss_whose_lowest_value_is_not_zero_has_no_chance_level(name: str) -> None:
     loss = loss_of(_target_=f"tests.own_functions.{name}")

@@ -179,6 +179,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert b"path" in b"".join(path.read_bytes() for path in directory.glob("events*"))
 
 
+@pytest.mark.slow
 def test_a_sweep_of_optimizers_draws_its_paths(cli: Cli, tmp_path: Path) -> None:
     line = "-m problem=custom model.function=own_functions.valley,own_functions.roof model.start=[2,1] epochs=20"
     code, out, err = cli(f"{line} optimizer=sgd,adam,rmsprop optimizer.lr=0.001 hydra.sweep.dir=out")
@@ -199,6 +200,7 @@ def test_one_bad_start_harms_no_other(cli: Cli) -> None:
     assert "own_functions.edge fails at (0.1, 1): ValueError: too far (" in out
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_with_the_same_bits(folder: Path) -> None:
     (folder / FILE).write_text(FUNCTIONS + "\ndef slow(x, y):\n    import os, time\n"
         "    time.sleep(float(os.environ.get('SLOW', 0)))\n    return roof(x, y)\n")  # fmt: skip
@@ -258,6 +260,7 @@ def test_heights_are_the_functions_and_nothing_where_it_fails() -> None:
         np.testing.assert_allclose(OwnFunction(f"own_functions.{name}", 2).on_arrays(x, y), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_loop_without_an_end_outside_the_paths_ends_with_no_heights() -> None:
     """x * 2 never reaches 8 from below zero."""
     function = OwnFunction("own_functions.doubled", 2)

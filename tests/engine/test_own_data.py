@@ -124,6 +124,7 @@ def test_workers_agree_on_the_data(cli: Cli, here: Path) -> None:
     assert len(hashes) == 1
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_ends_with_the_same_bits(here: Path) -> None:
     """The checkpoint knows the data by their hash: the run goes on from it."""
     keys = "data=custom data._target_=own_data_module.load epochs=300 model.dropout=0.3 checkpoint.epochs=20"

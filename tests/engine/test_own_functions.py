@@ -51,6 +51,7 @@ def run(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*line), cwd=folder, env=environment(), capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_killed_in_a_stack_they_go_on_with_the_same_bits(folder: Path) -> None:
     line = ["-m", "seed=0,1", "epochs=6", "loss._target_=own.entropy", "metrics=[f1,own.top2]", "checkpoint.epochs=1"]
     assert run(folder, *line, *TINY, "hydra.sweep.dir=whole").returncode == 0
@@ -77,6 +78,7 @@ def test_killed_in_a_stack_they_go_on_with_the_same_bits(folder: Path) -> None:
     assert rows(folder / "whole/0")[-1].keys() >= {"eval/train_f1", "val/f1", "eval/train_top2", "val/top2"}
 
 
+@pytest.mark.slow
 def test_one_that_is_wrong_harms_no_other(folder: Path) -> None:
     line = ["-m", "loss._target_=own.entropy,own.mean", "seed=0,1", "epochs=2", "hydra.sweep.dir=sweep"]
     done = run(folder, *line, *TINY)

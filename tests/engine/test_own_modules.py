@@ -149,6 +149,7 @@ def run(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -169,6 +170,7 @@ def test_the_same_command_in_two_processes_leaves_the_same_bytes(line: list[str]
     torch.load(folder / "a/checkpoints/last.pt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_with_the_same_random_numbers(folder: Path) -> None:
     line = ["epochs=6", "model=custom", "model._target_=own.Noisy", "checkpoint.epochs=1"]
     assert run(folder, *line, "hydra.run.dir=whole").returncode == 0
@@ -239,6 +241,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_odd_modules_have_a_line_each(name: str, folder: Path) -> None:
     done = run(folder, "epochs=2", "model=custom", f"model._target_=own.{name}")
@@ -323,6 +326,7 @@ def test_modules_that_train(name: str, folder: Path) -> None:
     assert summary(folder / "run")["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_change_in_a_helper_of_a_helper_is_noticed(folder: Path) -> None:
     (folder / "package").mkdir()
     (folder / "package/__init__.py").write_text("from .layers import Net\n")

@@ -79,6 +79,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert not list((tmp_path / "checkpoints").glob("*.pt"))
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_in_halves(tmp_path: Path) -> None:
     """As the kernel does it where memory is short."""
     jobs = some_jobs(tmp_path, epochs=1500, **{"data.train_size": 64})[:2]
@@ -208,6 +209,7 @@ def test_the_command_of_a_sweep_is_never_forked_and_imports_no_torch(tmp_path: P
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [None, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_sweep_leaves_no_socket_behind(
     ending: signal.Signals | None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory

@@ -25,6 +25,7 @@ def test_killed_sweeps_of_mixed_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert faults.kill(25, 1, tmp_path, most_kills=6) == 0, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_and_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert faults.full(tmp_path, every=110) == 0, capsys.readouterr().out
 

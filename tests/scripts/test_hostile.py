@@ -19,6 +19,7 @@ def test_all_kinds_of_hostile_input(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert hostile.try_kinds(tmp_path) == 0, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_mutations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hostile.try_mutations(len(hostile.PARTS) * 20, 0, tmp_path) == 0, capsys.readouterr().out
 

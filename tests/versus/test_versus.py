@@ -79,6 +79,7 @@ def runs(folder: Path) -> list[tuple[str, float, str, int, float]]:
     return out
 
 
+@pytest.mark.slow
 def test_each_group_has_the_rate_that_its_recorded_curves_choose(done: Path) -> None:
     searches = sorted((done / "it").glob("search-*"))
     assert len(searches) >= 2
@@ -162,6 +163,7 @@ def test_numbers_of_the_test_split_choose_nothing(
     assert record(tmp_path / "it")["groups"] == record(done / "it")["groups"]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_chooses_the_same_and_ends_with_the_same_bits(done: Path, versus: Versus) -> None:
     call = [sys.executable, "-m", "trainer.versus", *f"{COMPARED} hydra.sweep.dir=it".split()]
     process = subprocess.Popen(call, env=environment(), stdout=subprocess.DEVNULL)
