@@ -105,6 +105,7 @@ def test_a_row_per_epoch_and_per_step(runs: Runs) -> None:
     assert len(runs.steps("nothing")) == 0
 
 
+@pytest.mark.slow
 def test_the_comparison_is_evaluates(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     found = runs.compare()
     expected, _ = evaluate.evaluate(["outputs/swept"])

@@ -20,6 +20,7 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in helpers.environment().items() if key != "PYTHONUNBUFFERED"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", CLOSED)
 def test_where_a_standard_stream_is_closed_all_files_are_written(closed: str, tmp_path: Path) -> None:
     command = " ".join([f"'{sys.executable}' -m trainer", *SWEEP, closed])

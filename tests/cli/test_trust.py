@@ -247,6 +247,7 @@ FORGED: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORGED)
 def test_no_name_in_a_plan_leads_out_of_its_directory(name: str, cli: Cli, tmp_path: Path, request: Any) -> None:
     assert cli(SWEEP)[0] == 0

@@ -200,6 +200,7 @@ HARM = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", HARM)
 def test_a_run_whose_module_ends_the_process_ends_with_a_message(harm: str, folder: Path) -> None:
     done = run(folder, "model=custom", "model._target_=own.Harmful", f"+model.harm={harm}", "hydra.run.dir=run")
@@ -290,6 +291,7 @@ LATE = {  # what is said; and the line of what is wrong, or of forward
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", LATE)
 def test_what_was_recorded_before_a_module_went_wrong_stays(harm: str, folder: Path) -> None:
     (folder / "late.py").write_text(LATER)
@@ -319,6 +321,7 @@ def test_a_sweep_of_runs_that_all_fail_after_an_epoch_keeps_them(folder: Path) -
         assert len((folder / "sweep" / number / "metrics.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Lazy", "Half", "NaNs"])
 def test_modules_that_train(name: str, folder: Path) -> None:
     done = run(folder, "epochs=2", "model=custom", f"model._target_=own.{name}", "hydra.run.dir=run")

@@ -63,6 +63,7 @@ LINES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_interrupted_within_an_epoch_it_ends_with_the_same_bits(
     line: str, cli: Cli, monkeypatch: pytest.MonkeyPatch

@@ -66,6 +66,7 @@ class Killer(Listener):
                 process.join()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     """Nothing of the three epochs is lost, and the bits are those of a stack that was never killed."""
     more = {"epochs": 400, "checkpoint.epochs": 1, "data.train_size": 64}
