@@ -515,7 +515,7 @@ class Config:
     steps: int | None = knob("optimizer steps, instead of epochs", "steps", ge=1)
     accumulate: int = knob("batches whose gradients make one step", "batches", ge=1)
     clip_norm: float | None = knob("largest total gradient norm; a longer gradient is shortened to it", gt=0)
-    device: Device = knob("auto is cuda where there is one, else cpu")
+    device: Device = knob("auto is cuda where there is one, else cpu; small networks train faster on a CPU")
     threads: int | None = knob("CPU threads; null: one for small networks, else PyTorch's choice", "threads", ge=1)
     deterministic: bool = knob("refuse operations that give other bits every time")
     data: Data = field()
