@@ -112,6 +112,14 @@ def test_disagreeing_accuracy_is_said() -> None:
 # Kinds of overfitting, and how sure
 
 
+def test_a_short_run_without_noise() -> None:
+    """Fourteen epochs, the best in the middle: what textbooks draw."""
+    train = 2.05 * 0.786 ** np.arange(14) + 0.02
+    val = np.array([2.5, 1.874, 1.454, 1.172, 0.984, 0.917, 0.892, 0.896, 0.917, 0.952, 0.995, 1.043, 1.096, 1.15])
+    found = judge(train, val)
+    assert (found.verdict, found.kind) == ("overfit", "rise"), found.sentence
+
+
 def test_a_rise_of_the_loss_that_costs_accuracy() -> None:
     accuracy = np.minimum(0.5 + 0.05 * T, 0.9) - 0.01 * np.maximum(T - 8, 0)
     found = judge(TRAIN, OVERFIT, None, accuracy)

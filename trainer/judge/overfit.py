@@ -237,7 +237,8 @@ OF_TRAIN = 0.7  # the validation loss is noisier than this share of the training
 GAINS = 0.03  # progress and noise of this share: validation may still gain at the end
 PROGRESS = 3.0  # what validation still gains in the last part is subtracted from the gap this many times
 TAILS = (0.1, 0.2, 1 / 3, 0.5)  # shares of the run whose median is held against the minimum, once the noise is known
-NOISE_EPOCHS = 10  # epochs up to the minimum that it takes to know the noise of the validation curve
+NOISE_EPOCHS = 10  # epochs that the noise of the validation curve is measured on, where there are as many
+KNOWN = 7  # epochs up to the minimum that it takes to know that noise
 LONG_TAILS = (1 / 3, 0.5)  # shares of the run whose low quantile is held against the minimum, noise known or not
 LOW_QUANTILE = 0.15
 
@@ -254,7 +255,7 @@ def _val_evidence(train: Floats, val: Floats, best: int) -> ValEvidence:
         noise *= _noise_ratio(train, drop)
         since = before[min(drop, len(before) - 1) :]
     if not scales:
-        noise = max(noise, OF_TRAIN * _noise(train[n // 4 if drop is None else drop + 1 :]))
+        noise = max(noise, OF_TRAIN * _noise(train[n // 4 if drop is None else drop + 1 :], order=3))
     low = _level_before(since, noise, max(1, min(n // 20, len(since) // 4)))
     start_gap = max(0.0, float(val[0] - train[0]))
     if tall and best >= 1:
@@ -267,7 +268,7 @@ def _val_evidence(train: Floats, val: Floats, best: int) -> ValEvidence:
         if n - k <= best:
             continue
         train_rise = max(0.0, _quantile(train[-k:], 0.5) - train_best)
-        if best + 1 >= NOISE_EPOCHS:
+        if best + 1 >= KNOWN:
             rises.append(_quantile(val[-k:], 0.5) - low - 2.5 * noise / math.sqrt(k) - train_rise)
         if part in LONG_TAILS:
             rises.append(_quantile(val[-k:], LOW_QUANTILE) - low - train_rise)
@@ -511,15 +512,16 @@ def _overfit_sentence(e: ValEvidence, accuracies: Evidence, kind: Kind, best: fl
 # ------------------------------------------------------------------ what curves have in them
 
 
-def _noise(curve: Floats) -> float:
+def _noise(curve: Floats, order: Literal[2, 3] = 2) -> float:
     """Return the standard deviation of a curve's noise from its second differences, in which a trend vanishes.
 
     The median makes steps and spikes of less than a quarter of the epochs harmless (0.6745: median of |N(0, 1)|; a
-    second difference of white noise has 1 + 4 + 1 times its variance).
+    second difference of white noise has 1 + 4 + 1 times its variance, a third one, in which a bend vanishes too,
+    1 + 9 + 9 + 1 times).
     """
-    if len(curve) < 3:
+    if len(curve) <= order:
         return 0.0
-    return _quantile(np.abs(np.diff(curve, 2)), 0.5) / (0.6745 * math.sqrt(6))
+    return _quantile(np.abs(np.diff(curve, order)), 0.5) / (0.6745 * math.sqrt(6 if order == 2 else 20))
 
 
 def _noise_before(val: Floats) -> float:
