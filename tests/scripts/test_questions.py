@@ -149,7 +149,7 @@ def dropout_noisy(found: Found) -> None:
         assert found.claims("model.dropout", at=batchnorm)
         worse, better = (found.mean("best_val_loss", batchnorm, f"model.dropout={rate}") for rate in ("0", "0.5"))
         assert worse > better
-        assert found.overfit(batchnorm, "model.dropout=0") == 1
+        assert found.overfit(batchnorm, "model.dropout=0") >= 0.9
         assert found.overfit(batchnorm, "model.dropout=0.5") < 0.4
         assert found.mean("final_train_loss", batchnorm, "model.dropout=0") < 0.1
 
