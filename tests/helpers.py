@@ -3,6 +3,7 @@
 import copy
 import csv
 import functools
+import itertools
 import json
 import os
 import signal
@@ -168,8 +169,9 @@ class Listener:
 
     @property
     def sizes(self) -> list[int]:
-        """Members of every stack that began to train, in order."""
-        return [news.members for news in self.news if (news.step, news.runs) == (0, 0.0) and news.row is None]
+        """Members of every stack that began to train, in order; a slow first step is told of more than once."""
+        told = [news for before, news in itertools.pairwise([None, *self.news]) if news != before and news is not None]
+        return [news.members for news in told if (news.step, news.runs) == (0, 0.0) and news.row is None]
 
 
 def jobs_of(configs: Sequence[Config], folder: Path) -> list[Job]:

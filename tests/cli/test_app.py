@@ -41,6 +41,7 @@ BAD = {
     "-m optimizer_model@model=a,b": f"optimizer_model@model=a,b: {FOLLOWS}",
     "optimizr.lr=1": "optimizr: no such key; did you mean optimizer?",
     "optimizer.lrr=1": "optimizer.lrr: no such key; did you mean lr?",
+    "data=cvs data.path=my.csv data.target=y": "data=cvs: no such option; did you mean csv?",
     "optimizer.momentum=0.9": "optimizer.momentum: no such key here; optimizer=rmsprop, optimizer=sgd have it",
     "optimizer.foooo=1": "optimizer.foooo: no such key; an argument of optimizer._target_ is added with a plus, "
     "+optimizer.foooo=VALUE",
@@ -175,7 +176,7 @@ BAD_MODELS = {
     "nowhere.Net": "model._target_: cannot import nowhere.Net: ModuleNotFoundError: No module named 'nowhere'; "
     "expected module.Class, importable from this folder",
     "my_models.Godo": "model._target_: cannot import my_models.Godo: AttributeError: module 'my_models' has no "
-    "attribute 'Godo'; expected module.Class, importable from this folder",
+    "attribute 'Godo'; did you mean Good?; expected module.Class, importable from this folder",
     "my_models.Raises": "model: my_models.Raises() fails: RuntimeError: no luck (TMP/my_models.py, line 16)",
     "my_models.Good model.zoom=3": "model.zoom: Good has no such argument; choose from hidden, in_features, "
     "out_features",

@@ -455,8 +455,8 @@ REFUSED = {
     "my_opt.Lion",
     "Box": "optimizer._target_: {}.Box is no torch.optim.Optimizer; expected a torch.optim.Optimizer class, e.g. "
     "my_opt.Lion",
-    "Lino": "optimizer._target_: cannot import {}.Lino: AttributeError: module '{}' has no attribute 'Lino'; expected "
-    "module.Class, importable from this folder",
+    "Lino": "optimizer._target_: cannot import {}.Lino: AttributeError: module '{}' has no attribute 'Lino'; did you "
+    "mean Lion?; expected module.Class, importable from this folder",
 }
 
 

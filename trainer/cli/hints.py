@@ -44,6 +44,7 @@ def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> li
     groups = sources.groups
     files = file_errors.survey(sources, overrides)
     chosen, values = list[str](), []
+    mistaken = set[str]()  # groups of which a wrong option was chosen: nobody knows what keys they have
     for text in overrides:
         try:
             override = OverridesParser.create().parse_override(text)
@@ -59,6 +60,7 @@ def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> li
         elif options:
             wrong = [choice for choice in values_of(override) if choice not in options]
             found += [f"{key}={choice}: no such option; {nearest(choice, options)}" for choice in wrong]
+            mistaken |= {key} if wrong else set()
             if not wrong and key in groups:
                 chosen.append(f"{key}={values_of(override)[0]}")
         elif not key.startswith("hydra"):
@@ -75,6 +77,8 @@ def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> li
             tree[group]["_target_"] = override.value()
     good = []
     for text, override in values:
+        if override.key_or_group.partition(".")[0] in mistaken:
+            continue
         problem = _key_problem(sources, override, tree)
         if problem:
             found.append(problem)

@@ -6,6 +6,7 @@ Whatever that code raises becomes a ConfigError with its file and line, also wha
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import importlib
 import inspect
@@ -80,7 +81,11 @@ def find_target(key: str, path: str) -> Callable[..., Any]:
     if own_code.is_standard(module):
         raise ConfigError([f"{key}: {path} is of Python's standard library; expected {kind.words}"])
     with in_words(f"{key}: cannot import {path}", f"; {expected}"):
-        target = getattr(importlib.import_module(module), name)
+        code = importlib.import_module(module)
+    close = difflib.get_close_matches(name, vars(code), n=1, cutoff=0.7)
+    hints = {"has no attribute": f"did you mean {close[0]}?"} if close else {}
+    with in_words(f"{key}: cannot import {path}", f"; {expected}", hints):
+        target = getattr(code, name)
     if isinstance(target, type):
         if kind.base is None or not issubclass(target, kind.base):
             what = "is a class" if kind.base is None else f"is no {_dotted(kind.base)}"

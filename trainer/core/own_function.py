@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import ConfigError, Surface
-from trainer.core.own_calls import find_target, in_words, parameters
+from trainer.core.own_calls import find_target, in_words, parameters, place
 from trainer.core.surfaces import FUNCTIONS, PlaneFunction
 
 KEY = "model.function"
@@ -39,14 +39,8 @@ class OwnFunction:
                 inspect.signature(self.function).bind(*range(dimensions))
             except TypeError as error:
                 takes = f"{path}({', '.join(map(str, known.values()))})"
-                why = f"found {dimensions} numbers, one for each argument of {takes}: {error} {self.place}"
+                why = f"found {dimensions} numbers, one for each argument of {takes}: {error}{place(self.function)}"
                 raise ConfigError([f"model.start: {why}"]) from error
-
-    @property
-    def place(self) -> str:
-        """Where it is written: '(my.py, line 3)'; empty where nobody knows."""
-        code = getattr(inspect.unwrap(self.function), "__code__", None)
-        return f"({code.co_filename}, line {code.co_firstlineno})" if code else ""
 
     def call(self, coordinates: Sequence[Tensor]) -> Any:
         """Return whatever it gives. Raises ConfigError for whatever it raises."""
@@ -84,7 +78,7 @@ class OwnFunction:
 
     def gradients(self, loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the derivative of a loss by each parameter. Raises ConfigError where backward fails."""
-        with in_words(f"{KEY}: the backward pass of {self.path} {self.place} fails"):
+        with in_words(f"{KEY}: the backward pass of {self.path}{place(self.function)} fails"):
             return torch.autograd.grad(loss, parameters, materialize_grads=True)
 
     def check_start(self, point: Tensor) -> None:
@@ -141,7 +135,7 @@ class OwnFunction:
 
     def refusal(self, why: str) -> ConfigError:
         """What is wrong with f, and where it is written."""
-        return ConfigError([f"{KEY}: {self.path} {why} {self.place}".rstrip()])
+        return ConfigError([f"{KEY}: {self.path} {why}{place(self.function)}"])
 
 
 def show(point: Sequence[Tensor] | Tensor) -> str:

@@ -126,12 +126,14 @@ def _curves(part: Mapping[str, Any], curves: Mapping[str, Curves]) -> Figure:
             losses.append((axes, middle))
     _limit([axes for axes, _ in losses], [mean for _, means in losses for mean in means])  # one scale: the gap is seen
     handles, labels = figure.axes[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(2, len(groups)), frameon=False, fontsize=8)
+    if len(groups) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(2, len(groups)), frameon=False, fontsize=8)
     left = f"{len(groups)} of {len(tables.compared(part))} groups, those with the lowest validation loss; "
-    note = (
-        left if len(groups) < len(tables.compared(part)) else ""
-    ) + "mean over seeds with its 95 % interval (Student's t)"
-    figure.suptitle(note, fontsize=8, color=_GREY)
+    note = left if len(groups) < len(tables.compared(part)) else ""
+    if any(len(runs) > 1 for runs in there):
+        note += "mean over seeds with its 95 % interval (Student's t)"
+    if note:
+        figure.suptitle(note, fontsize=8, color=_GREY)
     return figure
 
 
