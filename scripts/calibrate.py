@@ -140,31 +140,38 @@ RULES: dict[str, tuple[str, int]] = {  # what is monitored, and the patience
 def stopping(out: Path, seeds: int) -> None:
     """Stop the real runs early by each rule, from their curves: what it costs healthy ones, and saves of others."""
     real_runs = [(label, run) for label, _, runs in _real_runs(out, seeds) for run in runs if label != "diverged"]
+    called = [
+        [judge(train[:end], val[:end]).verdict == "overfit" for end in range(1, len(val) + 1)]
+        for _, (train, val) in real_runs
+    ]
     print(f"\n## Early stopping on the real runs ({len(real_runs)})\n")
-    print("| rule | healthy runs hurt | overfit runs stopped | epochs trained, of overfit runs |\n|" + " --- |" * 4)
+    print("| rule | other runs hurt | overfit runs stopped | epochs trained, of overfit runs |\n|" + " --- |" * 4)
     for name, (monitor, patience) in RULES.items():
-        hurt, healthy, stopped, shares = 0, 0, 0, []
-        for label, (train, val) in real_runs:
-            end = _stopped(train, val, monitor, patience)
+        hurt, others, stopped, shares = 0, 0, 0, []
+        for (label, (train, val)), is_called in zip(real_runs, called, strict=True):
+            end = _stopped(val, is_called, monitor, patience)
             if label == "overfit":
                 stopped += end < len(val)
                 shares.append(end / len(val))
             else:
-                healthy += 1
+                others += 1
                 hurt += min(val[:end]) - min(val) > 0.01 * (max(val[0], train[0]) - min(val))
         spent = f"{np.median(shares):.0%}, {np.quantile(shares, 0.9):.0%} in the worst tenth"
-        print(f"| {name} | {_share(hurt, healthy)} | {_share(stopped, len(shares))} | {spent} |")
-    print("\nHurt: the best validation loss until the stop is worse by 1 % of what validation gained in the whole run.")
+        print(f"| {name} | {_share(hurt, others)} | {_share(stopped, len(shares))} | {spent} |")
+    print("\nHurt: the best validation loss until the stop is worse by 1 % of the fall from the higher first loss.")
 
 
-def _stopped(train: list[float], val: list[float], monitor: str, patience: int) -> int:
-    """Return after how many epochs a run stops; its length where it does not."""
+def _stopped(val: list[float], called: list[bool], monitor: str, patience: int) -> int:
+    """Return after how many epochs a run stops, as `Member.observe` counts; its length where it does not.
+
+    called: whether the run is called overfit after each epoch.
+    """
     waited, best = 0, math.inf
-    for end in range(1, len(val) + 1):
+    for end, loss in enumerate(val, 1):
         if monitor == "verdict":
-            waited = waited + 1 if judge(train[:end], val[:end]).verdict == "overfit" else 0
+            waited = waited + 1 if called[end - 1] else 0
         else:
-            waited, best = (0, val[end - 1]) if val[end - 1] < best else (waited + 1, best)
+            waited, best = (0, loss) if loss < best else (waited + 1, best)
         if waited >= patience:
             return end
     return len(val)

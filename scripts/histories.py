@@ -29,22 +29,20 @@ class History:
     train: Floats
     val: Floats
     onset: int | None
-    shape: str = "white"  # of the noise
 
 
 SHORTEST = {"late_drop": 40, "hump": 40}  # epochs: of fewer, what they are named after has one or two
 
 
-def history(rng: Rng, label: str | None = None, kind: str | None = None) -> History:
+def history(rng: Rng, label: str | None = None) -> History:
     """Draw a history: 10 to 2,000 epochs, scale 1e-3 to 1e3, six levels of noise."""
     label = label or str(rng.choice(list(LABELS), p=list(LABELS.values())))
     while True:
-        made = kind or str(rng.choice(list(KINDS[label])))
-        n = round(10 ** rng.uniform(np.log10(SHORTEST.get(made, 10)), np.log10(2000)))
-        train, val = KINDS[label][made](np.arange(n) / n, rng)
-        if made in ("creeping", *RECORDED) or _clear(label, train, val):
+        kind = str(rng.choice(list(KINDS[label])))
+        n = round(10 ** rng.uniform(np.log10(SHORTEST.get(kind, 10)), np.log10(2000)))
+        train, val = KINDS[label][kind](np.arange(n) / n, rng)
+        if kind in ("creeping", *RECORDED) or _clear(label, train, val):
             break
-    kind = made
     onset = None
     if label == "overfit":
         onset = n - 1 - int(np.argmin(val[::-1]))  # the last minimum: from there on, it only rises
@@ -59,7 +57,7 @@ def history(rng: Rng, label: str | None = None, kind: str | None = None) -> Hist
     train, val = scale * (train + offset), scale * (val + offset)
     if kind in RECORDED:
         train, val = RECORDED[kind](train, val, rng)
-    return History(label, kind, noise, train, val, onset, shape)
+    return History(label, kind, noise, train, val, onset)
 
 
 def _clear(label: str, train: Floats, val: Floats) -> bool:

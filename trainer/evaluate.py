@@ -20,6 +20,7 @@ import numpy as np
 
 from trainer import files
 from trainer.compare.comparison import Run, compare
+from trainer.compare.knobs import typed
 from trainer.compare.results import Recommendation
 from trainer.compare.sections import Section, compare_sections
 from trainer.compare.why import signals
@@ -165,7 +166,7 @@ def _sweep(folder: Path) -> str:
 
 def _unknown(keys: Iterable[str], runs: Sequence[Curves]) -> list[str]:
     """List what is wrong with the keys of --tune."""
-    there = {key for run in runs for key in run.config}
+    there = {key for run in runs for key in (*run.config, *typed(run.overrides or ()))}
     problems = []
     for key in keys:
         if key not in there:

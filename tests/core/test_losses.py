@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from tests.helpers import make_config, run, small_data
-from trainer.config import ConfigError, Loss
+from trainer.config import Loss
 from trainer.core import gradients, losses
 from trainer.core.loop import train_step
 from trainer.core.networks import plain
@@ -104,12 +104,6 @@ def test_focal_loss_of_what_is_certain_has_a_gradient_of_zero(gamma: float) -> N
     loss.sum().backward()
     assert output.grad is not None
     assert (loss.item(), output.grad.tolist()) == (0, [[0, 0, 0]])
-
-
-def test_losses_of_classes_are_refused_for_values() -> None:
-    with pytest.raises(ConfigError) as error:
-        losses.function(loss_of(name="focal"), None)
-    assert error.value.problems == ["loss.name: focal wants classes, and the targets are values; try loss.name=mse"]
 
 
 # ------------------------------------------------------------------ chance level
@@ -273,7 +267,7 @@ def test_norms_and_clipping_against_plain_modules(clip: float) -> None:
     stack, measured, rows, target = one_step("data=spirals", **{"clip_norm": clip, "optimizer.lr": 0.5})
     before = Stack([m.config for m in stack.members], stack.dataset)
     for k, member in enumerate(stack.members):
-        network = plain(member.config.model, 2, 3).double()
+        network = plain(member.config.model, 2, 3, ()).double()
         network.load_state_dict(before.model.member_state(k))
         optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
         loss = nn.functional.cross_entropy(network(stack.dataset.x[rows[k]]), target[k])

@@ -158,7 +158,7 @@ def test_they_are_of_the_whole_split_and_stand_in_every_record(tmp_path: Any) ->
             **dict.fromkeys([*OF_CLASSES, "top2"], "higher"),
             "error_rate": "lower",
         }
-        network = plain(made.model, dataset.in_features, dataset.out_features).eval()
+        network = plain(made.model, dataset.in_features, dataset.out_features, dataset.shape).eval()
         network.load_state_dict(torch.load(place / "checkpoints/last.pt", weights_only=True)["model"])
         split = stack.members[member].split
         with torch.no_grad():

@@ -133,7 +133,7 @@ def test_the_plain_model_loads_a_members_state_and_equals_it(batchnorm: dict[str
     stacked(x)  # moves the running statistics
     stacked.eval()
     for k in range(3):
-        network = plain(c, 7, 3).double()
+        network = plain(c, 7, 3, ()).double()
         network.load_state_dict(stacked.member_state(k))
         torch.testing.assert_close(stacked(x)[k], network.eval()(x[k]), **CLOSE)
         assert {type(part).__module__.split(".")[0] for part in network.modules()} == {"torch"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from trainer import files
-from trainer.judge.overfit import align, judge
+from trainer.judge.overfit import align, is_unsure, judge
 
 Floats = NDArray[np.float64]
 
@@ -225,8 +225,17 @@ def test_a_zigzag_that_falls_has_learned_something() -> None:
 def test_a_validation_loss_that_swings_cannot_be_judged_surely() -> None:
     found = judge(0.3 * np.exp(-T / 5) + 0.5, 0.6 + 0.4 * (-1) ** T)
     assert "too much to judge it surely" in found.sentence
-    assert found.probability is not None
-    assert found.probability > 0.1
+    assert is_unsure(found.probability, found.evidence)
+    steady = judge(TRAIN, HEALTHY)
+    assert not is_unsure(steady.probability, steady.evidence)
+
+
+def test_a_validation_loss_that_is_infinite_at_first() -> None:
+    """Epochs are counted with those: the same verdict as with large numbers there."""
+    val = np.concatenate([np.full(10, np.inf), OVERFIT])
+    train = np.concatenate([np.full(10, TRAIN[0]), TRAIN])
+    assert judge(train, val).evidence["scales_differ"] == 0
+    assert judge(train, val).verdict == judge(train, np.where(np.isinf(val), 2.5, val)).verdict == "overfit"
 
 
 def test_a_run_that_ends_in_nan_within_four_epochs_has_diverged() -> None:

@@ -25,6 +25,7 @@ from trainer.cli.command_line import CommandLine, parse, quoted
 from trainer.config import ConfigError
 
 if TYPE_CHECKING:
+    from trainer.cli.config_files import Sources
     from trainer.cli.display import SweepDisplay
     from trainer.engine.jobs import Job
 
@@ -125,7 +126,8 @@ def _folder(command: Command, jobs: Sequence[Job]) -> str | None:
 
 def _line(asked: dict[str, Any]) -> CommandLine:
     """Return the command line that stands for what is asked. Raises ConfigError."""
-    words = [*asked["typed"], *_overrides(asked["values"])]
+    files = [word for word in asked["typed"] if word.startswith("--config-")]
+    words = [*asked["typed"], *_overrides(asked["values"], command_line.read(files).sources)]
     if asked["folder"] is not None:
         words.append(f"hydra.{'sweep' if asked['sweep'] else 'run'}.dir={quoted(asked['folder'])}")
     resumes = any(word.startswith("resume=") for word in words)
@@ -133,16 +135,19 @@ def _line(asked: dict[str, Any]) -> CommandLine:
     if line.is_sweep != asked["sweep"]:
         there, here = ("sweep", "run") if line.is_sweep else ("run", "sweep")
         raise ConfigError([f"resume={line.resumed}: is a {there}; call trainer.{there}, not trainer.{here}"])
+    if line.foreign_plugins and line.directory is None:
+        said = "who trains elsewhere does not say where; name it with folder=..."
+        raise ConfigError([f"{line.foreign_plugins[0]}: {said}"])
     return line
 
 
-def _overrides(values: Sequence[tuple[str, Sequence[Any]]]) -> list[str]:
+def _overrides(values: Sequence[tuple[str, Sequence[Any]]], sources: Sources) -> list[str]:
     """Write keys and their values as they are typed. A class stands for GROUP=custom GROUP._target_=its path."""
     out = []
     for key, several in values:
         targets = [value["target"] for value in several if isinstance(value, dict)]
         texts = [_text(key, value) for value in several if not isinstance(value, dict)]
-        options = CommandLine(command_line.read([]).flags, []).sources.groups.get(key, set()) if targets else set()
+        options = sources.groups.get(key, set()) if targets else set()
         if not targets or "." in key:
             out.append(f"{key}={','.join([*texts, *targets])}")
             continue

@@ -67,9 +67,6 @@ def sweep(
     3      adam     1  completed
     """
     asked = _asked(overrides, values, data, target, is_sweep=True)
-    launchers = [text for text in asked["typed"] if text.startswith(("hydra/launcher=", "hydra/sweeper="))]
-    if launchers and folder is None:
-        raise ConfigError([f"{launchers[0]}: who trains elsewhere does not say where; name it with folder=..."])
     ended = process.train({**asked, "sweep": True, "folder": None if folder is None else os.fspath(folder)})
     assert ended.folder is not None
     return Runs.of_sweep(ended.folder, ended.rows)

@@ -48,13 +48,16 @@ class Run:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """summary.json, as docs/files.md describes it; empty before the run has ended."""
+        """summary.json, as docs/files.md describes it; empty before the run has ended, an error where it is damaged."""
         if self.folder is None:
             return {"status": self.refused.get("status"), "error": self.refused.get("error")}
         from trainer.read.curves import Search
         from trainer.read.our_runs import read_summary
 
-        return read_summary(Search(None, None, self.folder), self.folder)[0]
+        try:
+            return read_summary(Search(None, None, self.folder), self.folder)[0]
+        except ValueError as error:  # damaged, or no summary of ours: it harms no other run
+            return {"status": "failed", "error": str(error)}
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -91,7 +94,7 @@ class Run:
 
     @property
     def verdict(self) -> str | None:
-        """overfit, healthy, underfit, diverged or too_short."""
+        """overfit, healthy, underfit, diverged, too_short or no_validation."""
         return (self.summary.get("verdict") or {}).get("verdict")
 
     def curves(self) -> pd.DataFrame:
@@ -193,7 +196,7 @@ class Runs(Sequence[Run]):
     @classmethod
     def below(cls, folder: Path) -> Runs:
         """Return all runs below a folder, those that were refused included. Raises ConfigError where there is none."""
-        from trainer.read.configs import VERSUS
+        from trainer.read.configs import FINAL, VERSUS
         from trainer.read.find_runs import natural
 
         if not folder.is_dir():
@@ -204,8 +207,8 @@ class Runs(Sequence[Run]):
                 runs[place] = Run(Path(place))
                 inside.clear()
             inside[:] = [name for name in inside if not name.startswith(".")]
-            if VERSUS in names and "final" in inside:  # the runs of its search chose the settings that these compare
-                inside[:] = ["final"]
+            if VERSUS in names and FINAL in inside:
+                inside[:] = [FINAL]
             if "sweep.json" in names:
                 runs |= {os.path.join(place, str(row["run"])): Run(None, row) for row in _refused(Path(place))}
         if not runs:
@@ -274,16 +277,14 @@ class Runs(Sequence[Run]):
         from trainer.report import figures
 
         evaluation, curves = self._evaluated(None)
-        drawn = {}
-        for name, figure in figures.drawn(evaluation, curves):
-            drawn[name] = figure
         wanted = "curves" if knob is None else figures.effect_name(knob)
-        if wanted not in drawn:
-            there = ", ".join(dict.fromkeys(effect["knob"] for effect in evaluation["effects"]))
-            if len(evaluation["sweeps"]) > 1:
-                raise ConfigError(["plot: these are several sweeps, each with its own figure; load and plot each"])
-            raise ConfigError([f"plot: no effect of {knob} to draw; there is one of {there or 'nothing'}"])
-        return _shown_in_a_notebook(drawn[wanted])
+        for name, figure in figures.drawn(evaluation, curves):
+            if name == wanted:
+                return _shown_in_a_notebook(figure)
+        there = ", ".join(dict.fromkeys(effect["knob"] for effect in evaluation["effects"]))
+        if len(evaluation["sweeps"]) > 1:
+            raise ConfigError(["plot: these are several sweeps, each with its own figure; load and plot each"])
+        raise ConfigError([f"plot: no effect of {knob} to draw; there is one of {there or 'nothing'}"])
 
     def best(self) -> Run:
         """Return the run with the best monitored value, by the validation split; runs that diverged are none.

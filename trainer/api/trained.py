@@ -48,7 +48,7 @@ def load(path: Path, target: Callable[..., nn.Module] | None = None) -> nn.Modul
         if isinstance(config.model, CustomModel):
             network = _own(config, config.model, path, shape, saved["out_features"], target)
         else:
-            network = networks.plain(config.model, saved["in_features"], saved["out_features"])
+            network = networks.plain(config.model, saved["in_features"], saved["out_features"], shape)
             shape = (saved["in_features"],)
     try:
         network.load_state_dict(saved["model"])
@@ -77,7 +77,8 @@ def _own(
             why = "lies beside the run, and may be somebody else's; if you trust it, say .model(target=CLASS)"
             raise ConfigError([f"{path}: its network {model._target_} {why}"])
         found = own_calls.find_target("model._target_", model._target_)
-        if not (isinstance(found, type) or own_code.is_own(own_code.find(module))):
+        is_builder = own_code.is_network_of_torchvision(model._target_)
+        if not (isinstance(found, type) or own_code.is_own(own_code.find(module)) or is_builder):
             why = "is a function outside the current folder; if you trust it, say .model(target=FUNCTION)"
             raise ConfigError([f"{path}: its network {model._target_} {why}"])
         return user_module.build(model, shape, out_features, config.seed, found)

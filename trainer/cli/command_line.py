@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -62,7 +63,7 @@ class CommandLine:
         chosen = [text for text in self.overrides if text.startswith(("hydra/launcher=", "hydra/sweeper="))]
         return [text for text in chosen if text not in OUR_PLUGINS]
 
-    @property
+    @functools.cached_property
     def sources(self) -> Sources:
         """Where configuration files are looked for."""
         folder = self.flags.config_dir

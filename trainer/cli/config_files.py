@@ -143,6 +143,8 @@ class Sources:
             if override is not None and not (override.is_add() or override.is_delete() or override.package)
             if "." in override.key_or_group and not override.key_or_group.startswith("hydra.")
         }
+        if all(key.endswith("._target_") for key in values.values()):
+            return list(overrides)
         first = [text for text in overrides if values.get(text, "._target_").endswith("._target_")]
         try:
             tree = cast(dict[str, Any], OmegaConf.to_container(self._load(first), resolve=False))

@@ -65,7 +65,7 @@ def _code_problem(directory: Path, key: str, target: str) -> str | None:
     text = f"{key}=[{target}]" if key == "metrics" else f"{key}={target}"
     if own_code.lies_in(spec, directory):
         return _again(directory, text, "is code that lies in this directory itself")
-    if own_code.is_own(spec) or _is_of_torchvision(target):
+    if own_code.is_own(spec) or own_code.is_network_of_torchvision(target):
         return None
     from trainer.core import own_calls  # torch: most directories name no code
 
@@ -74,16 +74,6 @@ def _code_problem(directory: Path, key: str, target: str) -> str | None:
     except ConfigError as error:
         return f"resume={directory}: {'; '.join(error.problems)}"
     return None if isinstance(found, type) else _again(directory, text, "calls a function outside the current folder")
-
-
-def _is_of_torchvision(target: str) -> bool:
-    """Whether a function is one of torchvision's that build a network, and do nothing else."""
-    package, _, name = target.rpartition(".")
-    if package != "torchvision.models":
-        return False
-    from torchvision import models
-
-    return name in models.list_models()
 
 
 def _again(directory: Path, text: str, why: str) -> str:

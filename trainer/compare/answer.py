@@ -101,7 +101,7 @@ def _overfits(plan: Layout, k: int) -> str:
     counts = [(sum(run.verdict.verdict == "overfit" for run in some), len(some)) for some in runs]
     if len({hits / n for hits, n in counts if n}) < 2 or len(counts) > FEW_LEVELS:
         return ""
-    parts = [f"{hits} of {n} at {plan.knobs[k].texts[i]}" for i, (hits, n) in enumerate(counts)]
+    parts = [f"{hits} of {n} at {plan.knobs[k].plain(i)}" for i, (hits, n) in enumerate(counts)]
     return f"Runs that overfit: {', '.join(parts)}."
 
 

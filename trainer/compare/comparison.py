@@ -376,7 +376,7 @@ class _Comparing:
                 costs = self._sign(about.measure) * np.array(means, float)
                 best.append(int(np.nanargmin(costs)) if np.isfinite(costs).any() else -1)
             if best[0] != best[1] and min(best) >= 0 and len(one.levels) > 2:
-                where = (f"{label(one.levels[i])} at {two.texts[at]}" for i, at in zip(best, ends, strict=True))
+                where = (f"{label(one.levels[i])} at {two.plain(at)}" for i, at in zip(best, ends, strict=True))
                 return f"; the best {one.name} is {', '.join(where)}"
         return ""
 

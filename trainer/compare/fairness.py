@@ -42,7 +42,8 @@ def _edge(plan: Layout, edge: Edge) -> Caveat:
 def _together(knob: Knob) -> Caveat | None:
     if not knob.together:
         return None
-    levels = " | ".join(knob.texts[:4]) + (" | ..." if len(knob.texts) > 4 else "")
+    shown = [knob.plain(i) for i in range(len(knob.texts))]
+    levels = " | ".join([*shown[:4], *(["..."] if len(shown) > 4 else [])])
     names = f"{', '.join(knob.together[:-1])} and {knob.together[-1]}"
     return Caveat("together", f"{names} moved together ({levels}): what each does alone cannot be told apart")
 

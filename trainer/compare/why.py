@@ -181,7 +181,7 @@ def beside(plan: Layout, found: Measured, knob: int, contrasts: Sequence[Contras
         sides = np.exp(np.stack([mean_of(a, 1), mean_of(b, 1)], 1))  # (T, 2)
     known = {name: row for name, row in zip(SIGNALS, ratios, strict=True) if np.isfinite(row).all()}
     clear = {name: row for name, row in known.items() if row[1] >= CLEAR or row[2] <= 1 / CLEAR}
-    names = [one.texts[at] or one.text(at) for at in (i, j)]
+    names = [one.plain(at) for at in (i, j)]
     told = []
     for t, name in enumerate(SIGNALS):
         if name in clear:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer.config import OF_CLASSES, ConfigError, Loss
+from trainer.config import ConfigError, Loss
 from trainer.core.own_loss import OwnLoss
 
 DELTA = 1.0  # of Huber's loss, where none is given
@@ -33,10 +33,6 @@ def function(loss: Loss, classes: int | None) -> LossFunction:
     """
     if loss._target_ is not None:
         return OwnLoss(loss)
-    if classes is None and loss.name in OF_CLASSES:
-        raise ConfigError([f"loss.name: {loss.name} wants classes, and the targets are values; try loss.name=mse"])
-    if classes is None and loss.label_smoothing:
-        raise ConfigError(["loss.label_smoothing: only cross-entropy can be smoothed; set it to 0"])
     return functools.partial(losses_KB, loss)
 
 

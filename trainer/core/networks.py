@@ -93,7 +93,7 @@ def stacked(configs: Sequence[Config], dataset: Dataset) -> Network:
 
 
 def plain(
-    config: cfg.Mlp | cfg.Cnn | cfg.Surface, in_features: int, out_features: int, shape: Sequence[int] = ()
+    config: cfg.Mlp | cfg.Cnn | cfg.Surface, in_features: int, out_features: int, shape: Sequence[int]
 ) -> nn.Module:
     """Build one member's network in plain PyTorch, (B, I) -> (B, O); it loads the `model` of a checkpoint.
 
@@ -109,7 +109,7 @@ def predictor(network: Network, state: dict[str, Tensor], config: Config, datase
     if isinstance(network, UserModule):
         return network.predictor(state)
     assert isinstance(config.model, cfg.Mlp | cfg.Surface)
-    return network.predictor(state, plain(config.model, dataset.in_features, dataset.out_features))
+    return network.predictor(state, plain(config.model, dataset.in_features, dataset.out_features, dataset.shape))
 
 
 def gradients(network: Network, loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:

@@ -82,7 +82,7 @@ def find_target(key: str, path: str) -> Callable[..., Any]:
         raise ConfigError([f"{key}: {path} is of Python's standard library; expected {kind.words}"])
     with in_words(f"{key}: cannot import {path}", f"; {expected}"):
         code = importlib.import_module(module)
-    close = difflib.get_close_matches(name, vars(code), n=1, cutoff=0.7)
+    close = [] if hasattr(code, name) else difflib.get_close_matches(name, vars(code), n=1, cutoff=0.7)
     hints = {"has no attribute": f"did you mean {close[0]}?"} if close else {}
     with in_words(f"{key}: cannot import {path}", f"; {expected}", hints):
         target = getattr(code, name)

@@ -80,6 +80,16 @@ def _definition(tree: ast.Module | ast.ClassDef, name: str) -> ast.stmt | None:
     return next((node for node in tree.body if getattr(node, "name", None) == name), None)
 
 
+def is_network_of_torchvision(path: str) -> bool:
+    """Whether a dotted path names a function of torchvision's that builds a network, and does nothing else."""
+    package, _, name = path.rpartition(".")
+    if package != "torchvision.models":
+        return False
+    from torchvision import models
+
+    return name in models.list_models()
+
+
 def sources(module: str) -> dict[str, Path]:
     """Return the file of a module, and those of all modules of the user's own that it imports, by their names.
 

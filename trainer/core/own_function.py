@@ -34,12 +34,13 @@ class OwnFunction:
         """Raises ConfigError where it cannot be found, or does not take so many coordinates."""
         self.path = path
         self.function = find_target(KEY, path)
+        self.place = place(self.function)
         if known := parameters(self.function):
             try:
                 inspect.signature(self.function).bind(*range(dimensions))
             except TypeError as error:
                 takes = f"{path}({', '.join(map(str, known.values()))})"
-                why = f"found {dimensions} numbers, one for each argument of {takes}: {error}{place(self.function)}"
+                why = f"found {dimensions} numbers, one for each argument of {takes}: {error}{self.place}"
                 raise ConfigError([f"model.start: {why}"]) from error
 
     def call(self, coordinates: Sequence[Tensor]) -> Any:
@@ -78,7 +79,7 @@ class OwnFunction:
 
     def gradients(self, loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the derivative of a loss by each parameter. Raises ConfigError where backward fails."""
-        with in_words(f"{KEY}: the backward pass of {self.path}{place(self.function)} fails"):
+        with in_words(f"{KEY}: the backward pass of {self.path}{self.place} fails"):
             return torch.autograd.grad(loss, parameters, materialize_grads=True)
 
     def check_start(self, point: Tensor) -> None:
@@ -135,7 +136,7 @@ class OwnFunction:
 
     def refusal(self, why: str) -> ConfigError:
         """What is wrong with f, and where it is written."""
-        return ConfigError([f"{KEY}: {self.path} {why}{place(self.function)}"])
+        return ConfigError([f"{KEY}: {self.path} {why}{self.place}"])
 
 
 def show(point: Sequence[Tensor] | Tensor) -> str:

@@ -263,17 +263,13 @@ class _Trial:
 
     def _numbers(self, step: int, spoilt: int | None = None) -> list[Tensor]:
         """The weights before the first step (0), or the gradients of a step; of a kind that is spoilt NaN."""
-        kinds = []
-        for kind in range(2):
+        kinds: dict[int, list[Tensor]] = {}
+        for kind in set(self.kinds):
             generator = torch.Generator().manual_seed(2 * step + kind)
             draw = functools.partial(torch.randn, generator=generator, dtype=torch.float64)
             scales = [10 ** draw(()).clamp(-2, 2) if step else 1.0 for _ in self.shapes]
-            kinds.append(
-                [
-                    draw(s) * scale * (1 if kind != spoilt else torch.nan)
-                    for s, scale in zip(self.shapes, scales, strict=True)
-                ]
-            )
+            factor = torch.nan if kind == spoilt else 1
+            kinds[kind] = [draw(s) * scale * factor for s, scale in zip(self.shapes, scales, strict=True)]
         wanted = [torch.stack([kinds[kind][i] for kind in self.kinds]) for i in range(len(self.shapes))]
         return [(w if self.stacked else w[0]).to(self.device, self.dtype) for w in wanted]
 

@@ -66,6 +66,8 @@ def _half_cosine(share: float) -> float:
 def _restarts(schedule: LrSchedule, named: NamedSchedule, t: int) -> float:
     assert named.period_factor is not None
     (period,), t = schedule.steps, t - schedule.warmup_steps
+    if named.period_factor == 1:
+        t %= period
     while t >= period:
         t, period = t - period, period * named.period_factor
     return _half_cosine(t / period)

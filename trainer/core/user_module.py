@@ -29,18 +29,12 @@ class UserModule(nn.Module):
     their own shape, (B, *shape).
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        shape: tuple[int, ...],
-        out_features: int,
-        device: torch.device | str = "cpu",
-    ) -> None:
+    def __init__(self, module: nn.Module, shape: tuple[int, ...], out_features: int) -> None:
         """out_features: what the module must give for each example."""
         super().__init__()
         self.shape = shape
         self.out_features = out_features
-        self.module = module.to(device)
+        self.module = module
         self.where = _forward(module)
         stacked: dict[nn.Parameter, nn.Parameter] = {}  # one for one: parameters that are tied stay tied
         for part in module.modules():

@@ -76,9 +76,8 @@ def train_stacks(
     if workers and waiting:
         _train_in_workers(waiting, workers, display, stop, lock)
     if waiting and not stop():
-        from trainer.engine.worker import forget_data, train_stack
+        from trainer.engine.worker import train_stack
 
-        forget_data()
         for number, item in waiting:
             train_stack(item, Reporter(number, display.tell), stop, display.done)
     for job in (job for item in stacks for job in item.waiting):

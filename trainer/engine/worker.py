@@ -180,12 +180,19 @@ def _begin(stack: Stack, item: StackJob, findings: list[list[Any]]) -> tuple[Rec
 
 def data_hash(config: Config) -> str:
     """Return the hash of a run's data. Raises ConfigError where it cannot be read."""
-    return _dataset(config.data, torch.device("cpu")).hash
+    return _hash(_common(config.data))
 
 
 def forget_data() -> None:
-    """Read data anew from here on: a command may follow another in this process, and files have changed meanwhile."""
+    """Read data anew from here on."""
     _cached_dataset.cache_clear()
+    _hash.cache_clear()
+
+
+@functools.cache
+def _hash(data: Data) -> str:
+    """The hash of data that runs share: of many, where only two data sets are kept."""
+    return _dataset(data, torch.device("cpu")).hash
 
 
 @functools.lru_cache(maxsize=2)

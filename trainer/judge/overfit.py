@@ -8,7 +8,7 @@ verdict (monotonicity).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ class Verdict:
     sentence: str
     evidence: Evidence  # every number that led to the verdict
     kind: Kind | None = None  # of a run that is called overfit
-    probability: float | None = None  # that it is called overfit rightly; None where the training loss alone decides
+    probability: float | None = None  # of being overfit; None where the score does not decide
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary; its numbers may be nan or infinite."""
@@ -229,7 +229,7 @@ GAP, GAP_NOISE = 0.45, 1.0  # a gap that opened since validation stopped improvi
 FLOOR = 0.36  # of the score: with no evidence at all
 STEEPNESS = 4.0  # of the probability over the logarithm of the score
 SURE = 0.9  # a probability above it, or below one less it, is sure
-SWINGS = 0.5  # noise of this share of what was learned leaves no one sure
+SWINGS = 0.5  # noise of more than this share of what was learned leaves no one sure
 ROSE = 0.04  # a verdict rests on the rise from this share of what was learned on
 STALL = 0.05  # validation no longer improves from where it is this close to its minimum
 LATE = 1 / 3  # the last part of the run, whose gap counts
@@ -239,21 +239,21 @@ PROGRESS = 3.0  # what validation still gains in the last part is subtracted fro
 TAILS = (0.1, 0.2, 1 / 3, 0.5)  # shares of the run whose median is held against the minimum, once the noise is known
 NOISE_EPOCHS = 10  # epochs that the noise of the validation curve is measured on, where there are as many
 KNOWN = 7  # epochs up to the minimum that it takes to know that noise
-LONG_TAILS = (1 / 3, 0.5)  # shares of the run whose low quantile is held against the minimum, noise known or not
+LONG_TAILS = (LATE, 0.5)  # shares of the run whose low quantile is held against the minimum, noise known or not
 LOW_QUANTILE = 0.15
 
 
 def _val_evidence(train: Floats, val: Floats, best: int) -> ValEvidence:
     """Measure the curves; `best` is the index of the lowest validation loss."""
     n = len(val)
-    before = val[: best + 1][np.isfinite(val[: best + 1])]
-    learned, tall, scales = _learned(train, val, before)
+    before = _finite(val[: best + 1])
+    learned, tall, scales = _learned(train, val, best)
     drop = _last_drop(train, best)
-    noise = _noise_before(_settled(before if drop is None else before[:drop]))
+    noise = _noise_before(_settled(before if drop is None else _finite(val[:drop])))
     since = before
     if drop is not None:  # of a learning rate: the noise falls with it, and only what comes after can be the minimum
         noise *= _noise_ratio(train, drop)
-        since = before[min(drop, len(before) - 1) :]
+        since = _finite(val[drop : best + 1])
     if not scales:
         noise = max(noise, OF_TRAIN * _noise(train[n // 4 if drop is None else drop + 1 :], order=3))
     low = _level_before(since, noise, max(1, min(n // 20, len(since) // 4)))
@@ -338,21 +338,26 @@ def _settled(before: Floats) -> Floats:
     return before[min(start, n - NOISE_EPOCHS) :]
 
 
-def _learned(train: Floats, val: Floats, before: Floats) -> tuple[float, bool, bool]:
+def _finite(curve: Floats) -> Floats:
+    return curve[np.isfinite(curve)]
+
+
+SCALE_GAP, SCALE_FALL = 2.0, 4.0  # apart by more than so many falls of the lower loss, of which the other fell more
+
+
+def _learned(train: Floats, val: Floats, best: int) -> tuple[float, bool, bool]:
     """Return what was learned; whether the first epoch had to be cut down; whether the two losses differ in scale."""
     first = train.copy()
     first[0] = min(train[0], max(val[0], train[1]))
     learned, tall = _fall(first)
-    of_val = _fall(before)[0]
-    best = len(before) - 1
-    until = float(first[0] - first[: best + 1].min())
-    apart = float(train[1] - val[1]) if best >= 1 else 0.0
-    if (
-        best >= 1
-        and of_val > 0
-        and ((apart > 2 * of_val and until > 4 * of_val) or (-apart > 2 * until and of_val > 4 * until))
-    ):
-        return of_val, tall, True
+    of_val = _fall(_finite(val[: best + 1]))[0]
+    of_train = float(first[0] - first[: best + 1].min())
+    if best >= 1 and of_val > 0 and math.isfinite(val[1]):
+        apart = float(train[1] - val[1])
+        is_above = apart > SCALE_GAP * of_val and of_train > SCALE_FALL * of_val
+        is_below = -apart > SCALE_GAP * of_train and of_val > SCALE_FALL * of_train
+        if is_above or is_below:
+            return of_val, tall, True
     return max(learned, min(of_val, 2 * learned)), tall, False
 
 
@@ -414,10 +419,14 @@ def _probability(e: ValEvidence) -> float | None:
 
     It grows with the score alone, and so obeys the laws; `scripts.calibrate` prints how often it is right.
     """
-    if e.score is None:
-        return None
-    p = 1 / (1 + e.score**-STEEPNESS) if math.isfinite(e.score) else 1.0
-    return max(p, 1.5 * (1 - SURE)) if e.noise > SWINGS * e.learned else p
+    return None if e.score is None else 1 / (1 + e.score**-STEEPNESS)
+
+
+def is_unsure(probability: float | None, evidence: Mapping[str, Any]) -> bool:
+    """Whether a verdict may well be wrong: by its probability, or as validation swings more than it learned."""
+    if probability is None:
+        return False
+    return 1 - SURE < probability < SURE or evidence.get("noise", 0.0) > SWINGS * evidence.get("learned", math.inf)
 
 
 def _doubts(e: ValEvidence, probability: float) -> str:
@@ -427,7 +436,7 @@ def _doubts(e: ValEvidence, probability: float) -> str:
         out += "; training and validation loss are on different scales, so only the rise of the latter is judged"
     if e.noise > SWINGS * e.learned:
         out += f"; validation loss swings by {e.noise / e.learned:.0%} of what was learned, too much to judge it surely"
-    elif 1 - SURE < probability < SURE:
+    elif is_unsure(probability, vars(e)):
         out += f"; not sure: overfit with a probability of {probability:.0%}"
     return out
 

@@ -19,6 +19,7 @@ from trainer.read.bounded import (
 )
 
 _PLAIN = re.compile(r"- [+~]*[A-Za-z_][\w./@]*=[\w./+-]+")
+FINAL = "final"  # whose runs a comparison compares, at settings that the runs of its search chose
 VERSUS = "versus.json"
 NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # as in record.provenance: they change no result
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer.read import bounded, other_tools
 from trainer.read.bounded import Unreadable, shortened
-from trainer.read.configs import VERSUS, read_config
+from trainer.read.configs import FINAL, VERSUS, read_config
 from trainer.read.curves import Curves, Search
 from trainer.read.our_runs import read_run, read_summary
 
@@ -81,9 +81,9 @@ def _read_folder(search: Search, folder: Path, folders: list[str], files: list[s
     folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
     search.files += len(files)
     found = len(search.runs)
-    if VERSUS in files and "final" in folders:
-        search.problems.append(f"{folder}: the runs of its search chose the settings that final compares: not judged")
-        folders[:] = ["final"]
+    if VERSUS in files and FINAL in folders:
+        search.problems.append(f"{folder}: the runs of its search chose the settings that {FINAL} compares: not judged")
+        folders[:] = [FINAL]
     if "metrics.csv" in files:
         run = None
         try:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.config import ConfigError
+from trainer.config import ConfigError, CustomModel
 from trainer.core import global_streams, networks
 from trainer.core.stack import Stack
 from trainer.core.user_module import UserModule
@@ -30,7 +30,7 @@ def findings(stack: Stack) -> list[Finding]:
 
     No random stream moves; the module itself is no longer what it was.
     """
-    if not isinstance(stack.model, UserModule):
+    if not (isinstance(stack.model, UserModule) and isinstance(stack.members[0].config.model, CustomModel)):
         return []
     with global_streams.kept(stack.device):
         found = list(_unregistered(stack, stack.model.module))  # whose state no checkpoint holds either: said once

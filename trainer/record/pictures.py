@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-Colour = tuple[int, int, int]
 INK, PAPER, GOOD, BAD = (31, 41, 55), (255, 255, 255), (37, 99, 235), (220, 38, 38)
 SHADES, EDGES = 30, 4  # of a confusion matrix: depths of a colour, and steps at the edge of a letter
 LINES = 2 * SHADES + 1  # the ground between its cells

@@ -250,7 +250,8 @@ def _pictures(stack: Stack, member: Member, outputs: Tensor) -> dict[str, pictur
         target = dataset.test_y.cpu().numpy()
         probabilities = torch.softmax(outputs.float(), 1).cpu().numpy()
         if dataset.classes <= MOST_CLASSES:
-            out["test/confusion"] = pictures.confusion(target, probabilities.argmax(1), dataset.class_names)
+            predicted = outputs.max(1).indices.cpu().numpy()  # as the accuracy has it
+            out["test/confusion"] = pictures.confusion(target, predicted, dataset.class_names)
         if is_image and np.isfinite(probabilities).all():
             images = dataset.test_x.cpu().numpy().reshape(-1, *dataset.shape)
             mistakes = pictures.wrong(images, target, probabilities, dataset.class_names)

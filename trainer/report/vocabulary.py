@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from trainer.judge import health
-from trainer.judge.overfit import SURE, Kind, Label
+from trainer.judge.overfit import Kind, Label, is_unsure
 
 VERDICTS: tuple[Label, ...] = get_args(Label)  # worst first
 KINDS: tuple[Kind, ...] = get_args(Kind)  # of the verdict overfit
@@ -69,7 +69,7 @@ def spelled(name: str) -> str:
 def judged(run: Mapping[str, Any]) -> str:
     """Write a run's verdict: overfit, with its kind where that is no rise, (loss only); `?` where it is not sure."""
     kind, probability = run.get("kind"), run.get("probability")
-    unsure = isinstance(probability, float) and 1 - SURE < probability < SURE
+    unsure = isinstance(probability, float) and is_unsure(probability, run.get("evidence", {}))
     named = f" ({spelled(kind)})" if kind in ("gap", "loss_only") else ""
     return spelled(run["verdict"]) + named + "?" * unsure
 
@@ -91,7 +91,7 @@ def called(measure: str) -> Measure:
     if measure in MEASURES:
         return MEASURES[measure]
     parts = re.fullmatch("(?:(best|final)_)?(train|val|test)_(.+)", measure)
-    if parts is None:
+    if parts is None or (parts[1] is None and parts[2] != "test"):
         return Measure(measure, spelled(measure))
     when, split, name = parts.groups()
     if split == "test":

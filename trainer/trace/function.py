@@ -71,10 +71,10 @@ def look(config: Surface) -> facts.Function:
 
 def _refusal(value: object, again: object) -> str:
     """Say what is no number, or no vector, of which there is anything to be seen; '' where there is."""
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim > 1 or not value.numel():
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim > 1 or value.shape in ((0,), (1,)):
         found = f"a tensor {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
         hint = "; torch.stack makes it of several" * isinstance(value, list | tuple)
-        return f"gives {found}, expected a tensor of floating-point numbers, of shape () or (M,){hint},"
+        return f"gives {found}, expected a tensor of floating-point numbers, of shape () or (M,), M > 1{hint},"
     if not value.isfinite().all():
         return f"is {value.tolist()}"
     if not isinstance(again, Tensor) or not torch.equal(value, again):
@@ -87,7 +87,7 @@ def _go_back(found: facts.Function, call: Call, inputs: Sequence[Tensor], value:
     names = list(found.point)
     several = value.ndim == 1
     found.kept = _kept(recorder, dict(zip(names, inputs, strict=True)))
-    terms = value if several else value[None]
+    terms = _terms(value)
     rows = [_slopes(term, inputs) for term in terms]
     if not torch.allclose(_slopes(call(inputs).sum(), inputs), sum(rows, torch.tensor(0.0)), EXACT, EXACT):
         raise ConfigError([f"model.function: the gradient of {found.name} differs from call to call at {show(inputs)}"])

@@ -9,6 +9,7 @@ is finished and its stack is not, it keeps its place, and nothing of it is writt
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ class Session:
         self._before: list[Callable[[], None]] = []  # to be written before the plan
         self._complete: list[Destination] = []  # extensions that a kill kept from taking their place
         self._after: list[Checkpoints] = []  # to be removed after it
-        self._looked_at_data = False
+        self._codes: dict[tuple[str, ...], dict[str, Any]] = {}  # by what a configuration names
+        if (worker := sys.modules.get("trainer.engine.worker")) is not None:
+            worker.forget_data()  # a command may follow another in this process, and files have changed meanwhile
         self.had_plan = (self.folder / "plan.json").exists()
         try:
             found = read_plan(directory)
@@ -179,10 +182,17 @@ class Session:
             job.staging = self.folder / EXTENDED / name
         self.runs[name] = {
             "config": provenance.result_keys(job.config),
-            "code": provenance.code(job.config),
+            "code": self._code(job.config),
             "events": job.events,
             "staged": job.staging is not None,
         }
+
+    def _code(self, config: Config) -> dict[str, Any]:
+        """What computes a run, looked at once for all runs that name the same code."""
+        targets = tuple(config.targets().values())
+        if targets not in self._codes:
+            self._codes[targets] = provenance.code(config)
+        return self._codes[targets]
 
     def _inspect(self, item: StackJob) -> None:
         """Find out where a stack goes on; note which of its checkpoints and records are damaged."""
@@ -203,7 +213,7 @@ class Session:
     def _survey(self, name: str, job: Job) -> list[str]:
         """Complete a job that is done before; what is wrong with it."""
         assert job.config is not None
-        was, code = self.runs[name], provenance.code(job.config)
+        was, code = self.runs[name], self._code(job.config)
         summary, damage = read_summary(job.directory, was["config"])
         if summary is None and was.get("staged"):  # an extension, which may be complete and not in its place
             destination = Destination(job.directory, was["events"], self.folder / EXTENDED / name)
@@ -222,9 +232,6 @@ class Session:
             return []
         from trainer.engine import worker  # torch: only to look at the data of a run that is done
 
-        if not self._looked_at_data:
-            worker.forget_data()
-        self._looked_at_data = True
         then = {"data": summary["provenance"]["data_hash"], **was["code"]}
         now = {"data": worker.data_hash(job.config), **code}
         if then != now:
