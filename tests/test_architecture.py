@@ -11,7 +11,7 @@ PACKAGE = ROOT / "trainer"
 EVERYTHING = {"core", "engine", "record", "judge", "compare", "read", "report", "config", "files", "text", "streams"}
 MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it may import beside itself
     "__main__": {"cli", "streams"},
-    "api": {"evaluate", "report", "compare", "read", "engine", "core", "config"},
+    "api": {"evaluate", "report", "compare", "read", "engine", "core", "config", "files"},
     "cli": EVERYTHING,
     "engine": {"record", "judge", "core", "config", "files", "text", "streams"},
     "record": {"judge", "core", "config", "files"},

@@ -468,6 +468,15 @@ def test_a_key_to_tune_that_no_run_has_is_said(sweep: Path, capsys: pytest.Captu
     )
 
 
+def test_a_choice_of_files_can_be_tuned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was typed, optimizer=sgd, is no key of the configuration that came of it."""
+    for i, (name, seed) in enumerate((name, seed) for name in ("sgd", "adam") for seed in range(3)):
+        config = {"seed": seed, "optimizer": {"_target_": name.upper()}, "model": {"depth": 1}}
+        folder = fake_runs.our_run(tmp_path / str(i), config, *fake_runs.curves(20, 0, i), events=False)
+        (folder / ".hydra" / "overrides.yaml").write_text(f"- optimizer={name}\n- seed={seed}\n")
+    assert main([str(tmp_path), "--tune", "optimizer"]) == 0, capsys.readouterr().err
+
+
 def test_of_a_whole_comparison_only_its_final_runs_answer(tmp_path: Path) -> None:
     """The search chose by its own seeds: with them, what it chose would look better than it is."""
     for phase, seeds, rates in (("search-1", (100,), (0.1, 1.0)), ("final", (0, 1, 2), (0.1,))):

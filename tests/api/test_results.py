@@ -53,6 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder="outputs/swept",
         )
         trainer.sweep("epochs=6", {"seed": [0, -1]}, folder="outputs/refused")
+        trainer.run("epochs=5 model=cnn", folder="outputs/cnn")
         Path("own.py").write_text(NET)
         trainer.run("epochs=5 model=custom model._target_=own.net +model.width=12", folder="outputs/own")
     return folder
@@ -146,7 +147,7 @@ def raw_digits() -> Dataset:
     return datasets.load(make_config("data=digits", **{"data.normalisation": "none"}).data)
 
 
-@pytest.mark.parametrize("name", ["swept/0", "swept/7", "own"])
+@pytest.mark.parametrize("name", ["swept/0", "swept/7", "cnn", "own"])
 def test_the_network_takes_raw_inputs(name: str) -> None:
     (run,) = trainer.load(f"outputs/{name}")
     digits = raw_digits()
@@ -206,7 +207,7 @@ def test_refused_runs_are_rows(folder: Path) -> None:
         runs[1].model()
     assert len(runs.curves()) == 6
     everything = trainer.load()
-    assert len(everything) == 11
+    assert len(everything) == 12
     assert len(everything[2:5]) == 3
     assert [run.folder for run in everything[2:5]] == [run.folder for run in list(everything)[2:5]]
 
@@ -220,6 +221,15 @@ def test_a_run_that_is_not_finished(tmp_path: Path) -> None:
     assert runs.curves().empty
     with pytest.raises(ConfigError, match=r"the run unfinished: .* has no metrics\.csv"):
         run.curves()
+
+
+def test_a_damaged_summary_harms_no_other_run(runs: Runs, tmp_path: Path) -> None:
+    shutil.copytree("outputs/swept", tmp_path / "copy")
+    (tmp_path / "copy" / "3" / "summary.json").write_text('{"status": "completed"')
+    table = trainer.load(tmp_path / "copy").frame()
+    assert len(table) == len(runs)
+    assert [i for i, status in enumerate(table["status"]) if status != "completed"] == [3]
+    assert "summary.json" in table["error"][3]
 
 
 def test_what_a_notebook_shows(runs: Runs) -> None:

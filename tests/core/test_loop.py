@@ -126,7 +126,7 @@ def test_the_loop_is_the_textbook_loop(values: dict[str, Any]) -> None:
     log = run([config], dataset)
 
     rows = split(dataset, config.data, config.seed)
-    network = networks.plain(config.model, 64, 10).double()
+    network = networks.plain(config.model, 64, 10, ()).double()
     network.load_state_dict(Stack([config], dataset).model.member_state(0))
     criterion = nn.CrossEntropyLoss(label_smoothing=config.loss.label_smoothing)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.001, weight_decay=0.01)

@@ -154,6 +154,9 @@ def drawn(x):
 def several(x, y):
     return x, y
 
+def one_row(x):
+    return x.reshape(1)
+
 def matrix(x):
     return torch.eye(2) * x
 
@@ -428,10 +431,11 @@ def test_all_ten_parts_of_a_number(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-NUMBERS = "expected a tensor of floating-point numbers, of shape () or (M,)"
+NUMBERS = "expected a tensor of floating-point numbers, of shape () or (M,), M > 1"
 MISTAKES = {
     "drawn": "traced.drawn differs from call to call, ",
     "several": f"traced.several gives tuple, {NUMBERS}; torch.stack makes it of several, at (2, 3) (",
+    "one_row": f"traced.one_row gives a tensor (1,), torch.float64, {NUMBERS}, at (2) (",
     "matrix": f"traced.matrix gives a tensor (2, 2), torch.float32, {NUMBERS}, at (2) (",
     "whole": f"traced.whole gives a tensor (), torch.int64, {NUMBERS}, at (2) (",
     "leaf": "traced.leaf fails at (2): RuntimeError: a leaf Variable that requires grad is being used in an in-place "

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from trainer import files
 from trainer.config import ConfigError
 
 if TYPE_CHECKING:
@@ -54,10 +55,12 @@ class Run:
         from trainer.read.curves import Search
         from trainer.read.our_runs import read_summary
 
+        search = Search(None, None, self.folder)
         try:
-            return read_summary(Search(None, None, self.folder), self.folder)[0]
-        except ValueError as error:  # damaged, or no summary of ours: it harms no other run
-            return {"status": "failed", "error": str(error)}
+            found, _ = read_summary(search, self.folder)
+        except files.Damaged as damage:  # it harms no other run
+            return {"status": "failed", "error": str(damage)}
+        return {"status": "failed", "error": search.problems[0]} if search.problems else found
 
     @cached_property
     def config(self) -> dict[str, Any]:
