@@ -107,6 +107,7 @@ class StackLauncher(Launcher):
             self._place(run_plan.Session(folder, line.repeatable), jobs, composed).say(jobs)
             return []
         self.command.jobs.extend(jobs)
+        self.command.folder = folder
         if all(job.status == "failed" for job in jobs):
             return [_job_return(job) for job in jobs]
         refuse_what_is_not_ours(folder)
