@@ -640,7 +640,10 @@ def _build(cls: type, raw: Any, path: str, problems: list[str]) -> Any:
     """`cls` from the mapping `raw`, which stands at `path`; None, and a line in `problems`, where that fails."""
     if not isinstance(raw, Mapping):
         example = next(f.name for f in fields(cls))
-        problems.append(f"{path}: found {_show(raw)}, expected a group of keys, set one by one: {path}.{example}=VALUE")
+        glued = isinstance(raw, str) and re.fullmatch(r"(\w+):(\S+)", raw)
+        hint = f"; a space belongs behind the colon, {glued[1]}: {glued[2]}" if glued else ""
+        how = f"a group of keys, set one by one: {path}.{example}=VALUE{hint}"
+        problems.append(f"{path}: found {_show(raw)}, expected {how}")
         return None
     before = len(problems)
     hints = _type_hints(cls)

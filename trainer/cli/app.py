@@ -151,7 +151,7 @@ def problems(command: Command) -> tuple[list[str], Path | None]:
         return [], None
     if command.folder is not None and not command.found_there:
         remove_if_empty(command.folder)
-    return _located(list(dict.fromkeys(line for error in refused for line in error.problems)), command.line), None
+    return list(dict.fromkeys(line for error in refused for line in error.problems)), None
 
 
 def _problems(error: Exception, command: Command) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -15,19 +16,11 @@ from omegaconf.errors import OmegaConfBaseException
 from trainer import config as cfg
 from trainer.cli import SUBCOMMANDS, file_errors
 from trainer.cli.config_files import SINGLE_KEYS, Sources, is_argument, parse, values_of
-from trainer.config import ConfigError, closest, homes, nearest, no_such_key
+from trainer.config import ConfigError, closest, homes, no_such_key
 
 READERS = ("hydra.", "omegaconf.", "yaml.", "antlr4.", "codecs", "<frozen codecs>")  # what reads configuration files
 SWEEP_HINT = "several values make a sweep, which takes the flag -m; a list is written [1,2]"
 WORDS = (*SUBCOMMANDS, "resume", "--help", "--version", "--dry-run", "--multirun")  # what may be typed without a =
-PLUGINS = {  # option of hydra/sweeper and hydra/launcher -> what to install for it
-    "hydra/sweeper": {name: f"hydra-{name}-sweeper" for name in ("optuna", "ax", "nevergrad")},
-    "hydra/launcher": {
-        **{name: f"hydra-{name}-launcher" for name in ("joblib", "ray", "rq")},
-        **dict.fromkeys(("submitit", "submitit_local", "submitit_slurm"), "hydra-submitit-launcher"),
-        **dict.fromkeys(("ray_aws", "ray_jobs"), "hydra-ray-launcher"),
-    },
-}
 
 
 def is_of_composing(error: BaseException) -> bool:
@@ -67,7 +60,9 @@ def problems(sources: Sources, overrides: Sequence[str], error: Exception, is_sw
             found.append(f"{text}: cannot be left out; choose another, {key}=NAME: {', '.join(sorted(groups[key]))}")
         elif options:
             wrong = [choice for choice in values_of(override) if choice not in options]
-            found += [f"{key}={choice}: no such option; {no_option(key, choice, options)}" for choice in wrong]
+            found += [
+                f"{key}={choice}: no such option; {file_errors.no_option(key, choice, options)}" for choice in wrong
+            ]
             mistaken |= {key} if wrong else set()
             if not wrong and key in groups:
                 chosen.append(f"{key}={values_of(override)[0]}")
@@ -151,12 +146,6 @@ def _why_unreadable(text: str) -> str:
     raise AssertionError(text)
 
 
-def no_option(key: str, choice: str, options: Iterable[str]) -> str:
-    """Say what to type instead of an option that a group does not have: another, or what to install first."""
-    package = PLUGINS.get(key, {}).get(choice)
-    return f"pip install {package}" if package else nearest(choice, options)
-
-
 def _of_files(error: Exception, files: file_errors.Survey) -> str:
     """Describe an error that configuration files cause together, in one line."""
     if isinstance(error, RecursionError):
@@ -209,4 +198,7 @@ def _one_line(error: Exception) -> str:
     """Shorten Hydra's message by the search path at its end, OmegaConf's to the key and its first line."""
     if key := getattr(error, "full_key", None):
         return f"{key}: {str(error).splitlines()[0]}"
-    return " ".join(str(error).partition("Config search path:")[0].split()) or type(error).__name__
+    text = " ".join(str(error).partition("Config search path:")[0].split())
+    if found := re.search(r"raised while composing config: (.*) full_key: (\S+)", text):
+        return f"{found[2]}: {found[1]}"
+    return text or type(error).__name__

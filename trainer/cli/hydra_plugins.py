@@ -211,7 +211,10 @@ def _name(composed: Composed, folder: Path) -> str:
         files.inside(folder, name)
     except files.Damaged as error:
         raise ConfigError(
-            [f"hydra.sweep.subdir: {composed.directory} does not lie below hydra.sweep.dir={folder}"]
+            [
+                f"hydra.sweep.subdir: {composed.directory} does not lie below hydra.sweep.dir={folder}; a sweep has "
+                "one directory: name its runs by their values in hydra.sweep.subdir"
+            ]
         ) from error
     return name
 
