@@ -1,5 +1,6 @@
 """The command line as a person meets it: bad input, interruption, full disks, what is left behind."""
 
+import contextlib
 import errno
 import json
 import os
@@ -418,6 +419,59 @@ def test_ctrl_c_in_the_middle_of_a_real_process(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "ended by interrupt" in out
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
+def test_a_closed_terminal_and_a_clusters_time_limit_lose_nothing(name: str, tmp_path: Path) -> None:
+    number = getattr(signal, name)
+    sweep = ["-m", "epochs=100000", "seed=1,2", "hydra.sweep.dir='my sweep'"]
+    command = [sys.executable, "-m", "trainer", *sweep]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("0 of 2 runs")
+    os.killpg(process.pid, number)  # as a terminal does: workers too
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert out.endswith("continue  python -m trainer resume='my sweep'\n")
+    assert json.loads((tmp_path / "my sweep/0/summary.json").read_text())["status"] == "interrupted"
+
+
+def test_on_a_terminal_something_is_said_at_once(tmp_path: Path) -> None:
+    """A line that goes when the first words come."""
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "trainer", "--cfg", "job"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment() | {"TERM": "xterm"}, stdout=theirs)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # the end, on Linux
+        while piece := os.read(ours, 65536):
+            said += piece
+    os.close(ours)
+    assert process.wait() == 0
+    assert said.startswith(b"starting ...\r\x1b[2Kseed: 0\r\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("trace --part 1", "1  PARAMETERS"),
+        ("evaluate --help", "usage: python -m trainer.evaluate"),
+        ("--version", "trainer "),
+    ],
+)
+def test_commands_are_subcommands_of_the_console_script(line: str, says: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trainer", *line.split()]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    assert says in done.stdout
+
+
+def test_resume_is_a_subcommand_and_a_comment_of_zsh_is_none_of_ours(cli: Cli) -> None:
+    assert cli("hydra.run.dir=run epochs=1 data.train_size=64 '#' on 64 examples")[0] == 0
+    code, out, _ = cli("resume run --dry-run")
+    assert (code, out.splitlines()[0]) == (0, "done before: run 0")
 
 
 def test_ctrl_c_before_anything_began(tmp_path: Path) -> None:

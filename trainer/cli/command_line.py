@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import io
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ class CommandLine:
 
 def read(arguments: Sequence[str]) -> CommandLine:
     """Read a command line; resume=DIR is replaced by the command it stands for. Raises ConfigError."""
-    if list(arguments[:1]) == ["resume"]:  # as a subcommand: `trainer resume DIR`
+    arguments = list(itertools.takewhile(lambda word: word != "#", arguments))  # zsh hands over a comment
+    if arguments[:1] == ["resume"]:  # as a subcommand: `trainer resume DIR`
         arguments = [f"resume={''.join(arguments[1:2])}", *arguments[2:]]
     flags, overrides = split(arguments)
     named = [text for text in overrides if text.startswith("resume=")]
