@@ -166,8 +166,9 @@ def _fitting_effects(console: Console, effects: Sequence[Mapping[str, Any]]) -> 
     table = fitting(console, _effects(effects), spared)
     if fits(console, table):
         return table
-    names = vocabulary.short_names([effect["knob"] for effect in effects])
-    alone = [{**effect, "knob": name, "simple": []} for effect, name in zip(effects, names, strict=True)]
+    knobs = list(dict.fromkeys(effect["knob"] for effect in effects))
+    names = dict(zip(knobs, vocabulary.short_names(knobs), strict=True))
+    alone = [{**effect, "knob": names[effect["knob"]], "simple": []} for effect in effects]
     return fitting(console, _effects(alone), spared)
 
 
