@@ -112,8 +112,8 @@ def test_a_bad_file_costs_no_other_in_its_folder(tmp_path: Path) -> None:
         "metrics.csv",
         "validation/events.out.tfevents.1700000000.x",
         "a.csv",
-        "hparams.yaml",
         "c.csv",
+        "hparams.yaml",
         "train",
     ]
 

@@ -435,7 +435,7 @@ def _doubts(e: ValEvidence, probability: float) -> str:
     if e.scales_differ:
         out += "; training and validation loss are on different scales, so only the rise of the latter is judged"
     if e.noise > SWINGS * e.learned:
-        out += f"; validation loss swings by {e.noise / e.learned:.0%} of what was learned, too much to judge it surely"
+        out += f"; validation loss swings by {_learned_share(e.noise / e.learned)}, too much to judge it surely"
     elif is_unsure(probability, vars(e)):
         out += f"; not sure: overfit with a probability of {probability:.0%}"
     return out
@@ -491,18 +491,26 @@ def _kind(e: ValEvidence, accuracies: Evidence) -> Kind:
 ACCURACY_LOST = 0.005  # half a point: less is no loss of accuracy
 
 
+MANY_TIMES = 100  # a share from here on is no percentage that anybody reads
+
+
+def _learned_share(share: float) -> str:
+    """Write a share of what was learned."""
+    return f"{share:.0%} of what was learned" if share < MANY_TIMES else f"{share:.2g} times what was learned"
+
+
 def _overfit_sentence(e: ValEvidence, accuracies: Evidence, kind: Kind, best: float, onset: float) -> str:
     if kind == "gap":
         lowest = f" (its lowest is at epoch {best:g})" if best != onset else ""
         text = f"validation loss has hardly improved since epoch {onset:g}{lowest}"
     else:
-        percent = f" ({e.rise / e.best_val_loss:+.0%})" if e.best_val_loss > 0 else ""
+        percent = f" ({e.rise / e.best_val_loss:+.0%})" if e.rise < MANY_TIMES * e.best_val_loss else ""
         noise = f"{e.rise / e.noise:.0f} times its own noise and " if 0 < e.rise < 100 * e.noise else ""
         text = f"validation loss has risen by {e.rise:.3g}{percent} above its minimum at epoch {best:g}, {noise}"
-        text += f"{e.rise / e.learned:.0%} of what was learned,"
+        text += f"{_learned_share(e.rise / e.learned)},"
     text += f" while training loss {'kept falling' if e.train_fall_since_best > 0 else 'did not rise as much'}"
-    if (e.gap_share or 0.0) > 0:
-        text += f"; the gap has opened by {e.gap_share:.0%} of what was learned"
+    if e.gap_share is not None and e.gap_share > 0:
+        text += f"; the gap has opened by {_learned_share(e.gap_share)}"
     at_best, end, lost = (accuracies.get(f"accuracy_{key}") for key in ("at_best", "end", "lost"))
     if at_best is None or end is None or lost is None:
         return text
