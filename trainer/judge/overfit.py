@@ -131,7 +131,7 @@ def _judge_finite(table: Floats, has_val: bool, chance_loss: float | None) -> Ve
             decided = "overfit", _overfit_sentence(of_val, of_accuracy, kind, float(x[best]), float(x[onset]))
     label, sentence = decided or _judge_validation(of_train, of_val, float(x[best]))
     if probability is not None:
-        sentence += _doubts(of_val, probability)
+        sentence += _doubts(of_train, of_val, probability)
     at = None if onset is None else float(x[onset])
     return Verdict(label, float(x[best]), at, sentence, evidence, kind, probability)
 
@@ -426,17 +426,32 @@ def is_unsure(probability: float | None, evidence: Mapping[str, Any]) -> bool:
     """Whether a verdict may well be wrong: by its probability, or as validation swings more than it learned."""
     if probability is None:
         return False
-    return 1 - SURE < probability < SURE or evidence.get("noise", 0.0) > SWINGS * evidence.get("learned", math.inf)
+    return 1 - SURE < probability < SURE or _swings(evidence) > SWINGS
 
 
-def _doubts(e: ValEvidence, probability: float) -> str:
+def _swings(evidence: Mapping[str, Any]) -> float:
+    """Return the noise of the validation loss as a share of what was learned: by the training loss, if that is less.
+
+    What the validation loss fell by has its swings in it; a training loss on another scale says nothing of them.
+    """
+    learned, fall = (
+        evidence.get("learned", math.inf),
+        evidence.get("train_start", math.inf) - evidence.get("train_low", 0.0),
+    )
+    if fall > 0 and not evidence.get("scales_differ"):
+        learned = min(learned, fall)
+    return evidence.get("noise", 0.0) / learned if learned > 0 else 0.0
+
+
+def _doubts(of_train: TrainEvidence, e: ValEvidence, probability: float) -> str:
     """Return what makes a verdict unsure, to be said behind it."""
     out = ""
     if e.scales_differ:
         out += "; training and validation loss are on different scales, so only the rise of the latter is judged"
-    if e.noise > SWINGS * e.learned:
-        out += f"; validation loss swings by {_learned_share(e.noise / e.learned)}, too much to judge it surely"
-    elif is_unsure(probability, vars(e)):
+    evidence = vars(of_train) | vars(e)
+    if (swings := _swings(evidence)) > SWINGS:
+        out += f"; validation loss swings by {_learned_share(swings)}, too much to judge it surely"
+    elif is_unsure(probability, evidence):
         out += f"; not sure: overfit with a probability of {probability:.0%}"
     return out
 
