@@ -187,9 +187,10 @@ def configure(search: Search) -> None:
     for i, (run, place) in enumerate(zip(search.runs, places, strict=True)):
         if run.source == "trainer":
             continue
-        config = search.hparams.get(place, {}) | run.config
+        config = search.hparams.get(place, {})
         if counts[place, run.source] == 1:
-            config = _beside(search, place) | below.get(place, {}) | config
+            config = below.get(place, {}) | config | _beside(search, place)  # where a tuple is no text
+        config |= run.config
         search.runs[i] = replace(run, config=config)
     alone = set(places)
     search.problems += [
@@ -227,7 +228,7 @@ def drop_copies(search: Search) -> None:
     """Keep one of the runs that two loggers recorded: of different kinds of file, with the same curves and settings."""
     groups: dict[int, list[int]] = {}
     for i, run in enumerate(search.runs):
-        if run.source != "trainer" and len(run.epochs) > 4 and np.ptp(_val(run)) > 0:
+        if run.source != "trainer" and len(run.epochs) > 4 and (_val(run) != _val(run)[0]).any():
             groups.setdefault(len(run.epochs), []).append(i)
     dropped: set[int] = set()
     for members in groups.values():

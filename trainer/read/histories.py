@@ -6,6 +6,7 @@ What a file says becomes tables (tables.py); which of its columns are the losses
 import csv
 import json
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,7 @@ from trainer.read.bounded import (
     rest,
 )
 from trainer.read.numbers import cell_number
-from trainer.read.tables import Builder, Table, is_run, unit_of
+from trainer.read.tables import MOST_RUNS, MOST_TAGS, Builder, Table, is_run, unit_of
 from trainer.read.tag_names import guess
 
 _MOST_JSON = 1 << 24  # bytes: a Trainer's state of a million steps, logged at every tenth
@@ -140,7 +141,8 @@ def read_json(path: Path, train_tag: str | None = None, val_tag: str | None = No
     tags = [tag.encode() for tag in (train_tag, val_tag) if tag]
     with opened(path) as file:
         first = file.read(_SNIFFED)
-        if not (_SPEAKS.search(first) or any(tag in first for tag in tags)):
+        plain = first.replace(b"\0", b"")  # of UTF-16
+        if not (_SPEAKS.search(plain) or any(tag in plain for tag in tags)):
             return []
         found = first + rest(file, path, _MOST_JSON)
     return list(_tables(_parsed(found, path), path, "", train_tag, val_tag))
@@ -195,6 +197,8 @@ def _tables(
     if isinstance(node, list):
         rows = [row for row in node if isinstance(row, dict)]
         names = list({key: None for row in rows for key in _flat(row)})
+        if len(names) > MOST_TAGS:
+            raise Unreadable(f"{path}: cannot be read: more than {MOST_TAGS:,} names")
         if len(rows) > 1 and is_run(names, train, val) and any(map(unit_of, names)):
             yield label, _of_rows(rows, path, train, val)
         return
@@ -207,6 +211,8 @@ def _tables(
         for key, table in _tables(child, path, key, train, val, depth + 1)
         if _is_whole(table, train, val)
     ]
+    if len(below) > MOST_RUNS:
+        raise Unreadable(f"{path}: cannot be read: more than {MOST_RUNS:,} runs")
     if below:
         yield from ((key if len(below) > 1 else label, table) for key, table in below)
         return
@@ -235,17 +241,26 @@ def _columns(node: Mapping[str, Any], path: Path, prefix: str = "", depth: int =
     return found
 
 
+def _builder(names: Sequence[str], rows: int, path: Path, train: str | None, val: str | None) -> Builder:
+    if len(names) > MOST_TAGS:
+        raise Unreadable(f"{path}: cannot be read: more than {MOST_TAGS:,} names")
+    return Builder(names, rows, train, val)
+
+
 def _of_columns(columns: Mapping[str, list[Any]], path: Path, train: str | None, val: str | None) -> Table:
-    builder = Builder(list(columns), max(map(len, columns.values()), default=0), train, val)
+    builder = _builder(list(columns), max(map(len, columns.values()), default=0), path, train, val)
     for name, cells in columns.items():
-        for row, cell in enumerate(cells):
-            _take(builder, row, name, cell, path)
+        try:
+            builder.column(name, array("d", cells))  # nothing but numbers: no look at each
+        except (KeyError, TypeError):
+            for row, cell in enumerate(cells):
+                _take(builder, row, name, cell, path)
     return builder.done()
 
 
 def _of_rows(rows: Sequence[Mapping[str, Any]], path: Path, train: str | None, val: str | None) -> Table:
     flat = [_flat(row) for row in rows]
-    builder = Builder(list({name: None for row in flat for name in row}), len(flat), train, val)
+    builder = _builder(list({name: None for row in flat for name in row}), len(flat), path, train, val)
     for i, row in enumerate(flat):
         for name, cell in row.items():
             _take(builder, i, name, cell, path)

@@ -1,5 +1,6 @@
 """Read a run of MLflow's file store: a folder with a file for each metric, parameter and tag. MLflow is not needed."""
 
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from trainer.read.bounded import (
     MOST_DOCUMENT,
     MOST_KEYS,
     MOST_NUMBERS,
+    MOST_ROWS,
     MOST_TABLE,
     MOST_TEXT,
     Unreadable,
@@ -35,20 +37,23 @@ def read_run(folder: Path) -> tuple[dict[str, Series], dict[str, Any], str, list
     series: dict[str, Series] = {}
     left = MOST_NUMBERS
     for name, path in _files(folder / "metrics", problems):
+        steps, values = array("d"), array("d")
         try:
-            rows = [line.split() for line in content(path, MOST_TABLE).decode("utf-8", "replace").splitlines()]
+            lines = content(path, MOST_TABLE).decode("utf-8", "replace").split("\n", MOST_ROWS)
         except Unreadable as error:
             problems.append(str(error))
             continue
-        points = [
-            (0.0 if len(row) < 3 else number(row[2]), number(row[1])) for row in rows if len(row) >= 2
-        ]  # time in ms, value, step
-        kept = [(step, value) for step, value in points if step is not None and value is not None]
-        left -= len(kept)
+        for line in lines[:MOST_ROWS]:
+            row = line.split(None, 3)  # time in ms, value, step
+            value, step = (number(row[1]), number(row[2] if len(row) > 2 else 0)) if len(row) > 1 else (None, None)
+            if value is not None and step is not None:
+                steps.append(step)
+                values.append(value)
+        left -= len(steps)
         if left < 0:
             raise Unreadable(f"{folder}: cannot be read: more than {MOST_NUMBERS:,} numbers")
-        if kept:
-            series[name] = Series(*np.array(kept).T)
+        if steps:
+            series[name] = Series(np.array(steps), np.array(values))
     config: dict[str, Any] = {}
     for name, path in _files(folder / "params", problems):
         if len(config) < MOST_KEYS and (text := _text(path)):

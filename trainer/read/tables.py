@@ -19,8 +19,8 @@ from trainer.read.numbers import setting
 MOST_STEP = 1e15  # a step beyond is none: floats do not count so far
 _MOST_WORDS = 30  # columns that are neither a curve nor an axis and are kept
 _MOST_CELLS = 4_000_000  # of these
-_MOST_RUNS = 1000  # in one table
-_MOST_TAGS = 20_000  # that a long table names
+MOST_RUNS = 1000  # in one table
+MOST_TAGS = 20_000  # that a long table names
 _TAG = {"tag", "metric", "variable", "name", "key", "measure", "series", "scalar", "metric name", "metric key"}
 _VALUE = {"value", "values", "metric value", "y"}
 _RUN = {
@@ -167,6 +167,12 @@ class Builder:
         values.append(value)
         self.left -= 1
 
+    def column(self, name: str, values: "array[float]") -> None:
+        """Take a number in each row of a curve or an axis. Raises KeyError for another column."""
+        self.table.numbers[name][0].extend(range(len(values)))
+        self.table.numbers[name][1].extend(values)
+        self.left -= len(values)
+
     def word(self, row: int, name: str, text: str) -> None:
         """Take the word of another column."""
         self.table.words[name][row] = self.texts.setdefault(text, text[:MOST_TEXT])
@@ -255,7 +261,7 @@ def _wide(table: Table) -> Table:
         places: dict[str, list[int]] = {}
         for i, row in enumerate(rows.tolist()):
             called = f"{splits[row]}/{tags[row]}" if splits else tags[row]
-            if called in places or len(places) < _MOST_TAGS:
+            if called in places or len(places) < MOST_TAGS:
                 places.setdefault(called, []).append(i)
         numbers |= {called: (rows[found], values[found]) for called, found in places.items()}
     words = {name: cells for name, cells in table.words.items() if name not in (tag, split)}
@@ -276,7 +282,7 @@ def _names_splits(cells: Sequence[str]) -> bool:
 def _runs_of_rows(table: Table, axes: Mapping[str, str]) -> list[tuple[str, np.ndarray | None]]:
     """Tell runs apart by the columns that name them; where steps still repeat, by any of which each word begins one."""
     likely = [
-        name for name, cells in table.words.items() if 2 <= len(set(cells) - {""}) <= min(_MOST_RUNS, table.rows // 2)
+        name for name, cells in table.words.items() if 2 <= len(set(cells) - {""}) <= min(MOST_RUNS, table.rows // 2)
     ]
     keys = [name for name in likely if normal(name) in _RUN]
     runs = _grouped(table, keys)
@@ -287,7 +293,8 @@ def _runs_of_rows(table: Table, axes: Mapping[str, str]) -> list[tuple[str, np.n
     rows, values = table.numbers[axis]
     steps_N[rows] = values
     for name in likely:
-        if name in keys or not any(_repeats(steps_N, rows_N) for _, rows_N in runs):
+        is_setting = normal(name) in _KNOBS
+        if name in keys or not any(_repeats(steps_N, rows_N, is_setting) for _, rows_N in runs):
             continue
         finer = _grouped(table, [*keys, name])
         begins = {float(np.nanmin(part)) for _, rows_N in finer if np.isfinite(part := steps_N[_all(rows_N)]).any()}
@@ -297,11 +304,11 @@ def _runs_of_rows(table: Table, axes: Mapping[str, str]) -> list[tuple[str, np.n
     return runs
 
 
-def _repeats(steps_N: np.ndarray, rows_N: np.ndarray | None) -> bool:
-    """Whether an axis comes back to a value after it has gone on."""
+def _repeats(steps_N: np.ndarray, rows_N: np.ndarray | None, at_once: bool) -> bool:
+    """Whether an axis comes back to a value after it has gone on, or has one more than once: batches of an epoch."""
     steps = steps_N[_all(rows_N)]
     steps = steps[np.isfinite(steps)]
-    changes = steps[np.append(True, np.diff(steps) != 0)[: len(steps)]]
+    changes = steps if at_once else steps[np.append(True, np.diff(steps) != 0)[: len(steps)]]
     return len(np.unique(changes)) < len(changes)
 
 
@@ -316,7 +323,7 @@ def _grouped(table: Table, columns: Sequence[str]) -> list[tuple[str, np.ndarray
     for row, key in enumerate(zip(*(table.words[name] for name in columns), strict=True)):
         if any(key):
             groups.setdefault(key, []).append(row)
-    if len(groups) > _MOST_RUNS:
+    if len(groups) > MOST_RUNS:
         return [("", None)]
 
     def label(key: Sequence[str]) -> str:
@@ -338,6 +345,8 @@ def by_column(series: Mapping[str, Series], exported: bool = True) -> Iterator[t
         for name, points in series.items():
             label, rest = split(name)
             (groups.setdefault(label, {}) if label else common)[rest] = points
+        if len(groups) > MOST_RUNS:
+            continue
         pairs = {label: tags for label, tags in groups.items() if _has_pair(tags)}
         is_exported = split is _exported and bool(groups)
         if (len(pairs) > 1 and not _has_pair(common)) or is_exported:

@@ -55,13 +55,14 @@ class _Name(NamedTuple):
 
 
 _Side = tuple[str, _Name, int]  # a tag's name, what it says, how surely it means the measure
+_MOST_NAMES = 1 << 15  # whose reading is remembered
 _MOST_PAIRED = 100  # tags of a side, of which each is paired with each
 _SUMMARY = {"best", "final", "last", "min", "max"}  # said of what is no curve
 _MOST_PARTS = 20  # of a loss
 _MOST_OF_ONE_NAME = 5  # tags of a side that differ in nothing but punctuation
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_MOST_NAMES)
 def words(name: str) -> tuple[str, ...]:
     """Split a name: `trainLoss/Epoch` -> train, loss, epoch."""
     if not name.isascii():
@@ -136,13 +137,16 @@ def parts(points: Mapping[str, int], tags: Tags) -> list[tuple[str, str]]:
     """
     if _read(tags.train_loss).rest <= set(_LOSS):
         return []
-    sides = _sides([name for name in points if points[name] == points[tags.train_loss]], {"loss": 0}, None, None)
-    val = _sides([name for name in points if points[name] == points[tags.val_loss]], {"loss": 0}, None, None)["val"]
-    pairs: dict[frozenset[str], tuple[str, str]] = {}
-    for name, read, _ in sorted(sides["train"], key=_simplest, reverse=True):
-        same = [side for side in val if side[1].said == read.said and read.role]
-        if same and not read.rest <= set(_LOSS):
-            pairs[read.said] = (name, min(same, key=_simplest)[0])
+    of_train, of_val = (
+        {
+            side[1].said: side[0]
+            for side in sorted(_sides(names, {"loss": 0}, None, None)[which], key=_simplest, reverse=True)
+            if not side[1].rest <= set(_LOSS)
+        }
+        for which, like in (("train", tags.train_loss), ("val", tags.val_loss))
+        for names in [[name for name in points if points[name] == points[like]]]
+    )
+    pairs = {said: (of_train[said], of_val[said]) for said in of_train.keys() & of_val.keys()}
     return sorted(pairs.values()) if 2 <= len(pairs) <= _MOST_PARTS else []
 
 
@@ -231,6 +235,7 @@ def _ranks(name: str, measures: Mapping[str, int]) -> list[int]:
     return ranks
 
 
+@lru_cache(maxsize=_MOST_NAMES)
 def _read(name: str) -> _Name:
     said = words(name)
     roles = [word for word in said if word in _ROLES]
