@@ -12,8 +12,8 @@ import numpy as np
 from trainer.read import histories, other_tools, tables, tag_names
 from trainer.read.bounded import MOST_DOCUMENT, content, json_document, shortened
 from trainer.read.configs import flat_config, read_config
-from trainer.read.curves import Curves, Search
-from trainer.read.tables import Part, Series, Table
+from trainer.read.curves import Curves, Search, Series
+from trainer.read.tables import Part, Table
 
 CONFIGS = (  # files beside a run that hold its settings, the first that has any
     "hparams.yaml", ".hydra/config.yaml", "params.json", "hparams.json", "args.yaml", "args.json", "config.yaml",

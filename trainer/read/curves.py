@@ -5,12 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from trainer.files import Damaged
 from trainer.read.bounded import Unreadable
+
+
+class Series(NamedTuple):
+    """A tag's points, each (N,): steps and values."""
+
+    steps: np.ndarray
+    values: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trainer.read import assemble, bounded, mlflow, other_tools, tables, tag_names
+from trainer.read import assemble, bounded, columns, mlflow, other_tools, tag_names
 from trainer.read.bounded import Unreadable, shortened
 from trainer.read.configs import FINAL, VERSUS
-from trainer.read.curves import Curves, Search
+from trainer.read.curves import Curves, Search, Series
 from trainer.read.our_runs import read_run, read_summary
 
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.\d{9,}")
@@ -145,13 +145,13 @@ def _drop_checkpoints(folders: list[str], files: list[str]) -> None:
     folders[:] = [name for name in folders if name not in numbered or name == last]
 
 
-def _read_events(search: Search, path: Path, folder: Path, names: list[str]) -> dict[str, tables.Series]:
+def _read_events(search: Search, path: Path, folder: Path, names: list[str]) -> dict[str, Series]:
     """Add the runs in event files; return their curves."""
     events = other_tools.read_events(folder, names)
     if events.config:
         search.hparams[folder] = events.config
     search.problems += events.problems
-    for label, series in tables.by_column(events.series, exported=False):
+    for label, series in columns.by_column(events.series, exported=False):
         assemble.add(search, series, path, "events", events.problems, label)
     return events.series
 
@@ -188,7 +188,7 @@ def _is_text(path: Path) -> bool:
     return b"\0" not in first and len(first) > 0
 
 
-def _read_role_folders(search: Search, folder: Path, names: list[str], own: dict[str, tables.Series]) -> None:
+def _read_role_folders(search: Search, folder: Path, names: list[str], own: dict[str, Series]) -> None:
     """Read runs kept in sub-folders by role, as Keras does; remove these from `names`, so that they are read once.
 
     own: curves of the folder itself, which are of training where only a sub-folder of validation lies in it.
@@ -208,7 +208,7 @@ def _read_role_folders(search: Search, folder: Path, names: list[str], own: dict
             names[:] = [name for name in names if name not in parts]
 
 
-def _no_losses(search: Search, place: Path, series: Mapping[str, tables.Series]) -> str:
+def _no_losses(search: Search, place: Path, series: Mapping[str, Series]) -> str:
     """Say why a place with recorded scalars is no run, and what to type."""
     losses = sorted(series, key=lambda tag: ("loss" not in tag.lower(), tag))
     shown = ", ".join(map(shortened, losses[:8])) + (f" and {len(losses) - 8} more" if len(losses) > 8 else "")

@@ -24,8 +24,9 @@ from trainer.read.bounded import (
     parsed,
     rest,
 )
+from trainer.read.columns import MOST_RUNS
 from trainer.read.numbers import cell_number
-from trainer.read.tables import MOST_RUNS, MOST_TAGS, Builder, Table, is_run, unit_of
+from trainer.read.tables import MOST_TAGS, Builder, Table, is_run, unit_of
 from trainer.read.tag_names import guess
 
 _MOST_JSON = 1 << 24  # bytes: a Trainer's state of a million steps, logged at every tenth

@@ -19,8 +19,8 @@ from trainer.read.bounded import (
     listing,
     shortened,
 )
+from trainer.read.curves import Series
 from trainer.read.numbers import number, setting
-from trainer.read.tables import Series
 
 _DEEPEST = 8  # folders that the name of a metric makes: train/loss
 _MOST_METRICS = 10_000

@@ -9,8 +9,9 @@ import numpy as np
 from trainer.judge.overfit import align
 from trainer.read import tag_names
 from trainer.read.bounded import Unreadable, shortened
+from trainer.read.curves import Series
 from trainer.read.event_files import read_file
-from trainer.read.tables import Series, unit_of
+from trainer.read.tables import unit_of
 from trainer.read.tag_names import Tags
 
 _UNIT_RATIO = 4  # a curve whose steps go this many times further than the other's counts steps, the other epochs

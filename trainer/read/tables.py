@@ -6,7 +6,7 @@ several runs, told apart by a column (run, fold, seed), or its columns may (`run
 
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,12 +14,13 @@ import numpy as np
 
 from trainer.read import tag_names
 from trainer.read.bounded import MOST_NUMBERS, MOST_TEXT, shortened
+from trainer.read.columns import MOST_RUNS, by_column
+from trainer.read.curves import Series
 from trainer.read.numbers import setting
 
 MOST_STEP = 1e15  # a step beyond is none: floats do not count so far
 _MOST_WORDS = 30  # columns that are neither a curve nor an axis and are kept
 _MOST_CELLS = 4_000_000  # of these
-MOST_RUNS = 1000  # in one table
 MOST_TAGS = 20_000  # that a long table names
 _TAG = {"tag", "metric", "variable", "name", "key", "measure", "series", "scalar", "metric name", "metric key"}
 _VALUE = {"value", "values", "metric value", "y"}
@@ -65,33 +66,6 @@ _KNOBS = {
     "depth",
     "width",
 }
-_NUMBERED = re.compile(
-    r"(?i)(?<![a-z])((?:fold|run|seed|trial|exp|experiment|rep|repeat|version)[ _-]?[0-9]+)(?![0-9])"
-)
-_PARTS = {
-    "kl",
-    "kld",
-    "recon",
-    "reconstruction",
-    "rec",
-    "box",
-    "bbox",
-    "cls",
-    "class",
-    "dfl",
-    "obj",
-    "reg",
-    "aux",
-    "mask",
-}
-_PARTS |= {"g", "d", "gen", "disc", "generator", "discriminator", "adv", "gan", "rpn", "dice", "l1", "l2", "perceptual"}
-
-
-class Series(NamedTuple):
-    """A tag's points, each (N,): steps and values."""
-
-    steps: np.ndarray
-    values: np.ndarray
 
 
 @dataclass
@@ -332,52 +306,6 @@ def _grouped(table: Table, columns: Sequence[str]) -> list[tuple[str, np.ndarray
         return ",".join(shortened(one) for one in named)
 
     return [(label(key), np.array(rows)) for key, rows in groups.items()]
-
-
-def by_column(series: Mapping[str, Series], exported: bool = True) -> Iterator[tuple[str, dict[str, Series]]]:
-    """Tell runs apart by what their columns are called, where each has both losses: `fold0_train_loss`.
-
-    exported: names may begin with a run's, as Weights & Biases exports them: `run-a - train_loss`.
-    """
-    for split in (_exported, _numbered, _prefixed) if exported else (_numbered,):
-        groups: dict[str, dict[str, Series]] = {}
-        common: dict[str, Series] = {}
-        for name, points in series.items():
-            label, rest = split(name)
-            (groups.setdefault(label, {}) if label else common)[rest] = points
-        if len(groups) > MOST_RUNS:
-            continue
-        pairs = {label: tags for label, tags in groups.items() if _has_pair(tags)}
-        is_exported = split is _exported and bool(groups)
-        if (len(pairs) > 1 and not _has_pair(common)) or is_exported:
-            yield from ((label, common | tags) for label, tags in (groups if is_exported else pairs).items())
-            return
-    yield "", dict(series)
-
-
-def _has_pair(series: Mapping[str, Series]) -> bool:
-    return tag_names.guess({name: len(points.steps) for name, points in series.items()}) is not None
-
-
-def _exported(name: str) -> tuple[str, str]:
-    label, _, tag = name.rpartition(" - ")
-    return label.strip(), tag.strip()
-
-
-def _numbered(name: str) -> tuple[str, str]:
-    """Take the number of a fold, a run or a seed out of a name: `fold0_train_loss` -> fold0, train_loss."""
-    found = _NUMBERED.search(name)
-    return (found[1], name.replace(found[1], "", 1).strip("/_-. ")) if found else ("", name)
-
-
-def _prefixed(name: str) -> tuple[str, str]:
-    """Take what stands before the role: `adam_train_loss` -> adam, train_loss; parts of a loss are no runs."""
-    said = tag_names.words(name)
-    at = next((i for i, word in enumerate(said) if tag_names.role(word)), 0)
-    before = said[:at]
-    if not before or set(before) & _PARTS or any(tag_names.is_measure(word) for word in before):
-        return "", name
-    return "_".join(before), "_".join(said[at:])
 
 
 # ------------------------------------------------------------------ axes and configuration
