@@ -146,7 +146,7 @@ class Run:
 
     def numbers(self) -> dict[str, float]:
         """Return the measures at the best epoch, at the last one, and on the test split with either's weights."""
-        from trainer.read.other_tools import number
+        from trainer.read.numbers import number
 
         summary, test = self.summary, self.summary.get("test") or {}
         parts = (  # of many tags those that are measured on a whole split

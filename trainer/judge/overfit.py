@@ -131,7 +131,7 @@ def _judge_finite(table: Floats, has_val: bool, chance_loss: float | None) -> Ve
             decided = "overfit", _overfit_sentence(of_val, of_accuracy, kind, float(x[best]), float(x[onset]))
     label, sentence = decided or _judge_validation(of_train, of_val, float(x[best]))
     if probability is not None:
-        sentence += _doubts(of_val, probability)
+        sentence += _doubts(of_train, of_val, probability)
     at = None if onset is None else float(x[onset])
     return Verdict(label, float(x[best]), at, sentence, evidence, kind, probability)
 
@@ -426,17 +426,32 @@ def is_unsure(probability: float | None, evidence: Mapping[str, Any]) -> bool:
     """Whether a verdict may well be wrong: by its probability, or as validation swings more than it learned."""
     if probability is None:
         return False
-    return 1 - SURE < probability < SURE or evidence.get("noise", 0.0) > SWINGS * evidence.get("learned", math.inf)
+    return 1 - SURE < probability < SURE or _swings(evidence) > SWINGS
 
 
-def _doubts(e: ValEvidence, probability: float) -> str:
+def _swings(evidence: Mapping[str, Any]) -> float:
+    """Return the noise of the validation loss as a share of what was learned: by the training loss, if that is less.
+
+    What the validation loss fell by has its swings in it; a training loss on another scale says nothing of them.
+    """
+    learned, fall = (
+        evidence.get("learned", math.inf),
+        evidence.get("train_start", math.inf) - evidence.get("train_low", 0.0),
+    )
+    if fall > 0 and not evidence.get("scales_differ"):
+        learned = min(learned, fall)
+    return evidence.get("noise", 0.0) / learned if learned > 0 else 0.0
+
+
+def _doubts(of_train: TrainEvidence, e: ValEvidence, probability: float) -> str:
     """Return what makes a verdict unsure, to be said behind it."""
     out = ""
     if e.scales_differ:
         out += "; training and validation loss are on different scales, so only the rise of the latter is judged"
-    if e.noise > SWINGS * e.learned:
-        out += f"; validation loss swings by {e.noise / e.learned:.0%} of what was learned, too much to judge it surely"
-    elif is_unsure(probability, vars(e)):
+    evidence = vars(of_train) | vars(e)
+    if (swings := _swings(evidence)) > SWINGS:
+        out += f"; validation loss swings by {_learned_share(swings)}, too much to judge it surely"
+    elif is_unsure(probability, evidence):
         out += f"; not sure: overfit with a probability of {probability:.0%}"
     return out
 
@@ -491,18 +506,26 @@ def _kind(e: ValEvidence, accuracies: Evidence) -> Kind:
 ACCURACY_LOST = 0.005  # half a point: less is no loss of accuracy
 
 
+MANY_TIMES = 100  # a share from here on is no percentage that anybody reads
+
+
+def _learned_share(share: float) -> str:
+    """Write a share of what was learned."""
+    return f"{share:.0%} of what was learned" if share < MANY_TIMES else f"{share:.2g} times what was learned"
+
+
 def _overfit_sentence(e: ValEvidence, accuracies: Evidence, kind: Kind, best: float, onset: float) -> str:
     if kind == "gap":
         lowest = f" (its lowest is at epoch {best:g})" if best != onset else ""
         text = f"validation loss has hardly improved since epoch {onset:g}{lowest}"
     else:
-        percent = f" ({e.rise / e.best_val_loss:+.0%})" if e.best_val_loss > 0 else ""
+        percent = f" ({e.rise / e.best_val_loss:+.0%})" if e.rise < MANY_TIMES * e.best_val_loss else ""
         noise = f"{e.rise / e.noise:.0f} times its own noise and " if 0 < e.rise < 100 * e.noise else ""
         text = f"validation loss has risen by {e.rise:.3g}{percent} above its minimum at epoch {best:g}, {noise}"
-        text += f"{e.rise / e.learned:.0%} of what was learned,"
+        text += f"{_learned_share(e.rise / e.learned)},"
     text += f" while training loss {'kept falling' if e.train_fall_since_best > 0 else 'did not rise as much'}"
-    if (e.gap_share or 0.0) > 0:
-        text += f"; the gap has opened by {e.gap_share:.0%} of what was learned"
+    if e.gap_share is not None and e.gap_share > 0:
+        text += f"; the gap has opened by {_learned_share(e.gap_share)}"
     at_best, end, lost = (accuracies.get(f"accuracy_{key}") for key in ("at_best", "end", "lost"))
     if at_best is None or end is None or lost is None:
         return text

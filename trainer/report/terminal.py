@@ -27,18 +27,20 @@ def print_tables(evaluation: Mapping[str, Any], file: TextIO) -> None:
     Last, where the eye is when a command fails, what was required.
     """
     console = screen(file)
-    _print_answer(console, vocabulary.overview(evaluation), evaluation["problems"])
+    _print_answer(console, vocabulary.overview(evaluation), evaluation["problems"], evaluation.get("remarks", []))
     for part in vocabulary.parts(evaluation):
         if part is not evaluation:
             console.print(part["name"], style="bold underline")
-            _print_answer(console, vocabulary.advice(part), [])
+            _print_answer(console, vocabulary.advice(part))
         _print_part(console, part)
     for one in evaluation.get("requirements", []):
         console.print(f"required: {one['sentence']}", style="green" if one["passed"] else "bold red")
 
 
-def _print_answer(console: Console, advice: vocabulary.Advice, problems: Sequence[str]) -> None:
-    """Print what can be quoted, the command to run next, and the reasons to doubt it."""
+def _print_answer(
+    console: Console, advice: vocabulary.Advice, problems: Sequence[str] = (), remarks: Sequence[str] = ()
+) -> None:
+    """Print what can be quoted, the command to run next, the reasons to doubt it, and how what was read was taken."""
     text, command, warnings, lines = advice
     for line in lines:
         console.print(line, style="bold")
@@ -51,7 +53,11 @@ def _print_answer(console: Console, advice: vocabulary.Advice, problems: Sequenc
         console.print(line, style="yellow")
     if len(problems) > _MOST_PROBLEMS:
         console.print(f"and {len(problems) - _MOST_PROBLEMS} more like these", style="yellow")
-    if text or command or warnings or problems:
+    for line in remarks[:_MOST_PROBLEMS]:
+        console.print(f"read: {line}", style="cyan")
+    if len(remarks) > _MOST_PROBLEMS:
+        console.print(f"and {len(remarks) - _MOST_PROBLEMS} more like these, in --json", style="cyan")
+    if text or command or warnings or problems or remarks:
         console.print()
 
 
