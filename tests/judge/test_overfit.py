@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from trainer import files
-from trainer.judge.overfit import align, is_unsure, judge
+from trainer.judge.curves import align
+from trainer.judge.overfit import is_unsure, judge
 
 Floats = NDArray[np.float64]
 
