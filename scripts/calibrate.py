@@ -27,7 +27,8 @@ from scipy import stats
 
 from scripts import plants
 from scripts.histories import NOISES, Floats, Rng, history
-from trainer.compare.comparison import ALPHA, Comparison, Run, compare
+from trainer.compare.comparison import Comparison, Run, compare
+from trainer.compare.inference import ALPHA
 from trainer.compare.results import Contrast, Recommendation
 from trainer.compare.statistics import share_interval
 from trainer.judge.health import judge as judge_health

@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from trainer.compare import knobs as knobs_of
-from trainer.compare.comparison import ALPHA, Run, compare
+from trainer.compare.comparison import Run, compare
+from trainer.compare.inference import ALPHA
 from trainer.compare.results import Effect
 from trainer.judge.overfit import Verdict
 
