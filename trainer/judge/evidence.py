@@ -166,16 +166,23 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
 
 DROP = 0.03  # of the fall of the training loss, in one epoch; and
 SUDDEN = 8.0  # times the median change from epoch to epoch
+AROUND = 5  # epochs before and after, whose medians tell whether it lasts
 
 
 def _last_drop(train: Floats, best: int) -> int | None:
-    """Return the last epoch up to the minimum at which the training loss fell suddenly, past the first quarter."""
+    """Return the last epoch up to the minimum at which the training loss fell suddenly, past the first quarter.
+
+    And lastingly: half of it holds between the medians of a few epochs before and after; the way back from a spike
+    does not.
+    """
     falls = -np.diff(train)
     first = max(len(train) // 4, NOISE_EPOCHS)
     wanted = max(DROP * float(np.ptp(train[1:])), SUDDEN * quantile(np.abs(falls), 0.5))
     found = np.flatnonzero(falls[:best] >= wanted) + 1
-    found = found[found >= first]
-    return int(found[-1]) if len(found) else None
+    for epoch in found[found >= first][::-1].tolist():
+        if quantile(train[epoch - AROUND : epoch], 0.5) - quantile(train[epoch : epoch + AROUND], 0.5) >= wanted / 2:
+            return epoch
+    return None
 
 
 def _noise_ratio(train: Floats, drop: int) -> float:
