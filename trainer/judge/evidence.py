@@ -129,9 +129,12 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
             rises.append(quantile(val[-k:], LOW_QUANTILE) - low - train_rise)
     k = max(3, round(n * LATE))
     late, train_late = quantile(val[-k:], 0.5), quantile(train[-k:], 0.5)
-    progress = _late_progress(before, n)
+    progress = _late_progress(val, best)
     gap = max(0.0, late - train_late - start_gap - PROGRESS * progress)
-    still_gains = best >= n - max(1, n // 10) and progress + noise > GAINS * learned  # or may, hidden in its noise
+    near = int(np.flatnonzero(val <= val[best] + noise)[-1])  # the last epoch that may be as low as the lowest
+    ends = n - max(1, n // 10)
+    hidden = min(noise, 2 * noise / math.sqrt(k))  # what progress may hide: quartiles of k epochs are that uncertain
+    still_gains = max(progress + hidden if best >= ends else 0.0, progress if near >= ends else 0.0) > GAINS * learned
     if scales or still_gains:
         gap = 0.0
     end, train_end = float(val[-max(1, n // 10) :].mean()), float(train[-max(1, n // 10) :].mean())
@@ -219,12 +222,18 @@ def _learned(train: Floats, val: Floats, best: int) -> tuple[float, bool, bool]:
     return max(learned, min(of_val, 2 * learned)), tall, False
 
 
-def _late_progress(before: Floats, n: int) -> float:
-    """Return what validation still gained in the last third, up to its minimum: lower quartiles of the thirds."""
-    middle, late = before[n // 3 : 2 * n // 3], before[2 * n // 3 :]
-    if len(middle) == 0 or len(late) == 0:
+def _late_progress(val: Floats, best: int) -> float:
+    """Return what validation still gained in the last third: lower quartiles of the thirds.
+
+    Of the middle third only epochs up to the minimum count, so that a worse tail is no progress. Of the last third
+    those up to it, or all: in a noisy curve the minimum may come long before the last gain. The larger counts.
+    """
+    before, tail = only_finite(val[: best + 1]), val[2 * len(val) // 3 :]
+    middle, late = before[len(val) // 3 : 2 * len(val) // 3], before[2 * len(val) // 3 :]
+    if len(middle) == 0:
         return 0.0
-    return max(0.0, quantile(middle, 0.25) - quantile(late, 0.25))
+    level = quantile(middle, 0.25)
+    return max(0.0, *(level - quantile(part, 0.25) for part in (late, tail) if len(part)))
 
 
 def _still_falling(train: Floats, val: Floats) -> float:
