@@ -293,7 +293,7 @@ def _noise_before(val: Floats) -> float:
     return float(np.sqrt(2 * np.mean(below**2)))
 
 
-SINGLE = 4.0  # times the luck of a single epoch: among heavy-tailed noise there are outliers
+SINGLE = 6.0  # times the luck of a single epoch: among heavy-tailed noise there are outliers
 REACH = 4.0  # an epoch within this many standard deviations of the lowest stretch might have been lowest by luck
 
 
