@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trainer.judge.overfit import align
+from trainer.judge.curves import align
 from trainer.read import tag_names
 from trainer.read.bounded import Unreadable, shortened
 from trainer.read.curves import Series
