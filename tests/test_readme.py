@@ -172,6 +172,7 @@ def test_every_file_key_and_tag_of_a_run_is_described(cli: Cli) -> None:
     tags = {*metrics.read_text(encoding="utf-8").splitlines()[0].split(","), *scalars}
     assert {"train/loss", "eval/train_loss", "grad_norm/clipped_total", "test/last_accuracy"} <= tags
     for tag in tags:
+        tag = tag.removeprefix("watch/")
         kind = tag.partition("/")[0]
         assert f"`{tag}`" in described or re.search(rf"`{kind}/<(parameter|module)>`", described), tag
     for key in (*summary, *summary["provenance"], *summary["cost"]):

@@ -20,7 +20,8 @@ from trainer import files
 from trainer.cli.display import words
 from trainer.config import ConfigError, Surface
 from trainer.core.surfaces import FUNCTIONS, PlaneFunction
-from trainer.engine.jobs import Job, describe, ranges
+from trainer.engine.jobs import Job, describe, ranges, swept
+from trainer.engine.jobs import name as named
 from trainer.record import trajectories
 from trainer.report import vocabulary
 from trainer.report.vocabulary import plural
@@ -89,7 +90,7 @@ def _shown(folder: Path) -> Path:
 def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
     """Draw the ways downhill for each function that the sweep minimised; return the files' names."""
     by_function: dict[str, tuple[Surface, dict[str, Any]]] = {}
-    keys = [key for key in swept(jobs) if key not in ("problem", "model.function")]
+    keys = [key for key in swept(jobs) if key not in ("problem", "model.function", "seed")]
     for job in jobs:
         model = job.config.model if job.config is not None else None
         if not isinstance(model, Surface) or len(model.start) != 2 or job.status != "completed":
@@ -97,7 +98,7 @@ def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
         with open(job.directory / "metrics.csv", newline="", encoding="utf-8") as file:
             points = trajectories.points(model.start, list(csv.DictReader(file)))
         _, ways = by_function.setdefault(model.function, (model, {}))
-        name = _name(job, keys)
+        name = named(job, keys)
         ways[name if name not in ways else f"{name} ({job.number})"] = points
     pictures = []
     for function, (model, ways) in by_function.items():
@@ -114,14 +115,6 @@ def _problem(model: Surface) -> PlaneFunction:
     from trainer.core import own_function  # torch, which most sweeps' command does not need
 
     return own_function.problem(model)
-
-
-def _name(job: Job, keys: Sequence[str]) -> str:
-    """Name a run by what was swept: 'sgd lr=0.1'; without a sweep, by its optimizer."""
-    values = dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
-    parts = [values[k] if k == "optimizer" else f"{k.split('.')[-1]}={values[k]}" for k in keys if k in values]
-    assert job.config is not None
-    return " ".join(parts) or job.config.optimizer.name
 
 
 def troubles(jobs: Sequence[Job]) -> list[str]:
@@ -151,7 +144,7 @@ def row(job: Job) -> dict[str, Any]:
 
 def table(jobs: Sequence[Job]) -> Table:
     """Show runs that differ by seed alone in one row: mean ± half of its confidence interval, best first."""
-    keys = swept(jobs)
+    keys = [key for key in swept(jobs) if key != "seed"]
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
         values = dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
@@ -175,16 +168,6 @@ def table(jobs: Sequence[Job]) -> Table:
         captions.append(f"the best {MOST_ROWS} of {len(ranked)} rows; sweep.csv has all")
     out.caption, out.caption_justify = "\n".join(captions) or None, "left"
     return out
-
-
-def swept(jobs: Sequence[Job]) -> list[str]:
-    """Return the override keys that take more than one value over the jobs, the seed apart."""
-    seen: dict[str, set[str]] = {}
-    for job in jobs:
-        for override in job.overrides:
-            key, _, value = override.lstrip("+").partition("=")
-            seen.setdefault(key, set()).add(value)
-    return [key for key, values in seen.items() if len(values) > 1 and key != "seed"]
 
 
 def _measures(jobs: Sequence[Job]) -> dict[str, Place]:
