@@ -50,9 +50,10 @@ def evil_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def browse(path: Path, state: str = "") -> tuple[str, str]:
+def browse(path: Path, state: str = "", budget_ms: int = 300) -> tuple[str, str]:
     """The document after its script has run, and what the browser wrote to its log."""
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=300"]
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    command += [f"--virtual-time-budget={budget_ms}"]
     command += ["--enable-logging=stderr", "--v=0", "--dump-dom", path.as_uri() + state]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout, done.stderr
@@ -60,7 +61,7 @@ def browse(path: Path, state: str = "") -> tuple[str, str]:
 
 def body_rows(document: str) -> list[str]:
     """Names of the runs in the table, from the top."""
-    return [html.unescape(name) for name in re.findall(r'<tr class="run".*?<a [^>]*>(.*?)</a>', document)]
+    return [html.unescape(name) for name in re.findall(r'<tr class="run".*?<button [^>]*>(.*?)</button>', document)]
 
 
 def page_data(path: Path) -> dict:

@@ -15,20 +15,21 @@ KINDS: tuple[Kind, ...] = get_args(Kind)  # of the verdict overfit
 
 
 class Style(NamedTuple):
-    """A verdict's colour on a terminal, and on the light and the dark page."""
+    """A verdict's colour on a terminal, on the light and the dark page, and its sign, for eyes that see no colour."""
 
     terminal: str
     light: str
     dark: str
+    sign: str
 
 
 STYLES: dict[str, Style] = {  # told apart with red-green and blue-yellow colour blindness too
-    "overfit": Style("red", "#86201a", "#dd774c"),
-    "diverged": Style("magenta", "#431765", "#c864ff"),
-    "underfit": Style("yellow", "#9c6d0c", "#fcc938"),
-    "too_short": Style("dim", "#6d727a", "#8f959e"),
-    "no_validation": Style("blue", "#450126", "#f8ffcc"),
-    "healthy": Style("cyan", "#0b6ae8", "#a5ecf5"),
+    "overfit": Style("red", "#86201a", "#dd774c", "▲"),
+    "diverged": Style("magenta", "#431765", "#c864ff", "✕"),
+    "underfit": Style("yellow", "#9c6d0c", "#fcc938", "▼"),
+    "too_short": Style("dim", "#6d727a", "#8f959e", "◔"),
+    "no_validation": Style("blue", "#450126", "#f8ffcc", "○"),
+    "healthy": Style("cyan", "#0b6ae8", "#a5ecf5", "●"),
 }
 
 
