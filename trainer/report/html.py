@@ -25,7 +25,7 @@ from trainer.read.bounded import Unreadable, listing
 from trainer.read.configs import read_yaml
 from trainer.read.curves import Curves
 from trainer.read.other_tools import read_event_folder
-from trainer.report import documents, tables, vocabulary
+from trainer.report import chinese, documents, tables, vocabulary
 from trainer.report.vocabulary import INTERVAL, MEASURES, NO_KNOB, PER_CLASS, STYLES, VERDICTS, short_names
 
 _POINTS = 400_000  # numbers in a page's curves, all together
@@ -60,7 +60,8 @@ _PAGE = ("report.html", "report.css", *_SCRIPTS)
 
 
 def _title(evaluation: Mapping[str, Any]) -> str:
-    return "Evaluation of " + ", ".join(dict.fromkeys(str(path) for path in evaluation["paths"]))
+    what = ", ".join(dict.fromkeys(str(path) for path in evaluation["paths"]))
+    return chinese.translated("Evaluation of {what}", what=what) if chinese.is_chosen() else f"Evaluation of {what}"
 
 
 def _facts(evaluation: Mapping[str, Any], runs: Sequence[Curves], command: str) -> list[list[str]]:
@@ -116,6 +117,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
     ours = all(run.source == "trainer" for run in runs)
     return {
         "title": _title(evaluation),
+        "words": chinese.WORDS if chinese.is_chosen() else {},
         "facts": _facts(evaluation, runs, command),
         "verdicts": VERDICTS,
         "spelled": {verdict: vocabulary.spelled(verdict) for verdict in VERDICTS},
@@ -158,7 +160,7 @@ def _part(
         "warnings": warnings,
         "runs": [index[run["path"]] for run in runs],
         "table": laid and vars(laid),
-        "caption": tables.caption(part),
+        "captions": tables.captions(part),
         "copies": {"Markdown": documents.markdown_table(part), "LaTeX": documents.latex_table(part)} if laid else {},
         "claims": _claims(part),
         "classes": {
@@ -194,6 +196,7 @@ def _runs(
     drawn = len(_CURVES) + max((len(run.metrics) for run in runs), default=0)
     most = min(max(_POINTS // (drawn * max(len(runs), 1)), 24), 240)
     grids: dict[bytes, int] = {}
+    in_chinese = chinese.is_chosen()
     entries = []
     for i, (run, curves) in enumerate(zip(evaluation["runs"], runs, strict=True)):
         keep = np.unique(np.linspace(0, len(curves.epochs) - 1, min(most, len(curves.epochs))).round().astype(int))
@@ -211,6 +214,7 @@ def _runs(
                 "config": {key: value for key, value in run["config"].items() if key not in common},
                 "health": [vocabulary.finding(item) for item in run["health"]],
                 "judged": vocabulary.judged(run),
+                **({"sentence": chinese.reason(run | {"judged": vocabulary.judged(run)})} if in_chinese else {}),
                 "command": run_command(path),
                 "link": _link(path, folder),
                 "files": _files(path, folder),

@@ -1,8 +1,8 @@
 // All of the page, drawn once and after every change.
 
 function commands() {
-  $("commands-list").replaceChildren(...data.commands.map(([text, command]) => make("div", {}, make("p", {class: "muted"}, text), make("pre", {}, command))),
-    ...(data.problems.length ? [make("p", {class: "muted"}, "Files that could not be used:"), make("pre", {}, data.problems.join("\n"))] : []));
+  $("commands-list").replaceChildren(...data.commands.map(([text, command]) => make("div", {}, make("p", {class: "muted"}, t(text)), make("pre", {}, command))),
+    ...(data.problems.length ? [make("p", {class: "muted"}, t("Files that could not be used:")), make("pre", {}, data.problems.join("\n"))] : []));
 }
 
 function update() {
@@ -24,6 +24,9 @@ function drawAll() {
   tableSection();
 }
 
+if (Object.keys(data.words).length) document.documentElement.lang = "zh";
+for (const heading of document.querySelectorAll("h2, #results-commands > summary")) heading.textContent = t(heading.textContent);
+for (const one of ["title", "aria-label"]) $("theme").setAttribute(one, t("light or dark"));
 readHash();
 drawAll();
 commands();

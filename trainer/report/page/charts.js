@@ -1,6 +1,9 @@
 "use strict";
 // Drawing: elements made without markup (textContent only, so that no name from a file is ever parsed), axes, lines.
 
+/** A text in the language of the page; {name} becomes the value of that name. */
+const t = (text, values = {}) => (data.words[text] || text).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? values[name] : whole));
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** An HTML element: attributes, then children; a string becomes text, null nothing. */

@@ -1,22 +1,23 @@
 // The page: what the data says, laid out. State (sorting, filter, theme) stands in the address after '#', to be shared.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const {runs, knobs, verdicts, spelled} = data; // verdicts: worst first
+const {runs, knobs, verdicts} = data; // verdicts: worst first
+const spelled = Object.fromEntries(Object.entries(data.spelled).map(([name, text]) => [name, t(text)]));
 const $ = (id) => document.getElementById(id);
 const state = {sort: "", descending: false, verdicts: new Set(), text: "", theme: "", colour: "", curve: "val_loss", log: false, start: false, allGroups: false, measure: "", gradient: 0, part: 0, classes: "recall", open: new Set()};
 const MOST_LINES = 400;
 const DASHES = ["", "10 6", "3 4", "12 4 3 4"]; // so that of two means on top of each other both are seen
 const VERDICT_DASH = {overfit: "", diverged: "2 2", underfit: "10 3 2 3", too_short: "1 4", no_validation: "4 4", healthy: "7 3"};
-const signs = {overfit: "overfit, from its onset", diverged: "diverged, last finite value", underfit: "underfit, at its best epoch", healthy: "healthy, at its best epoch", too_short: "too short to judge", no_validation: "no validation loss"};
-const fullName = (measure) => (data.measures[measure] || [measure, measure])[1];
-const CURVES = {val_loss: "validation loss", train_loss: "training loss", gap: "gap: validation − training loss", val_accuracy: "validation accuracy", train_accuracy: "training accuracy", ...data.curves};
+const signs = {overfit: t("overfit, from its onset"), diverged: t("diverged, last finite value"), underfit: t("underfit, at its best epoch"), healthy: t("healthy, at its best epoch"), too_short: t("too short to judge"), no_validation: t("no validation loss")};
+const fullName = (measure) => t((data.measures[measure] || [measure, measure])[1]);
+const CURVES = {val_loss: t("validation loss"), train_loss: t("training loss"), gap: t("gap: validation − training loss"), val_accuracy: t("validation accuracy"), train_accuracy: t("training accuracy"), ...Object.fromEntries(Object.entries(data.curves).map(([name, text]) => [name, t(text)]))};
 
 for (const run of runs) {
   run.x = data.grids[run.x];
   if (run.val_loss) run.gap = run.val_loss.map((value, i) => (value === null || run.train_loss[i] === null ? null : value - run.train_loss[i]));
 }
 const brief = (knob) => data.brief[knob] || knob;
-const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+const plural = (count, word) => (data.words[`{n} ${word}s`] ? t(`{n} ${word}s`, {n: count}) : `${count} ${word}${count === 1 ? "" : "s"}`);
 const signOf = data.signs;
 const colourOf = (verdict) => `var(--${verdict})`;
 const part = () => data.parts[state.part]; // the comparison on show: of several sweeps, one
@@ -27,7 +28,7 @@ const isAccuracy = (name) => name.endsWith("accuracy");
 const wide = (element) => Math.max(element.clientWidth, 280);
 
 function matches(run, text) {
-  const hay = [run.name, run.verdict, spelled[run.verdict], run.status, ...knobs.map((knob, i) => `${brief(knob)}=${run.knobs[i]}`)].join(" ").toLowerCase();
+  const hay = [run.name, run.verdict, data.spelled[run.verdict], spelled[run.verdict], run.status, ...knobs.map((knob, i) => `${brief(knob)}=${run.knobs[i]}`)].join(" ").toLowerCase();
   return text.toLowerCase().split(/\s+/).every((word) => hay.includes(word));
 }
 
@@ -72,13 +73,13 @@ function select(label, options, value, change) {
 
 function head() {
   $("title").textContent = data.title;
-  $("facts").replaceChildren(...data.facts.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, name === "command" ? make("code", {}, text) : text))));
-  $("summary").textContent = [plural(here().length, "run"), plural(part().groups.length, "group"), ...(varied().length ? [`knobs: ${varied().map(brief).join(", ")}`] : [])].join(" · ");
+  $("facts").replaceChildren(...data.facts.map(([name, text]) => make("div", {}, make("dt", {}, t(name)), make("dd", {}, name === "command" ? make("code", {}, text) : text))));
+  $("summary").textContent = [plural(here().length, "run"), plural(part().groups.length, "group"), ...(varied().length ? [t("knobs: {names}", {names: varied().map(brief).join(", ")})] : [])].join(" · ");
   const counts = verdicts.map((verdict) => [verdict, here().filter((run) => run.verdict === verdict).length]).filter(([, count]) => count);
   $("verdicts").className = state.verdicts.size ? "some" : "";
   $("verdicts").replaceChildren(...counts.map(([verdict, count]) => make("button", {
     type: "button", style: `flex: ${count} 0 auto; background: ${colourOf(verdict)}`, "aria-pressed": String(state.verdicts.has(verdict)),
-    title: `show only runs judged ${spelled[verdict]}`,
+    title: t("show only runs judged {verdict}", {verdict: spelled[verdict]}),
     onclick: () => { state.verdicts.has(verdict) ? state.verdicts.delete(verdict) : state.verdicts.add(verdict); update(); },
   }, `${signOf[verdict]} ${count} ${spelled[verdict]}`)));
   answer("", data);
@@ -96,30 +97,32 @@ function answer(place, {answer, next, warnings}) {
 /** The knobs that differ among the runs on show. */
 const varied = () => knobs.filter((knob, i) => new Set(here().map((run) => String(run.knobs[i]))).size > 1);
 
+const worded = (text) => { const found = /^(\d+) of (\d+)$/.exec(text); return found ? t("{a} of {b}", {a: found[1], b: found[2]}) : t(text); };
+
 /** Rows of cells that are already words: what tells the rows apart at the left, numbers at the right. */
 function fillTable(element, {names, numbers, rows}) {
   const side = (i) => (i < names.length ? "" : "number");
-  element.tHead.replaceChildren(make("tr", {}, [...names, ...numbers].map((title, i) => make("th", {class: `plain ${side(i)}`, scope: "col"}, title))));
-  element.tBodies[0].replaceChildren(...rows.map((cells) => make("tr", {}, cells.map((text, i) => make("td", {class: side(i)}, text)))));
+  element.tHead.replaceChildren(make("tr", {}, [...names, ...numbers].map((title, i) => make("th", {class: `plain ${side(i)}`, scope: "col"}, t(title)))));
+  element.tBodies[0].replaceChildren(...rows.map((cells) => make("tr", {}, cells.map((text, i) => make("td", {class: side(i)}, worded(text))))));
 }
 
 function classesSection() {
   const {classes} = part();
   $("classes").hidden = !classes[state.classes];
   if ($("classes").hidden) return;
-  $("classes-note").textContent = `On the test split, by the weights with the lowest validation loss; ${data.interval}.`;
-  $("classes-controls").replaceChildren(select("number", data.per_class, state.classes, (value) => { state.classes = value; classesSection(); }));
+  $("classes-note").textContent = t("On the test split, by the weights with the lowest validation loss; {interval}.", {interval: t(data.interval)});
+  $("classes-controls").replaceChildren(select(t("number"), Object.fromEntries(Object.entries(data.per_class).map(([name, text]) => [name, t(text)])), state.classes, (value) => { state.classes = value; classesSection(); }));
   fillTable($("classes-table"), classes[state.classes]);
 }
 
 function resultsSection() {
-  const {table, caption, commands} = part();
+  const {table, captions, commands} = part();
   $("results").hidden = !table;
   if (!table) return;
   fillTable($("results-table"), table);
-  $("results-note").textContent = `${caption}; best: at the lowest validation loss, whose weights the test is of; last: at the end.`;
+  $("results-note").textContent = `${captions.map(([text, values]) => t(text, values)).join("; ")}; ${t("best: at the lowest validation loss, whose weights the test is of; last: at the end.")}`;
   $("results-copy").replaceChildren(...Object.entries(part().copies).map(([kind, text]) =>
-    make("button", {type: "button", onclick: (event) => copy(event.target, text)}, `copy as ${kind}`)));
+    make("button", {type: "button", onclick: (event) => copy(event.target, text)}, t("copy as {kind}", {kind}))));
   $("results-commands").hidden = !commands.length;
   $("results-commands").lastChild.replaceChildren(...commands.map(([name, command]) => make("div", {}, make("p", {class: "muted"}, name), make("pre", {}, command))));
 }
@@ -128,7 +131,7 @@ function resultsSection() {
 function copy(button, text) {
   const told = button.textContent, by_hand = () => button.parentElement.append(make("textarea", {readonly: "", rows: 8, "aria-label": told}, text));
   (navigator.clipboard ? navigator.clipboard.writeText(text) : Promise.reject(new Error("no clipboard"))).then(() => {
-    button.textContent = "copied";
+    button.textContent = t("copied");
     setTimeout(() => { button.textContent = told; }, 1500);
   }, by_hand);
 }
@@ -182,16 +185,16 @@ function curvesSection() {
   const coloured = colouring(usable);
   const redraw = (key) => (value) => { state[key] = value; writeHash(); curvesSection(); };
   $("curves-controls").replaceChildren(
-    select("show", available, state.curve, redraw("curve")),
-    select("colour by", {verdict: "verdict", ...Object.fromEntries(usable.map((knob) => [knob, brief(knob)]))}, coloured, redraw("colour")),
-    make("label", {}, make("input", {type: "checkbox", ...(state.log ? {checked: ""} : {}), onchange: (event) => redraw("log")(event.target.checked)}), "log scale"),
-    make("label", {}, make("input", {type: "checkbox", ...(state.start ? {checked: ""} : {}), onchange: (event) => redraw("start")(event.target.checked)}), "whole range"));
+    select(t("show"), available, state.curve, redraw("curve")),
+    select(t("colour by"), {verdict: t("verdict"), ...Object.fromEntries(usable.map((knob) => [knob, brief(knob)]))}, coloured, redraw("colour")),
+    make("label", {}, make("input", {type: "checkbox", ...(state.log ? {checked: ""} : {}), onchange: (event) => redraw("log")(event.target.checked)}), t("log scale")),
+    make("label", {}, make("input", {type: "checkbox", ...(state.start ? {checked: ""} : {}), onchange: (event) => redraw("start")(event.target.checked)}), t("whole range")));
   const there = here().filter((run) => seen(run) && run[state.curve]);
   const lines = spread(there, MOST_LINES);
   const xs = lines.flatMap((run) => [run.x[0], run.x[run.x.length - 1]]);
   const log = state.log && lines.some((run) => run[state.curve].some((value) => value > 0));
   const axes = frame({width: wide($("curves-chart")), height: 380, x: [Math.min(...xs, xs.length ? Infinity : 0), Math.max(...xs, xs.length ? -Infinity : 1)],
-    y: range(lines.flatMap((run) => (state.start ? run[state.curve] : settled(run[state.curve]))), log), logY: log, xLabel: data.x_label, yLabel: CURVES[state.curve], written: isAccuracy(state.curve) ? percentTick : show, label: `${CURVES[state.curve]} of ${plural(lines.length, "run")}`});
+    y: range(lines.flatMap((run) => (state.start ? run[state.curve] : settled(run[state.curve]))), log), logY: log, xLabel: t(data.x_label), yLabel: CURVES[state.curve], written: isAccuracy(state.curve) ? percentTick : show, label: `${CURVES[state.curve]} of ${plural(lines.length, "run")}`});
   const k = knobs.indexOf(coloured), byKnob = k >= 0;
   const levels = byKnob ? [...new Map(here().map((run) => [String(run.knobs[k]), run.knobs[k]])).values()].sort(natural) : [];
   const colours = levelColours(levels), colour = (run) => (byKnob ? colours[levels.indexOf(run.knobs[k])] : colourOf(run.verdict));
@@ -217,18 +220,18 @@ function curvesSection() {
   $("curves-legend").replaceChildren(...(byKnob
     ? levels.map((level, i) => key(colours[i], `${brief(coloured)}=${show(level)}`, dash(i)))
     : used.map((verdict) => key(colourOf(verdict), signs[verdict], VERDICT_DASH[verdict], verdict))));
-  const drawn = lines.length < there.length ? `${lines.length} of ${there.length} runs drawn, evenly chosen. ` : "";
+  const drawn = lines.length < there.length ? t("{shown} of {all} runs drawn, evenly chosen. ", {shown: lines.length, all: there.length}) : "";
   $("curves-note").textContent = drawn + (byKnob
-    ? "Thick: the mean over all runs at that level, with its pointwise 95 % t interval; thin: each run."
-    : "One line per run. Point at a line to read it, click to open it in the table.");
+    ? t("Thick: the mean over all runs at that level, with its pointwise 95 % t interval; thin: each run.")
+    : t("One line per run. Point at a line to read it, click to open it in the table."));
 }
 
 /** A run on its own: training and validation together, with the reason for its verdict. */
 function aloneSection(run) {
   $("curves-controls").replaceChildren();
-  $("curves-note").replaceChildren(chip(run.verdict, run.judged), `: ${run.sentence}.`);
+  $("curves-note").replaceChildren(chip(run.verdict, run.judged), `: ${run.sentence}${t(".")}`);
   $("curves-chart").replaceChildren(make("div", {class: "pair"}, ["loss", "accuracy"].map((name) => pairFigure(run, name, wide($("curves-chart")) / 2, 300))));
-  $("curves-legend").replaceChildren(key("var(--val)", "validation"), key("var(--train)", "training", "5 3"), key(colourOf(run.verdict), signs[run.verdict], null, run.verdict));
+  $("curves-legend").replaceChildren(key("var(--val)", t("validation")), key("var(--train)", t("training"), "5 3"), key(colourOf(run.verdict), signs[run.verdict], null, run.verdict));
 }
 
 /** Training and validation of one run on one chart; null where neither was recorded. */
@@ -236,7 +239,7 @@ function pairFigure(run, name, width, height) {
   const sides = [[`train_${name}`, "var(--train)", "5 3"], [`val_${name}`, "var(--val)", ""]].filter(([side]) => run[side]);
   if (!sides.length) return null;
   const y = range(sides.flatMap(([side]) => settled(run[side])), false);
-  const axes = frame({width: Math.max(width, 270), height, x: [run.x[0], run.x[run.x.length - 1]], y, xLabel: data.x_label, yLabel: name,
+  const axes = frame({width: Math.max(width, 270), height, x: [run.x[0], run.x[run.x.length - 1]], y, xLabel: t(data.x_label), yLabel: t(name),
     written: isAccuracy(name) ? percentTick : show, label: `training and validation ${name} of ${run.name}`});
   for (const [side, stroke, dash] of sides) axes.plot.append(draw("path", {class: "line", d: path(axes, run.x, run[side]), stroke, "stroke-width": 2, "stroke-dasharray": dash}));
   markRun(axes, run, `val_${name}`, 5.5);
@@ -260,7 +263,9 @@ function nearest(event, axes, lines, hover) {
 }
 
 const describe = (run) => knobs.map((knob, i) => `${brief(knob)}=${show(run.knobs[i])}`).join(" ");
-const chip = (verdict, judged) => make("span", {class: "chip", style: `--chip: ${colourOf(verdict)}`}, `${signOf[verdict]} ${judged || spelled[verdict]}`);
+/** A verdict with its kind and its doubt, "overfit (loss only)?", in the language of the page. */
+const judgedAs = (judged) => judged.replace(/[a-z][a-z ]*[a-z]/g, (words) => t(words));
+const chip = (verdict, judged) => make("span", {class: "chip", style: `--chip: ${colourOf(verdict)}`}, `${signOf[verdict]} ${judged ? judgedAs(judged) : spelled[verdict]}`);
 
 // ------------------------------------------------------------------ groups
 
@@ -269,14 +274,14 @@ function groupsSection() {
   const shown = part().groups.map((group) => ({...group, members: group.runs.map((i) => runs[i]).filter(seen)})).filter((group) => group.members.length);
   const many = 12, some = state.allGroups ? shown : shown.slice(0, many);
   $("groups-note").textContent = part().groups.length < here().length
-    ? "Runs that differ in the seed alone. Mean over seeds with its pointwise 95 % t interval, each seed thin; largest gap first."
-    : "Each run on its own, largest gap first.";
-  $("groups-legend").replaceChildren(key("var(--val)", "validation loss"), key("var(--train)", "training loss", "5 3"));
+    ? t("Runs that differ in the seed alone. Mean over seeds with its pointwise 95 % t interval, each seed thin; largest gap first.")
+    : t("Each run on its own, largest gap first.");
+  $("groups-legend").replaceChildren(key("var(--val)", t("validation loss")), key("var(--train)", t("training loss"), "5 3"));
   const finite = some.flatMap((group) => group.members.flatMap((run) => [...settled(run.val_loss || []), ...settled(run.train_loss)]));
   const y = range(finite, false);
   $("groups-charts").replaceChildren(...some.map((group) => groupFigure(group, y)));
   $("groups-more").hidden = shown.length <= many;
-  $("groups-more").textContent = state.allGroups ? `Show the first ${many}` : `Show all ${shown.length} groups`;
+  $("groups-more").textContent = state.allGroups ? t("Show the first {n}", {n: many}) : t("Show all {n} groups", {n: shown.length});
   $("groups-more").onclick = () => { state.allGroups = !state.allGroups; groupsSection(); };
 }
 
@@ -287,7 +292,7 @@ function ended(runs) {  // means are of these, in curves as in tables; of a grou
 
 function groupFigure(group, y) {
   const xs = group.members.flatMap((run) => [run.x[0], run.x[run.x.length - 1]]);
-  const axes = frame({width: 270, height: 190, x: [Math.min(...xs), Math.max(...xs)], y, left: 34, xLabel: data.x_label, yLabel: "loss", label: `losses of ${group.name}`});
+  const axes = frame({width: 270, height: 190, x: [Math.min(...xs), Math.max(...xs)], y, left: 34, xLabel: t(data.x_label), yLabel: t("loss"), label: `losses of ${group.name}`});
   for (const [name, colour, dash] of [["train_loss", "var(--train)", "5 3"], ["val_loss", "var(--val)", ""]]) {
     const lines = group.members.filter((run) => run[name]);
     if (!lines.length) continue;
@@ -297,9 +302,9 @@ function groupFigure(group, y) {
       draw("path", {class: "line", d: path(axes, mean.x, mean.mean), stroke: colour, "stroke-width": 2, "stroke-dasharray": dash}));
   }
   for (const run of spread(group.members, 20)) markRun(axes, run, "val_loss", 4);
-  const gap = group.gap && group.gap.mean !== null ? `, gap ${show(group.gap.mean)}${group.gap.low === null ? "" : ` [${show(group.gap.low)}, ${show(group.gap.high)}]`}` : "";
+  const gap = group.gap && group.gap.mean !== null ? t(", gap {value}", {value: `${show(group.gap.mean)}${group.gap.low === null ? "" : ` [${show(group.gap.low)}, ${show(group.gap.high)}]`}`}) : "";
   const counts = verdicts.filter((verdict) => group.verdicts[verdict]).map((verdict) => `${group.verdicts[verdict]} ${spelled[verdict]}`).join(", ");
-  return make("figure", {}, make("figcaption", {}, group.name, make("small", {}, counts + gap)), axes.svg);
+  return make("figure", {}, make("figcaption", {}, t(group.name), make("small", {}, counts + gap)), axes.svg);
 }
 
 // ------------------------------------------------------------------ gradients
@@ -308,9 +313,10 @@ function gradientsSection() {
   $("gradients").hidden = !data.gradients.length;
   if (!data.gradients.length) return;
   const chosen = data.gradients[state.gradient];
-  $("gradients-note").textContent = "Euclidean norm of each parameter's gradient before clipping, means over stretches of steps; " +
-    (data.gradients.length > 1 ? "one run of each of the groups with the most and the least gap." : "log scale.");
-  $("gradients-controls").replaceChildren(select("run", Object.fromEntries(data.gradients.map((item, i) => [i, `${runs[item.run].name} ${describe(runs[item.run])} (${spelled[runs[item.run].verdict]})`])),
+  $("gradients-note").textContent = data.gradients.length > 1
+    ? t("Euclidean norm of each parameter's gradient before clipping, means over stretches of steps; one run of each of the groups with the most and the least gap.")
+    : t("Euclidean norm of each parameter's gradient before clipping, means over stretches of steps; log scale.");
+  $("gradients-controls").replaceChildren(select(t("run"), Object.fromEntries(data.gradients.map((item, i) => [i, `${runs[item.run].name} ${describe(runs[item.run])} (${spelled[runs[item.run].verdict]})`])),
     String(state.gradient), (value) => { state.gradient = Number(value); gradientsSection(); }));
   const layers = Object.keys(chosen.norms), isBias = (name) => name.endsWith("bias");
   const homes = [...new Set(layers.map((name) => name.replace(/\.[^.]*$/, "")))], ramp = levelColours(homes.map((_, i) => i));
@@ -318,7 +324,7 @@ function gradientsSection() {
   const dash = (name) => DASHES[homes.indexOf(name.replace(/\.[^.]*$/, "")) % DASHES.length];
   const every = layers.flatMap((name) => chosen.norms[name]);
   const axes = frame({width: wide($("gradients-chart")), height: 300, x: [chosen.steps[0], chosen.steps[chosen.steps.length - 1]], y: range(every, true), logY: true,
-    xLabel: "step", yLabel: "gradient norm", label: "gradient norms by layer"});
+    xLabel: t("step"), yLabel: t("gradient norm"), label: "gradient norms by layer"});
   layers.forEach((name, i) => axes.plot.append(draw("path", {class: "line", d: path(axes, chosen.steps, chosen.norms[name]), stroke: colours[i], "stroke-width": isBias(name) ? 0.9 : 2,
     "stroke-dasharray": dash(name)}, draw("title", {}, name))));
   $("gradients-chart").replaceChildren(axes.svg);
