@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests import fake_runs
-from tests.report.test_html import browse, browser, page_data
+from tests.helpers import Cli
+from tests.pages import browse, browser, page_data
 from trainer.evaluate import main
 from trainer.report import chinese, html, tables, vocabulary
 
@@ -66,17 +67,29 @@ def test_the_language_is_asked_for_or_the_locale(
 @pytest.mark.parametrize("kind", [None, *vocabulary.KINDS])
 def test_each_verdict_has_a_reason_with_its_numbers(verdict: str, kind: str | None) -> None:
     run: dict[str, Any] = {"verdict": verdict, "kind": kind, "best_epoch": 12.0, "onset": 17.0, "evidence": {}}
-    bare = chinese.reason(run)
+    bare = chinese.reason(run, False)
     assert CJK.search(bare)
     assert not re.search("[A-Za-z]", bare)
-    evidence = {"best_val_loss": 0.4321, "rise": 0.0765, "gap": 0.25, "gap_share": 0.31, "rise_share": 0.2}
-    full = chinese.reason(run | {"evidence": evidence, "probability": 0.66, "judged": "x?"})
+    evidence = {"best_val_loss": 0.4321, "rise": 0.0765, "gap": 0.25, "gap_share": 0.31, "learned": 0.9}
+    full = chinese.reason(run | {"evidence": evidence, "probability": 0.66}, True)
     assert "66%" in full
     if verdict == "overfit":
         assert "第 17 轮" in full
-        assert ("31%" in full) if kind == "gap" else ("0.0765" in full and "0.4321" in full)
+        assert ("31%" in full) if kind == "gap" else ("0.0765" in full and "0.4321" in full and "8%" in full)
     if verdict == "healthy":
         assert "0.4321" in full
+
+
+def test_the_verdict_on_the_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "epochs=1 data.train_size=32 model.width=4 hydra.run.dir="
+    monkeypatch.setenv("TRAINER_LANG", "zh")
+    code, said, _ = cli(f"{command}zh")
+    assert code == 0
+    assert "太短: 只有 1 轮" in said
+    monkeypatch.setenv("TRAINER_LANG", "en")
+    assert "too short: 1 epoch with finite losses" in cli(f"{command}en")[1]
+    verdicts = [json.loads(Path(name, "summary.json").read_text())["verdict"] for name in ("zh", "en")]
+    assert verdicts[0] == verdicts[1]
 
 
 @browser

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests import fake_runs
-from tests.report.test_html import body_rows, browse, browser, page_data
+from tests.pages import body_rows, browse, browser, page_data
 from trainer.evaluate import main
 
 AXE = Path(os.environ.get("AXE_CORE") or "node_modules/axe-core/axe.min.js")

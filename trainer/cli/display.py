@@ -211,7 +211,7 @@ def _closing_lines(summary: dict[str, Any], directory: Path) -> list[Text]:
         lines.append(words(f"{key:<10}true {pair['true']:g}, found {pair['found']:.4f}"))
     name = verdict["verdict"]
     style = vocabulary.STYLES[name].terminal
-    lines.append(words((vocabulary.judged(verdict), style), f": {verdict['sentence']}"))
+    lines.append(words((vocabulary.judged(verdict), style), f": {vocabulary.reason(verdict)}"))
     if last and not summary["health"]:
         lines.append(words(health.ALL_WELL))
     for finding in summary["health"]:

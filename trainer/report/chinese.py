@@ -1,4 +1,4 @@
-"""The report in Chinese: its words by the English ones, and why a run is judged so, from the numbers of its verdict.
+"""What is said in Chinese: the words of the page by the English ones; why a run is judged so, from its numbers.
 
 What a sweep comes to, health findings and warnings stay as the judge and the comparison wrote them, in English.
 """
@@ -23,7 +23,7 @@ def translated(text: str, **values: Any) -> str:
     return WORDS[text].format(**values)
 
 
-def reason(run: Mapping[str, Any]) -> str:
+def reason(run: Mapping[str, Any], is_unsure: bool) -> str:
     """Say why a run is judged so, from its verdict, kind, epochs and evidence; what the evidence lacks is left out."""
     found, best, onset = run.get("evidence") or {}, run.get("best_epoch"), run.get("onset")
     share = _share(found)
@@ -37,7 +37,10 @@ def reason(run: Mapping[str, Any]) -> str:
             parts = [f"{since}验证损失几乎不再下降，与训练损失的差距拉大", share("gap_share", "差距扩大了已学到的 {}")]
         else:
             parts = [f"{since}验证损失回升", f"它{at}{lowest}" if at and lowest else ""]
-            parts += [_number("回升了 {:.3g}", found.get("rise")), share("rise_share", "相当于已学到的 {}")]
+            parts += [
+                _number("回升了 {:.3g}", found.get("rise")),
+                _number("相当于已学到的 {:.0%}", _ratio(found.get("rise"), found.get("learned"))),
+            ]
             lost = _number("验证准确率损失 {:.2%}", found.get("accuracy_lost"))
             parts.append("验证准确率没有下降" if run.get("kind") == "loss_only" else lost)
     elif run["verdict"] == "diverged":
@@ -56,14 +59,18 @@ def reason(run: Mapping[str, Any]) -> str:
         parts = ["没有验证损失，看不出是否过拟合"]
     else:
         parts = [f"验证损失{at}{lowest}" if lowest else "", "没有持续的回升", ends]
-    if isinstance(probability := run.get("probability"), float) and "?" in str(run.get("judged", "")):
-        parts.append(f"没有把握：过拟合的概率为 {probability:.0%}")
+    if is_unsure:
+        parts.append(_number("没有把握：过拟合的概率为 {:.0%}", run.get("probability")))
     return "，".join(part for part in parts if part)
 
 
 def _number(text: str, value: Any) -> str:
     """Fill a value into a text; nothing where there is none."""
     return text.format(value) if isinstance(value, int | float) else ""
+
+
+def _ratio(a: Any, b: Any) -> float | None:
+    return a / b if isinstance(a, float) and isinstance(b, float) and b > 0 else None
 
 
 def _share(found: Mapping[str, Any]) -> Callable[[str, str], str]:

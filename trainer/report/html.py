@@ -196,7 +196,6 @@ def _runs(
     drawn = len(_CURVES) + max((len(run.metrics) for run in runs), default=0)
     most = min(max(_POINTS // (drawn * max(len(runs), 1)), 24), 240)
     grids: dict[bytes, int] = {}
-    in_chinese = chinese.is_chosen()
     entries = []
     for i, (run, curves) in enumerate(zip(evaluation["runs"], runs, strict=True)):
         keep = np.unique(np.linspace(0, len(curves.epochs) - 1, min(most, len(curves.epochs))).round().astype(int))
@@ -214,7 +213,7 @@ def _runs(
                 "config": {key: value for key, value in run["config"].items() if key not in common},
                 "health": [vocabulary.finding(item) for item in run["health"]],
                 "judged": vocabulary.judged(run),
-                **({"sentence": chinese.reason(run | {"judged": vocabulary.judged(run)})} if in_chinese else {}),
+                "sentence": vocabulary.reason(run),
                 "command": run_command(path),
                 "link": _link(path, folder),
                 "files": _files(path, folder),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args
 
 from trainer.judge import health
 from trainer.judge.overfit import Kind, Label, is_unsure
+from trainer.report import chinese
 
 VERDICTS: tuple[Label, ...] = get_args(Label)  # worst first
 KINDS: tuple[Kind, ...] = get_args(Kind)  # of the verdict overfit
@@ -67,12 +68,25 @@ def spelled(name: str) -> str:
     return name.replace("_", " ")
 
 
+def worded(name: str) -> str:
+    """Write a verdict or its kind in the reader's language."""
+    return chinese.WORDS.get(spelled(name), spelled(name)) if chinese.is_chosen() else spelled(name)
+
+
 def judged(run: Mapping[str, Any]) -> str:
     """Write a run's verdict: overfit, with its kind where that is no rise, (loss only); `?` where it is not sure."""
-    kind, probability = run.get("kind"), run.get("probability")
-    unsure = isinstance(probability, float) and is_unsure(probability, run.get("evidence", {}))
-    named = f" ({spelled(kind)})" if kind in ("gap", "loss_only") else ""
-    return spelled(run["verdict"]) + named + "?" * unsure
+    named = f" ({worded(run['kind'])})" if run.get("kind") in ("gap", "loss_only") else ""
+    return worded(run["verdict"]) + named + "?" * _is_unsure(run)
+
+
+def reason(run: Mapping[str, Any]) -> str:
+    """Say why a run is judged so, in the reader's language."""
+    return chinese.reason(run, _is_unsure(run)) if chinese.is_chosen() else run["sentence"]
+
+
+def _is_unsure(run: Mapping[str, Any]) -> bool:
+    probability = run.get("probability")
+    return isinstance(probability, float) and is_unsure(probability, run.get("evidence", {}))
 
 
 def plural(count: int, word: str) -> str:
@@ -84,7 +98,7 @@ def counted(names: Iterable[str]) -> str:
     """Count verdicts, worst first: '2 overfit, 1 too short'; other names after them."""
     counts = Counter(names)
     order = [*(name for name in VERDICTS if name in counts), *(name for name in counts if name not in VERDICTS)]
-    return ", ".join(f"{counts[name]} {spelled(name)}" for name in order)
+    return ", ".join(f"{counts[name]} {worded(name)}" for name in order)
 
 
 def called(measure: str) -> Measure:

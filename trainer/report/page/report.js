@@ -263,9 +263,7 @@ function nearest(event, axes, lines, hover) {
 }
 
 const describe = (run) => knobs.map((knob, i) => `${brief(knob)}=${show(run.knobs[i])}`).join(" ");
-/** A verdict with its kind and its doubt, "overfit (loss only)?", in the language of the page. */
-const judgedAs = (judged) => judged.replace(/[a-z][a-z ]*[a-z]/g, (words) => t(words));
-const chip = (verdict, judged) => make("span", {class: "chip", style: `--chip: ${colourOf(verdict)}`}, `${signOf[verdict]} ${judged ? judgedAs(judged) : spelled[verdict]}`);
+const chip = (verdict, judged) => make("span", {class: "chip", style: `--chip: ${colourOf(verdict)}`}, `${signOf[verdict]} ${judged || spelled[verdict]}`);
 
 // ------------------------------------------------------------------ groups
 
