@@ -247,7 +247,7 @@ def _closing_lines(summary: dict[str, Any], directory: str, finished_earlier: bo
         for key, pair in summary.get("recovered", {}).items():
             lines.append(words(f"{key:<10}true {pair['true']:g}, found {pair['found']:.4f}"))
         style = vocabulary.STYLES[verdict["verdict"]].terminal
-        lines.append(words((vocabulary.judged(verdict), style), f": {verdict['sentence']}"))
+        lines.append(words((vocabulary.judged(verdict), style), f": {vocabulary.reason(verdict)}"))
     if last and not summary["health"] and not of_function:
         lines.append(words(health.ALL_WELL))
     for finding in summary["health"]:

@@ -137,6 +137,8 @@ class StackLauncher(Launcher):
         self, session: run_plan.Session, jobs: list[Job], composed: Sequence[Composed | None]
     ) -> run_plan.Session:
         """Give every job its directory, which may be another's number where a sweep has grown, and plan the stacks."""
+        from trainer.engine.jobs import fill_rows
+
         names = [_name(parts, session.directory) if parts else "" for parts in composed]
         places = session.places([job.config for job in jobs], names)
         for job, place, parts in zip(jobs, places, composed, strict=True):
@@ -145,6 +147,7 @@ class StackLauncher(Launcher):
             job.directory = session.directory / place
             job.number = int(place) if place.isdecimal() else job.number
             parts.number, parts.directory = job.number, str(job.directory)
+        fill_rows(jobs)
         session.plan(jobs, self.max_members)
         return session
 
