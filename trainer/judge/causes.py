@@ -1,4 +1,4 @@
-"""Causes of a training run that goes wrong: rules for health.judge, thresholds beside them.
+"""What is wrong with data, network and initialisation: rules for health.judge, thresholds beside them.
 
 Shapes: E epoch, L hidden layer, W weight matrix.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trainer.judge.records import LEARNED, LEARNED_ALL, MOST_LABELS, Finding, Found, NotFinite, Rule, Run
+from trainer.judge.records import LEARNED, LEARNED_ALL, MOST_LABELS, MOVED, Finding, Found, NotFinite, Rule, Run
 
 
 def broken(run: Run, found: Found) -> Iterator[Finding]:
@@ -21,8 +21,13 @@ def broken(run: Run, found: Found) -> Iterator[Finding]:
             return
         e = int(broken.any(1).argmax())
         bad = NotFinite(int(run.steps[e]), run.parameters[int(broken[e].argmax())])
-    said = f"{bad.tensor} is NaN or infinite from step {bad.step} on"
-    yield Finding("not_finite", bad.tensor, bad.step, said, {"loss_at_start": run.start["loss"]})
+    first = run.start["loss"]
+    if bad.step <= 1 or not math.isfinite(first):  # nothing had been learned by then
+        said = f"the very first numbers are wrong, before any training: {bad.tensor} is NaN or infinite"
+        yield Finding("not_finite_at_start", bad.tensor, 0, said, {"loss_at_start": first})
+        return
+    said = f"the numbers have become useless: {bad.tensor} is NaN or infinite from step {bad.step} on"
+    yield Finding("not_finite", bad.tensor, bad.step, said, {"loss_at_start": first})
 
 
 def _labels(run: Run, found: Found) -> Iterator[Finding]:
@@ -41,6 +46,10 @@ def _inputs(run: Run, found: Found) -> Iterator[Finding]:
     rms, mean, ratio = (run.start[f"input_{name}"] for name in ("rms", "mean", "feature_ratio"))
     std = math.sqrt(max(rms**2 - mean**2, 0.0))
     low, high = INPUT_RMS
+    if rms == 0 or math.isnan(ratio):
+        said = f"all examples looked at have the same inputs, so nothing tells them apart (root mean square {rms:.3g})"
+        yield Finding("inputs_constant", "inputs", 0, said, {"rms": rms, "mean": mean})
+        return
     if not low <= rms <= high:
         said = f"the inputs' root mean square is {rms:.3g}, not about 1"
     elif abs(mean) > INPUT_OFFSET * std and abs(mean) > 2:
@@ -52,6 +61,37 @@ def _inputs(run: Run, found: Found) -> Iterator[Finding]:
     yield Finding("inputs_not_normalised", "inputs", 0, said, {"rms": rms, "mean": mean, "feature_ratio": ratio})
 
 
+TARGET_SCALE = (0.02, 50.0)  # standard deviation of what should be about 1
+TARGET_OFFSET = 10.0  # mean over standard deviation
+
+
+def _targets(run: Run, found: Found) -> Iterator[Finding]:
+    """Regression targets lie far from 0, or are very small or large, and the run does not learn them."""
+    if run.is_classification or run.config.get("loss.name") not in ("auto", "mse") or run.kept > LEARNED_ALL:
+        return
+    if run.config.get("loss._target_") is not None or not run.chance_loss > 0:
+        return
+    std = math.sqrt(run.chance_loss)
+    mean = math.sqrt(max(run.start["expected_loss"] - run.chance_loss, 0.0))
+    low, high = TARGET_SCALE
+    if not low <= std <= high or (mean > TARGET_OFFSET * std and mean > 2):
+        said = f"the numbers to predict are of an unusual size: {mean:.3g} from zero, standard deviation {std:.3g}"
+        yield Finding("targets_not_normalised", "targets", 0, said, {"offset": mean, "std": std})
+
+
+def _bottleneck(run: Run, found: Found) -> Iterator[Finding]:
+    """A layer whose units, each on or off, are too few to tell the classes apart; or that is a single unit."""
+    widths = run.widths(run.config["model.depth"]) if "model.width" in run.config else []
+    if not widths or not run.tried or run.distances.max() < MOVED or run.kept > LEARNED_ALL:
+        return
+    narrow = min(widths)
+    if 2**narrow < run.classes or (narrow == 1 and run.kept < LEARNED):
+        layer, units = widths.index(narrow), "a single unit" if narrow == 1 else f"only {narrow} units"
+        of = f" for {run.classes} classes" if run.classes else ""
+        said = f"everything must pass through {units}{of} in layer {layer}, which is too narrow"
+        yield Finding("bottleneck", f"layers.{layer}", 0, said, {"width": narrow, "classes": run.classes})
+
+
 DEAD = (0.65, 0.8)  # share of a layer's units, plus this over the root of their number
 SATURATED = (0.1, 0.4)
 
@@ -61,6 +101,8 @@ def _flat(kind: str, word: str, limit: tuple[float, float]) -> Rule:
 
     def rule(run: Run, found: Found) -> Iterator[Finding]:
         ill = []
+        if run.does_well:
+            return
         for layer, width in zip(run.layers(kind), run.widths(len(run.layers(kind))), strict=True):
             share = np.append(run.start[f"{kind}/{layer}"], run.table(kind, [layer]))
             if run.batchnorm:
@@ -93,25 +135,33 @@ def _depth(run: Run, found: Found) -> Iterator[Finding]:
     """The gradient shrinks or grows by a constant factor per layer: a line through its logarithm."""
     names, flow = run.backward_L
     seen = np.flatnonzero((flow > 0) & np.isfinite(flow))  # an underflow to 0 has no logarithm
-    if len(seen) < 2:
+    if len(seen) < 2 or np.ptp(flow[seen]) == 0:
+        return
+    own = "model.depth" not in run.config  # whether the biases of such a module lie layer on layer is unknown
+    if own and run.does_well:
         return
     slope = float(np.polyfit(seen, np.log(flow[seen]), 1)[0])
-    own = "model.depth" not in run.config  # whether the biases of such a module lie layer on layer is unknown
     if own and (len(seen) < OWN_LAYERS or np.corrcoef(seen, np.log(flow[seen]))[0, 1] ** 2 < OWN_FIT):
         return
     gain, ratio = math.exp(-slope), math.exp(-slope * (len(flow) - 1))
     lowest, highest = (names[i].removesuffix(".bias") for i in (0, -1))
     evidence = {"bottom_over_top": ratio, "factor_a_layer": gain, "by_layer": flow.tolist()}
     if ratio < VANISHED or (ratio < WEAK and run.learned < LEARNED and run.tried):
-        said = f"the gradient shrinks by {gain:.2g} a layer on its way down: {ratio:.1e} of it reaches {lowest}"
+        said = (
+            f"the first layers are hardly taught anything: the gradient shrinks to {gain:.2g} of itself a layer on its "
+            f"way down, {ratio:.1e} of it reaches {lowest}"
+        )
         yield Finding("vanishing_gradients", f"{lowest} to {highest}", 1, said, evidence)
     elif ratio > EXPLODED * (NORM_GAIN ** len(flow) if run.batchnorm else 1):
-        said = f"the gradient grows by {gain:.2g} a layer on its way down: {ratio:.1e} times as large in {lowest}"
+        said = (
+            f"the first layers are pushed far too hard: the gradient grows {gain:.2g} times a layer on its way down, "
+            f"{ratio:.1e} times in all to {lowest}"
+        )
         yield Finding("exploding_gradients", f"{lowest} to {highest}", 1, said, evidence)
 
 
 def _no_gradient(run: Run, found: Found) -> Iterator[Finding]:
-    if found.keys() & {"dead_units", "saturated_units", "vanishing_gradients", "not_finite"}:
+    if found.keys() & {"dead_units", "saturated_units", "vanishing_gradients", "not_finite", "inputs_constant"}:
         return
     at_start = [run.start[f"grad_norm/{name}"] for name in run.parameters]
     none = (np.vstack([at_start, run.table("grad_norm", run.parameters)]) == 0).all(0)
@@ -133,109 +183,15 @@ def _loss_at_start(run: Run, found: Found) -> Iterator[Finding]:
         yield Finding("loss_at_start", "output layer", 0, said, {"loss": loss, "expected": expected})
 
 
-GIANT_STEP = (1.0, 3.0, 1e3)  # length of the first step over that of the weights: too long where something is left to
-# learn; too long in any case; and no longer a sign of anything, as the weights were all but zero
-
-
-def _giant_step(run: Run, found: Found) -> Iterator[Finding]:
-    """A first step as long as the weights: the initialisation is lost."""
-    giant = float(np.median(run.first_step))
-    low, certain, high = GIANT_STEP
-    if len(run.weights) > 1 and (low if run.kept < LEARNED_ALL else certain) < giant < high:
-        said = f"the first step was {giant:.2g} times as long as the weights"
-        yield Finding("learning_rate_too_high", "", 1, said, {"first_step": giant, "lr": run.rows[0]["lr"]})
-
-
-DECOUPLED = {"torch.optim.AdamW", "torch.optim.Adafactor", "torch.optim.Muon"}
-DECAY_SHARE = 0.4  # of weight decay in what moves the weights
-
-
-def _decay(run: Run, found: Found) -> Iterator[Finding]:
-    """Weight decay moves the weights more than the gradient does, they shrink, and the run does not learn."""
-    decay = run.config.get("optimizer.weight_decay") or 0.0
-    if not decay or run.kept > 0.7 or found.keys() & {"not_finite", "vanishing_gradients", "learning_rate_too_high"}:
-        return
-    if any(found.get(name) == 0 for name in ("dead_units", "saturated_units")):
-        return
-    norms = run.table("weight_norm", run.weights)
-    with np.errstate(all="ignore"):
-        target = str(run.config.get("optimizer._target_"))
-        decoupled = run.column("lr")[:, None] * decay / run.updates  # lr * decay of the weight per step
-        penalty = decay * norms / run.table("grad_norm", run.weights)
-        if target in DECOUPLED or run.config.get("optimizer.decoupled_weight_decay") is True:
-            share = decoupled
-        else:  # nobody knows what a class of the user's own does
-            share = penalty if target.startswith("torch.optim.") else np.fmin(decoupled, penalty)
-        unknown = np.isnan(share).all(axis=0)  # no gradient and no weight left, at every epoch
-        share_W = np.nanmedian(np.where(unknown, math.inf, share), axis=0)
-        shrunk_W = norms[-1] / [run.start[f"weight_norm/{name}"] for name in run.weights]
-    slightly, far, all_but = ((shrunk_W < x) for x in (0.97, 0.8, 0.2))
-    ruled = (slightly & (share_W > 5 * DECAY_SHARE)) | (far & (share_W > DECAY_SHARE)) | all_but
-    if ruled.mean() > 0.5:
-        worst = int(np.argmin(shrunk_W))
-        pull = f"weight decay pulls {min(share_W[worst], 1e6):.2g} times as hard as the gradient"
-        said = f"{run.weights[worst]} shrank to {shrunk_W[worst]:.1g} of its length; {pull}"
-        evidence = {"share": share_W.tolist(), "shrunk": shrunk_W.tolist()}
-        yield Finding("weight_decay_dominates", run.weights[worst], int(run.steps[0]), said, evidence)
-
-
-BIG_STEP = 0.02  # length of a step over that of the weight
-
-
-def _rate_high(run: Run, found: Found) -> Iterator[Finding]:
-    """From a sound start the loss is not finite, stays above chance level, or jumps; or a step kills a layer."""
-    unsound = {"inputs_not_normalised", "exploding_gradients", "saturated_units", "dead_units"}
-    if any(found.get(name, math.inf) <= 1 for name in unsound):
-        return
-    if found.keys() & {"learning_rate_too_high", "no_gradient", "weight_decay_dominates"}:
-        return
-    loss = np.where(np.isfinite(run.loss), run.loss, math.inf)
-    base = max(run.start["loss"], run.chance_loss)
-    worse = np.median(loss[len(loss) // 2 :]) > 1.2 * base
-    jumps = loss.max() > 3 * base and run.kept < LEARNED / 2
-    died = min((step for name, step in found.items() if name in {"dead_units", "saturated_units"}), default=0)
-    e = int(loss.argmax())
-    said = f"from a sound start the loss rose to {loss[e]:.3g}; guessing costs {run.chance_loss:.3g}"
-    if died and run.kept < LEARNED and found.keys() <= {"dead_units", "saturated_units"}:
-        e = int(np.flatnonzero(run.steps == died)[0])
-        said = f"by step {died} a layer that was sound had become flat, and with it the run"
-    elif not ("not_finite" in found or ((worse or jumps) and run.updates.max() > BIG_STEP)):
-        said = ""
-    if said:
-        evidence = {"largest_loss": float(loss[e]), "largest_step": float(run.updates.max()), "lr": run.rows[e]["lr"]}
-        yield Finding("learning_rate_too_high", "", found.get("not_finite", int(run.steps[e])), said, evidence)
-
-
-SMALL_STEP = 5e-4  # about 1e-3 is usual
-MOVED = 0.05  # a weight that went no further than this share of its length has hardly moved
-
-
-def _rate_low(run: Run, found: Found) -> Iterator[Finding]:
-    """Steps are small, no weight moves by more than a small share of its length, and the run does not learn."""
-    distance = float(run.distances.max())
-    lowest, first = float(np.nan_to_num(run.loss, nan=math.inf).min()), run.start["loss"]
-    learned = min(run.learned, 1 - lowest / first if first else 0.0)
-    slow = (distance < MOVED and learned < LEARNED) or (distance < 4 * MOVED and learned < 0.4 * LEARNED)
-    longest = max(run.updates.max(), np.nan_to_num(run.first_step, posinf=0.0).max())  # a schedule may end at nothing
-    if slow and not found and longest < SMALL_STEP:
-        rate = float(run.column("lr").max())
-        said = f"in {run.steps[-1]} steps no weight moved by more than {distance:.1g} of its length"
-        if rate == 0:
-            said = "the learning rate is 0"
-        yield Finding("learning_rate_too_low", "", 1, said, {"way": distance, "lr": rate, "learned": learned})
-
-
 CAUSES: list[Rule] = [
     broken,
     _labels,
     _inputs,
+    _targets,
+    _bottleneck,
     _flat("dead_units", "dead", DEAD),
     _flat("saturated_units", "saturated", SATURATED),
     _depth,
     _no_gradient,
     _loss_at_start,
-    _giant_step,
-    _decay,
-    _rate_high,
-    _rate_low,
 ]

@@ -88,4 +88,48 @@ ADVICE: dict[str, tuple[str, str]] = {  # finding -> why it matters, what usuall
         "cross-entropy takes the softmax itself, so gradients are squashed twice",
         "to return what goes into softmax (logits)",
     ),
+    "not_finite_at_start": (
+        "no step can mend what forward or the loss gives for the weights as they were drawn",
+        "to look for log, sqrt, division or overflow in forward and loss, and for NaN in the inputs",
+    ),
+    "inputs_constant": (
+        "a network can only give all of them the same answer",
+        "to look at how the inputs are read: a column of zeros, one row repeated",
+    ),
+    "targets_not_normalised": (
+        "initialisations and learning rates are made for targets of about mean 0 and standard deviation 1",
+        "to subtract the targets' mean and divide by their standard deviation",
+    ),
+    "bottleneck": (
+        "what does not fit through it cannot be learned above it",
+        "a larger model.width",
+    ),
+    "dropout_too_high": (
+        "the loss then follows the noise, and the network learns little or nothing",
+        "model.dropout=0.2, model.input_dropout=0, or fewer layers",
+    ),
+    "schedule_ends_early": (
+        "the rest of the run changes nothing",
+        "schedule=cosine, or one that lasts: step_size and milestones count epochs, gamma is the factor of a drop",
+    ),
+    "momentum_too_high": (
+        "steps add up over 1 / (1 - momentum) of them, and run far past the valley",
+        "optimizer.momentum=0.9",
+    ),
+    "batch_too_small": (
+        "each step follows one or two examples, too far for the others",
+        "data.batch_size=32, or a tenth of the optimizer.lr",
+    ),
+    "too_few_steps": (
+        "each step can only be so long",
+        "a smaller data.batch_size, accumulate=1, or more epochs",
+    ),
+    "norm_without_statistics": (
+        "it normalises nothing, neither in training nor afterwards",
+        "to leave out .eval() in forward and train(), or the layer",
+    ),
+    "squashed_outputs": (
+        "the loss wants any number there, and takes its own sigmoid or softmax where it needs one",
+        "to return what goes into the last activation",
+    ),
 }

@@ -18,11 +18,12 @@ import numpy as np
 from trainer.judge.causes import CAUSES, broken
 from trainer.judge.cures import ADVICE
 from trainer.judge.records import Finding, Floats, NotFinite, Run
+from trainer.judge.steps import STEPS, hardly_moved
 from trainer.judge.symptoms import SYMPTOMS
 
 __all__ = ["ADVICE", "ALL_WELL", "Finding", "NotFinite", "first_not_finite", "judge", "line", "markdown", "name"]
 
-_ROOTS = {"inputs_not_normalised", "vanishing_gradients", "exploding_gradients", "weight_decay_dominates"}
+_ROOTS = {"inputs_not_normalised", "vanishing_gradients", "exploding_gradients", "weight_decay_dominates", "bottleneck"}
 
 
 def first_not_finite(steps: Floats, tags: Sequence[str], values: Floats) -> NotFinite | None:
@@ -54,13 +55,17 @@ def judge(
     if not rows or not start:
         return []
     run = Run(rows, start, config, not_finite)
-    if "guessing_loss" not in start or "model.function" in config:  # no chance level to measure by, or no network
+    if "model.function" in config:  # no network
+        return [*broken(run, {}), *hardly_moved(run)]
+    if "guessing_loss" not in start:  # no chance level to measure by
         return list(broken(run, {}))
     found: list[Finding] = []
-    for rule in CAUSES:
+    for rule in [*CAUSES, *STEPS]:
         found += rule(run, {finding.finding: finding.step for finding in found})
-    if any(finding.finding in _ROOTS for finding in found):  # of which units die or saturate later
-        found = [one for one in found if one.step == 0 or one.finding not in {"dead_units", "saturated_units"}]
+    later = [one for one in found if one.step > 0 and one.finding in {"dead_units", "saturated_units"}]
+    if later:  # units that die or saturate on the way do so of a cause
+        found = [one for one in found if one not in later]
+        found += later if not any(one.finding in _ROOTS for one in found) else []
     for rule in SYMPTOMS:
         found += rule(run, {finding.finding: finding.step for finding in found})
     return found

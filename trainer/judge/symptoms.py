@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trainer.judge.records import LEARNED, LEARNED_ALL, Finding, Found, Rule, Run
+from trainer.judge.records import LEARNED, LEARNED_ALL, TRIED, Finding, Found, Rule, Run
 
 STILL = 0.05  # below this share of the chance-level loss a run has learned nothing
 BY_HEART = (0.02, 0.45, 0.1)  # validation gains at most this where labels are learned by heart: luck; or this share of
@@ -21,9 +21,10 @@ def _labels_unrelated(run: Run, found: Found) -> Iterator[Finding]:
         return
     lowest = float(np.nanmin(val))
     luck, share, most = BY_HEART
-    if 1 - lowest / run.chance_loss < min(max(luck, share * run.learned), most):
+    if run.taken_off(lowest) < min(max(luck, share * run.learned), most):
         said = (
-            f"the training loss fell to {np.nanmin(run.loss):.3g}, yet the validation loss never below {lowest:.3g}; "
+            f"what is learned by heart is no help with other examples: the training loss came down to "
+            f"{np.nanmin(run.loss):.3g}, the validation loss never below {lowest:.3g}; "
             f"guessing costs {run.chance_loss:.3g}"
         )
         yield Finding("labels_unrelated", "labels", 0, said, {"lowest_val_loss": lowest, "guessing": run.chance_loss})
@@ -36,7 +37,7 @@ SWINGS = 3
 
 def _oscillation(run: Run, found: Found) -> Iterator[Finding]:
     """The training loss doubles again and again, to a good part of the chance-level loss."""
-    if found.keys() - {"learning_rate_too_high"} or run.kept > LEARNED_ALL:
+    if found.keys() - {"learning_rate_too_high", "momentum_too_high"} or run.kept > LEARNED_ALL:
         return
     if run.batchnorm and run.learned > LEARNED:  # running statistics lag behind, so the loss in evaluation mode jumps
         return
@@ -71,8 +72,23 @@ def _one_class(run: Run, found: Found) -> Iterator[Finding]:
 def _still(run: Run, found: Found) -> Iterator[Finding]:
     if run.tried and run.learned < STILL and not found.keys() - {"one_class"}:
         lowest = float(np.nanmin(run.loss)) if np.isfinite(run.loss).any() else math.nan
-        said = f"in {run.steps[-1]} steps the training loss fell to {lowest:.3g}; guessing costs {run.chance_loss:.3g}"
+        said = (
+            f"nothing has been learned: in {run.steps[-1]} steps the training loss was never below {lowest:.3g}; "
+            f"guessing costs {run.chance_loss:.3g}"
+        )
         yield Finding("loss_does_not_move", "", int(run.steps[-1]), said, {"learned": run.learned})
 
 
-SYMPTOMS: list[Rule] = [_labels_unrelated, _oscillation, _one_class, _still]
+FEW_STEPS = 3  # an epoch
+
+
+def _few_steps(run: Run, found: Found) -> Iterator[Finding]:
+    """Many epochs of one large batch or a few: too few steps to learn."""
+    steps, epochs = int(run.steps[-1]), len(run.rows)
+    if not found and epochs >= 5 and steps <= FEW_STEPS * epochs and steps <= TRIED[2] and run.kept < LEARNED:
+        examples = run.config.get("data.batch_size", 0) * run.config.get("accumulate", 1)
+        said = f"in {epochs} epochs the weights were changed only {steps} times, once in up to {examples} examples"
+        yield Finding("too_few_steps", "", steps, said, {"steps": steps, "epochs": epochs})
+
+
+SYMPTOMS: list[Rule] = [_labels_unrelated, _oscillation, _one_class, _few_steps, _still]
