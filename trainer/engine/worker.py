@@ -21,11 +21,12 @@ from trainer.core import data as datasets
 from trainer.core import state
 from trainer.core.data import Dataset
 from trainer.core.loop import train
-from trainer.core.stack import Stack, Step
+from trainer.core.stack import Member, Stack, Step
 from trainer.engine import checks, runtime
 from trainer.engine.jobs import Job, StackJob, ranges
 from trainer.engine.progress import Reporter
 from trainer.engine.resume.checkpoint import Checkpointer
+from trainer.judge import health
 from trainer.record import provenance
 from trainer.record.recorder import Recorder
 from trainer.record.run_files import read_rows
@@ -97,7 +98,7 @@ def train_stack(
             stack,
             observers,
             lambda: stop() or not recorder.is_needed(stack),
-            lambda member: verdict(member).verdict == "overfit",
+            _is_lost,
         )
         reporter.end()
     except ConnectionError:  # nobody is left to work for; what is written stays as it is
@@ -131,6 +132,13 @@ def train_stack(
     if all(job.status == "completed" for job in item.jobs):
         item.checkpoints.close()
     done(item.jobs)
+
+
+def _is_lost(member: Member) -> bool:
+    """Whether a member that monitors the verdict is overfit by now, or one that monitors health is hopeless."""
+    if member.config.early_stopping.monitor == "health":
+        return health.is_hopeless(member.rows, member.start, member.config.flat())
+    return verdict(member).verdict == "overfit"
 
 
 def _build(item: StackJob) -> tuple[Stack, list[list[Any]]]:

@@ -71,6 +71,7 @@ def _decay(run: Run, found: Found) -> Iterator[Finding]:
         yield Finding("weight_decay_dominates", run.weights[worst], int(run.steps[0]), said, evidence)
 
 
+MUCH_DROPOUT = 0.5  # of the units of a layer, or of the inputs
 DROPOUT_NOISE = 18.0  # variance that dropout adds to a signal, over its square
 
 
@@ -81,6 +82,8 @@ def _dropout(run: Run, found: Found) -> Iterator[Finding]:
     """
     p, p_in = (run.config.get(f"model.{name}") or 0.0 for name in ("dropout", "input_dropout"))
     noise = (1 - p) ** -(run.config.get("model.depth") or 0) / (1 - p_in) - 1
+    if max(p, p_in) < MUCH_DROPOUT:
+        return
     if noise > DROPOUT_NOISE and run.kept < LEARNED and run.tried and not found and run.longest_step > SMALL_STEP:
         said = f"so many units are switched off at random that the noise is {noise:.3g} times as strong as the signal"
         yield Finding("dropout_too_high", "", 1, said, {"noise": noise, "dropout": p, "input_dropout": p_in})
@@ -144,11 +147,11 @@ def _rate_high(run: Run, found: Found) -> Iterator[Finding]:
     if said:
         evidence = {"largest_loss": float(loss[e]), "largest_step": float(run.updates.max()), "lr": run.rows[e]["lr"]}
         kind = "learning_rate_too_high"
-        if float(np.median(run.first_step)) < SOUND_STEP:  # without momentum the same rate would do
-            momentum = run.config.get("optimizer.momentum") or 0.0
-            examples = run.config.get("data.batch_size", 64) * run.config.get("accumulate", 1)
-            kind = "momentum_too_high" if momentum >= MOMENTUM else kind
-            kind = "batch_too_small" if examples <= FEW_EXAMPLES else kind
+        momentum = run.config.get("optimizer.momentum") or 0.0
+        if momentum >= MOMENTUM and float(np.median(run.first_step)) < SOUND_STEP:  # the rate alone would do
+            kind = "momentum_too_high"
+        elif run.config.get("data.batch_size", 64) * run.config.get("accumulate", 1) <= FEW_EXAMPLES:
+            kind = "batch_too_small"
         yield Finding(kind, "", found.get("not_finite", int(run.steps[e])), said, evidence)
 
 
