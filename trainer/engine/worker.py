@@ -27,7 +27,7 @@ from trainer.engine.jobs import Job, StackJob, ranges
 from trainer.engine.progress import Reporter
 from trainer.engine.resume.checkpoint import Checkpointer
 from trainer.judge import health
-from trainer.record import provenance
+from trainer.record import own_module, provenance
 from trainer.record.recorder import Recorder
 from trainer.record.run_files import read_rows
 from trainer.record.summary import verdict
@@ -156,8 +156,16 @@ def _build(item: StackJob) -> tuple[Stack, list[list[Any]]]:
     _agree(item, dataset)
     stack = Stack(configs, dataset)
     findings = checks.check(stack)
+    for said in own_module.structure(stack):
+        _note(said)
     runtime.set_threads(stack, workers)
     return stack, findings
+
+
+@functools.cache
+def _note(said: str) -> None:
+    """Say it once, however many runs it holds for."""
+    print(f"note: {said}", file=sys.stderr, flush=True)
 
 
 def _begin(stack: Stack, item: StackJob, findings: list[list[Any]]) -> tuple[Recorder, dict[int, str]]:
