@@ -74,9 +74,13 @@ def worded(name: str) -> str:
 
 
 def judged(run: Mapping[str, Any]) -> str:
-    """Write a run's verdict: overfit, with its kind where that is no rise, (loss only); `?` where it is not sure."""
+    """Write a run's verdict: overfit, with its kind where that is no rise, (loss only); `?` where it is not sure.
+
+    Healthy curves are called not overfit where the run has findings, or has learned next to nothing.
+    """
     named = f" ({worded(run['kind'])})" if run.get("kind") in ("gap", "loss_only") else ""
-    return worded(run["verdict"]) + named + "?" * _is_unsure(run)
+    called = "not overfit" if run["verdict"] == "healthy" and is_doubtful(run) else run["verdict"]
+    return worded(called) + named + "?" * _is_unsure(run)
 
 
 def reason(run: Mapping[str, Any]) -> str:
@@ -87,6 +91,16 @@ def reason(run: Mapping[str, Any]) -> str:
 def _is_unsure(run: Mapping[str, Any]) -> bool:
     probability = run.get("probability")
     return isinstance(probability, float) and is_unsure(probability, run.get("evidence", {}))
+
+
+LITTLE = 0.25  # of the chance-level loss: less than this is next to nothing
+
+
+def is_doubtful(run: Mapping[str, Any]) -> bool:
+    """Whether a run has findings, or its training loss stays near that of guessing."""
+    evidence = run.get("evidence", {})
+    guessing, lowest = evidence.get("guessing_loss"), evidence.get("train_low")
+    return bool(run.get("health")) or bool(guessing and lowest and lowest > (1 - LITTLE) * guessing)
 
 
 def plural(count: int, word: str) -> str:
