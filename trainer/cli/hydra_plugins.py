@@ -107,6 +107,7 @@ class StackLauncher(Launcher):
             self._place(run_plan.Session(folder, line.repeatable), jobs, composed).say(jobs)
             return []
         self.command.jobs.extend(jobs)
+        self.command.folder = folder
         if all(job.status == "failed" for job in jobs):
             return [_job_return(job) for job in jobs]
         refuse_what_is_not_ours(folder)
@@ -213,7 +214,10 @@ def _name(composed: Composed, folder: Path) -> str:
         files.inside(folder, name)
     except files.Damaged as error:
         raise ConfigError(
-            [f"hydra.sweep.subdir: {composed.directory} does not lie below hydra.sweep.dir={folder}"]
+            [
+                f"hydra.sweep.subdir: {composed.directory} does not lie below hydra.sweep.dir={folder}; a sweep has "
+                "one directory: name its runs by their values in hydra.sweep.subdir"
+            ]
         ) from error
     return name
 

@@ -117,10 +117,15 @@ def swept(jobs: Sequence[Job]) -> list[str]:
     return [key for key, values in seen.items() if len(values) > 1]
 
 
+def values(job: Job) -> dict[str, str]:
+    """Return what a job was given: key -> value, as typed."""
+    return dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
+
+
 def name(job: Job, keys: Sequence[str]) -> str:
     """Name a run by these of its overrides: 'sgd lr=0.1'; without any, by its optimizer."""
-    values = dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
-    parts = [values[k] if k == "optimizer" else f"{k.split('.')[-1]}={values[k]}" for k in keys if k in values]
+    typed = values(job)
+    parts = [typed[k] if k == "optimizer" else f"{k.split('.')[-1]}={typed[k]}" for k in keys if k in typed]
     assert job.config is not None
     return " ".join(parts) or job.config.optimizer.name
 

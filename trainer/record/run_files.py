@@ -115,7 +115,10 @@ def _metrics(charts: Charts) -> list[str]:
 
 
 def epoch_line(row: dict[str, float]) -> str:
-    """An epoch in one plain line."""
+    """An epoch in one plain line; a step on a function of the plane as its value and the point."""
+    if any(tag.startswith("point/") for tag in row):
+        point = ", ".join(f"{value:.4g}" for tag, value in row.items() if tag.startswith("point/"))
+        return f"epoch {int(row['epoch'])}  f {row['eval/train_loss']:.4g} at ({point})"
     parts = [f"epoch {int(row['epoch'])}", f"train loss {row['eval/train_loss']:.4f}"]
     if "val/loss" in row:
         parts.append(f"val loss {row['val/loss']:.4f}")
