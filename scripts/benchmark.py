@@ -376,7 +376,7 @@ def _train_jobs(configs: Sequence[Config], folder: str) -> float:
         plain = [dataclasses.replace(c, record=dataclasses.replace(c.record, pictures=False)) for c in configs]
         jobs = [Job(k, Path(runs) / str(k), config=c) for k, c in enumerate(plain)]
         stacks, side_by_side = planning.plan_side_by_side(jobs, 128)
-        items = [StackJob(members, side_by_side=side_by_side) for members in stacks]
+        items = [StackJob(members, side_by_side=side_by_side, threads=1) for members in stacks]
         return seconds(lambda: pool.train_stacks(items, side_by_side, Silent(), lambda: False))
 
 

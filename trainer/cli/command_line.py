@@ -17,7 +17,7 @@ from hydra._internal.utils import get_args_parser
 from trainer import files
 from trainer.cli import trust
 from trainer.cli.config_files import CONF, FOLLOWING, OWN_CONF, Found, Sources, find_own, parse
-from trainer.cli.trust import OUR_PLUGINS
+from trainer.cli.trust import ENGINES, OUR_PLUGINS
 from trainer.config import Config, ConfigError, nearest
 from trainer.engine.resume.plan_file import read_plan
 from trainer.text import printable
@@ -113,6 +113,9 @@ def read(arguments: Sequence[str]) -> CommandLine:
     problems = [_following(text) for text in overrides if (o := parse(text)) and o.key_or_group in FOLLOWING]
     if dry_run and line.foreign_plugins:  # they would run
         problems.append(f"--dry-run: cannot foresee what {' '.join(line.foreign_plugins)} would do; leave one out")
+    named = [text for text in overrides if text.removeprefix("hydra/launcher=") in ENGINES]
+    if named and not (line.is_sweep or parsed.cfg or parsed.info or parsed.help):
+        problems.append(f"{named[0]}: sends the runs of a sweep; type -m too, or leave it out")
     if problems:
         raise ConfigError(problems)
     return line

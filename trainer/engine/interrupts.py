@@ -6,6 +6,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # by which training may be asked to end
+
 
 class Impatient(KeyboardInterrupt):
     """A second Ctrl-C; a class of its own, since a module of the user's own may raise KeyboardInterrupt itself."""

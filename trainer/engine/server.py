@@ -15,7 +15,8 @@ def _ends_alone(*error: Any) -> None:
 
 
 sys.excepthook = _ends_alone
-signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may reach all processes; the command decides what ends when
+for _number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(_number, signal.SIG_IGN)  # it may reach all processes; the command decides what ends when
 atexit.register(shutil.rmtree, os.environ["TRAINER_SOCKETS"], ignore_errors=True)  # a killed command removes nothing
 gc.disable()  # searching for garbage takes a third of the time of importing torch; train_stack enables it
 

@@ -148,7 +148,7 @@ def _build(item: StackJob) -> tuple[Stack, list[list[Any]]]:
     _agree(item, dataset)
     stack = Stack(configs, dataset)
     findings = checks.check(stack)
-    runtime.set_threads(stack, workers)
+    runtime.set_threads(stack, item.threads)
     return stack, findings
 
 
