@@ -456,9 +456,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "python -m scripts.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["kill", "jobs", "full", "flip", "foreign-files", "hostile"])
-    parser.add_argument(
-        "--n", type=int, help="sweeps to kill (100; of jobs 25), places of a file (20), random changes (20,000)"
-    )
+    parser.add_argument("--n", type=int, help="sweeps (100; jobs: 25), places of a file (20), random changes (20,000)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and places (default %(default)s)")
     options = parser.parse_args(arguments)
     from scripts import job_faults  # which uses what is here

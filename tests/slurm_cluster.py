@@ -75,7 +75,9 @@ def started(folder: Path) -> Iterator[dict[str, str]]:
         subprocess.run(["scontrol", "shutdown"], env=run["env"], capture_output=True, check=False)
         for name in ("slurmd.pid", "slurmctld.pid", "munged.pid"):
             with contextlib.suppress(OSError, ValueError):
-                os.kill(int((folder / name).read_text()), signal.SIGTERM)
+                os.kill(daemon := int((folder / name).read_text()), signal.SIGTERM)
+                while Path(f"/proc/{daemon}").exists():  # it writes its state
+                    time.sleep(0.05)
 
 
 def _free_ports(count: int) -> list[int]:

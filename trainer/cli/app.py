@@ -144,6 +144,8 @@ def _problems(error: Exception, command: Command) -> list[str]:
     """List what the user can do about an error, one line per problem. Raises it where it is a bug of ours."""
     line = command.line
     if isinstance(error, ConfigError):
+        if command.directory is not None and not command.found_there and line.is_sweep:
+            remove_if_empty(command.directory)
         return _located(error.problems, line)
     if hints.is_of_composing(error):
         return hints.problems(line.sources, line.overrides, error)

@@ -185,6 +185,8 @@ def _resumed(directory: Path, flags: list[str], added: list[str]) -> tuple[list[
     kept_flags, kept = (
         [t for t in texts if t.partition("=")[0] not in keys] for texts in (first_flags, first_overrides)
     )
+    if "hydra/launcher" in keys:  # whose keys are other ones
+        kept = [text for text in kept if not text.startswith("hydra.launcher.")]
     if problems := trust.command_problems(directory, kept_flags, [(text, parse(text)) for text in kept]):
         raise ConfigError(problems)
     kind = "sweep" if is_sweep else "run"

@@ -20,7 +20,7 @@ ENGINES = ("slurm", "dask", "ray")  # that stacks can be sent to
 HARMLESS = (  # of Hydra's own keys: the others name code, folders, or what a launcher sends elsewhere
     "hydra.launcher.max_members",
     "hydra.launcher.workers",
-    *(f"hydra.launcher.{key}" for key in ("jobs", "threads", "detach", "timeout_min", "max_num_timeout")),
+    *(f"hydra.launcher.{key}" for key in ("cluster", "jobs", "threads", "detach", "timeout_min", "max_num_timeout")),
     *(f"hydra.launcher.{key}" for key in ("partition", "cpus_per_task", "gpus_per_node", "mem_gb")),
     *(f"hydra.launcher.{key}" for key in ("signal_delay_s", "array_parallelism", "num_cpus", "num_gpus")),
     "hydra.sweep.subdir",

@@ -64,8 +64,9 @@ class Task:
         from submitit.helpers import DelayedSubmission
 
         if self.process is not None:
-            self.process.send_signal(signal.SIGUSR2)
-            self.process.wait()
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self.process.pid, signal.SIGUSR2)
+                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)  # Popen.wait holds a lock, below us
         return DelayedSubmission(replace(self, process=None))
 
 
