@@ -76,7 +76,8 @@ def started(folder: Path) -> Iterator[dict[str, str]]:
         for name in ("slurmd.pid", "slurmctld.pid", "munged.pid"):
             with contextlib.suppress(OSError, ValueError):
                 os.kill(daemon := int((folder / name).read_text()), signal.SIGTERM)
-                while Path(f"/proc/{daemon}").exists():  # it writes its state
+                patience = time.monotonic() + 3
+                while Path(f"/proc/{daemon}").exists() and time.monotonic() < patience:  # it writes its state
                     time.sleep(0.05)
 
 

@@ -10,6 +10,7 @@ import getpass
 import importlib
 import math
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -147,6 +148,7 @@ class Dask:
         self.is_ours = address is None
         with _said("hydra.launcher.address" if address else "hydra/launcher=dask"):
             if address:
+                _knock(address)
                 self.client = distributed.Client(address, timeout=ANSWER_S)
             else:
                 threads = jobs or runtime.cores()
@@ -227,6 +229,8 @@ class Ray:
         ray = self.ray = _package("ray", self.name)
         here = {} if address else {"num_cpus": max(runtime.cores(), int(num_cpus)), "include_dashboard": False}
         with _said("hydra.launcher.address" if address else "hydra/launcher=ray"):
+            if address:
+                _knock(address)
             ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **here)
         self.asked = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": 0}
         all_cpus = ray.cluster_resources().get("CPU", 1)
@@ -263,6 +267,17 @@ def _package(name: str, extra: str) -> Any:
     except ImportError as error:
         said = f"hydra/launcher={extra}: {name} is not installed; pip install 'trainer[{extra}]'"
         raise ConfigError([said]) from error
+
+
+def _knock(address: str) -> None:
+    """See that somebody answers at host:port, which Ray would ask for minutes. Raises OSError, ValueError."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+        except OSError as error:
+            hint = "start a scheduler, or leave the address out"
+            raise OSError(f"nobody answers at {address} ({error.strerror or error}); {hint}") from error
 
 
 class _said(contextlib.AbstractContextManager[None]):
