@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,7 +76,8 @@ class StackJob:
 
     jobs: list[Job]
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    side_by_side: int = 1  # stacks that were planned to train at the same time
+    side_by_side: int = 1  # stacks that share the memory of its machine
+    threads: int | None = None  # of PyTorch's, where its runs do not say; None: its own choice
     deaths: int = 0  # of processes that trained it
 
     def halves(self) -> list[StackJob]:
@@ -84,7 +85,7 @@ class StackJob:
         middle = len(self.jobs) // 2
         members = (self.jobs[:middle], self.jobs[middle:])
         halves = zip(members, self.checkpoints.halves(), strict=True)
-        return [StackJob(jobs, checkpoints, self.side_by_side) for jobs, checkpoints in halves]
+        return [replace(self, jobs=jobs, checkpoints=checkpoints, deaths=0) for jobs, checkpoints in halves]
 
     @property
     def configs(self) -> list[Config]:

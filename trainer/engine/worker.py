@@ -158,7 +158,7 @@ def _build(item: StackJob) -> tuple[Stack, list[list[Any]]]:
     findings = checks.check(stack)
     for said in own_module.structure(stack):
         _note(said)
-    runtime.set_threads(stack, workers)
+    runtime.set_threads(stack, item.threads)
     return stack, findings
 
 
