@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.engine.progress import TICK_S, News
-from trainer.judge import health
+from trainer.judge import cures, health
 from trainer.record.run_files import epoch_line
 from trainer.report import vocabulary
 from trainer.text import printable
@@ -226,6 +227,8 @@ def _closing_lines(summary: dict[str, Any], directory: Path) -> list[Text]:
         shown = directory.relative_to(Path.cwd())
     except ValueError:
         shown = directory
+    if cures.can_be_tried((finding["finding"] for finding in summary["health"]), summary.get("config", {})):
+        lines.append(words(f"cures     python -m trainer.cure {shlex.quote(str(shown))}"))
     lines.append(words(f"curves    tensorboard --logdir {shown}"))
     lines.append(words(f"numbers   {shown}/summary.json, metrics.csv, checkpoints/"))
     return lines

@@ -1,91 +1,308 @@
-"""Why each finding of health.py matters, and what usually helps."""
+"""Why each finding of health.py matters, and what cures it: overrides that the run's own configuration takes.
+
+A rule looks at a configuration (dotted keys) and says what to type, or nothing where it does not apply or would change
+nothing. A finding's rules are ordered by how often they cured planted runs; docs/health.md has the table. Pure.
+"""
 
 from __future__ import annotations
 
-ADVICE: dict[str, tuple[str, str]] = {  # finding -> why it matters, what usually helps
-    "not_finite": (
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+Settings = Mapping[str, Any]  # a configuration as dotted keys
+Overrides = dict[str, str]  # key -> value, as they are typed
+Rule = Callable[[Settings], Overrides]
+SHOWN = 3  # cures in a sentence
+
+
+class Advice(NamedTuple):
+    """Why a finding matters; what may cure it, the likeliest first; what only a person can do."""
+
+    why: str
+    rules: tuple[Rule, ...]
+    words: str
+
+
+def cures(finding: str, config: Settings) -> list[Overrides]:
+    """Return what to type against a finding, the likeliest cure first; nothing where no override helps."""
+    found: list[Overrides] = []
+    for rule in ADVICE[finding].rules:
+        overrides = rule(config)
+        if overrides and overrides not in found:
+            found.append(overrides)
+    return found
+
+
+def can_be_tried(findings: Iterable[str], config: Settings) -> bool:
+    """Whether python -m trainer.cure has anything to try: a run of a network, and an override against a finding."""
+    return "model.function" not in config and any(cures(finding, config) for finding in findings)
+
+
+def sentence(finding: str, config: Settings) -> str:
+    """Say what to try against a finding: `Try ...`."""
+    parts = [written(overrides, " with ") for overrides in cures(finding, config)[:SHOWN]]
+    parts += [ADVICE[finding].words] if ADVICE[finding].words else []
+    return ", or ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+
+
+def written(overrides: Overrides, between: str = " ") -> str:
+    """Write overrides as they are typed."""
+    return between.join(f"{key}={value}" for key, value in overrides.items())
+
+
+# ------------------------------------------------------------------ rules
+
+RATES = {  # the rate that each optimizer of ours begins with (conf/optimizer)
+    "SGD": 0.1, "Adadelta": 1.0, "Adafactor": 0.01, "Adagrad": 0.01, "Adam": 0.001, "Adamax": 0.002, "AdamW": 0.001,
+    "ASGD": 0.01, "NAdam": 0.002, "RAdam": 0.001, "RMSprop": 0.001, "Rprop": 0.01,
+}  # fmt: skip
+SATURATING = {"tanh", "sigmoid"}
+
+
+def _typed(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _set(config: Settings, **values: Any) -> Overrides:
+    """Type these values (model__init for model.init) where they differ; nothing unless the configuration has them."""
+    named = {key.replace("__", "."): value for key, value in values.items()}
+    if not named.keys() <= config.keys():
+        return {}
+    return {key: _typed(value) for key, value in named.items() if config[key] != value}
+
+
+def _usual(config: Settings) -> float | None:
+    """Return the rate that the run's optimizer usually has; with momentum m, (1 - m) of it. None for another class."""
+    rate = RATES.get(str(config.get("optimizer._target_")).removeprefix("torch.optim."))
+    return None if rate is None else rate * (1 - (config.get("optimizer.momentum") or 0.0))
+
+
+def usual_rate_if_higher(config: Settings) -> Overrides:
+    """Lower the rate to the optimizer's usual one, where it is above that."""
+    usual = _usual(config)
+    return _set(config, optimizer__lr=usual) if usual is not None and config["optimizer.lr"] > 1.5 * usual else {}
+
+
+def usual_rate_if_lower(config: Settings) -> Overrides:
+    """Raise the rate to the optimizer's usual one, where it is below that."""
+    usual = _usual(config)
+    return _set(config, optimizer__lr=usual) if usual is not None and config["optimizer.lr"] < usual / 1.5 else {}
+
+
+def rate(factor: float) -> Rule:
+    """Make the rule that multiplies the rate."""
+    return lambda config: (
+        _set(config, optimizer__lr=config["optimizer.lr"] * factor) if "optimizer.lr" in config else {}
+    )
+
+
+def warm_up(config: Settings) -> Overrides:
+    """Let the rate rise over the first epoch."""
+    rises = config.get("schedule.warmup") or config.get("schedule.name") == "one_cycle"
+    return {} if rises else _set(config, schedule__warmup=1)
+
+
+def clip(config: Settings) -> Overrides:
+    """Shorten gradients to a norm of 1."""
+    norm = config.get("clip_norm")
+    return _set(config, clip_norm=1) if norm is None or norm > 1 else {}
+
+
+def no_tiny_clip(config: Settings) -> Overrides:
+    """Leave gradients as long as they are, where they were shortened to next to nothing."""
+    norm = config.get("clip_norm")
+    return _set(config, clip_norm=None) if norm is not None and norm < 0.1 else {}
+
+
+def batch_norm(config: Settings) -> Overrides:
+    """Normalise every hidden layer."""
+    if not config.get("model.depth") or config["data.batch_size"] == 1:
+        return {}
+    return _set(config, model__batchnorm=True)
+
+
+def relu(config: Settings) -> Overrides:
+    """Use ReLU and the init made for it, instead of an activation that saturates."""
+    if config.get("model.activation") not in SATURATING:
+        return {}
+    return _set(config, model__activation="relu", model__init="he_normal", model__init_scale=1.0)
+
+
+def usual_init(config: Settings) -> Overrides:
+    """Draw weights as the activation wants them (He et al. 2015, Glorot and Bengio 2010), biases as usual."""
+    fitting = "glorot_uniform" if config.get("model.activation") in SATURATING else "he_normal"
+    bias = config.get("model.bias_init")
+    return _set(config, model__init=fitting, model__init_scale=1.0, model__bias_init=0.0 if bias else bias)
+
+
+def no_bias(config: Settings) -> Overrides:
+    """Start biases at 0, where they were set to something else."""
+    return _set(config, model__bias_init=0.0) if config.get("model.bias_init") else {}
+
+
+def gelu(config: Settings) -> Overrides:
+    """Use an activation that is flat nowhere."""
+    return _set(config, model__activation="gelu") if config.get("model.activation") == "relu" else {}
+
+
+def shallower(config: Settings) -> Overrides:
+    """Take a quarter of many layers."""
+    depth = config.get("model.depth", 0)
+    return {} if depth < 6 or isinstance(config.get("model.width"), list) else _set(config, model__depth=depth // 4)
+
+
+def standard_inputs(config: Settings) -> Overrides:
+    """Bring inputs to mean 0 and standard deviation 1."""
+    return _set(config, data__normalisation="standard")
+
+
+def less_decay(config: Settings) -> Overrides:
+    """Take a hundredth of the weight decay, and no more than 0.01."""
+    decay = config.get("optimizer.weight_decay") or 0.0
+    return _set(config, optimizer__weight_decay=min(decay / 100, 0.01)) if decay else {}
+
+
+def less_momentum(config: Settings) -> Overrides:
+    """Keep a momentum of 0.9, where it is higher."""
+    return _set(config, optimizer__momentum=0.9) if (config.get("optimizer.momentum") or 0.0) > 0.9 else {}
+
+
+def cosine(config: Settings) -> Overrides:
+    """Let the rate fall to nothing over the run."""
+    return {"schedule": "cosine"} if config.get("schedule.name") == "constant" else {}
+
+
+def constant_rate(config: Settings) -> Overrides:
+    """Leave the rate as it is."""
+    return {} if config.get("schedule.name") in (None, "constant") else {"schedule": "constant"}
+
+
+def adam(config: Settings) -> Overrides:
+    """Use Adam as it comes, instead of another class or rate."""
+    usual = config.get("optimizer._target_") == "torch.optim.Adam" and config.get("optimizer.lr") == RATES["Adam"]
+    return {} if usual or "optimizer.lr" not in config else {"optimizer": "adam"}
+
+
+def true_labels(config: Settings) -> Overrides:
+    """Leave labels as they are."""
+    return _set(config, data__label_noise=0.0)
+
+
+def less_dropout(config: Settings) -> Overrides:
+    """Drop a fifth of the units at most."""
+    high = {k: v for k in ("model.dropout", "model.input_dropout") if (v := config.get(k) or 0.0) > 0.2}
+    return dict.fromkeys(high, "0.2")
+
+
+# ------------------------------------------------------------------ by finding
+
+SLOWER = (usual_rate_if_higher, rate(0.1), rate(0.01))
+ADVICE: dict[str, Advice] = {
+    "not_finite": Advice(
         "once a weight is NaN or infinite, every later step is",
-        "a smaller optimizer.lr, clip_norm=1, schedule.warmup=1",
+        (*SLOWER, adam, batch_norm, clip, warm_up),
+        "look for a division or logarithm that may get 0",
     ),
-    "vanishing_gradients": (
+    "vanishing_gradients": Advice(
         "the lower layers get hardly any gradient, so they stay as they were drawn",
-        "model.batchnorm=true, model.activation=relu with model.init=he_normal, or fewer layers",
+        (batch_norm, relu, usual_init, shallower, adam),
+        "fewer layers",
     ),
-    "exploding_gradients": (
+    "exploding_gradients": Advice(
         "one step that suits the upper layers destroys the lower ones",
-        "model.init_scale=1, model.init=he_normal (relu) or glorot_uniform (tanh), model.batchnorm=true, clip_norm=1",
+        (usual_init, batch_norm, clip, adam, *SLOWER),
+        "fewer layers",
     ),
-    "dead_units": (
+    "dead_units": Advice(
         "a unit that is flat on every example gets no gradient and never recovers",
-        "a smaller optimizer.lr, model.bias_init=0, model.init=he_normal, or model.activation=gelu",
+        (no_bias, *SLOWER, batch_norm, usual_init, gelu, adam),
+        "look at the biases",
     ),
-    "saturated_units": (
+    "saturated_units": Advice(
         "in the flat part of its activation a unit passes hardly any gradient on",
-        "model.init=glorot_uniform with model.init_scale=1, normalised inputs, a smaller optimizer.lr, or "
-        "model.activation=relu",
+        (usual_init, relu, batch_norm, *SLOWER, adam),
+        "normalised inputs",
     ),
-    "no_gradient": (
+    "no_gradient": Advice(
         "it stays as it was initialised: the loss does not depend on it",
+        (usual_init, batch_norm),
         "check that forward uses it and does not detach what it computes",
     ),
-    "loss_at_start": (
+    "loss_at_start": Advice(
         "a fresh network should guess; the first steps only repair its output layer",
-        "model.init_scale=1, model.bias_init=0, another model.init, or targets of a usual scale",
+        (usual_init, batch_norm, *SLOWER, adam),
+        "targets of a usual scale",
     ),
-    "inputs_not_normalised": (
+    "inputs_not_normalised": Advice(
         "initialisations and learning rates are made for inputs of about mean 0 and standard deviation 1",
-        "data.normalisation=standard",
+        (standard_inputs, batch_norm, adam),
+        "inputs of one scale",
     ),
-    "learning_rate_too_high": (
+    "learning_rate_too_high": Advice(
         "steps jump over what they should descend into",
-        "optimizer.lr a tenth of it, schedule.warmup=1, or clip_norm=1",
+        (*SLOWER, adam, batch_norm, clip, warm_up),
+        "a smaller optimizer.lr",
     ),
-    "learning_rate_too_low": (
+    "learning_rate_too_low": Advice(
         "the weights end about where they were drawn",
-        "ten times the optimizer.lr, no tiny clip_norm, or more epochs",
+        (no_tiny_clip, usual_rate_if_lower, rate(10.0), adam),
+        "more epochs",
     ),
-    "weight_decay_dominates": (
+    "weight_decay_dominates": Advice(
         "the weights are pulled to zero faster than the loss can hold them",
-        "a hundredth of the optimizer.weight_decay",
+        (less_decay, adam),
+        "no weight decay",
     ),
-    "oscillation": (
+    "oscillation": Advice(
         "steps go back and forth across a valley instead of along it",
-        "a third of the optimizer.lr, less optimizer.momentum, or schedule=cosine",
+        (less_momentum, rate(1 / 3), rate(0.1), cosine, adam),
+        "larger batches",
     ),
-    "one_class": (
+    "one_class": Advice(
         "such a network ignores its inputs",
-        "look at the labels and at how often each class occurs; a smaller optimizer.lr",
+        (*SLOWER, batch_norm, adam),
+        "look at the labels and at how often each class occurs",
     ),
-    "labels_unrelated": (
+    "labels_unrelated": Advice(
         "what it learns by heart says nothing about other examples",
-        "check that inputs and labels belong together: order, shuffling, data.label_noise",
+        (true_labels,),
+        "check that inputs and labels belong together: order, shuffling",
     ),
-    "loss_does_not_move": (
+    "loss_does_not_move": Advice(
         "nothing is learned",
+        (true_labels, usual_init, batch_norm, adam),
         "check labels and loss; overfit one batch first: check.one_batch=true",
     ),
-    "one_batch": (
+    "one_batch": Advice(
         "a network that cannot fit one batch cannot fit the data: the fault is in the model, loss or optimizer",
-        "another optimizer.lr; look for a wrong loss, a detached or saturated layer, an output that is squashed",
+        (usual_rate_if_higher, usual_rate_if_lower, adam),
+        "look for a wrong loss, a detached or saturated layer, an output that is squashed",
     ),
-    "wrong_gradient": (
+    "wrong_gradient": Advice(
         "backward does not compute the derivative of forward, so steps do not go downhill",
+        (),
         "check custom autograd functions, in-place changes and .detach() in this part of the module",
     ),
-    "unregistered_layers": (
+    "unregistered_layers": Advice(
         "no optimizer trains them, and no checkpoint holds them",
+        (),
         "nn.ModuleList, nn.ModuleDict or nn.ParameterList in their place",
     ),
-    "unsaved_state": (
+    "unsaved_state": Advice(
         "a run that is killed goes on without it, and a checkpoint predicts something else",
+        (),
         "self.register_buffer(NAME, TENSOR) in __init__ for what forward keeps",
     ),
-    "random_evaluation": (
+    "random_evaluation": Advice(
         "every loss in evaluation mode, and what is concluded from it, depends on chance",
+        (),
         "nn.Dropout, or F.dropout(x, training=self.training)",
     ),
-    "softmax_twice": (
+    "softmax_twice": Advice(
         "cross-entropy takes the softmax itself, so gradients are squashed twice",
+        (),
         "to return what goes into softmax (logits)",
     ),
 }

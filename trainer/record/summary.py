@@ -64,7 +64,7 @@ def summary(
         "verdict": verdict(member).to_json(),
         "start": member.start,
         "not_finite": not_finite and [*not_finite],
-        "health": [finding.to_json() for finding in findings],
+        "health": [finding.to_json(member.config.flat()) for finding in findings],
         "provenance": {
             **provenance.environment(),
             "config_hash": provenance.config_hash(member.config),
