@@ -280,6 +280,21 @@ ADVICE: dict[str, Advice] = {
         (usual_rate_if_higher, usual_rate_if_lower, adam),
         "look for a wrong loss, a detached or saturated layer, an output that is squashed",
     ),
+    "leakage": Advice(
+        "test numbers are better than those of new examples would be",
+        (),
+        "drop equal examples before the data are split",
+    ),
+    "contradicting_targets": Advice(
+        "no network tells equal inputs apart",
+        (),
+        "look which of their targets is right, or for a feature that is missing",
+    ),
+    "constant_inputs": Advice(
+        "no network learns anything from them",
+        (),
+        "look at how the inputs are read",
+    ),
     "wrong_gradient": Advice(
         "backward does not compute the derivative of forward, so steps do not go downhill",
         (),
