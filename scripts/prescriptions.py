@@ -8,7 +8,9 @@ it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,13 +20,14 @@ from torch import Tensor
 from scripts import plants
 from scripts.plants import Fault, Knobs, Rng
 from trainer.cli.app import configure
+from trainer.compare.statistics import share_interval
 from trainer.config import Config
 from trainer.core import loop
 from trainer.core.data import Dataset
-from trainer.core.stack import Stack
+from trainer.core.stack import Stack, Step
 from trainer.cure import trial
 from trainer.engine.planning import stack_key
-from trainer.judge import health, overfit
+from trainer.judge import cures, health, overfit
 from trainer.judge.cures import Overrides
 
 NO_CURE = ("one class", "97 %")  # faults of the data that no override mends, by how their names begin
@@ -38,21 +41,27 @@ class Patient:
 
     fault: str
     made: str
-    findings: list[str]
-    chance: float
+    prescribed: list[tuple[str, str, Overrides]]  # finding, rule and what it says to type, as they are printed
     sick: list[float]  # cost by seed
     twin: float
-    tried: dict[str, list[float]] = field(default_factory=dict)  # what was typed -> cost by seed
+    tried: list[tuple[Overrides, list[float]]] = field(default_factory=list)  # what was typed, cost by seed
 
-    def share(self, typed: str) -> float:
-        """Return the share of the way back with the run's own seed."""
-        return (self.sick[0] - self.tried[typed][0]) / (self.sick[0] - self.twin)
+    def share(self, cure: Overrides) -> float:
+        """Return the share of the way back with the run's own seed; NaN where the fault leaves the cure no place."""
+        (cost,) = [costs[0] for typed, costs in self.tried if typed == cure] or [math.nan]
+        return (self.sick[0] - cost) / (self.sick[0] - self.twin)
+
+    @property
+    def named(self) -> Overrides | None:
+        """Return what trainer.cure would name."""
+        if not self.tried:
+            return None
+        typed, costs = zip(*self.tried, strict=True)
+        place = trial.named(typed, np.array([self.sick, *costs]))
+        return None if place is None else typed[place]
 
 
-Tries = Callable[[Sequence[str], Config], Sequence[Overrides]]  # findings and configuration -> what to try
-
-
-def patient(rng: Rng, tries: Tries, seeds: int = SEEDS) -> Patient | None:
+def patient(rng: Rng, seeds: int = SEEDS) -> Patient | None:
     """Draw a sick run, and try cures on it; None where it is not sick."""
     possible = [fault for fault in plants.FAULTS if not fault.name.startswith(NO_CURE)]
     fault = plants.pick(rng, *possible)
@@ -66,25 +75,73 @@ def patient(rng: Rng, tries: Tries, seeds: int = SEEDS) -> Patient | None:
     (twin,) = work.train([configure(_typed(sane | deep))], planted=False)
     chance = twin.start["guessing_loss"]
     config = configure(_typed(sick))
-    configs = [dataclasses.replace(config, seed=config.seed + s) for s in range(seeds)]
-    ill = work.train(configs)
-    costs = [_cost(one, chance) for one in ill]
-    if costs[0] - _cost(twin, chance) < LEAST_WAY * chance:
+    (ill,) = work.train([config], looked_at=True)
+    if _cost(ill, chance) - _cost(twin, chance) < LEAST_WAY * chance:
         return None
-    found = health.judge(ill[0].rows, ill[0].start, config.flat(), ill[0].not_finite)
-    findings = [one.finding for one in found]
-    out = Patient(fault.name, " ".join(_typed(sick)), findings, chance, costs, _cost(twin, chance))
-    asked: list[tuple[str, Config]] = []
-    for cure in tries(findings, config):
-        try:
-            cured = configure(trial.applied(_typed(sick), cure))
-        except Exception as error:  # a cure must be accepted
-            raise AssertionError(f"{cure} on {out.made}") from error
-        asked += [(trial.cures.written(cure), dataclasses.replace(cured, seed=cured.seed + s)) for s in range(seeds)]
-    for (name, _), one in zip(asked, work.train([config for _, config in asked]), strict=True):
-        if one is not None:
-            out.tried.setdefault(name, []).append(_cost(one, chance))
+    found = health.judge(ill.rows, ill.start, config.flat(), ill.not_finite)
+    findings, settings = [one.finding for one in found], config.flat()
+    prescribed = [
+        (name, rule, cure)
+        for name in findings
+        for rule, cure in itertools.islice(cures.cures(name, settings).items(), cures.SHOWN)
+    ]
+    out = Patient(fault.name, " ".join(_typed(sick)), prescribed, [], _cost(twin, chance))
+    asked: list[Overrides] = [{}, *trial.candidates(findings, settings)]
+    cured = [configure(trial.applied(_typed(sick), cure)) for cure in asked]
+    ended = work.train([dataclasses.replace(one, seed=one.seed + s) for one in cured for s in range(seeds)])
+    for i, cure in enumerate(asked):
+        group = ended[i * seeds : (i + 1) * seeds]
+        if None not in group:
+            out.tried.append((cure, [_cost(one, chance) for one in group]))
+    out.sick = out.tried.pop(0)[1]
     return out
+
+
+def patients(count: int, seed: int) -> list[Patient]:
+    """Draw so many runs; return those that are sick."""
+    drawn = (patient(np.random.default_rng([seed, number])) for number in range(count))
+    return [one for one in drawn if one is not None]
+
+
+WORKS, WORSE = 0.5, -0.1  # shares of the way back
+
+
+def print_cures(found: Sequence[Patient]) -> None:
+    """Print how often each rule's cure works, and how often a run has one that does among what is printed."""
+    by_rule: dict[tuple[str, str], list[float]] = {}
+    for one in found:
+        for name, rule, cure in one.prescribed:
+            if not math.isnan(share := one.share(cure)):
+                by_rule.setdefault((name, rule), []).append(share)
+    print(f"\n## Cures ({len(found)} sick runs)\n")
+    print("| finding | cure | tried | worked | made it worse |\n|" + " --- |" * 5)
+    for (name, rule), shares in sorted(by_rule.items(), key=lambda item: (item[0][0], -_share_of(item[1], WORKS))):
+        worked, worse = (sum(s >= WORKS for s in shares), sum(s < WORSE for s in shares))
+        print(f"| {name} | {rule.replace('_', ' ')} | {len(shares)} | {worked} | {worse} |")
+    curable = [one for one in found if any(one.share(cure) >= WORKS for cure, _ in one.tried)]
+    printed = [[one.share(cure) for _, _, cure in one.prescribed] for one in curable]
+    hits = {
+        "at least one printed cure works": [any(s >= WORKS for s in shares) for shares in printed],
+        "the first printed cure works": [bool(shares) and shares[0] >= WORKS for shares in printed],
+        "trainer.cure names one that works": [
+            one.named is not None and one.share(one.named) >= WORKS for one in curable
+        ],
+    }
+    print(f"\nOf the {len(curable)} runs that any of what was tried cures:\n")
+    print("| | runs |\n| --- | --- |")
+    for name, of in hits.items():
+        low, high = share_interval(sum(of), len(of))
+        print(f"| {name} | {sum(of) / max(1, len(of)):.1%} ({sum(of)} of {len(of)}; {low:.1%} to {high:.1%}) |")
+    everything = [s for shares in by_rule.values() for s in shares]
+    print(f"\nPrinted cures that made a run worse: {sum(s < WORSE for s in everything)} of {len(everything)}.")
+    for one in found:
+        if one not in curable or not any(one.share(cure) >= WORKS for _, _, cure in one.prescribed):
+            names = ", ".join(dict.fromkeys(name for name, _, _ in one.prescribed)) or "nothing"
+            print(f"  {'not printed' if one in curable else 'no cure'}: {one.fault}: {names} ({one.made})")
+
+
+def _share_of(shares: Sequence[float], least: float) -> float:
+    return sum(s >= least for s in shares) / len(shares)
 
 
 def _typed(knobs: Knobs) -> list[str]:
@@ -101,13 +158,24 @@ def _cost(one: Any, chance: float) -> float:
     return trial.cost(best, chance, verdict.verdict == "diverged")
 
 
+class _Unseen(plants.Kept):
+    """An observer that keeps epochs alone."""
+
+    def wants(self, step: Step) -> bool:
+        """No step."""
+        return False
+
+    def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
+        """Members keep their rows themselves."""
+
+
 class _Ward:
     """Trains runs with a fault planted in each alike."""
 
     def __init__(self, fault: Fault, dataset: Dataset, seed: int) -> None:
         self.fault, self.dataset, self.seed = fault, dataset, seed
 
-    def train(self, configs: Sequence[Config], planted: bool = True) -> list[Any]:
+    def train(self, configs: Sequence[Config], planted: bool = True, looked_at: bool = False) -> list[Any]:
         """Train these runs in as few stacks as their shapes allow; None for one in which the fault has no place."""
         out: dict[int, Any] = {}
         stacks: dict[object, list[int]] = {}
@@ -123,7 +191,7 @@ class _Ward:
             except (KeyError, AssertionError):
                 out |= dict.fromkeys(members)
                 continue
-            kept = plants.Kept(stack)
+            kept = plants.Kept(stack) if looked_at else _Unseen(stack)
             loop.train(stack, kept)
             for i, member in zip(members, kept.members, strict=True):
                 out[i] = plants.Case(

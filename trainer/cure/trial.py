@@ -17,14 +17,14 @@ from trainer.compare.statistics import Floats
 from trainer.judge import cures
 from trainer.judge.cures import Overrides, Settings
 
-SINGLE = 16  # cures that are tried by themselves
-PAIRED = 5  # of them, the first are tried in pairs too
+SINGLE = 12  # cures that are tried by themselves
+PAIRED = 4  # of them, the first are tried in pairs too
 ENOUGH = 0.9  # of what the best brings: who changes least among those that bring so much is named
 
 
 def candidates(findings: Sequence[str], config: Settings) -> list[Overrides]:
     """Return what to try: the findings' cures in turn, the first of each first; then pairs of the first ones."""
-    columns = itertools.zip_longest(*(cures.cures(name, config) for name in dict.fromkeys(findings)))
+    columns = itertools.zip_longest(*(cures.cures(name, config).values() for name in dict.fromkeys(findings)))
     single: list[Overrides] = []
     for one in itertools.chain.from_iterable(columns):
         if one and one not in single:

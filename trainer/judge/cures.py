@@ -6,12 +6,13 @@ nothing. A finding's rules are ordered by how often they cured planted runs; doc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from types import FunctionType
 from typing import Any, NamedTuple
 
 Settings = Mapping[str, Any]  # a configuration as dotted keys
 Overrides = dict[str, str]  # key -> value, as they are typed
-Rule = Callable[[Settings], Overrides]
+Rule = FunctionType  # Settings -> Overrides
 SHOWN = 3  # cures in a sentence
 
 
@@ -23,13 +24,16 @@ class Advice(NamedTuple):
     words: str
 
 
-def cures(finding: str, config: Settings) -> list[Overrides]:
-    """Return what to type against a finding, the likeliest cure first; nothing where no override helps."""
-    found: list[Overrides] = []
+def cures(finding: str, config: Settings) -> dict[str, Overrides]:
+    """Return what to type against a finding, by the name of its rule, the likeliest cure first.
+
+    Nothing where no override helps.
+    """
+    found: dict[str, Overrides] = {}
     for rule in ADVICE[finding].rules:
         overrides = rule(config)
-        if overrides and overrides not in found:
-            found.append(overrides)
+        if overrides and overrides not in found.values():
+            found[rule.__name__] = overrides
     return found
 
 
@@ -40,7 +44,7 @@ def can_be_tried(findings: Iterable[str], config: Settings) -> bool:
 
 def sentence(finding: str, config: Settings) -> str:
     """Say what to try against a finding: `Try ...`."""
-    parts = [written(overrides, " with ") for overrides in cures(finding, config)[:SHOWN]]
+    parts = [written(overrides, " with ") for overrides in [*cures(finding, config).values()][:SHOWN]]
     parts += [ADVICE[finding].words] if ADVICE[finding].words else []
     return ", or ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
 
@@ -74,46 +78,25 @@ def _set(config: Settings, **values: Any) -> Overrides:
 
 
 def _usual(config: Settings) -> float | None:
-    """Return the rate that the run's optimizer usually has; with momentum m, (1 - m) of it. None for another class."""
+    """Return the rate that the run's optimizer usually has; with momentum a tenth at least. None for another class."""
     rate = RATES.get(str(config.get("optimizer._target_")).removeprefix("torch.optim."))
-    return None if rate is None else rate * (1 - (config.get("optimizer.momentum") or 0.0))
+    return None if rate is None else rate * max(0.1, 1 - (config.get("optimizer.momentum") or 0.0))
 
 
-def usual_rate_if_higher(config: Settings) -> Overrides:
-    """Lower the rate to the optimizer's usual one, where it is above that."""
-    usual = _usual(config)
-    return _set(config, optimizer__lr=usual) if usual is not None and config["optimizer.lr"] > 1.5 * usual else {}
+def slower(config: Settings) -> Overrides:
+    """Lower the rate to the optimizer's usual one; where it is no higher than that, to a tenth."""
+    rate, usual = config.get("optimizer.lr"), _usual(config)
+    if not rate:
+        return {}
+    return _set(config, optimizer__lr=usual if usual is not None and rate > 1.5 * usual else rate / 10)
 
 
-def usual_rate_if_lower(config: Settings) -> Overrides:
-    """Raise the rate to the optimizer's usual one, where it is below that."""
-    usual = _usual(config)
-    return _set(config, optimizer__lr=usual) if usual is not None and config["optimizer.lr"] < usual / 1.5 else {}
-
-
-def rate(factor: float) -> Rule:
-    """Make the rule that multiplies the rate."""
-    return lambda config: (
-        _set(config, optimizer__lr=config["optimizer.lr"] * factor) if "optimizer.lr" in config else {}
-    )
-
-
-def warm_up(config: Settings) -> Overrides:
-    """Let the rate rise over the first epoch."""
-    rises = config.get("schedule.warmup") or config.get("schedule.name") == "one_cycle"
-    return {} if rises else _set(config, schedule__warmup=1)
-
-
-def clip(config: Settings) -> Overrides:
-    """Shorten gradients to a norm of 1."""
-    norm = config.get("clip_norm")
-    return _set(config, clip_norm=1) if norm is None or norm > 1 else {}
-
-
-def no_tiny_clip(config: Settings) -> Overrides:
-    """Leave gradients as long as they are, where they were shortened to next to nothing."""
-    norm = config.get("clip_norm")
-    return _set(config, clip_norm=None) if norm is not None and norm < 0.1 else {}
+def faster(config: Settings) -> Overrides:
+    """Raise the rate to the optimizer's usual one; where it is no lower than that, tenfold."""
+    rate, usual = config.get("optimizer.lr"), _usual(config)
+    if rate is None or (usual is not None and rate > 1.5 * usual):
+        return {}
+    return _set(config, optimizer__lr=usual if usual is not None and rate < usual / 1.5 else rate * 10)
 
 
 def batch_norm(config: Settings) -> Overrides:
@@ -131,20 +114,12 @@ def relu(config: Settings) -> Overrides:
 
 
 def usual_init(config: Settings) -> Overrides:
-    """Draw weights as the activation wants them (He et al. 2015, Glorot and Bengio 2010), biases as usual."""
-    fitting = "glorot_uniform" if config.get("model.activation") in SATURATING else "he_normal"
-    bias = config.get("model.bias_init")
-    return _set(config, model__init=fitting, model__init_scale=1.0, model__bias_init=0.0 if bias else bias)
-
-
-def no_bias(config: Settings) -> Overrides:
-    """Start biases at 0, where they were set to something else."""
-    return _set(config, model__bias_init=0.0) if config.get("model.bias_init") else {}
-
-
-def gelu(config: Settings) -> Overrides:
-    """Use an activation that is flat nowhere."""
-    return _set(config, model__activation="gelu") if config.get("model.activation") == "relu" else {}
+    """Draw weights as the activation wants them (He et al. 2015, Glorot and Bengio 2010)."""
+    activation, init = config.get("model.activation"), config.get("model.init")
+    fitting = "glorot_uniform" if activation in SATURATING else "he_normal"
+    if activation == "sigmoid" and init != "normal":  # all of them let its gradients vanish alike
+        fitting = init
+    return _set(config, model__init=fitting, model__init_scale=1.0)
 
 
 def shallower(config: Settings) -> Overrides:
@@ -169,16 +144,6 @@ def less_momentum(config: Settings) -> Overrides:
     return _set(config, optimizer__momentum=0.9) if (config.get("optimizer.momentum") or 0.0) > 0.9 else {}
 
 
-def cosine(config: Settings) -> Overrides:
-    """Let the rate fall to nothing over the run."""
-    return {"schedule": "cosine"} if config.get("schedule.name") == "constant" else {}
-
-
-def constant_rate(config: Settings) -> Overrides:
-    """Leave the rate as it is."""
-    return {} if config.get("schedule.name") in (None, "constant") else {"schedule": "constant"}
-
-
 def adam(config: Settings) -> Overrides:
     """Use Adam as it comes, instead of another class or rate."""
     usual = config.get("optimizer._target_") == "torch.optim.Adam" and config.get("optimizer.lr") == RATES["Adam"]
@@ -190,64 +155,108 @@ def true_labels(config: Settings) -> Overrides:
     return _set(config, data__label_noise=0.0)
 
 
-def less_dropout(config: Settings) -> Overrides:
-    """Drop a fifth of the units at most."""
-    high = {k: v for k in ("model.dropout", "model.input_dropout") if (v := config.get(k) or 0.0) > 0.2}
-    return dict.fromkeys(high, "0.2")
+# What is odd about a configuration, whatever was found: each of these settings alone can spoil a run.
+ODD_RATE = 10, 1 / 30  # of the usual rate
+ODD_DECAY = 0.1  # where it is decoupled from the gradient, as in AdamW, ten times that
+ODD_SCALE = 0.5, 2.0
+
+
+def odd_rate(config: Settings) -> Overrides:
+    """Take the optimizer's usual rate instead of one that is far from it."""
+    usual, (high, low) = _usual(config), ODD_RATE
+    if usual is None or low * usual < config["optimizer.lr"] < high * usual:
+        return {}
+    return _set(config, optimizer__lr=usual)
+
+
+def odd_decay(config: Settings) -> Overrides:
+    """Take less of a weight decay that is strong."""
+    most = ODD_DECAY * (10 if config.get("optimizer._target_") == "torch.optim.AdamW" else 1)
+    return less_decay(config) if (config.get("optimizer.weight_decay") or 0.0) > most else {}
+
+
+def odd_momentum(config: Settings) -> Overrides:
+    """Take less of a momentum that is all but 1."""
+    return less_momentum(config) if (config.get("optimizer.momentum") or 0.0) > 0.95 else {}
+
+
+def odd_clip(config: Settings) -> Overrides:
+    """Shorten gradients to 1, where they were shortened to next to nothing."""
+    norm = config.get("clip_norm")
+    return _set(config, clip_norm=1) if norm is not None and norm < 1e-3 else {}
+
+
+def odd_init(config: Settings) -> Overrides:
+    """Draw weights as the activation wants them, where they were scaled, or all but zero."""
+    low, high = ODD_SCALE
+    is_normal = config.get("model.init") == "normal"
+    return usual_init(config) if is_normal or not low <= config.get("model.init_scale", 1.0) <= high else {}
+
+
+def odd_bias(config: Settings) -> Overrides:
+    """Start biases at 0, where they were set to something else."""
+    return _set(config, model__bias_init=0.0) if config.get("model.bias_init") else {}
+
+
+def odd_dropout(config: Settings) -> Overrides:
+    """Drop a fifth, where more than a half of units or inputs was dropped."""
+    return {key: "0.2" for key in ("model.dropout", "model.input_dropout") if (config.get(key) or 0.0) > 0.5}
+
+
+ODD = (odd_bias, odd_init, odd_clip, odd_decay, odd_momentum, odd_rate, odd_dropout)
 
 
 # ------------------------------------------------------------------ by finding
 
-SLOWER = (usual_rate_if_higher, rate(0.1), rate(0.01))
 ADVICE: dict[str, Advice] = {
     "not_finite": Advice(
         "once a weight is NaN or infinite, every later step is",
-        (*SLOWER, adam, batch_norm, clip, warm_up),
+        (*ODD, slower, adam, batch_norm),
         "look for a division or logarithm that may get 0",
     ),
     "vanishing_gradients": Advice(
         "the lower layers get hardly any gradient, so they stay as they were drawn",
-        (batch_norm, relu, usual_init, shallower, adam),
+        (*ODD, batch_norm, relu, usual_init, shallower),
         "fewer layers",
     ),
     "exploding_gradients": Advice(
         "one step that suits the upper layers destroys the lower ones",
-        (usual_init, batch_norm, clip, adam, *SLOWER),
+        (*ODD, usual_init, batch_norm, slower),
         "fewer layers",
     ),
     "dead_units": Advice(
         "a unit that is flat on every example gets no gradient and never recovers",
-        (no_bias, *SLOWER, batch_norm, usual_init, gelu, adam),
+        (*ODD, slower, batch_norm, usual_init, adam),
         "look at the biases",
     ),
     "saturated_units": Advice(
         "in the flat part of its activation a unit passes hardly any gradient on",
-        (usual_init, relu, batch_norm, *SLOWER, adam),
+        (*ODD, slower, batch_norm, relu, adam),
         "normalised inputs",
     ),
     "no_gradient": Advice(
         "it stays as it was initialised: the loss does not depend on it",
-        (usual_init, batch_norm),
+        (*ODD, usual_init, batch_norm),
         "check that forward uses it and does not detach what it computes",
     ),
     "loss_at_start": Advice(
         "a fresh network should guess; the first steps only repair its output layer",
-        (usual_init, batch_norm, *SLOWER, adam),
+        (*ODD, usual_init, batch_norm, slower, adam),
         "targets of a usual scale",
     ),
     "inputs_not_normalised": Advice(
         "initialisations and learning rates are made for inputs of about mean 0 and standard deviation 1",
-        (standard_inputs, batch_norm, adam),
+        (standard_inputs, batch_norm),
         "inputs of one scale",
     ),
     "learning_rate_too_high": Advice(
         "steps jump over what they should descend into",
-        (*SLOWER, adam, batch_norm, clip, warm_up),
+        (*ODD, slower, adam, batch_norm),
         "a smaller optimizer.lr",
     ),
     "learning_rate_too_low": Advice(
         "the weights end about where they were drawn",
-        (no_tiny_clip, usual_rate_if_lower, rate(10.0), adam),
+        (*ODD, faster, adam),
         "more epochs",
     ),
     "weight_decay_dominates": Advice(
@@ -257,27 +266,27 @@ ADVICE: dict[str, Advice] = {
     ),
     "oscillation": Advice(
         "steps go back and forth across a valley instead of along it",
-        (less_momentum, rate(1 / 3), rate(0.1), cosine, adam),
+        (*ODD, less_momentum, slower, adam),
         "larger batches",
     ),
     "one_class": Advice(
         "such a network ignores its inputs",
-        (*SLOWER, batch_norm, adam),
+        (*ODD, slower, batch_norm, adam),
         "look at the labels and at how often each class occurs",
     ),
     "labels_unrelated": Advice(
         "what it learns by heart says nothing about other examples",
-        (true_labels,),
+        (true_labels, *ODD),
         "check that inputs and labels belong together: order, shuffling",
     ),
     "loss_does_not_move": Advice(
         "nothing is learned",
-        (true_labels, usual_init, batch_norm, adam),
+        (true_labels, *ODD, usual_init, batch_norm, faster, adam),
         "check labels and loss; overfit one batch first: check.one_batch=true",
     ),
     "one_batch": Advice(
         "a network that cannot fit one batch cannot fit the data: the fault is in the model, loss or optimizer",
-        (usual_rate_if_higher, usual_rate_if_lower, adam),
+        (*ODD, slower, faster, adam),
         "look for a wrong loss, a detached or saturated layer, an output that is squashed",
     ),
     "leakage": Advice(
