@@ -18,7 +18,8 @@ import numpy as np
 from torch import Tensor
 
 from scripts import plants
-from scripts.plants import Fault, Knobs, Rng
+from scripts.healthy import Knobs, Rng, architecture, configured, dataset, healthy_knobs, pick
+from scripts.plant_tools import Fault
 from trainer.cli.app import configure
 from trainer.compare.statistics import share_interval
 from trainer.config import Config
@@ -28,9 +29,15 @@ from trainer.core.stack import Stack, Step
 from trainer.cure import trial
 from trainer.engine.planning import stack_key
 from trainer.judge import cures, health, overfit
-from trainer.judge.cures import Overrides
+from trainer.judge.remedies import Overrides
 
-NO_CURE = ("one class", "97 %")  # faults of the data that no override mends, by how their names begin
+NO_CURE = (
+    "one class",
+    "97 %",
+    "targets",
+    "all inputs the same",
+    "a weight that is NaN",
+)  # faults of the data that no override mends, by how their names begin
 LEAST_WAY = 0.2  # of the chance level between a sick run and its twin: less is no illness
 SEEDS = 3
 
@@ -64,13 +71,13 @@ class Patient:
 def patient(rng: Rng, seeds: int = SEEDS) -> Patient | None:
     """Draw a sick run, and try cures on it; None where it is not sick."""
     possible = [fault for fault in plants.FAULTS if not fault.name.startswith(NO_CURE)]
-    fault = plants.pick(rng, *possible)
-    a = fault.shape(rng) if fault.shape else plants.architecture(rng)
+    fault = pick(rng, *possible)
+    a = fault.shape(rng) if fault.shape else architecture(rng)
     while not (fault.shape or fault.fits(a)):
-        a = plants.architecture(rng)
-    sane = a | plants.healthy_knobs(rng, a) | {"seed": int(rng.integers(2**30)), "data": plants._configured(a["data"])}
+        a = architecture(rng)
+    sane = a | healthy_knobs(rng, a) | {"seed": int(rng.integers(2**30)), "data": configured(a["data"])}
     sick = sane | fault.knobs(rng, a) | ({"data.normalisation": "none"} if fault.inputs else {})
-    work = _Ward(fault, plants._dataset(a["data"]), int(rng.integers(2**31)))
+    work = _Ward(fault, dataset(a["data"]), int(rng.integers(2**31)))
     deep = {"model.batchnorm": True} if a["model.activation"] == "sigmoid" and a["model.depth"] > 5 else {}
     (twin,) = work.train([configure(_typed(sane | deep))], planted=False)
     chance = twin.start["guessing_loss"]

@@ -63,7 +63,7 @@ def noisy(n: int) -> np.ndarray:
     [
         ("clean", []), ("leak", ["leakage"]), ("copies", ["leakage"]), ("four copies", []), ("few values", []),
         ("contradictions", ["leakage", "contradicting_targets"]), ("one contradiction", []),
-        ("zeros", ["constant_inputs"]),
+        ("zeros", []),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_data_is_found(kind: str, expected: list[str]) -> None:

@@ -42,8 +42,10 @@ class ActivationStatistics:
 
     def __init__(self, network: Network) -> None:
         self.alone = isinstance(network, UserModule)
-        modules = (network.module if isinstance(network, UserModule) else network).named_modules()
-        self.modules = {name: m for name, m in modules if type(m) in {*_SATURATING, *_RECTIFYING}}
+        modules = dict((network.module if isinstance(network, UserModule) else network).named_modules())
+        self.modules = {name: m for name, m in modules.items() if type(m) in {*_SATURATING, *_RECTIFYING}}
+        self.with_parameters = {name: m for name, m in modules.items() if m._parameters} if self.alone else {}
+        self.order: list[str] = []  # parameters of a module of the user's own, as forward first comes to them
         self.found: dict[str, Tensor] = {}
         self.tags: list[str] | None = None  # those of the first time: every row has the same columns
 
@@ -55,6 +57,8 @@ class ActivationStatistics:
             module.register_forward_hook(lambda m, inputs, output, name=name: self._take(name, m, inputs[0], output))
             for name, module in self.modules.items()
         ]
+        for name, module in self.with_parameters.items() if self.tags is None else ():
+            handles.append(module.register_forward_hook(lambda m, inputs, output, name=name: self._come_to(name, m)))
         try:
             yield
         finally:
@@ -81,6 +85,10 @@ class ActivationStatistics:
         else:
             flat = z.amax(2) <= _RECTIFYING[type(module)]
             self.found[f"dead_units/{name}"] = flat.mean(1, dtype=a.dtype)
+
+    def _come_to(self, name: str, module: nn.Module) -> None:
+        names = (f"{name}.{own}".lstrip(".") for own in module._parameters)
+        self.order += [one for one in names if one not in self.order]
 
     def _by_unit(self, x: Tensor) -> Tensor:
         """(K, F, B): inside a stack of MLPs as it is; a module of the user's own sees (B, F, ...) or (B,)."""

@@ -20,7 +20,7 @@ from trainer.cure.request import QUIET, SEEDS, Request
 from trainer.engine import interrupts
 from trainer.engine.jobs import Job, describe
 from trainer.judge import cures, health
-from trainer.judge.cures import Overrides
+from trainer.judge.remedies import Overrides
 from trainer.text import printable
 
 DIRECTORY = "outputs/cures/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"

@@ -14,7 +14,7 @@ from trainer.cure import trial
 from trainer.cure.request import Request
 from trainer.cure.trial import Shown
 from trainer.judge import cures
-from trainer.judge.cures import Overrides
+from trainer.judge.remedies import Overrides
 from trainer.report.vocabulary import plural
 from trainer.text import printable
 

@@ -17,6 +17,7 @@ from trainer.config import ConfigError, nearest
 from trainer.engine.resume.plan_file import read_plan
 from trainer.files import Damaged
 from trainer.judge import cures, health
+from trainer.judge.remedies import Settings
 from trainer.read.find_runs import Problems, find_runs
 
 FLAGS = ("--config-dir", "--config-path", "--config-name")  # of python -m trainer, taken here too
@@ -94,7 +95,7 @@ def _of_run(run: Path, flags: Sequence[str], typed: Sequence[str], options: argp
     return Request(run, line, int(one.config.get("seed", 0)), findings, _budget(one.config, steps / epochs), options)
 
 
-def _budget(config: cures.Settings, steps_per_epoch: float) -> str:
+def _budget(config: Settings, steps_per_epoch: float) -> str:
     if config.get("steps") is not None:
         return f"steps={min(config['steps'], MOST_STEPS)}"
     return f"epochs={min(config['epochs'], math.ceil(MOST_STEPS / steps_per_epoch))}"

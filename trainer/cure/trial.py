@@ -15,7 +15,7 @@ import numpy as np
 from trainer.compare.inference import ALPHA, Question, answer, model
 from trainer.compare.statistics import Floats
 from trainer.judge import cures
-from trainer.judge.cures import Overrides, Settings
+from trainer.judge.remedies import Overrides, Settings
 
 SINGLE = 12  # cures that are tried by themselves
 PAIRED = 4  # of them, the first are tried in pairs too
