@@ -58,10 +58,8 @@ def test_a_sick_run_is_cured_by_the_printed_commands_alone(cli: Cli, cure: Cure)
     summary = json.loads(Path("cured/summary.json").read_text())
     named = next(one for one in tried["cures"] if one["overrides"] == tried["named"])
     assert summary["best"]["val/loss"] == pytest.approx(named["losses"][0], rel=1e-4)  # the budget was the run's own
-    assert (
-        float(json.loads(Path("a run/summary.json").read_text())["best"]["val/loss"])
-        > 1.3 * summary["best"]["val/loss"]
-    )
+    before = float(json.loads(Path("a run/summary.json").read_text())["best"]["val/loss"])
+    assert not before <= 1.3 * summary["best"]["val/loss"]  # it may be NaN
 
 
 def test_mistakes_are_one_line(cli: Cli, cure: Cure) -> None:
