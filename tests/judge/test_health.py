@@ -410,3 +410,23 @@ def test_members_of_a_stack_have_their_own_findings(tmp_path: Path) -> None:
     runs = record(configs, tmp_path, small_data("digits", DATA))
     found = [json.loads((run / "summary.json").read_text())["health"] for run in runs]
     assert [[one["finding"] for one in some] for some in found] == [[], ["learning_rate_too_low"], ["dead_units"]]
+
+
+def test_a_run_is_hopeless_once_it_has_learned_nothing_of_a_cause_that_stays() -> None:
+    rows, start = sound()
+    for row in rows:
+        row |= {"eval/train_loss": 2.3, "val/loss": 2.3, "dead_units/layers.act1": 1.0}
+    assert health.is_hopeless(rows, start, CONFIG)
+    assert not health.is_hopeless(rows[:4], start, CONFIG)
+    assert not health.is_hopeless(rows, {name: v for name, v in start.items() if name != "guessing_loss"}, CONFIG)
+    alive = [row | {"dead_units/layers.act1": 0.1} for row in rows]
+    assert not health.is_hopeless(alive, start, CONFIG)
+    assert not health.is_hopeless([rows[0] | {"eval/train_loss": 1.0}, *rows[1:]], start, CONFIG)
+
+
+def test_a_hopeless_run_stops_where_it_is_asked_to(tmp_path: Path, cli: Cli) -> None:
+    line = "model.bias_init=-20,0 early_stopping.monitor=health epochs=9 data.train_size=100 record.pictures=false"
+    code, *_ = cli(f"-m {line} hydra.sweep.dir=two")
+    runs = [json.loads(path.read_text()) for path in sorted((tmp_path / "two").glob("*/summary.json"))]
+    ended = {run["config"]["model.bias_init"]: (run["stopped_by"], run["epochs"]) for run in runs}
+    assert (code, ended) == (0, {-20.0: ("early_stopping", 7), 0.0: ("budget", 9)})

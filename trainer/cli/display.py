@@ -211,8 +211,9 @@ def _closing_lines(summary: dict[str, Any], directory: Path) -> list[Text]:
     for key, pair in summary.get("recovered", {}).items():
         lines.append(words(f"{key:<10}true {pair['true']:g}, found {pair['found']:.4f}"))
     name = verdict["verdict"]
-    style = vocabulary.STYLES[name].terminal
-    lines.append(words((vocabulary.judged(verdict), style), f": {verdict['sentence']}"))
+    judged = vocabulary.judged(verdict | {"health": summary["health"]})
+    style = vocabulary.STYLES[name].terminal if judged != "not overfit" else "yellow"
+    lines.append(words((judged, style), f": {verdict['sentence']}"))
     if last and not summary["health"]:
         lines.append(words(health.ALL_WELL))
     for finding in summary["health"]:

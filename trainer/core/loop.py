@@ -54,7 +54,8 @@ def train(
 ) -> None:
     """Train every member to its end: budget, early stopping, or divergence.
 
-    `stop` is asked before every step; `is_overfit` after every epoch of a member that monitors the verdict.
+    `stop` is asked before every step; `is_overfit` after every epoch of a member that monitors
+    the verdict or health.
     """
     if stack.step == 0:
         measure_start(stack)

@@ -179,7 +179,7 @@ def _loss_at_start(run: Run, found: Found) -> Iterator[Finding]:
     loss, expected = run.start["loss"], run.start["expected_loss"]
     least, times = START_EXCESS if "target_top_class" in run.start else SQUARED_START_EXCESS
     if loss - expected > max(least, times * expected) and "inputs_not_normalised" not in found:
-        said = f"the loss starts at {loss:.3g}; a network that guesses has {expected:.3g}"
+        said = f"the fresh network is surely wrong, not unsure: its loss is {loss:.3g}, that of guessing {expected:.3g}"
         yield Finding("loss_at_start", "output layer", 0, said, {"loss": loss, "expected": expected})
 
 
@@ -189,8 +189,8 @@ CAUSES: list[Rule] = [
     _inputs,
     _targets,
     _bottleneck,
-    _flat("dead_units", "dead", DEAD),
-    _flat("saturated_units", "saturated", SATURATED),
+    _flat("dead_units", "switched off for every example", DEAD),
+    _flat("saturated_units", "stuck at one end of their range", SATURATED),
     _depth,
     _no_gradient,
     _loss_at_start,

@@ -19,9 +19,20 @@ from trainer.judge.causes import CAUSES, broken
 from trainer.judge.cures import ADVICE
 from trainer.judge.records import Finding, Floats, NotFinite, Run
 from trainer.judge.steps import STEPS, hardly_moved
-from trainer.judge.symptoms import SYMPTOMS
+from trainer.judge.symptoms import STILL, SYMPTOMS
 
-__all__ = ["ADVICE", "ALL_WELL", "Finding", "NotFinite", "first_not_finite", "judge", "line", "markdown", "name"]
+__all__ = [
+    "ADVICE",
+    "ALL_WELL",
+    "Finding",
+    "NotFinite",
+    "first_not_finite",
+    "is_hopeless",
+    "judge",
+    "line",
+    "markdown",
+    "name",
+]
 
 _ROOTS = {"inputs_not_normalised", "vanishing_gradients", "exploding_gradients", "weight_decay_dominates", "bottleneck"}
 
@@ -69,6 +80,27 @@ def judge(
     for rule in SYMPTOMS:
         found += rule(run, {finding.finding: finding.step for finding in found})
     return found
+
+
+HOPELESS = {  # what does not pass by itself
+    "not_finite",
+    "not_finite_at_start",
+    "inputs_constant",
+    "vanishing_gradients",
+    "dead_units",
+    "weight_decay_dominates",
+    "dropout_too_high",
+    "learning_rate_too_high",
+}
+HOPELESS_EPOCHS = 5  # at least, before a run is given up
+
+
+def is_hopeless(rows: Sequence[Mapping[str, float]], start: Mapping[str, float], config: Mapping[str, Any]) -> bool:
+    """Whether a run has learned nothing so far, of a cause that does not pass by itself."""
+    if len(rows) < HOPELESS_EPOCHS or "guessing_loss" not in start:
+        return False
+    is_still = Run(rows, start, config, None).learned < STILL
+    return is_still and any(one.finding in HOPELESS for one in judge(rows, start, config))
 
 
 ALL_WELL = "gradients, activations and updates: all is well"

@@ -23,7 +23,7 @@ def _giant_step(run: Run, found: Found) -> Iterator[Finding]:
     giant = float(np.median(run.first_step))
     low, certain, high = GIANT_STEP
     if len(run.weights) > 1 and (low if run.kept < LEARNED_ALL else certain) < giant < high:
-        said = f"the first step was {giant:.2g} times as long as the weights"
+        said = f"the very first step overwrote the weights: it was {giant:.2g} times as long as they are"
         yield Finding("learning_rate_too_high", "", 1, said, {"first_step": giant, "lr": run.rows[0]["lr"]})
 
 
@@ -66,11 +66,14 @@ def _decay(run: Run, found: Found) -> Iterator[Finding]:
     if ruled.mean() > 0.5:
         worst = int(np.argmin(shrunk_W))
         pull = f"weight decay pulls {min(share_W[worst], 1e6):.2g} times as hard as the gradient"
-        said = f"{run.weights[worst]} shrank to {shrunk_W[worst]:.1g} of its length; {pull}"
+        said = (
+            f"weights are pulled to nothing: {run.weights[worst]} shrank to {shrunk_W[worst]:.1g} of its length; {pull}"
+        )
         evidence = {"share": share_W.tolist(), "shrunk": shrunk_W.tolist()}
         yield Finding("weight_decay_dominates", run.weights[worst], int(run.steps[0]), said, evidence)
 
 
+MUCH_DROPOUT = 0.5  # of the units of a layer, or of the inputs
 DROPOUT_NOISE = 18.0  # variance that dropout adds to a signal, over its square
 
 
@@ -81,6 +84,8 @@ def _dropout(run: Run, found: Found) -> Iterator[Finding]:
     """
     p, p_in = (run.config.get(f"model.{name}") or 0.0 for name in ("dropout", "input_dropout"))
     noise = (1 - p) ** -(run.config.get("model.depth") or 0) / (1 - p_in) - 1
+    if max(p, p_in) < MUCH_DROPOUT:
+        return
     if noise > DROPOUT_NOISE and run.kept < LEARNED and run.tried and not found and run.longest_step > SMALL_STEP:
         said = f"so many units are switched off at random that the noise is {noise:.3g} times as strong as the signal"
         yield Finding("dropout_too_high", "", 1, said, {"noise": noise, "dropout": p, "input_dropout": p_in})
@@ -133,7 +138,7 @@ def _rate_high(run: Run, found: Found) -> Iterator[Finding]:
     jumps = loss.max() > 3 * base and run.kept < LEARNED / 2
     died = min((step for name, step in found.items() if name in {"dead_units", "saturated_units"}), default=0)
     e = int(loss.argmax())
-    said = f"from a sound start the loss rose to {loss[e]:.3g}; guessing costs {run.chance_loss:.3g}"
+    said = f"training was thrown off: the loss rose to {loss[e]:.3g}; guessing costs {run.chance_loss:.3g}"
     if died and run.kept < LEARNED and found.keys() <= {"dead_units", "saturated_units"}:
         e = int(np.flatnonzero(run.steps == died)[0])
         said = f"by step {died} a layer that was sound had become flat, and with it the run"
@@ -144,11 +149,11 @@ def _rate_high(run: Run, found: Found) -> Iterator[Finding]:
     if said:
         evidence = {"largest_loss": float(loss[e]), "largest_step": float(run.updates.max()), "lr": run.rows[e]["lr"]}
         kind = "learning_rate_too_high"
-        if float(np.median(run.first_step)) < SOUND_STEP:  # without momentum the same rate would do
-            momentum = run.config.get("optimizer.momentum") or 0.0
-            examples = run.config.get("data.batch_size", 64) * run.config.get("accumulate", 1)
-            kind = "momentum_too_high" if momentum >= MOMENTUM else kind
-            kind = "batch_too_small" if examples <= FEW_EXAMPLES else kind
+        momentum = run.config.get("optimizer.momentum") or 0.0
+        if momentum >= MOMENTUM and float(np.median(run.first_step)) < SOUND_STEP:  # the rate alone would do
+            kind = "momentum_too_high"
+        elif run.config.get("data.batch_size", 64) * run.config.get("accumulate", 1) <= FEW_EXAMPLES:
+            kind = "batch_too_small"
         yield Finding(kind, "", found.get("not_finite", int(run.steps[e])), said, evidence)
 
 
@@ -163,7 +168,10 @@ def _rate_low(run: Run, found: Found) -> Iterator[Finding]:
     slow = (distance < MOVED and learned < LEARNED) or (distance < 4 * MOVED and learned < 0.4 * LEARNED)
     if slow and not found and run.longest_step < SMALL_STEP:
         rate = float(run.column("lr").max())
-        said = f"in {run.steps[-1]} steps no weight moved by more than {distance:.1g} of its length"
+        said = (
+            f"the network stays about as it was: in {run.steps[-1]} steps no weight moved by more than "
+            f"{distance:.1g} of its length"
+        )
         if rate == 0:
             said = "the learning rate is 0"
         yield Finding("learning_rate_too_low", "", 1, said, {"way": distance, "lr": rate, "learned": learned})

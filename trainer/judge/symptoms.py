@@ -53,7 +53,8 @@ def _oscillation(run: Run, found: Found) -> Iterator[Finding]:
     if len(climbs) >= SWINGS:
         largest = max(climb for _, climb in climbs)
         said = (
-            f"the training loss doubled {len(climbs)} times and fell again, once it grew by a factor of {largest:.2g}"
+            f"training goes back and forth: the loss doubled {len(climbs)} times and fell again, "
+            f"once it grew by a factor of {largest:.2g}"
         )
         yield Finding("oscillation", "", climbs[0][0], said, {"climbs": len(climbs), "largest": largest})
 

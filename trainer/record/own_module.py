@@ -42,6 +42,20 @@ def findings(stack: Stack) -> list[Finding]:
         return [*found, *(list(_softmaxed(stack, stack.model)) or _squashed(stack, stack.model))]
 
 
+def structure(stack: Stack) -> list[str]:
+    """Return what is worth saying of a module of the user's own before it trains: layers that will not."""
+    if not (isinstance(stack.model, UserModule) and isinstance(stack.members[0].config.model, CustomModel)):
+        return []
+    module, name = stack.model.module, type(stack.model.module).__name__
+    out = [f"{name}: {one.where} will not train: {one.sentence}" for one in _unregistered(stack, module)]
+    numbers = {key: value.numel() for key, value in module.named_parameters()}
+    frozen = [key for key, value in module.named_parameters() if not value.requires_grad]
+    if frozen:
+        share = f"{sum(numbers[key] for key in frozen):,} of {sum(numbers.values()):,} numbers"
+        out.append(f"{name}: {', '.join(frozen)} will not train, as requires_grad=False says ({share})")
+    return out
+
+
 def _unregistered(stack: Stack, module: nn.Module) -> Iterator[Finding]:
     """Layers and weights in a Python list or dictionary, or in a function."""
     known = {id(one) for one in (*module.modules(), *module.parameters())}

@@ -67,11 +67,25 @@ def spelled(name: str) -> str:
 
 
 def judged(run: Mapping[str, Any]) -> str:
-    """Write a run's verdict: overfit, with its kind where that is no rise, (loss only); `?` where it is not sure."""
+    """Write a run's verdict: overfit, with its kind where that is no rise, (loss only); `?` where it is not sure.
+
+    Healthy curves are called not overfit where the run has findings, or has learned next to nothing.
+    """
     kind, probability = run.get("kind"), run.get("probability")
     unsure = isinstance(probability, float) and is_unsure(probability, run.get("evidence", {}))
     named = f" ({spelled(kind)})" if kind in ("gap", "loss_only") else ""
-    return spelled(run["verdict"]) + named + "?" * unsure
+    called = "not overfit" if run["verdict"] == "healthy" and is_doubtful(run) else spelled(run["verdict"])
+    return called + named + "?" * unsure
+
+
+LITTLE = 0.25  # of the chance-level loss: less than this is next to nothing
+
+
+def is_doubtful(run: Mapping[str, Any]) -> bool:
+    """Whether a run has findings, or its training loss stays near that of guessing."""
+    evidence = run.get("evidence", {})
+    guessing, lowest = evidence.get("guessing_loss"), evidence.get("train_low")
+    return bool(run.get("health")) or bool(guessing and lowest and lowest > (1 - LITTLE) * guessing)
 
 
 def plural(count: int, word: str) -> str:
