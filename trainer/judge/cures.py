@@ -80,7 +80,7 @@ def written(overrides: Overrides, between: str = " ") -> str:
 ADVICE: dict[str, Advice] = {
     "not_finite": Advice(
         "once a weight is NaN or infinite, every later step is",
-        (*ODD, slower, adam, batch_norm),
+        (*ODD, slower, adam),
         "look for a division or logarithm that may get 0",
     ),
     "vanishing_gradients": Advice(
