@@ -14,6 +14,7 @@ import argparse
 import csv
 import functools
 import itertools
+import json
 import math
 import subprocess
 import sys
@@ -28,7 +29,8 @@ from scipy import stats
 
 from scripts import plants, prescriptions
 from scripts.histories import NOISES, Floats, Rng, history
-from trainer.compare.comparison import ALPHA, Comparison, Run, compare
+from trainer.compare.comparison import Comparison, Run, compare
+from trainer.compare.inference import ALPHA
 from trainer.compare.results import Contrast, Recommendation
 from trainer.compare.statistics import share_interval
 from trainer.judge.health import judge as judge_health
@@ -57,7 +59,8 @@ class Case:
 
 
 # Real runs: true by construction, some seeds each. What overfits has memorised: far fewer examples than weights, or
-# wrong labels, and epochs enough to fit them all. What is healthy has all 1,437 examples and right labels.
+# wrong labels, and epochs enough to fit them all. What is healthy has right labels, and all 1,437 examples or, of
+# MNIST, 1,000 and dropout.
 REAL = [
     ("overfit", "data.train_size=20,40 model.width=256 epochs=150"),
     ("overfit", "data.train_size=40 optimizer=sgd optimizer.momentum=0.9 optimizer.lr=0.05 epochs=150"),
@@ -79,6 +82,10 @@ REAL = [
     ("underfit", "optimizer.lr=3e-5 epochs=6,15"),
     ("underfit", "optimizer=sgd optimizer.lr=0.003 epochs=20"),
     ("diverged", "optimizer=sgd optimizer.lr=1e6 epochs=10"),
+    ("overfit", "model=cnn data.train_size=100 data.label_noise=0.4 optimizer.lr=0.005 epochs=100"),
+    ("healthy", "model=cnn epochs=12"),
+    ("overfit", "data=mnist data.train_size=1000 data.label_noise=0.4 model.width=256 epochs=40"),
+    ("healthy", "data=mnist data.train_size=1000 model.dropout=0.5 epochs=30"),
 ]
 
 
@@ -108,9 +115,22 @@ def real(out: Path, seeds: int) -> None:
     for label, overrides, runs in _real_runs(out, seeds):
         for first in range(0, len(runs), seeds):  # the seed is the last key of the sweep: it changes fastest
             cases += _judge_seeds(label, overrides, runs[first : first + seeds])
-    print(f"\n## Real runs ({len(cases)}, digits, {seeds} seeds each)\n")
+    print(f"\n## Real runs ({len(cases)}, digits and MNIST, {seeds} seeds each)\n")
     _report(cases)
     _reliability(cases)
+
+
+def labelled(path: Path | None) -> None:
+    """Judge histories that people labelled: a JSON list of {label: overfit, not or unclear, train, val}."""
+    if path is None:
+        raise SystemExit("labelled: give the file with --labelled FILE")
+    counts: Counter[tuple[str, bool]] = Counter()
+    for one in json.loads(path.read_text("utf-8")):
+        train, val = (np.array(one[name], float) for name in ("train", "val"))  # null becomes nan
+        counts[one["label"], judge(train, val).verdict == "overfit"] += 1
+    tp, fn, fp = counts["overfit", True], counts["overfit", False], counts["not", True]
+    print(f"tp {tp}, fn {fn}, fp {fp}, ", end="")
+    print(f"unclear called overfit {counts['unclear', True]}: F1 {2 * tp / (2 * tp + fn + fp):.3f}")
 
 
 def _reliability(cases: list[Case]) -> None:
@@ -519,11 +539,13 @@ def main() -> None:
     parser.add_argument("--architectures", type=int, default=120, help="stacks of planted faults (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the planted faults (default %(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "calibration", help="where real runs are kept")
+    parser.add_argument("--labelled", type=Path, help="histories that people labelled, JSON")
     parser.add_argument("--seeds", type=int, default=8, help="seeds of each real run (default %(default)s)")
     args = parser.parse_args()
     parts: dict[str, Callable[[], None]] = {
         "synthetic": lambda: synthetic(args.histories),
         "real": lambda: real(args.out, args.seeds),
+        "labelled": lambda: labelled(args.labelled),
         "stopping": lambda: stopping(args.out, args.seeds),
         "null": lambda: null(4 * args.sweeps),  # a share of 5 % is known to 0.3 % only then
         "power": lambda: power(args.sweeps),

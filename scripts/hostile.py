@@ -209,8 +209,11 @@ PLACES: dict[str, Callable[[], dict[str, bytes]]] = {  # where one stands in for
     "hparams.yaml": lambda: {EVENTS: LOOP},
     EVENTS: lambda: {},
     "history.csv": lambda: {},
+    "trainer_state.json": lambda: {},
+    "mlruns/0/r/metrics/val_loss": lambda: {"mlruns/0/r/meta.yaml": b"", **MLFLOW},
 }
 NO_TABLE = {"a folder", "nothing", "noise"}  # that there is a folder, or a table of something else, need not be said
+NO_HISTORY = NO_TABLE | {"a megabyte of NUL", "eight gigabytes"}  # a JSON file that does not speak of a loss
 
 # ------------------------------------------------------------------ contents
 
@@ -314,6 +317,56 @@ TABLES: dict[str, str | bytes] = {
     "names twice": table(["loss", "loss", "val_loss", "val_loss", "loss"]),
     "names that are escapes": table(["epoch", "train_loss\x1b[2J", "val_loss\x1b[2J"]),
     "no rows": "epoch,loss,val_loss\n",
+    "tensors without end": table(["epoch", "loss", "val_loss"]) + "31," + "tensor(" * 400_000,
+    "a million tags": "epoch,metric,value\n" + "".join(f"{i % 9},loss{i},1\n" for i in range(1_000_000)),
+    "a million runs": "run,epoch,loss,val_loss\n" + "".join(f"r{i},1,1,1\n" for i in range(1_000_000)),
+    "a million fits": "epoch,loss,val_loss\n" + "1,1,1\n2,1,1\n" * 500_000,
+    "a thousand fits": "epoch,loss,val_loss\n" + "1,1,1\n2,1,1\n3,1,1\n" * 900,
+    "words of a megabyte": "run,epoch,loss,val_loss\n"
+    + "".join(f"{'x' * 100_000}{i // 9},{i},1,1\n" for i in range(300)),
+    "a comment of a megabyte": "#" * 900_000 + "\n" + table(["epoch", "loss", "val_loss"]),
+    "prefixes": ",".join(f"a{i}_{side}_loss" for i in range(5000) for side in ("train", "val"))
+    + "\n"
+    + "1," * 9999
+    + "1\n",
+    "dashes": ",".join(f"r{i} - {side}_loss" for i in range(3000) for side in ("train", "val"))
+    + ("\n" + "1," * 5999 + "1") * 9,
+}
+LOSSES = [[row[i] for row in CURVES] for i in (1, 2)]
+NO_RUN = {
+    "deep lists, closed",
+    "deep dictionaries, closed",
+    "rows with keys of their own",
+    "rows in rows",
+    "empty lines",
+}
+MLFLOW = {
+    f"mlruns/0/r/metrics/{name}": "".join(f"1700000000 {loss} {i}\n" for i, loss in enumerate(losses)).encode()
+    for name, losses in zip(("train_loss", "val_loss"), LOSSES, strict=True)
+}
+HISTORIES: dict[str, str | bytes] = {
+    "deep lists": '{"loss": ' + "[" * DEEP,
+    "deep lists, closed": '{"loss": ' + "[" * 500 + "]" * 500 + "}",
+    "deep dictionaries": '{"loss": ' * DEEP,
+    "deep dictionaries, closed": '{"loss": ' * 900 + "1" + "}" * 900,
+    "a deep row": json.dumps([{"epoch": 1, "loss": 1}] * 5)[:-1] + ", " + '{"loss": ' * 900 + "1" + "}" * 901 + "]",
+    "5,000 digits": f'{{"loss": [1, {"9" * 5000}], "val_loss": [1, {"9" * 5000}]}}',
+    "five million digits": f'{{"loss": [1, {"9" * 5_000_000}], "val_loss": [1, 2]}}',
+    "constants": '{"loss": [NaN, Infinity, -Infinity, 1e999, 1, 2], "val_loss": [1, NaN, "x", null, {}, []]}',
+    "lists of lists": '{"loss": [' + "[1]," * 1_000_000 + '[1]], "val_loss": [1, 2]}',
+    "two million numbers": '{"loss": [' + "1," * 2_000_000 + '1], "val_loss": [' + "1," * 2_000_000 + "1]}",
+    "a row with 100,000 keys": "[" + json.dumps({"epoch": 1, **{f"loss_{i}": i for i in range(100_000)}}) + ",{}]",
+    "rows with keys of their own": json.dumps([{"epoch": i, f"train_loss{i}": 1, f"k{i}": "w"} for i in range(30_000)]),
+    "rows in rows": json.dumps({"log_history": [{"epoch": i, "loss": {"loss": {"loss": [i]}}} for i in range(20_000)]}),
+    "many runs": json.dumps({f"r{i}": {"loss": [3, 2, 1], "val_loss": [3, 2, 1]} for i in range(3000)}),
+    "lines": '{"epoch": 1, "loss": 1, "val_loss": 2}\n' * 200_000,
+    "lines, one broken": '{"epoch": 1, "loss": 1}\n{"epo\n' + '{"epoch": 2, "loss": 1}\n' * 9,
+    "empty lines": '{"epoch": 1, "loss": 1}' + "\n" * 3_000_000,
+    "twenty megabytes": '{"loss": ["' + "x" * 20_000_000 + '"]}',
+    "half characters": '{"loss\\ud800": [3, 2, 1], "val_loss\\ud800": [3, 2, 1]}',
+    "escaped controls": '{"\\u001b[2Jloss": [3, 2, 1], "\\u001b[2Jval_loss": [3, 2, 1]}',
+    "UTF-16": json.dumps({"loss": LOSSES[0], "val_loss": LOSSES[1]}).encode("utf-16"),
+    "not UTF-8": b'{"loss": [3, 2, 1], "val_loss": [3, 2, 1], "\xff": 1}',
 }
 OURS: dict[str, str | bytes] = {
     "no rows": METRICS.splitlines(keepends=True)[0],
@@ -401,6 +454,8 @@ HOSTS = {  # what a content stands in: the file, and the other files of its run
     "table": ("history.csv", {}),
     "metrics": ("metrics.csv", {}),
     "events": (EVENTS, {}),
+    "history": ("history.json", {}),
+    "MLflow": ("mlruns/0/r/metrics/val_loss", {"mlruns/0/r/meta.yaml": b"", **MLFLOW}),
 }
 CONTENTS: list[tuple[str, Mapping[str, str | bytes]]] = [
     ("YAML", YAMLS),
@@ -409,6 +464,8 @@ CONTENTS: list[tuple[str, Mapping[str, str | bytes]]] = [
     ("table", TABLES),
     ("metrics", OURS),
     ("events", EVENT_FILES),
+    ("history", HISTORIES),
+    ("MLflow", {name: TABLES[name] for name in ("NUL", "UTF-16", "a row of a million", "five million rows")}),
 ]
 
 # ------------------------------------------------------------------ kinds
@@ -424,15 +481,21 @@ def thing(name: str, what: str) -> Kind:
         bad = put(root / "bad", {other: content for other, content in PLACES[name]().items() if other != name})
         (bad / name).parent.mkdir(parents=True, exist_ok=True)
         THINGS[what](bad / name)
-        return None if what in NO_TABLE and not PLACES[name]() else bad
+        unsaid = NO_HISTORY if name.endswith(".json") else NO_TABLE
+        return None if what in unsaid and not PLACES[name]() else bad
 
     return make
 
 
-def content_in(host: str, content: str | bytes) -> Kind:
+def content_in(host: str, name: str, content: str | bytes) -> Kind:
     """Put a content in a file of a run."""
-    name, others = HOSTS[host]
-    return lambda root: put(root / "bad", {**others, name: content})
+    file, others = HOSTS[host]
+
+    def make(root: Path) -> Made:
+        bad = put(root / "bad", {**others, file: content})
+        return None if host == "history" and name in NO_RUN else bad
+
+    return make
 
 
 def shaped(wrong: Any, sealed: bool) -> Kind:
@@ -549,7 +612,9 @@ def all_kinds() -> dict[str, Kind]:
     """Return every kind of hostile input by name."""
     kinds: dict[str, Kind] = {f"{name}: {what}": thing(name, what) for name in PLACES for what in THINGS}
     kinds |= {
-        f"{host}: {name}": content_in(host, content) for host, group in CONTENTS for name, content in group.items()
+        f"{host}: {name}": content_in(host, name, content)
+        for host, group in CONTENTS
+        for name, content in group.items()
     }
     for sealed in (True, False):
         seal_word = "sealed" if sealed else "unsealed"
@@ -779,6 +844,36 @@ PARTS: dict[str, dict[str, bytes]] = {  # a folder, or a file, that is evaluated
     "keras": {"history.csv": table(["epoch", "loss", "val_loss", "accuracy", "val_accuracy"], ";").encode()},
     "powershell": {"history.csv": table(["epoch", "loss", "val_loss"]).encode("utf-16")},
     "loop": {EVENTS: LOOP},
+    "two fits": {EVENTS: LOOP + LOOP},
+    "history": {"history.json": json.dumps({"loss": LOSSES[0], "val_loss": LOSSES[1]}).encode()},
+    "state": {
+        "trainer_state.json": json.dumps(
+            {"log_history": [{"epoch": row[0], "loss": row[1], "eval_loss": row[2]} for row in CURVES]}
+        ).encode()
+    },
+    "lines": {
+        "result.json": "".join(
+            json.dumps({"training_iteration": e, "loss": a, "val_loss": b}) + "\n" for e, a, b in CURVES
+        ).encode(),
+        "params.json": b'{"lr": 0.1, "layers": [64, 64]}',
+    },
+    "long": {
+        "long.csv": "".join(
+            [
+                "run,epoch,metric,value\n",
+                *(f"{r},{e},train_loss,{a}\n{r},{e},val_loss,{b}\n" for e, a, b in CURVES for r in "ab"),
+            ]
+        ).encode()
+    },
+    "export": {
+        "export.csv": table(["Step", "a - train_loss", "a - val_loss", "b - train_loss", "b - val_loss"]).encode()
+    },
+    "MLflow": {
+        **MLFLOW,
+        "mlruns/0/r/meta.yaml": b"",
+        "mlruns/0/r/params/lr": b"0.1",
+        "mlruns/0/r/tags/mlflow.runName": b"fox",
+    },
     "roles": {f"train/{EVENTS}": loop_events("epoch_loss"), f"validation/{EVENTS}": loop_events("epoch_loss")},
     "": {
         "multirun.yaml": yaml.safe_dump({"hydra": {"overrides": {"task": ["optimizer=sgd,adam", "seed=1"]}}}).encode()

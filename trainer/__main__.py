@@ -2,14 +2,21 @@
 
 import atexit
 import gc
+import importlib
 import os
 import sys
 import threading
 
 from trainer import streams
+from trainer.cli import SUBCOMMANDS
 
 
 def main() -> None:
+    streams.prepare()
+    if (word := "".join(sys.argv[1:2])) in SUBCOMMANDS:
+        command = importlib.import_module(SUBCOMMANDS[word])
+        sys.exit(streams.settled(f"trainer.{word}", command.main(sys.argv[2:])))
+    streams.say_briefly("starting")
     gc.disable()  # searching for garbage takes a third of importing torch; stack.train_jobs enables it
     try:
         from trainer.cli import app

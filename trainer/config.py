@@ -10,6 +10,7 @@ import difflib
 import functools
 import hashlib
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -583,11 +584,55 @@ def stream_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest(), "little")
 
 
+# What other tools, and habit, call it -> what it is called here.
+SYNONYMS = {"gpu": "cuda", "learning_rate": "lr", "layers": "depth", "hidden_size": "width", "bs": "batch_size"}
+
+
 def nearest(word: str, known: typing.Iterable[str]) -> str:
     """', did you mean <the closest known word>?' or the list to choose from."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
+    close = closest(word, known)
+    return f"did you mean {close}?" if close else f"choose from {', '.join(known)}"
+
+
+def closest(word: str, known: typing.Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Return the known word that was meant: the same but for case, hyphens, underscores and module; a near one."""
+    plain = {_plain(name): name for name in known}
+    meant = (word, SYNONYMS.get(word.lower(), ""), word.rpartition(".")[2])
+    same = next((plain[_plain(one)] for one in meant if _plain(one) in plain), None)
+    close = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=cutoff)
+    return same or (plain[close[0]] if close else None)
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"[-_\s]", "", word.lower())
+
+
+def homes(key: str) -> list[str]:
+    """List the dotted keys of all groups that end in this one: lr -> [optimizer.lr]."""
+    key = SYNONYMS.get(key, key)
+    return [f"{group}.{key}" for group, names in _group_keys().items() if key in names]
+
+
+@functools.cache
+def _group_keys() -> dict[str, set[str]]:
+    """Return the keys of each group of keys, of all its kinds; not name, which many have."""
+    hints = _type_hints(Config)
+    kinds = {f.name: typing.get_args(hints[f.name]) or (hints[f.name],) for f in fields(Config)}
+    return {
+        group: {f.name for kind in own if dataclasses.is_dataclass(kind) for f in fields(kind)} - {"name"}
+        for group, own in kinds.items()
+    }
+
+
+def no_such_key(where: str, known: typing.Iterable[str]) -> str:
+    """Say that a dotted key does not exist, and which may be meant: one of its group, or of another group."""
+    key = where.rpartition(".")[2]
+    known = set(known)
+    elsewhere = [home for home in homes(key) if home != where]
+    if elsewhere and closest(key, known, cutoff=1.0) is None:
+        return f"{where}: no such key; did you mean {' or '.join(elsewhere)}?"
+    return f"{where}: no such key; {nearest(key, known)}"
 
 
 MISSING = "???"  # how a YAML file says that a value must be given
@@ -597,7 +642,10 @@ def _build(cls: type, raw: Any, path: str, problems: list[str]) -> Any:
     """`cls` from the mapping `raw`, which stands at `path`; None, and a line in `problems`, where that fails."""
     if not isinstance(raw, Mapping):
         example = next(f.name for f in fields(cls))
-        problems.append(f"{path}: found {_show(raw)}, expected a group of keys, set one by one: {path}.{example}=VALUE")
+        glued = isinstance(raw, str) and re.fullmatch(r"(\w+):(\S+)", raw)
+        hint = f"; a space belongs behind the colon, {glued[1]}: {glued[2]}" if glued else ""
+        how = f"a group of keys, set one by one: {path}.{example}=VALUE{hint}"
+        problems.append(f"{path}: found {_show(raw)}, expected {how}")
         return None
     before = len(problems)
     hints = _type_hints(cls)
@@ -616,7 +664,7 @@ def _build(cls: type, raw: Any, path: str, problems: list[str]) -> Any:
     else:
         for key in others:
             where = f"{path}.{key}" if path else key
-            problems.append(f"{where}: no such key; {nearest(key, known)}")
+            problems.append(no_such_key(where, known))
     return cls(**values) if len(problems) == before else None
 
 
@@ -668,12 +716,26 @@ def _convert(hint: Any, value: Any, where: str, f: dataclasses.Field[Any], probl
             return converted
     hint_text = ""
     names = [name for option in options for name in _choices(option)]
-    if close := difflib.get_close_matches(str(value), names, n=1, cutoff=0.5):
-        hint_text = f"; did you mean {close[0]}?"
+    if close := closest(str(value), names):
+        hint_text = f"; did you mean {close}?"
+    elif int in options and (several := _several(where, value)):
+        hint_text = f"; several values make a sweep: -m {several}"
     elif int in options and isinstance(value, float) and value.is_integer():
         hint_text = f"; write {int(value)}"
     problems.append(f"{where}: found {_show(value)}, expected {expected(options, f.metadata)}{hint_text}")
     return None
+
+
+def _several(where: str, value: Any) -> str:
+    """Return how a sweep over what looks like several whole numbers is typed: for 0..4, 'seed=range(5)'."""
+    if isinstance(value, list) and value and all(type(one) is int for one in value):
+        return f"{where}={','.join(map(str, value))}"
+    found = re.fullmatch(r"(\d+)\s*(\.\.+|-|:|to)\s*(\d+)|range\s+(\d+)", str(value))
+    if found is None:
+        return ""
+    first, between, last, count = found.groups()
+    end = int(count or last) + (between not in (":", None))
+    return f"'{where}=range({first + ',' if int(first or 0) else ''}{end})'"
 
 
 def _as_type(option: Any, value: Any) -> tuple[bool, Any]:

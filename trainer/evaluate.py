@@ -9,10 +9,12 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -28,7 +30,7 @@ from trainer.judge.overfit import Verdict, judge
 from trainer.read.configs import tuned_keys
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
-from trainer.read.other_tools import number
+from trainer.read.numbers import number
 from trainer.report.vocabulary import KINDS, PER_CLASS, VERDICTS
 from trainer.text import printable
 
@@ -90,6 +92,7 @@ def evaluate(
         "runs": [_entry(run, one) for run, one in zip(runs, judged, strict=True)],
         **_all(sections, apart),
         "problems": problems,
+        "remarks": _remarks(runs),
     }
     return files.strict(evaluation), runs
 
@@ -115,9 +118,25 @@ def _all(sections: Sequence[Section], apart: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _remarks(runs: Sequence[Curves]) -> list[str]:
+    """Return what was chosen in reading the runs, each sentence once, with the runs that it is said of."""
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        for remark in run.remarks:
+            names.setdefault(remark, []).append(run.name)
+    return [
+        f"{', '.join(of[:3])}{f' and {len(of) - 3} more runs' if len(of) > 3 else ''}: {remark}"
+        for remark, of in names.items()
+    ]
+
+
 def _judged(run: Curves) -> Verdict:
     chance_loss = number(run.recorded("start", "guessing_loss"))  # our runs know their targets
-    return judge(run.train_loss, run.val_loss, run.train_accuracy, run.val_accuracy, run.epochs, chance_loss)
+    found = judge(run.train_loss, run.val_loss, run.train_accuracy, run.val_accuracy, run.epochs, chance_loss)
+    if run.unit == "epoch":
+        return found
+    sentence = re.sub(r"\bepoch (?=[-0-9])", f"{run.unit} ", found.sentence)
+    return replace(found, sentence=re.sub(r"(?<=[0-9]) epochs?\b", " points", sentence))
 
 
 def _compared(run: Curves, verdict: Verdict, sweep: str, tuned: tuple[str, ...]) -> Run:
@@ -194,6 +213,7 @@ def _entry(run: Curves, compared: Run) -> dict[str, Any]:
         "path": run.path,
         "name": run.name,
         "source": run.source,
+        "unit": run.unit,
         "status": compared.status,
         **vars(compared.verdict),
         "measures": compared.measures,

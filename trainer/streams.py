@@ -13,9 +13,11 @@ class _Patient(io.FileIO):
     """An open file that takes whatever is written to it; what has no room is lost, and the first reason is kept."""
 
     error: OSError | None = None
+    brief: _Patient | None = None  # where a line stands that goes when anything else is written
 
     def write(self, data: Any) -> int | None:
         """Write some bytes; return how many of them need not be written again."""
+        clear()
         try:
             return super().write(data)
         except OSError as error:
@@ -37,8 +39,25 @@ def prepare() -> None:
     sys.stderr = _patient(sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False))
 
 
+def say_briefly(text: str) -> None:
+    """Show a line on a terminal until anything else is written: what a person waits for."""
+    raw = _raw(sys.stdout)
+    if isinstance(raw, _Patient) and raw.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        sys.stdout.flush()
+        raw.write(f"{text} ...\r".encode())
+        _Patient.brief = raw
+
+
+def clear() -> None:
+    """Take away the line that was shown briefly."""
+    raw, _Patient.brief = _Patient.brief, None
+    if raw is not None:
+        raw.write(b"\x1b[2K")
+
+
 def flush() -> None:
     """Write what is not written yet."""
+    clear()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import shlex
 import unicodedata
+from importlib import metadata
+from pathlib import Path
 
 # Cc: control characters, C1 and a terminal's escape among them. Cf: those that reorder text (bidi) or show nothing.
 # Cs: halves of characters, which is how Python reads a file name that is no UTF-8. Zl, Zp: Unicode's line ends.
@@ -17,6 +21,27 @@ def printable(text: str) -> str:
     if text.isprintable():  # all of it: nearly every text
         return text
     return "".join(_escaped(one) if unicodedata.category(one) in _UNFIT else one for one in text)
+
+
+def shown(path: Path, here: Path | None = None) -> str:
+    """Write a path as it can be copied into a shell: quoted, and relative to the current folder if it lies below it.
+
+    here: another folder in the place of the current one.
+    """
+    path, here = path.absolute(), here or Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+def version() -> str:
+    """Say which versions run: trainer's, and those of what it stands on."""
+    found = {}
+    for name in ("trainer", "torch", "hydra-core"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "(not installed)"
+    ours, torch, hydra = found.values()
+    return f"trainer {ours} (PyTorch {torch}, Hydra {hydra}, Python {platform.python_version()})"
 
 
 def _escaped(character: str) -> str:

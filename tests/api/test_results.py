@@ -141,6 +141,13 @@ def test_the_best(runs: Runs) -> None:
         trainer.load("outputs/refused")[1:].best()
 
 
+def test_the_best_of_two_losses_is_refused(runs: Runs) -> None:
+    two = trainer.sweep({"loss.name": ["cross_entropy", "mse"]}, "epochs=1 model.depth=1 model.width=4")
+    with pytest.raises(ConfigError, match=r"best: the runs differ in loss\.name, and losses of different definitions"):
+        two.best()
+    assert two[1:].best().config["loss.name"] == "mse"
+
+
 def raw_digits() -> Dataset:
     from tests.helpers import make_config
 

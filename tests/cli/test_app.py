@@ -1,5 +1,6 @@
 """The command line as a person meets it: bad input, interruption, full disks, what is left behind."""
 
+import contextlib
 import errno
 import json
 import os
@@ -52,7 +53,36 @@ BAD = {
     "data=line +data.noise=3": "data.noise: is there already; type it without the plus, data.noise=VALUE",
     "epochs.foo=1": "epochs.foo: epochs is a value, not a group of keys",
     "+record.foo.bar=1": "record.foo: no such key; choose from every, pictures",
-    "epochs": "epochs: cannot be read as KEY=VALUE (missing EQUAL at '<EOF>'); quote special characters",
+    "epochs": "epochs: has no value; type epochs=VALUE",
+    "optimizer=AdamW": "optimizer=AdamW: no such option; did you mean adamw?",
+    "data=Fashion-MNIST": "data=Fashion-MNIST: no such option; did you mean fashion_mnist?",
+    "optimizer=torch.optim.RMSprop": "optimizer=torch.optim.RMSprop: no such option; did you mean rmsprop?",
+    "model.activation=SiLU": "model.activation: found SiLU, expected one of relu, tanh, sigmoid, gelu, silu; did you "
+    "mean silu?",
+    "device=GPU": "device: found GPU, expected one of auto, cpu, cuda, mps; did you mean cuda?",
+    "lr=0.1": "lr: no such key; did you mean optimizer.lr?",
+    "learning_rate=0.1": "learning_rate: no such key; did you mean optimizer.lr?",
+    "depth=3": "depth: no such key; did you mean model.depth?",
+    "model.lr=3": "model.lr: no such key; did you mean optimizer.lr?",
+    "--optimizer adam": "--optimizer adam: keys are typed without dashes, optimizer=adam",
+    "--batch-size=8": "--batch-size=8: keys are typed without dashes, data.batch_size=8",
+    "--experiment he_2015": "--experiment he_2015: keys are typed without dashes, experiment=he_2015",
+    "-multirun seed=1,2": "-multirun: no such flag; did you mean --multirun?",
+    "optimizer adam": "optimizer adam: a key and its value are one word, optimizer=adam",
+    "model.depth = 3": "model.depth 3: a key and its value are one word, model.depth=3",
+    "rmsprop": "rmsprop: no key; did you mean optimizer=rmsprop?",
+    "evalute": "evalute: no such key or command; did you mean evaluate?",
+    "resume": "resume: expected the directory of a run or a sweep, resume=DIR",
+    "optimizer=sgd,adam": "optimizer=sgd,adam: several values make a sweep, which takes the flag -m; a list is written "
+    "[1,2]",
+    "-m seed=1,2,": "seed=1,2,: cannot be read as KEY=VALUE (nothing stands behind the last comma)",
+    "seed=2..4": "seed: found 2..4, expected a whole number >= 0 and < 2^63; several values make a sweep: -m "
+    "'seed=range(2,5)'",
+    "-m seed=0:5": "seed: found 0:5, expected a whole number >= 0 and < 2^63; several values make a sweep: -m "
+    "'seed=range(5)'",
+    "-m hydra/sweeper=optuna seed=1": "hydra/sweeper=optuna: no such option; pip install hydra-optuna-sweeper",
+    "-m hydra/launcher=submitit_slurm seed=1": "hydra/launcher=submitit_slurm: no such option; pip install "
+    "hydra-submitit-launcher",
     "=3": "=3: cannot be read as KEY=VALUE (no key); --help lists every key",
     "epochs=1,2": "epochs=1,2: several values make a sweep, which takes the flag -m; a list is written [1,2]",
     "--multirn": "--multirn: no such flag; did you mean --multirun?",
@@ -389,6 +419,59 @@ def test_ctrl_c_in_the_middle_of_a_real_process(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "ended by interrupt" in out
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
+def test_a_closed_terminal_and_a_clusters_time_limit_lose_nothing(name: str, tmp_path: Path) -> None:
+    number = getattr(signal, name)
+    sweep = ["-m", "epochs=100000", "seed=1,2", "hydra.sweep.dir='my sweep'"]
+    command = [sys.executable, "-m", "trainer", *sweep]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("0 of 2 runs")
+    os.killpg(process.pid, number)  # as a terminal does: workers too
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert out.endswith("continue  python -m trainer resume='my sweep'\n")
+    assert json.loads((tmp_path / "my sweep/0/summary.json").read_text())["status"] == "interrupted"
+
+
+def test_on_a_terminal_something_is_said_at_once(tmp_path: Path) -> None:
+    """A line that goes when the first words come."""
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "trainer", "--cfg", "job"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment() | {"TERM": "xterm"}, stdout=theirs)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # the end, on Linux
+        while piece := os.read(ours, 65536):
+            said += piece
+    os.close(ours)
+    assert process.wait() == 0
+    assert said.startswith(b"starting ...\r\x1b[2Kseed: 0\r\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("trace --part 1", "1  PARAMETERS"),
+        ("evaluate --help", "usage: python -m trainer.evaluate"),
+        ("--version", "trainer "),
+    ],
+)
+def test_commands_are_subcommands_of_the_console_script(line: str, says: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trainer", *line.split()]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    assert says in done.stdout
+
+
+def test_resume_is_a_subcommand_and_a_comment_of_zsh_is_none_of_ours(cli: Cli) -> None:
+    assert cli("hydra.run.dir=run epochs=1 data.train_size=64 '#' on 64 examples")[0] == 0
+    code, out, _ = cli("resume run --dry-run")
+    assert (code, out.splitlines()[0]) == (0, "done before: run 0")
 
 
 def test_ctrl_c_before_anything_began(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_each_key_goes_to_the_runs_whose_option_has_it(cli: Cli) -> None:
     code, out, err = cli(f"-m model=mlp,custom {keys} {TINY}")
     assert (code, err) == (0, "")
     assert out.startswith(
-        "note: model.dropout concerns model=mlp alone\nnote: 2 of 8 runs are then the same as others, and left out\n"
+        "note: model.dropout concerns model=mlp alone\nnote: 2 of 8 runs are the same as others, and left out\n"
     )
     assert "6 of 6 runs completed" in out
     common = ["epochs=1", "data.train_size=60", "record.pictures=False"]

@@ -32,7 +32,7 @@ def test_split(line: str, flags: list[str], overrides: list[str]) -> None:
     ("flags", "message"),
     [
         ("--multirn", "--multirn: no such flag; did you mean --multirun?"),
-        ("--resume", "--resume: no such flag; did you mean --resolve?"),
+        ("--resume", "--resume: keys are typed without dashes, resume=VALUE"),
         ("--config-dir nowhere", "--config-dir: nowhere: no such directory"),
         (
             "-m --cfg job seed=1,2",
@@ -101,4 +101,4 @@ def test_a_directory_of_any_name_can_be_resumed(name: str, cli: Cli) -> None:
     assert Path(name, "summary.json").exists()
     code, out, err = cli(f"resume={shlex.quote(name)}")
     assert (code, err) == (0, "")
-    assert f"{name}: done before; nothing is trained" in out
+    assert f"{shlex.quote(name)}: done before; nothing is trained" in out

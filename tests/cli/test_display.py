@@ -38,7 +38,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *, tty: bool, width: int = 100) -> tu
     """A display whose console writes into a string."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=tty, width=width, color_system=None)
-    monkeypatch.setattr("trainer.cli.display.Console", lambda: console)
+    monkeypatch.setattr("trainer.cli.display.screen", lambda: console)
     return Display(), out
 
 
@@ -99,10 +99,12 @@ def test_one_line_for_a_whole_sweep(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         display.tell(news(**values))
         return capsys.readouterr().out.strip()
 
-    assert tell(stack=0, members=2, step=20, runs=1.0) == "1 of 4 runs    40 steps/s  3 s left"
+    assert tell(stack=0, members=2, step=0) == "0 of 4 runs  0 steps/s"  # nobody can say how long it takes
+    assert tell(stack=0, members=2, step=20, runs=1.0) == "1 of 4 runs  20 steps/s  6 s left"
     row = {**ROW, "val/loss": 0.125}
-    said = tell(stack=1, members=2, step=20, runs=1.0, monitor="val/loss", row=row)
-    assert said == "2 of 4 runs  best val loss 0.1250  40 steps/s  2 s left"
+    assert tell(stack=1, members=2, step=100, runs=0.5).startswith("1 of 4 runs  13 steps/s")  # 100 steps were before
+    said = tell(stack=1, members=2, step=120, runs=1.0, monitor="val/loss", row=row)
+    assert said == "2 of 4 runs  best val loss 0.1250  20 steps/s  5 s left"
     assert tell(stack=0, members=1, step=0).startswith("1 of 4 runs")  # begun again, in halves
     assert tell(stack=0, members=1, step=40, runs=1.0, monitor="val/loss", row=ROW).startswith("2 of 4 runs")
     assert display.steps == 2 * 20 + 2 * 20 + 1 * 40
@@ -111,6 +113,53 @@ def test_one_line_for_a_whole_sweep(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     now[0] += 1.0
     display.done(jobs[:1])
     assert capsys.readouterr().out.startswith("2 of 4 runs  best val loss 0.1250")
+    for job in jobs:
+        job.status = "completed"
+        display.done([job])
+    display.done(jobs)
+    assert [line[:11] for line in capsys.readouterr().out.splitlines()] == ["4 of 4 runs"]  # once, without a time left
+
+
+def test_no_speed_of_an_earlier_command(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display()
+    with display:
+        display.tell(news(step=1_000_000, steps=1_000_010))
+        display.began -= 1.0
+        display.tell(news(step=1_000_010, steps=1_000_010, epoch=4, row={**ROW, "epoch": 4}))
+    assert re.search(r"  (9|10) steps/s$", capsys.readouterr().out.strip())
+
+
+def test_a_table_gives_up_columns_and_no_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Six metrics: as many columns as there is room for, each with all its digits."""
+    metrics = {f"metric_{i}": 0.123456 for i in range(6)}
+    rows = {f"{split}/{name}": value for split in ("eval/train", "val") for name, value in metrics.items()}
+    rows |= {f"eval/train_{name}": value for name, value in metrics.items()}
+    test = {"loss": 0.5, "accuracy": 0.75, **metrics}
+    summary = {**SUMMARY, "metrics": metrics, "test": {"best": test, "last": test}}
+    summary |= {"final": {**SUMMARY["final"], **rows}, "best": {**ROW, **rows}}
+    columns = []
+    for width in (60, 80, 110, 200):
+        display, out = shown(monkeypatch, tty=False, width=width)
+        display.summary(summary, tmp_path)
+        table = out.getvalue().splitlines()[1:5]
+        assert "…" not in "".join(table)
+        assert max(map(len, table)) <= width
+        assert set(table[1].split()[1:]) <= {"0.2500", "90.00%", "0.1250", "0.1235"}
+        columns.append(len(table[0].split()))
+    assert columns == sorted(columns)
+    assert (columns[0], columns[-1]) == (4, 16)
+
+
+def test_the_end_of_a_run_on_a_function(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its value, how far it is from the minimum, and no verdict: there is nothing to generalise to."""
+    last = {"epoch": 9, "step": 9, "eval/train_loss": 2.0, "point/x": 4.0, "point/y": 6.0}
+    pairs = {"x": {"true": 1.0, "found": 4.0}, "y": {"true": 2.0, "found": 6.0}}
+    summary = {**SUMMARY, "final": last, "best": last, "recovered": pairs, "config": {"model.function": "quadratic"}}
+    assert summary_text(monkeypatch, summary, tmp_path)[:3] == [
+        "f         2 at (4, 6) after 9 steps",
+        "distance  5 to the minimum at (1, 2)",
+        "2.00 s at 1,234 steps/s: training 75%, evaluation 15%, recording 10%",
+    ]
 
 
 def summary_text(monkeypatch: pytest.MonkeyPatch, summary: dict[str, Any], directory: Path) -> list[str]:

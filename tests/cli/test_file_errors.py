@@ -47,6 +47,9 @@ ONE_PLACE = {  # text -> the key and the line that are blamed
     f"{GLOBAL}epochs: 0\n": "epochs: found 0, expected a whole number of epochs >= 1 (PATH, line 2)",
     f"{GLOBAL}epochs:\n  a: 0\n": "epochs",
     f"{GLOBAL}model: 3\n": "line 2",
+    f"{GLOBAL}model:\n  depth:2\n": "; a space belongs behind the colon, depth: 2 (PATH, line 3)",
+    f"{GLOBAL}hydra:\n  sweep:\n    subdri: x\n": "hydra.sweep.subdri: Key 'subdri' not in 'SweepDir' (PATH, line 4)",
+    f"\ufeff{GLOBAL}epochs: 3\n": "line 1: begins with a byte order mark",
 }
 
 
@@ -115,6 +118,15 @@ def test_the_mistakes_of_a_file_at_once_and_of_one_it_names(cli: Cli) -> None:
         f"  {path}, line 4: /data: no option lines; did you mean line?",
         f"  {path}, line 5: /optimizer: no option sdg; did you mean sgd?",
     ]
+
+
+def test_a_wrong_value_in_one_preset_of_a_sweep(cli: Cli) -> None:
+    """The file of that run is blamed, not the one whose value it replaces."""
+    path = preset(f"{GLOBAL}model:\n  dropout: 5\n")
+    path.with_name("good.yaml").write_text(f"{GLOBAL}epochs: 1\n")
+    code, out, err = cli("-m --config-dir conf experiment=mine,good")
+    assert (code, err) == (1, "")
+    assert f"run 0 failed: model.dropout: found 5, expected a number >= 0 and < 1 ({path}, line 3)" in out
 
 
 def test_a_run_of_a_sweep_with_a_broken_preset_fails_alone(cli: Cli) -> None:

@@ -19,7 +19,7 @@ from trainer import evaluate
 from trainer.cli import sweep_table
 from trainer.cli.compose import Composer
 from trainer.cli.config_files import Sources
-from trainer.engine.worker import Job
+from trainer.engine.jobs import Job, swept
 from trainer.report import vocabulary
 
 TINY = "epochs=1 data.train_size=64 model.width=4 record.pictures=false"
@@ -77,11 +77,52 @@ def test_runs_are_named_as_the_sweep_asks(subdir: str, swept: str, cli: Cli, tmp
         )
 
     assert runs() == NAMED[subdir, swept]
+    assert [str(path.parent) for path in tmp_path.rglob("sweep.csv")] == [str(tmp_path / "here")]
     assert "2 of 2 runs completed, 2 of them before" in cli(line)[1]
     code, out, err = cli("resume=here epochs=2")
     assert (code, err) == (0, "")
     assert "2 of 2 runs completed\n" in out
     assert runs() == NAMED[subdir, swept]
+
+
+def test_equal_runs_are_one(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli(f"-m {HERE} {TINY} seed=2,1,2 optimizer.lr=1e-2,0.01")
+    assert code == 0
+    assert out.startswith("note: 4 of 6 runs are the same as others, and left out\n")
+    assert [row["seed"] for row in csv.DictReader((tmp_path / "here/sweep.csv").open())] == ["2", "1"]
+
+
+def test_a_sweep_has_one_directory(cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli(f"-m {TINY} hydra.sweep.dir='depth_${{model.depth}}' model.depth=1,3")
+    assert (code, list(tmp_path.iterdir())) == (2, [])
+    assert "depth_1/0 does not lie below hydra.sweep.dir=depth_2; a sweep has one directory" in err
+
+
+def test_the_table_of_functions_has_no_verdicts(cli: Cli) -> None:
+    code, out, _ = cli(f"-m {HERE} problem=quadratic optimizer=sgd,adam epochs=5")
+    assert code == 0
+    assert "optimizer  runs      f  distance\n" in out
+    assert "validation" not in out
+
+
+@pytest.mark.parametrize("width", ["60", "80", "110"])
+def test_a_narrow_table_gives_up_columns_and_no_digits(
+    width: str, cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swept = "optimizer=sgd,adam model.dropout=0,0.5 seed=1,2 metrics=[f1,auroc]"
+    assert cli(f"-m {HERE} {TINY} {swept}")[0] == 0
+    monkeypatch.setenv("COLUMNS", width)
+    for out in (cli(f"-m {HERE} {TINY} {swept}")[1], _evaluated(capsys)):
+        tables = [line for line in out.splitlines() if line.startswith(("sgd ", "adam ", "0  ", "0.5  "))]
+        assert tables
+        assert "…" not in "".join(tables)
+        assert max(map(len, tables)) <= int(width)
+        assert all("±" in line or "too short" in line for line in tables)
+
+
+def _evaluated(capsys: pytest.CaptureFixture[str]) -> str:
+    evaluate.main(["here"])
+    return capsys.readouterr().out
 
 
 def test_a_sweep_ends_with_its_table_and_files(cli: Cli, tmp_path: Path) -> None:
@@ -267,7 +308,7 @@ def test_the_table_groups_over_seeds_best_first_with_the_swept_knobs() -> None:
         job(3, "optimizer=adam epochs=3 seed=1", 0.3),
         job(4, "optimizer=nadam epochs=3 seed=0", float("nan")),
     ]
-    assert sweep_table.swept(jobs) == ["optimizer"]
+    assert swept(jobs) == ["optimizer", "seed"]
     table = sweep_table.table(jobs)
     cells = [list(column.cells) for column in table.columns]
     assert [column.header for column in table.columns][:3] == ["optimizer", "runs", "val loss"]

@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from trainer.compare import knobs as knobs_of
-from trainer.compare.comparison import ALPHA, Run, compare
+from trainer.compare.comparison import Run, compare
+from trainer.compare.inference import ALPHA
 from trainer.compare.results import Effect
 from trainer.judge.overfit import Verdict
 
@@ -263,6 +264,22 @@ def test_a_group_that_diverged_is_no_tie() -> None:
 
 
 # Laws
+
+
+def test_clearly_unequal_spreads_are_corrected_by_bonferroni_not_by_what_one_noise_for_all_would_do() -> None:
+    rng = np.random.default_rng(4)
+    spreads = (0.5, 0.01, 0.01, 0.01, 0.01, 0.01)
+    runs = [
+        run({"model.width": width, "seed": seed}, float(0.5 + 0.005 * width + spread * rng.normal()))
+        for width, spread in enumerate(spreads)
+        for seed in range(5)
+    ]
+    contrasts = next(e for e in compare(runs).effects if e.measure == "best_val_loss").contrasts
+    assert len(contrasts) == 15
+    tested = [(one.p, one.p_adjusted) for one in contrasts if one.p is not None and one.p_adjusted is not None]
+    assert len(tested) == 15
+    assert all(adjusted >= min(1.0, 15 * p) for p, adjusted in tested)
+    assert min(p for p, _ in tested) < 0.05
 
 
 def test_order_of_runs_changes_nothing() -> None:

@@ -73,7 +73,7 @@ def test_a_dead_owners_workers_are_waited_for_but_not_for_ever(tmp_path: Path, m
             raise AssertionError
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO])
 def test_where_files_cannot_be_locked_a_run_trains_with_one_note(
     number: int, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

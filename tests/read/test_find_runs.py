@@ -112,8 +112,8 @@ def test_a_bad_file_costs_no_other_in_its_folder(tmp_path: Path) -> None:
         "metrics.csv",
         "validation/events.out.tfevents.1700000000.x",
         "a.csv",
-        "hparams.yaml",
         "c.csv",
+        "hparams.yaml",
         "train",
     ]
 
@@ -313,6 +313,47 @@ def test_csv_of_keras_and_lightning(tmp_path: Path) -> None:
         np.testing.assert_allclose(run.train_loss, TRAIN)
         np.testing.assert_allclose(run.val_loss, VAL)
     assert only_run([tmp_path / "keras.csv"]).name == "keras.csv"
+
+
+def test_two_fits_in_one_folder_are_judged_apart(tmp_path: Path) -> None:
+    """Each began at step 0; one that goes on from a checkpoint does not (above)."""
+    for born, val in ((1.7e9, VAL), (1.8e9, 2 * VAL)):
+        write_events(tmp_path / "r", {"train_loss": (np.arange(30), TRAIN), "val_loss": (np.arange(30), val)}, born)
+    (first, second), _ = find_runs([tmp_path / "r"])
+    assert first.path == f"{tmp_path / 'r'}#1"
+    close(first.val_loss, VAL)
+    close(second.val_loss, 2 * VAL)
+    assert second.remarks == ("the steps start again: 2 fits, each judged apart",)
+
+
+def test_a_step_that_counts_within_an_epoch(tmp_path: Path) -> None:
+    steps, losses = np.tile(np.arange(4), 30), np.repeat(TRAIN, 4)
+    write_events(tmp_path, {"train_loss": (steps, losses), "val_loss": (np.arange(30), VAL)})
+    run = only_run([tmp_path])
+    close(run.train_loss, TRAIN)
+    close(run.val_loss, VAL)
+
+
+def test_an_evaluation_in_a_folder_below(tmp_path: Path) -> None:
+    """tf.estimator: the training's events lie beside `eval`; sums and averages of a loss are no pair."""
+    steps = 100 * np.arange(30)
+    write_events(tmp_path / "m", {"loss": (steps, 32 * TRAIN), "average_loss": (steps, TRAIN)})
+    write_events(tmp_path / "m" / "eval", {"loss": (steps, 31 * VAL), "average_loss": (steps, VAL)})
+    run = only_run([tmp_path])
+    close(run.train_loss, TRAIN)
+    close(run.val_loss, VAL)
+
+
+def test_epochs_from_a_scalar(tmp_path: Path) -> None:
+    steps = 50 * np.arange(1, 31)
+    series = {"train_loss": (steps, TRAIN), "val_loss": (steps, VAL), "train/epoch": (steps, steps / 100)}
+    write_events(tmp_path / "told", series)
+    write_events(tmp_path / "untold", {tag: series[tag] for tag in ("train_loss", "val_loss")})
+    told, untold = find_runs([tmp_path])[0]
+    assert told.unit == "epoch"
+    close(told.epochs, steps / 100)
+    assert untold.unit == "step"
+    close(untold.epochs, steps)
 
 
 # ------------------------------------------------------------------ what is no run

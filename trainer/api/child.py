@@ -92,7 +92,7 @@ def _train(asked: dict[str, Any], talk: _Talk) -> dict[str, Any]:
     sys.argv = ["trainer", *(["-m"] if line.is_sweep else []), *line.overrides]  # what a lock says of its owner
 
     def show(jobs: Sequence[Job]) -> SweepDisplay:
-        talk.say(folder=_folder(command, jobs))
+        talk.say(folder=_folder(command))
         return talk.show(jobs)
 
     command = Command(line, show)
@@ -101,26 +101,22 @@ def _train(asked: dict[str, Any], talk: _Talk) -> dict[str, Any]:
     if problems:
         return {"problems": problems, "left_in": None if left_in is None else str(left_in)}
     rows = []
-    if jobs := command.jobs:
+    if command.jobs:
         from trainer.cli import sweep_table
 
-        folder = sweep_table.common_folder(jobs)
-        rows = [sweep_table.row(job) for job in jobs]
+        folder = command.folder
+        assert folder is not None
         try:
-            sweep_table.write(jobs, folder)
-            sweep_table.draw_paths(jobs, folder)
+            rows = sweep_table.write(command.jobs, folder)
+            sweep_table.draw_paths(command.jobs, folder)
         except OSError as error:
             return {"problems": [f"{error.filename or folder}: {error.strerror or error}"], "left_in": str(folder)}
-    return {"folder": _folder(command, command.jobs), "rows": rows, "interrupted": is_stopped}
+    return {"folder": _folder(command), "rows": rows, "interrupted": is_stopped}
 
 
-def _folder(command: Command, jobs: Sequence[Job]) -> str | None:
+def _folder(command: Command) -> str | None:
     """Return the folder of a run or sweep."""
-    folder = command.directory
-    if command.line.is_sweep and jobs:
-        from trainer.cli import sweep_table
-
-        folder = sweep_table.common_folder(jobs)
+    folder = command.folder or command.directory
     return None if folder is None else str(folder.absolute())
 
 

@@ -146,7 +146,7 @@ class Run:
 
     def numbers(self) -> dict[str, float]:
         """Return the measures at the best epoch, at the last one, and on the test split with either's weights."""
-        from trainer.read.other_tools import number
+        from trainer.read.numbers import number
 
         summary, test = self.summary, self.summary.get("test") or {}
         parts = (  # of many tags those that are measured on a whole split
@@ -292,10 +292,17 @@ class Runs(Sequence[Run]):
     def best(self) -> Run:
         """Return the run with the best monitored value, by the validation split; runs that diverged are none.
 
-        Raises ConfigError where no run has one.
+        Raises ConfigError where no run has one, or where the loss itself differs between runs.
         """
         tags = {run.config.get("early_stopping.monitor") for run in self if run.config}
         key, sign = ("best_val_accuracy", -1) if tags == {"val/accuracy"} else ("best_val_loss", 1)
+        keys = sorted({name for run in self for name in run.config if name.startswith("loss.")})
+        differing = [name for name in keys if len({str(run.config.get(name)) for run in self if run.config}) > 1]
+        if key == "best_val_loss" and differing:
+            what = f"the runs differ in {', '.join(differing)}, and losses of different definitions do not compare"
+            raise ConfigError(
+                [f"best: {what}; take it of runs of one loss, or train with early_stopping.monitor=val/accuracy"]
+            )
         costs = [sign * run.numbers().get(key, math.nan) for run in self]
         there = [
             (cost, i)

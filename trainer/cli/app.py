@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +14,14 @@ from hydra.core.global_hydra import GlobalHydra
 
 from trainer import config as cfg
 from trainer import streams
-from trainer.cli import choices, command_line, file_errors, help, hints, hydra_plugins
+from trainer.cli import choices, command_line, file_errors, help, hints, hydra_plugins, trust
 from trainer.cli.command import Command, plan, remove_if_empty
-from trainer.cli.command_line import CommandLine
+from trainer.cli.command_line import CommandLine, split
 from trainer.cli.config_files import Sources, VisibleOptions
 from trainer.config import Config, ConfigError
 from trainer.engine import interrupts
-from trainer.text import printable
+from trainer.engine.resume.plan_file import path_of
+from trainer.text import printable, shown, version
 
 # Rounds that a thread of OpenMP (libgomp) waits for the others before it sleeps. With its own 300,000, two runs at once
 # on one machine wait for each other ten times as long as they compute (`benchmark.py sweep --only s`).
@@ -31,6 +33,9 @@ WRITE_NOTHING = (
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; the exit code: 0, 1 where a run of a sweep failed, 2 for a user's mistake, 128 + signal."""
+    if "--version" in arguments:
+        print(version())
+        return 0
     prepare_process(is_sweep=bool({"-m", "--multirun"} & set(arguments)))
     try:
         line = command_line.read(arguments)
@@ -38,7 +43,10 @@ def run(arguments: Sequence[str]) -> int:
         return say(error.problems)
     command = Command(line)
     code = execute(command)
-    return report(command) or code
+    failed = report(command)
+    if code:  # ended by a signal
+        _say_how_to_continue(command)
+    return failed or code
 
 
 def execute(command: Command) -> int:
@@ -51,6 +59,14 @@ def execute(command: Command) -> int:
         if not any(job.error is error for job in command.jobs):  # else the sweep's table tells it
             command.error = error
     return 0
+
+
+def _say_how_to_continue(command: Command) -> None:
+    """Print the command that goes on with what a signal has ended, if anything of it is kept."""
+    directory = command.folder or command.directory
+    if directory is not None and path_of(directory).exists():
+        again = shlex.join(trust.to_be_typed_again(directory, *split(command.line.repeatable)))
+        print(printable(f"continue  python -m trainer resume={shown(directory)} {again}".rstrip()))
 
 
 def configure(overrides: Sequence[str]) -> Config:
@@ -133,20 +149,20 @@ def problems(command: Command) -> tuple[list[str], Path | None]:
     refused = [job.error for job in command.jobs if job.was_refused and isinstance(job.error, ConfigError)]
     if not refused or len(refused) < len(command.jobs):
         return [], None
-    from trainer.cli import sweep_table
-
-    if not command.found_there:
-        remove_if_empty(sweep_table.common_folder(command.jobs))
-    return _located(list(dict.fromkeys(line for error in refused for line in error.problems)), command.line), None
+    if command.folder is not None and not command.found_there:
+        remove_if_empty(command.folder)
+    return list(dict.fromkeys(line for error in refused for line in error.problems)), None
 
 
 def _problems(error: Exception, command: Command) -> list[str]:
     """List what the user can do about an error, one line per problem. Raises it where it is a bug of ours."""
     line = command.line
     if isinstance(error, ConfigError):
+        if command.folder is not None and not command.found_there:
+            remove_if_empty(command.folder)
         return _located(error.problems, line)
     if hints.is_of_composing(error):
-        return hints.problems(line.sources, line.overrides, error)
+        return hints.problems(line.sources, line.overrides, error, line.is_sweep)
     if isinstance(error, OSError):
         if files := file_errors.survey(line.sources, line.overrides).problems:
             return files
@@ -172,9 +188,9 @@ def _close_sweep(command: Command) -> int:
     """Print the table of a sweep and write sweep.csv and sweep.json; 1 where a run failed, 2 where the disk is full."""
     from trainer.cli import sweep_table
 
-    jobs = command.jobs
+    assert command.folder is not None
     try:
-        sweep_table.close(jobs)
+        sweep_table.close(command.jobs, command.folder)
     except OSError as error:
-        return say([_os_problem(error, None)], left_in=sweep_table.common_folder(jobs))
-    return int(any(job.status == "failed" for job in jobs))
+        return say([_os_problem(error, None)], left_in=command.folder)
+    return int(any(job.status == "failed" for job in command.jobs))

@@ -83,7 +83,7 @@ def product(sources: Sources, texts: Sequence[str]) -> list[list[str]]:
     try:
         overrides = OverridesParser.create(config_loader=sources.loader()).parse_overrides(list(texts))
     except HydraException as error:
-        raise ConfigError(hints.problems(sources, texts, error)) from error
+        raise ConfigError(hints.problems(sources, texts, error, is_sweep=True)) from error
     endless = [one for one in overrides if one.is_sweep_override() and not one.is_discrete_sweep()]
     if endless:
         raise ConfigError([f"{one.input_line}: found an interval, expected values, A,B,C" for one in endless])

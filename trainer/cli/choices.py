@@ -30,7 +30,7 @@ class Option:
 
 
 def settle(sources: Sources, jobs: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[str]]:
-    """Leave out of each job the keys that are not its option's but another's; then jobs that equal an earlier one.
+    """Leave out of each job the keys that are not its option's but another's, and jobs that equal an earlier one.
 
     jobs: overrides without lists. Returns the jobs, and notes of what was left out.
     """
@@ -49,9 +49,12 @@ def settle(sources: Sources, jobs: Sequence[Sequence[str]]) -> tuple[list[list[s
             if len(having) < len(chosen) and not any(option.waits_for(key) for option in options):  # which all expect
                 names = ",".join(name for name in chosen if name in having)
                 notes.append(f"{key} concerns {group}={names} alone")
-    kept = [list(job) for job in dict.fromkeys(map(tuple, out))] if out != [list(job) for job in jobs] else out
+    by_meaning: dict[tuple[str, ...], list[str]] = {}
+    for job in out:
+        by_meaning.setdefault(tuple(map(_meaning, job)), job)
+    kept = list(by_meaning.values())
     if len(kept) < len(out):
-        notes.append(f"{len(out) - len(kept)} of {len(out)} runs are then the same as others, and left out")
+        notes.append(f"{len(out) - len(kept)} of {len(out)} runs are the same as others, and left out")
     return kept, notes
 
 
@@ -97,6 +100,12 @@ def _is_for(key: str, own: Option, others: Sequence[Option], target: str) -> boo
 
 def _takes_any(key: str, option: Option) -> bool:
     return is_own(option.keys.get(f"{key.partition('.')[0]}._target_"))
+
+
+def _meaning(text: str) -> str:
+    """Write an override so that two which say the same are equal: optimizer.lr=1e-2 and optimizer.lr=0.01."""
+    override = parse(text)
+    return text if override is None else f"{_key(text)}={override.value()!r}"
 
 
 def _choice(group: str, job: Sequence[str]) -> str:

@@ -12,11 +12,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trainer import config as cfg
+from trainer import streams
 from trainer.cli import compose
 from trainer.cli.command_line import CommandLine
 from trainer.config import Config, ConfigError
 from trainer.engine import interrupts, lock
-from trainer.text import printable
+from trainer.text import printable, shown
 
 if TYPE_CHECKING:
     from trainer.cli.display import SweepDisplay
@@ -31,8 +32,10 @@ class Command:
         """display: who shows the progress of jobs, instead of the terminal."""
         self.line, self.display = line, display
         self.jobs: list[Job] = []  # of a sweep that our launcher trained
+        self.folder: Path | None = None  # of that sweep
         self.error: Exception | None = None  # why a single run has no result
         self.directory: Path | None = line.directory
+        self.here = Path.cwd()  # a run may be in another: hydra.job.chdir
         self.found_there = self.directory is not None and self.directory.exists()
         self.began = False  # whether a single run was trained, or part of it
 
@@ -61,17 +64,19 @@ class Command:
         config = cfg.from_dict(cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True)))
         self.line.check_code([config])
         refuse_what_is_not_ours(directory)
+        streams.say_briefly("loading PyTorch")
         with interrupts.caught() as ended_by, lock.held(directory):
             from trainer.cli.display import Display  # torch comes with these: --help and --cfg start without it
             from trainer.engine import pool
 
             session, job = plan(config, directory, typed)
-            with self.display([job]) if self.display else Display() as display:
+            streams.say_briefly("reading the data, making the network")
+            with self.display([job]) if self.display else Display(self.here) as display:
                 for note in session.notes:
                     print(printable(f"note: {note}"))
                 if job.finished_earlier:
                     session.publish()
-                    print(printable(f"{directory}: done before; nothing is trained"))
+                    print(printable(f"{shown(directory, self.here)}: done before; nothing is trained"))
                     display.done([job])
                     return job.objective
                 session.commit()

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import io
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from hydra._internal.utils import get_args_parser
 
 from trainer import files
 from trainer.cli import trust
-from trainer.cli.config_files import CONF, FOLLOWING, OWN_CONF, Found, Sources, find_own, parse
+from trainer.cli.config_files import CONF, FOLLOWING, GROUPS, OWN_CONF, SINGLE_KEYS, Found, Sources, find_own, parse
 from trainer.cli.trust import OUR_PLUGINS
-from trainer.config import Config, ConfigError, nearest
+from trainer.config import Config, ConfigError, homes, nearest
 from trainer.engine.resume.plan_file import read_plan
 from trainer.text import printable
 
@@ -97,6 +98,9 @@ class CommandLine:
 
 def read(arguments: Sequence[str]) -> CommandLine:
     """Read a command line; resume=DIR is replaced by the command it stands for. Raises ConfigError."""
+    arguments = list(itertools.takewhile(lambda word: word != "#", arguments))  # zsh hands over a comment
+    if arguments[:1] == ["resume"]:  # as a subcommand: `trainer resume DIR`
+        arguments = [f"resume={''.join(arguments[1:2])}", *arguments[2:]]
     flags, overrides = split(arguments)
     named = [text for text in overrides if text.startswith("resume=")]
     typed = [text for text in overrides if text not in named]
@@ -143,15 +147,15 @@ def quoted(value: str) -> str:
 def _parse_flags(flags: Sequence[str]) -> argparse.Namespace:
     """Read Hydra's flags. Raises ConfigError with everything that is wrong with them."""
     parser, said = get_args_parser(), io.StringIO()
+    known = ["--dry-run", *re.findall(r"(?<![\w-])--[a-z-]+", parser.format_usage())]
+    problems, flags = _keys_as_flags(flags, known)
     try:
         with contextlib.redirect_stderr(said):
-            parsed, unknown = parser.parse_known_args(list(flags))
+            parsed, unknown = parser.parse_known_args(flags)
     except SystemExit as end:
-        if not end.code:  # --version
-            raise
-        raise ConfigError([said.getvalue().strip().rpartition("error: ")[2]]) from end
-    known = re.findall(r"(?<![\w-])--[a-z-]+", parser.format_usage())
-    problems = [f"{flag}: no such flag; {nearest(flag, known)}" for flag in unknown]
+        raise ConfigError([*problems, said.getvalue().strip().rpartition("error: ")[2]]) from end
+    wrong = [flag for flag in unknown if flag.startswith("-")]  # the others are their values
+    problems += [f"{flag}: no such flag; {nearest(flag, known)}" for flag in wrong or unknown]
     asked = [flag for flag in COMMANDS if getattr(parsed, flag.strip("-").replace("-", "_"))]
     if len(asked) > 1:
         problems.append(f"{' '.join(asked)}: only one of these at a time; resume=DIR of a sweep implies --multirun")
@@ -164,6 +168,27 @@ def _parse_flags(flags: Sequence[str]) -> argparse.Namespace:
     if problems:
         raise ConfigError(problems)
     return parsed
+
+
+def _keys_as_flags(flags: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return (what is wrong with flags that are keys, or have one dash for two; the flags without them)."""
+    problems, kept = list[str](), list[str]()
+    rest = list(flags)
+    while rest:
+        flag = rest.pop(0)
+        name, is_given, value = flag.partition("=")
+        key = name.lstrip("-").replace("-", "_")
+        first, _, last = key.rpartition(".")
+        places = [key] if key in {*GROUPS, *SINGLE_KEYS, "resume"} or first in {*GROUPS, *SINGLE_KEYS} else homes(last)
+        if name.startswith("--") and name not in known and places:
+            after = rest.pop(0) if rest and not is_given and not rest[0].startswith("-") else ""
+            typed = " or ".join(f"{place}={value or after or 'VALUE'}" for place in places)
+            problems.append(f"{flag}{' ' if after else ''}{after}: keys are typed without dashes, {typed}")
+        elif re.fullmatch(r"-[a-z][a-z-]{2,}", name):
+            problems.append(f"{flag}: no such flag; {nearest(name, known)}")
+        else:
+            kept.append(flag)
+    return problems, kept
 
 
 def _following(text: str) -> str:
@@ -182,7 +207,7 @@ def _resumed(directory: Path, flags: list[str], added: list[str]) -> tuple[list[
     kept_flags, kept = (
         [t for t in texts if t.partition("=")[0] not in keys] for texts in (first_flags, first_overrides)
     )
-    if problems := trust.command_problems(directory, kept_flags, [(text, parse(text)) for text in kept]):
+    if problems := trust.command_problems(directory, kept_flags, kept):
         raise ConfigError(problems)
     kind = "sweep" if is_sweep else "run"
     multirun = ["-m"] if is_sweep and not {"-m", "--multirun"} & set(flags) else []
@@ -191,6 +216,8 @@ def _resumed(directory: Path, flags: list[str], added: list[str]) -> tuple[list[
 
 def _command_of(directory: Path) -> tuple[list[str], bool]:
     """Return (the command that began in a directory, whether it was a sweep). Raises ConfigError."""
+    if not directory.name:
+        raise ConfigError(["resume: expected the directory of a run or a sweep, resume=DIR"])
     if not directory.is_dir():
         raise ConfigError([f"resume={directory}: no such directory; expected a run's or a sweep's"])
     above = directory.parent

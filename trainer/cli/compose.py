@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainer import config as cfg
 from trainer import files
-from trainer.cli import hints
+from trainer.cli import file_errors, hints
 from trainer.cli.config_files import Sources, is_argument
 from trainer.config import Config, ConfigError, nearest
 
@@ -52,6 +53,7 @@ class Base:
     whole: DictConfig
     raw: dict[str, Any]  # the task's part, interpolations as they are
     folder: str | None  # the jobs' directories by number lie there; None: they are named otherwise
+    survey: file_errors.Survey | None = None  # of its files, where a job of it has a mistake
 
     def whole_of(self, number: int, overrides: Sequence[str], raw: dict[str, Any]) -> DictConfig:
         """Return the whole configuration of one job, except for its directory."""
@@ -104,8 +106,14 @@ class Composer:
         try:
             config = cfg.from_dict(_resolve(raw))
         except ConfigError as error:
-            config = error
+            config = ConfigError(file_errors.located(error.problems, self._survey(base, overrides), overrides))
         return Composed(number, directory, task, raw, config, base)
+
+    def _survey(self, base: Base, overrides: Sequence[str]) -> file_errors.Survey:
+        """Survey the files of jobs with this base, once."""
+        if base.survey is None:
+            base.survey = file_errors.survey(self.sources, overrides)
+        return base.survey
 
     def _sets_a_value(self, override: Override) -> bool:
         """Tell whether an override only gives an existing key a plain value."""
@@ -123,7 +131,8 @@ class Composer:
             task = OmegaConf.to_container(whole, resolve=False)
             assert isinstance(task, dict)
             sweep = task.pop("hydra")["sweep"]
-            numbered = sweep["subdir"] == "${hydra.job.num}" and "hydra.job" not in sweep["dir"]
+            of_all = re.sub(r"\$\{(now|oc\.env):[^${}]*\}", "", sweep["dir"])  # the same for every job
+            numbered = sweep["subdir"] == "${hydra.job.num}" and "${" not in of_all
             folder = str(Path(str(whole.hydra.sweep.dir))) if numbered else None
             self.bases[overrides] = Base(whole, {str(k): v for k, v in task.items()}, folder)
         return self.bases[overrides]

@@ -160,6 +160,7 @@ class Sources:
         return self.loader().load_configuration(self.name, overrides, RunMode.RUN, from_shell=False)
 
 
+@functools.cache
 def parse(text: str) -> Override | None:
     """Read an override as Hydra does; None where it cannot be read."""
     try:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from trainer.cli.config_files import CONF, Sources
+from trainer.cli.config_files import CONF, Sources, parse
 from trainer.config import MISSING, Config, ConfigError, nearest
 
 PACKAGE = re.compile(r"\s*#\s*@package\s+(\S+)")
 KEYWORDS = {"optional", "override"}
 NULL = {"", "~", "null"}
+PLUGINS = {  # option of hydra/sweeper and hydra/launcher -> what to install for it
+    "hydra/sweeper": {name: f"hydra-{name}-sweeper" for name in ("optuna", "ax", "nevergrad")},
+    "hydra/launcher": {
+        **{name: f"hydra-{name}-launcher" for name in ("joblib", "ray", "rq")},
+        **dict.fromkeys(("submitit", "submitit_local", "submitit_slurm"), "hydra-submitit-launcher"),
+        **dict.fromkeys(("ray_aws", "ray_jobs"), "hydra-ray-launcher"),
+    },
+}
 TOP_KEYS = {f.name for f in fields(Config)} | {"hydra"}
 
 
@@ -61,6 +67,9 @@ class Survey:
 
     def _package(self, file: Path, text: str, group: str) -> str:
         """Return the key below which Hydra puts a file's keys; empty for the top."""
+        if text.startswith("\ufeff"):
+            self.problems.append(f"{file}, line 1: begins with a byte order mark; save the file as UTF-8 without it")
+        text = text.lstrip("\ufeff")
         comments = re.match(r"(?:[^\S\n]*(?:#.*)?\n)*", text + "\n")
         found = PACKAGE.search(comments.group() if comments else "")
         package = (found.group(1) if found else "_group_").replace("_group_", group.replace("/", "."))
@@ -79,6 +88,8 @@ class Survey:
             self.problems.append(f"{_at(file, entries)}: defaults: expected a list, one line '- GROUP: OPTION' each")
             return
         last_override = ""
+        if len(own := [entry for entry in entries.value if entry.value == "_self_"]) > 1:
+            self.problems.append(f"{_at(file, own[1])}: _self_ stands here a second time")
         for entry in entries.value:
             where = _at(file, entry)
             if isinstance(entry, MappingNode) and len(entry.value) == 1:
@@ -126,7 +137,8 @@ class Survey:
                 if chosen not in self.typed:  # else the command line has another
                     self.file(f"{chosen}/{option}", above)
             elif "optional" not in keywords:
-                self.problems.append(f"{where}: {name}: no option {option or 'null'}; {nearest(option, options)}")
+                hint = no_option(chosen, option, options)
+                self.problems.append(f"{where}: {name}: no option {option or 'null'}; {hint}")
 
     def _nested(self, where: str, path: str, is_optional: bool, above: tuple[str, ...]) -> None:
         """Survey a file that a defaults list names without a group."""
@@ -137,15 +149,18 @@ class Survey:
             self.problems.append(f"{where}: {name}: no such file; {nearest(name, self.sources.options(folder))}")
 
 
+def no_option(key: str, choice: str, options: Iterable[str]) -> str:
+    """Say what to type instead of an option that a group does not have: another, or what to install first."""
+    package = PLUGINS.get(key, {}).get(choice)
+    return f"pip install {package}" if package else nearest(choice, options)
+
+
 def survey(sources: Sources, overrides: Sequence[str]) -> Survey:
     """Survey the files that a command line chooses."""
     typed: dict[str, str] = {}
     for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException:
-            continue
-        if override.key_or_group in sources.groups and not override.is_sweep_override():
+        override = parse(text)
+        if override is not None and override.key_or_group in sources.groups and not override.is_sweep_override():
             typed[override.key_or_group] = str(override.value())
     found = Survey(sources, typed)
     found.file(sources.name)
@@ -167,12 +182,14 @@ def located(problems: Sequence[str], found: Survey, overrides: Sequence[str]) ->
 
 def _read(file: Path) -> tuple[str, MappingNode]:
     """Read a file's text and its keys. Raises ConfigError."""
+    values = list[tuple[str, Node]]()
     try:
         text = file.read_text(encoding="utf-8")
         root = yaml.compose(text, yaml.SafeLoader) or MappingNode("", [])  # an empty file
         if not isinstance(root, MappingNode):
             kind = "a list" if isinstance(root, SequenceNode) else "a single value"
             raise ConfigError([f"{_at(file, root)}: found {kind}, expected lines KEY: VALUE"])
+        values += _values(root)
         OmegaConf.load(file)  # its reader refuses more
     except OSError as error:
         raise ConfigError([f"{file}: cannot be read: {error.strerror}"]) from error
@@ -184,10 +201,10 @@ def _read(file: Path) -> tuple[str, MappingNode]:
         said = "indented with a tab; YAML takes spaces only" if "'\\t'" in str(error.problem) else error.problem
         raise ConfigError([f"{file}{line}: {said}"]) from error
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        key = getattr(error, "full_key", None)
-        raise ConfigError(
-            [f"{file}: {f'{key}: ' if key else ''}{' '.join(str(error).splitlines()[0].split())}"]
-        ) from error
+        key = str(getattr(error, "full_key", None) or "")
+        place = next((_at(file, node) for dotted, node in values if dotted == key), file)
+        said = " ".join(str(error).splitlines()[0].split())
+        raise ConfigError([f"{place}: {f'{key}: ' if key else ''}{said}"]) from error
     return text, root
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -14,12 +14,13 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer import config as cfg
-from trainer.cli import file_errors
-from trainer.cli.config_files import Sources, is_argument, values_of
-from trainer.config import ConfigError, nearest
+from trainer.cli import SUBCOMMANDS, file_errors
+from trainer.cli.config_files import SINGLE_KEYS, Sources, is_argument, parse, values_of
+from trainer.config import ConfigError, closest, homes, no_such_key
 
 READERS = ("hydra.", "omegaconf.", "yaml.", "antlr4.", "codecs", "<frozen codecs>")  # what reads configuration files
 SWEEP_HINT = "several values make a sweep, which takes the flag -m; a list is written [1,2]"
+WORDS = (*SUBCOMMANDS, "resume", "--help", "--version", "--dry-run", "--multirun")  # what may be typed without a =
 
 
 def is_of_composing(error: BaseException) -> bool:
@@ -38,19 +39,19 @@ def is_of_composing(error: BaseException) -> bool:
     )
 
 
-def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> list[str]:
-    """List what is wrong with the overrides and in the files they choose, where composing ended in `error`."""
-    found: list[str] = []
+def problems(sources: Sources, overrides: Sequence[str], error: Exception, is_sweep: bool = False) -> list[str]:
+    """List what is wrong with the overrides and in the files they choose, where composing ended in `error`.
+
+    is_sweep: whether a key may have several values.
+    """
     groups = sources.groups
+    found, overrides = unreadable(sources, overrides)
     files = file_errors.survey(sources, overrides)
     chosen, values = list[str](), []
     mistaken = set[str]()  # groups of which a wrong option was chosen: nobody knows what keys they have
     for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException as syntax:
-            found.append(f"{text}: cannot be read as KEY=VALUE ({_one_line(syntax)}); quote special characters")
-            continue
+        override = parse(text)
+        assert override is not None
         key = override.key_or_group
         options = groups.get(key) or (sources.options(key) if key.startswith("hydra/") else set[str]())
         if not key:
@@ -59,12 +60,16 @@ def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> li
             found.append(f"{text}: cannot be left out; choose another, {key}=NAME: {', '.join(sorted(groups[key]))}")
         elif options:
             wrong = [choice for choice in values_of(override) if choice not in options]
-            found += [f"{key}={choice}: no such option; {nearest(choice, options)}" for choice in wrong]
+            found += [
+                f"{key}={choice}: no such option; {file_errors.no_option(key, choice, options)}" for choice in wrong
+            ]
             mistaken |= {key} if wrong else set()
             if not wrong and key in groups:
                 chosen.append(f"{key}={values_of(override)[0]}")
         elif not key.startswith("hydra"):
             values.append((text, override))
+        if override.is_sweep_override() and not is_sweep:
+            found.append(f"{text}: {SWEEP_HINT}")
     if files.problems:  # without these files nothing can be composed, and no key be known
         return [*found, *files.problems]
     try:
@@ -90,10 +95,55 @@ def problems(sources: Sources, overrides: Sequence[str], error: Exception) -> li
         keys = {line.split(":")[0] for line in found}
         found += file_errors.located([p for p in more.problems if p.split(":")[0] not in keys], files, overrides)
     except (HydraException, OmegaConfBaseException) as last:
-        found += [] if found else [_one_line(last)]
-    if not found:
-        found = [f"{text}: {SWEEP_HINT}" for text, override in values if override.is_sweep_override()]
-    return found or [_one_line(error)]
+        found += [] if found else file_errors.located([_one_line(last)], files, overrides)
+    return found or file_errors.located([_one_line(error)], files, overrides)
+
+
+def unreadable(sources: Sources, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return (what is wrong with words that are no KEY=VALUE, the overrides that can be read)."""
+    found, good, rest = list[str](), list[str](), list(overrides)
+    while rest:
+        text = rest.pop(0)
+        key, is_given, value = text.rstrip(":").partition("=")
+        if (parse(text) is not None and (value or not rest or "=" in rest[0])) or text.startswith("~"):
+            (good if parse(text) is not None else found).append(text)
+            continue
+        following = rest[0].lstrip("=") if rest and "=" not in rest[0].lstrip("=") else ""
+        if _is_key(sources, key) and not value and (following or rest[:1] == ["="]):
+            rest.pop(0)
+            following = following or (rest.pop(0) if rest else "VALUE")
+            found.append(f"{text} {following}: a key and its value are one word, {key}={following}")
+        elif is_given:
+            found.append(f"{text}: cannot be read as KEY=VALUE ({_why_unreadable(text)})")
+        elif owners := [group for group, options in sources.groups.items() if closest(text, options, 1.0)]:
+            option = closest(text, sources.groups[owners[0]])
+            found.append(f"{text}: no key; did you mean {' or '.join(f'{group}={option}' for group in owners)}?")
+        elif _is_key(sources, key):
+            found.append(f"{text}: has no value; type {key}=VALUE")
+        else:
+            near = closest(text, WORDS)
+            hint = f"did you mean {near}?" if near else "a key and its value are typed as KEY=VALUE"
+            found.append(f"{text}: no such key or command; {hint}")
+    return found, good
+
+
+def _is_key(sources: Sources, word: str) -> bool:
+    return word in sources.groups or word in SINGLE_KEYS or bool(homes(word.rpartition(".")[2]))
+
+
+def _why_unreadable(text: str) -> str:
+    """Say why an override cannot be read: what is most often the cause, else in the parser's words."""
+    value = text.partition("=")[2]
+    for opening, closing in ("[]", "()", "{}"):
+        if value.count(opening) != value.count(closing):
+            return f"a {opening} without its {closing}, or the other way round; quote the whole word, 'KEY=[1,2]'"
+    if value.endswith(","):
+        return "nothing stands behind the last comma"
+    try:
+        OverridesParser.create().parse_override(text)
+    except HydraException as syntax:
+        return f"{_one_line(syntax)}; quote special characters"
+    raise AssertionError(text)
 
 
 def _of_files(error: Exception, files: file_errors.Survey) -> str:
@@ -117,13 +167,15 @@ def _key_problem(sources: Sources, override: Override, tree: Any) -> str | None:
             takes_any = "_target_" in tree  # arguments of a class: any may be added, the class checks them
             if takes_any and (override.is_add() or (depth == 1 and is_argument(key, {above: tree}))):
                 return None
-            close = difflib.get_close_matches(part, known, n=1, cutoff=0.6)
+            close = closest(part, known, 0.6)
             owners = _owners(sources, where)
+            if not above and homes(part) and closest(part, known, 1.0) is None:
+                return no_such_key(where, known)
             if owners and not close:
                 return f"{where}: no such key here; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
-            if takes_any and not close:
+            if takes_any and not close and not homes(part):
                 return f"{where}: no such key; an argument of {above}._target_ is added with a plus, +{where}=VALUE"
-            return f"{where}: no such key; {nearest(part, known)}"
+            return no_such_key(where, known)
         tree = tree[part]
     if override.is_add() and not isinstance(tree, dict):
         return f"{key}: is there already; type it without the plus, {key}=VALUE"
@@ -146,4 +198,7 @@ def _one_line(error: Exception) -> str:
     """Shorten Hydra's message by the search path at its end, OmegaConf's to the key and its first line."""
     if key := getattr(error, "full_key", None):
         return f"{key}: {str(error).splitlines()[0]}"
-    return " ".join(str(error).partition("Config search path:")[0].split()) or type(error).__name__
+    text = " ".join(str(error).partition("Config search path:")[0].split())
+    if found := re.search(r"raised while composing config: (.*) full_key: (\S+)", text):
+        return f"{found[2]}: {found[1]}"
+    return text or type(error).__name__

@@ -107,6 +107,7 @@ class StackLauncher(Launcher):
             self._place(run_plan.Session(folder, line.repeatable), jobs, composed).say(jobs)
             return []
         self.command.jobs.extend(jobs)
+        self.command.folder = folder
         if all(job.status == "failed" for job in jobs):
             return [_job_return(job) for job in jobs]
         refuse_what_is_not_ours(folder)
@@ -136,6 +137,8 @@ class StackLauncher(Launcher):
         self, session: run_plan.Session, jobs: list[Job], composed: Sequence[Composed | None]
     ) -> run_plan.Session:
         """Give every job its directory, which may be another's number where a sweep has grown, and plan the stacks."""
+        from trainer.engine.jobs import fill_rows
+
         names = [_name(parts, session.directory) if parts else "" for parts in composed]
         places = session.places([job.config for job in jobs], names)
         for job, place, parts in zip(jobs, places, composed, strict=True):
@@ -144,6 +147,7 @@ class StackLauncher(Launcher):
             job.directory = session.directory / place
             job.number = int(place) if place.isdecimal() else job.number
             parts.number, parts.directory = job.number, str(job.directory)
+        fill_rows(jobs)
         session.plan(jobs, self.max_members)
         return session
 
@@ -210,7 +214,10 @@ def _name(composed: Composed, folder: Path) -> str:
         files.inside(folder, name)
     except files.Damaged as error:
         raise ConfigError(
-            [f"hydra.sweep.subdir: {composed.directory} does not lie below hydra.sweep.dir={folder}"]
+            [
+                f"hydra.sweep.subdir: {composed.directory} does not lie below hydra.sweep.dir={folder}; a sweep has "
+                "one directory: name its runs by their values in hydra.sweep.subdir"
+            ]
         ) from error
     return name
 

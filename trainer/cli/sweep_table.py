@@ -7,28 +7,30 @@ import csv
 import io
 import math
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from trainer import files
 from trainer.cli.display import words
 from trainer.config import ConfigError, Surface
 from trainer.core.surfaces import FUNCTIONS, PlaneFunction
-from trainer.engine.jobs import Job, describe, ranges
-from trainer.record import trajectories
+from trainer.engine.jobs import Job, describe, ranges, swept
+from trainer.engine.jobs import name as named
+from trainer.engine.jobs import values as typed
+from trainer.record import ground_truth, trajectories
 from trainer.report import vocabulary
+from trainer.report.screen import fitting, screen
 from trainer.report.vocabulary import plural
-from trainer.text import printable
+from trainer.text import printable, shown
 
 MOST_ROWS = 40
-PLAIN_WIDTH = 160  # characters, where there is no terminal to ask
 Place = tuple[str, ...]
+DISTANCE: Place = ("distance",)
+OF_FUNCTION: dict[str, Place] = {"f": ("final", "eval/train_loss"), "distance": DISTANCE}  # where all minimised one
 MEASURES: dict[str, Place] = {  # column -> its place in summary.json; the first one present ranks the rows
     "val loss": ("best", "val/loss"),
     "val accuracy": ("best", "val/accuracy"),
@@ -38,33 +40,35 @@ MEASURES: dict[str, Place] = {  # column -> its place in summary.json; the first
 }
 
 
-def close(jobs: Sequence[Job]) -> None:
+def close(jobs: Sequence[Job], folder: Path) -> None:
     """Write sweep.csv and sweep.json beside the runs, then print the table: words may fail, and files are there.
 
     Raises OSError where the files, or the words, cannot be written.
     """
-    folder = common_folder(jobs)
     error, pictures = None, []
     try:
         write(jobs, folder)
         pictures = draw_paths(jobs, folder)
     except OSError as problem:
         error = problem
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, emoji=False)
-    console.print(table(jobs))
-    for line in [*troubles(jobs), *_closing_lines(jobs, folder)]:
+    console = screen()
+    laid = table(jobs)
+    there = [name for name in measures(jobs) if any(name == column.header for column in laid.columns)]
+    console.print(fitting(console, laid, [*there[:0:-1], "verdicts"]))  # what ranks the rows stays
+    for line in [*captions(jobs), *troubles(jobs), *_closing_lines(jobs, folder)]:
         console.print(words(line), soft_wrap=True)
     for name in pictures:
-        console.print(words(f"picture   {_shown(folder)}/{name}"), soft_wrap=True)
+        console.print(words(f"picture   {shown(folder / name)}"), soft_wrap=True)
     if error is not None:
         raise error
 
 
-def write(jobs: Sequence[Job], folder: Path) -> None:
-    """Write sweep.csv and sweep.json, one row per run. Raises OSError."""
+def write(jobs: Sequence[Job], folder: Path) -> list[dict[str, Any]]:
+    """Write sweep.csv and sweep.json, one row per run; return the rows. Raises OSError."""
     rows = [row(job) for job in jobs]
     files.write(folder / "sweep.json", files.to_json({"runs": rows}))
     files.write(folder / "sweep.csv", _csv(rows))
+    return rows
 
 
 def _closing_lines(jobs: Sequence[Job], folder: Path) -> list[str]:
@@ -72,24 +76,20 @@ def _closing_lines(jobs: Sequence[Job], folder: Path) -> list[str]:
     done = sum(job.status == "completed" for job in jobs)
     before = sum(job.finished_earlier for job in jobs)
     said = f", {before} of them before" if before else ""
-    shown = _shown(folder)
+    where = shown(folder)
     return [
         *vocabulary.findings_by_kind([{"name": job.number, **(job.summary or {})} for job in jobs]),
         f"{done} of {plural(len(jobs), 'run')} completed{said}",
-        f"judged    python -m trainer.evaluate {shown}",
-        f"curves    tensorboard --logdir {shown}",
-        f"numbers   {shown}/sweep.csv, sweep.json",
+        f"judged    python -m trainer.evaluate {where}",
+        f"curves    tensorboard --logdir {where}",
+        f"numbers   {where}/sweep.csv, sweep.json",
     ]
-
-
-def _shown(folder: Path) -> Path:
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
     """Draw the ways downhill for each function that the sweep minimised; return the files' names."""
     by_function: dict[str, tuple[Surface, dict[str, Any]]] = {}
-    keys = [key for key in swept(jobs) if key not in ("problem", "model.function")]
+    keys = [key for key in swept(jobs) if key not in ("problem", "model.function", "seed")]
     for job in jobs:
         model = job.config.model if job.config is not None else None
         if not isinstance(model, Surface) or len(model.start) != 2 or job.status != "completed":
@@ -97,7 +97,7 @@ def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
         with open(job.directory / "metrics.csv", newline="", encoding="utf-8") as file:
             points = trajectories.points(model.start, list(csv.DictReader(file)))
         _, ways = by_function.setdefault(model.function, (model, {}))
-        name = _name(job, keys)
+        name = named(job, keys)
         ways[name if name not in ways else f"{name} ({job.number})"] = points
     pictures = []
     for function, (model, ways) in by_function.items():
@@ -114,14 +114,6 @@ def _problem(model: Surface) -> PlaneFunction:
     from trainer.core import own_function  # torch, which most sweeps' command does not need
 
     return own_function.problem(model)
-
-
-def _name(job: Job, keys: Sequence[str]) -> str:
-    """Name a run by what was swept: 'sgd lr=0.1'; without a sweep, by its optimizer."""
-    values = dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
-    parts = [values[k] if k == "optimizer" else f"{k.split('.')[-1]}={values[k]}" for k in keys if k in values]
-    assert job.config is not None
-    return " ".join(parts) or job.config.optimizer.name
 
 
 def troubles(jobs: Sequence[Job]) -> list[str]:
@@ -142,8 +134,8 @@ def row(job: Job) -> dict[str, Any]:
     """Return a run's entry in sweep.json: number, status, overrides, measures, verdict."""
     summary = job.summary or {}
     out: dict[str, Any] = {"run": job.number, "status": job.status}
-    out |= dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
-    out |= {name: _measure(job, place) for name, place in _measures([job]).items()}
+    out |= typed(job)
+    out |= {name: _measure(job, place) for name, place in measures([job]).items()}
     best_epoch = (summary.get("verdict") or {}).get("best_epoch")
     out |= {"best_epoch": best_epoch, "verdict": _verdict(job), "epochs": summary.get("epochs")}
     return out | {"error": None if job.error is None else describe(job.error), "directory": str(job.directory)}
@@ -151,50 +143,63 @@ def row(job: Job) -> dict[str, Any]:
 
 def table(jobs: Sequence[Job]) -> Table:
     """Show runs that differ by seed alone in one row: mean ± half of its confidence interval, best first."""
-    keys = swept(jobs)
+    keys, of_functions = _columns(jobs), are_of_functions(jobs)
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
-        values = dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
+        values = typed(job)
         groups.setdefault(tuple(values.get(key, "") for key in keys), []).append(job)
-    measures = {
-        name: place for name, place in _measures(jobs).items() if any(_measure(job, place) is not None for job in jobs)
+    measured = {
+        name: place for name, place in measures(jobs).items() if any(_measure(job, place) is not None for job in jobs)
     }
     out = Table(box=None, pad_edge=False)
     for key in keys:
         out.add_column(printable(key.removeprefix("model.").removeprefix("data.")))
     out.add_column("runs", justify="right")
-    for name in [*measures, "verdicts"]:
-        out.add_column(name, justify="right" if name != "verdicts" else "left")
-    ranked = sorted(groups.items(), key=lambda item: _rank(item[1], next(iter(measures.values()), None)))
+    for name in measured:
+        out.add_column(name, justify="right", no_wrap=True)
+    if not of_functions:
+        out.add_column("verdicts")
+    ranked = sorted(groups.items(), key=lambda item: _rank(item[1], next(iter(measured.values()), None)))
     for values, members in ranked[:MOST_ROWS]:
-        cells = [_mean_cell([_measure(job, place) for job in members], name) for name, place in measures.items()]
-        verdicts = vocabulary.counted(_verdict(job) or job.status for job in members)
-        out.add_row(*map(printable, map(_short, values)), str(len(members)), *cells, printable(verdicts))
-    captions = [vocabulary.INTERVAL] if len(ranked) < len(jobs) else []
-    if len(ranked) > MOST_ROWS:
-        captions.append(f"the best {MOST_ROWS} of {len(ranked)} rows; sweep.csv has all")
-    out.caption, out.caption_justify = "\n".join(captions) or None, "left"
+        cells = [_mean_cell([_measure(job, place) for job in members], name) for name, place in measured.items()]
+        verdicts = [] if of_functions else [vocabulary.counted(_verdict(job) or job.status for job in members)]
+        out.add_row(*map(printable, map(_short, values)), str(len(members)), *cells, *map(printable, verdicts))
     return out
 
 
-def swept(jobs: Sequence[Job]) -> list[str]:
-    """Return the override keys that take more than one value over the jobs, the seed apart."""
-    seen: dict[str, set[str]] = {}
-    for job in jobs:
-        for override in job.overrides:
-            key, _, value = override.lstrip("+").partition("=")
-            seen.setdefault(key, set()).add(value)
-    return [key for key, values in seen.items() if len(values) > 1 and key != "seed"]
+def captions(jobs: Sequence[Job]) -> list[str]:
+    """Say what the table means: its ±, and what it leaves out."""
+    keys = _columns(jobs)
+    rows = len({tuple(typed(job).get(key, "") for key in keys) for job in jobs})
+    out = [vocabulary.INTERVAL] if rows < len(jobs) else []
+    if rows > MOST_ROWS:
+        out.append(f"the best {MOST_ROWS} of {rows} rows; sweep.csv has all")
+    return out
 
 
-def _measures(jobs: Sequence[Job]) -> dict[str, Place]:
+def _columns(jobs: Sequence[Job]) -> list[str]:
+    """Return the keys whose values tell the rows apart: those swept, the seed apart."""
+    return [key for key in swept(jobs) if key != "seed"]
+
+
+def are_of_functions(jobs: Sequence[Job]) -> bool:
+    """Whether all runs with a result minimised a function of the plane."""
+    found = [ground_truth.is_of_function(job.summary) for job in jobs if job.summary and job.summary.get("config")]
+    return bool(found) and all(found)
+
+
+def measures(jobs: Sequence[Job]) -> dict[str, Place]:
     """Return column -> place in summary.json, the metrics that were asked for last."""
+    if are_of_functions(jobs):
+        return OF_FUNCTION
     names = dict.fromkeys(name for job in jobs for name in (job.summary or {}).get("metrics") or {})
     metrics: dict[str, Place] = {f"val {name}": ("best", f"val/{name}") for name in names}
     return MEASURES | metrics | {f"test {name}": ("test", "best", name) for name in names}
 
 
 def _measure(job: Job, place: Place) -> float | None:
+    if place == DISTANCE:
+        return ground_truth.distance(job.summary or {})
     value: Any = job.summary or {}
     for key in place:
         value = value.get(key) if isinstance(value, dict) else None
@@ -229,12 +234,6 @@ def _mean_cell(values: Sequence[float | None], name: str) -> str:
 
 def _verdict(job: Job) -> str | None:
     return ((job.summary or {}).get("verdict") or {}).get("verdict")
-
-
-def common_folder(jobs: Sequence[Job]) -> Path:
-    """Return Hydra's sweep directory: the parent of the runs' own."""
-    parents = {job.directory.parent if job.config is not None else job.directory for job in jobs}
-    return min(parents, key=lambda path: len(path.parts))
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

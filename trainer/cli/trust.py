@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
+from trainer.cli.config_files import parse
 from trainer.config import Config, ConfigError
 from trainer.core import own_code
 
@@ -27,19 +28,24 @@ HARMLESS = (  # of Hydra's own keys: the others name code, folders, or what a la
 OUR_PLUGINS = ("hydra/launcher=stack", "hydra/sweeper=grid")
 
 
-def command_problems(
-    directory: Path, flags: Sequence[str], overrides: Iterable[tuple[str, Override | None]]
-) -> list[str]:
-    """Return what must be typed again of the command that lies in a directory. overrides: as texts, and parsed."""
+def command_problems(directory: Path, flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Say what must be typed again of the command that lies in a directory."""
+    again = to_be_typed_again(directory, flags, overrides)
+    return [_again(directory, text, "may name code to run") for text in again]
+
+
+def to_be_typed_again(directory: Path, flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """List the flags and overrides of a command that `resume=` of its directory does not take from there."""
     out = []
     for flag in flags:
         folder = next((Path(flag.removeprefix(name)) for name in FOLDERS if flag.startswith(name)), None)
         is_name = re.fullmatch(r"--config-name=[\w-]+(\.yaml)?", flag) is not None
         if not is_name and (folder is None or not _is_ours(folder, directory)):
-            out.append(_again(directory, flag, "may name code to run"))
-    for text, override in overrides:
+            out.append(flag)
+    for text in overrides:
+        override = parse(text)
         if override is None or (_concerns_hydra(override) and not _is_harmless(text, override)):
-            out.append(_again(directory, text, "may name code to run"))
+            out.append(text)
     return out
 
 

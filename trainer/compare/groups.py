@@ -18,7 +18,8 @@ from trainer.compare import knobs as knob_finder
 from trainer.compare.knobs import Knob, Setting, hashable, label, natural, seed_of
 from trainer.compare.results import Estimate, GroupSummary, Interval
 from trainer.compare.statistics import Floats, mean_interval, number, share_interval
-from trainer.judge.overfit import INFINITE, Verdict
+from trainer.judge.curves import INFINITE
+from trainer.judge.overfit import Verdict
 
 UNFINISHED = ("failed", "interrupted")
 

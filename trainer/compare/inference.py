@@ -187,18 +187,20 @@ class _Test:
     sd: float  # of the difference at one seed
     own: float = 0.0  # p by the noise of its own rows, to be corrected too; 0 where p itself is that
     floor: float = 0.0  # the adjusted p is at least this
+    pooled: bool = True  # whether the joint distribution, which is drawn with one noise for all, is that of its p
 
 
 def answer(questions: Sequence[Question], models: Mapping[str, Model], pairs_of_best: float = 0.0) -> Answers:
     """Test all questions. pairs_of_best: the weight of the choice of the best contender, which is any pair of them."""
     tests = [_test(question, models[question.measure]) for question in questions]
-    difference, se, df, p, sd, own, floor = (
+    difference, se, df, p, sd, own, floor, pooled = (
         np.array([getattr(test, name) for test in tests])
-        for name in ("difference", "se", "df", "p", "sd", "own", "floor")
+        for name in ("difference", "se", "df", "p", "sd", "own", "floor", "pooled")
     )
     lowest = _lowest_p(questions, models)
     weights = np.array([question.weight for question in questions])
-    adjusted = np.maximum(_adjust(p, weights, lowest, pairs_of_best), _adjust(own, weights, lowest, pairs_of_best))
+    adjusted = np.where(pooled, _adjust(p, weights, lowest, pairs_of_best), _adjust(p, weights, None, pairs_of_best))
+    adjusted = np.maximum(adjusted, _adjust(own, weights, lowest, pairs_of_best))
     adjusted = np.where(np.isfinite(p), np.minimum(1.0, np.maximum(adjusted, floor)), np.nan)
     half = stdtrit(np.maximum(df, 1), 0.5 + CONFIDENCE / 2) * se
     level = ALPHA / (weights.sum() + pairs_of_best) if lowest is None else np.quantile(lowest, ALPHA)
@@ -244,7 +246,7 @@ def _test(question: Question, one: Model) -> _Test:
             own_se = float(np.sqrt(variance / n))
             own_df = n - 1.0
         p = _p(difference, own_se, own_df, question.one_sided)
-        test = _Test(difference, own_se, own_df, p, n, paired, own_se * np.sqrt(n))
+        test = _Test(difference, own_se, own_df, p, n, paired, own_se * np.sqrt(n), pooled=one.rows == 2)
     else:
         own_se, own_df = _lone(weights, counts, noise, rows)
         square, df = of_knob[:2] if of_knob and of_knob[2] < ALIKE else (noise.square, noise.df)

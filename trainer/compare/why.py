@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from trainer.compare.groups import Layout, Run
 from trainer.compare.results import Contrast, Recorded
 from trainer.compare.statistics import Floats, differences, mean_of
-from trainer.judge.overfit import INFINITE
+from trainer.judge.curves import INFINITE
 
 CLEAR = 1.5  # a ratio is told where its whole interval lies above this, or below 1 / this
 MOST = 4  # as many signals are told

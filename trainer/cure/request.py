@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 from trainer import files
 from trainer.cli import command_line, trust
 from trainer.cli.command_line import CommandLine
-from trainer.cli.config_files import parse
 from trainer.config import ConfigError, nearest
 from trainer.engine.resume.plan_file import read_plan
 from trainer.files import Damaged
@@ -110,7 +109,7 @@ def _line(run: Path, recorded: Sequence[str], flags: Sequence[str], typed: Seque
     kept_flags = [flag for flag in command_line.split(_command(run))[0] if flag.partition("=")[0] not in changed]
     kept_flags = [flag for flag in kept_flags if flag.startswith(FLAGS)]
     kept = [text for text in recorded if text.lstrip("+~").partition("=")[0] not in changed]
-    if problems := trust.command_problems(run, kept_flags, [(text, parse(text)) for text in kept]):
+    if problems := trust.command_problems(run, kept_flags, kept):
         raise ConfigError(in_our_words(run, problems))
     line = command_line.read([*kept_flags, *flags, *kept, *typed])
     return replace(line, resumed=run, typed=tuple(typed))

@@ -1,10 +1,14 @@
-"""Ctrl-C and SIGTERM: the first asks training to end cleanly after the step it is in, the second ends it at once."""
+"""Ctrl-C, SIGTERM and their like: the first asks training to end cleanly after its step, the second ends it at once."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# What asks a command to end: a person, a system that shuts down, a terminal that closes, a cluster's time limit.
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+OTHERS = [number for number in SIGNALS if number not in (signal.SIGINT, signal.SIGTERM)]
 
 
 class Impatient(KeyboardInterrupt):
@@ -31,7 +35,8 @@ def caught() -> Iterator[list[int]]:
     def second(number: int, frame: object) -> None:
         raise Impatient
 
-    before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = [number for number in OTHERS if signal.getsignal(number) != signal.SIG_DFL]  # nohup ignores SIGHUP, say
+    before = {number: signal.signal(number, first) for number in SIGNALS if number not in taken}
     try:
         yield numbers
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shlex
@@ -23,7 +22,6 @@ from trainer.config import ConfigError
 
 NAME = ".lock"
 ORPHANS_S = 10.0  # that workers of a dead process are waited for
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}  # some network file systems, some containers
 
 
 @contextmanager
@@ -68,10 +66,8 @@ def _locked(path: Path) -> int | None:
                 os.close(handle)
                 raise ConfigError([f"{path.parent}: in use by {_describe(owner)}; wait for it, or end it"]) from error
             time.sleep(0.01)
-        except OSError as error:
+        except OSError:  # some network file systems, some containers: each with an error of its own
             os.close(handle)
-            if error.errno not in NO_LOCKS:
-                raise
             with suppress(OSError):
                 path.unlink()
             return None

@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from trainer import streams
+from trainer.engine import interrupts
 from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News, Reporter
 
@@ -174,7 +175,7 @@ def _serve(connection: Connection, stopping: Any, environment: dict[str, str], l
     from trainer.engine.worker import train_stack
 
     streams.prepare()
-    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes; the first one decides
+    for number in interrupts.SIGNALS:  # they may reach all processes; the first one decides
         signal.signal(number, signal.SIG_IGN)
     os.environ.clear()
     os.environ.update(environment)  # the server's is that of the command's first moment

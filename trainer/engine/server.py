@@ -8,6 +8,8 @@ import signal
 import sys
 from typing import Any
 
+from trainer.engine import interrupts
+
 
 def _ends_alone(*error: Any) -> None:
     """End without a word where no process can be forked: the command lives, and says what that means."""
@@ -15,7 +17,8 @@ def _ends_alone(*error: Any) -> None:
 
 
 sys.excepthook = _ends_alone
-signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may reach all processes; the command decides what ends when
+for number in interrupts.SIGNALS:  # they may reach all processes; the command decides what ends when
+    signal.signal(number, signal.SIG_IGN)
 atexit.register(shutil.rmtree, os.environ["TRAINER_SOCKETS"], ignore_errors=True)  # a killed command removes nothing
 gc.disable()  # searching for garbage takes a third of the time of importing torch; train_stack enables it
 

@@ -149,6 +149,24 @@ def _number_or_text(loader: Any, node: yaml.ScalarNode) -> Any:
     return node.value if len(node.value) > _MOST_DIGITS else getattr(loader, f"construct_yaml_{kind}")(node)
 
 
+def _foreign(loader: Any, node: yaml.Node) -> Any:
+    """Return what stands behind a tag of a program's own, !!python/tuple or !mine, as what it is without the tag.
+
+    Nothing is made of it: a name without a value is text, a call its arguments. `<<` is refused.
+    """
+    if node.tag == "tag:yaml.org,2002:merge":
+        raise yaml.constructor.ConstructorError(
+            None, None, f"could not determine a constructor for the tag {node.tag!r}"
+        )
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    if isinstance(node, yaml.MappingNode):
+        return {str(key): value for key, value in loader.construct_pairs(node, deep=True)}
+    return node.value or node.tag.removeprefix("tag:yaml.org,2002:")
+
+
+_Loader.add_constructor(None, _foreign)
+_Loader.add_constructor("tag:yaml.org,2002:binary", _foreign)
 for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _number_or_text)
 

@@ -63,7 +63,12 @@ def tuned_keys(sweep: Path) -> tuple[str, ...]:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Return a YAML file's leaves; empty where there is no such file. Raises Unreadable."""
-    return _short(_flatten(read_yaml(path), path), path)
+    return flat_config(read_yaml(path), path)
+
+
+def flat_config(document: Any, path: Path) -> dict[str, Any]:
+    """Return the leaves of what a file held. Raises Unreadable."""
+    return _short(_flatten(document, path), path)
 
 
 def read_yaml(path: Path) -> Any:

@@ -5,12 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from trainer.files import Damaged
 from trainer.read.bounded import Unreadable
+
+
+class Series(NamedTuple):
+    """A tag's points, each (N,): steps and values."""
+
+    steps: np.ndarray
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -19,8 +26,8 @@ class Curves:
 
     path: str
     name: str  # the path below what was given
-    source: str  # trainer, events or csv
-    epochs: np.ndarray  # epochs from 1 in our runs, steps as they were logged in others
+    source: str  # trainer, events, csv, json or mlflow
+    epochs: np.ndarray  # epochs from 1 in our runs, in others what `unit` says, as it was logged
     train_loss: np.ndarray
     val_loss: np.ndarray | None
     train_accuracy: np.ndarray | None = None
@@ -30,6 +37,8 @@ class Curves:
     summary: dict[str, Any] = field(default_factory=dict)  # our summary.json
     overrides: tuple[str, ...] | None = None  # as typed; None where nobody knows
     notes: tuple[str, ...] = ()  # what was unusual about its files, a sentence each
+    remarks: tuple[str, ...] = ()  # what was chosen in reading them, to be said to whoever reads the verdict
+    unit: str = "epoch"  # of `epochs`
 
     def recorded(self, *keys: str) -> Any:
         """Return an entry of summary.json; None where the file does not have it."""
@@ -48,6 +57,9 @@ class Search:
     base: Path  # names are given below it
     runs: list[Curves] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)  # what is said of tables that are no run's where there is no run
+    hparams: dict[Path, dict[str, Any]] = field(default_factory=dict)  # by the folder of the event file
+    without: dict[Path, str] = field(default_factory=dict)  # folders of event files without losses, and what is said
     files: int = 0
 
     @contextmanager

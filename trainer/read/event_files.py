@@ -13,12 +13,12 @@ import struct
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import google_crc32c
 import numpy as np
 
-from trainer.read.bounded import MOST_NUMBERS, opened
+from trainer.read.bounded import MOST_KEYS, MOST_NUMBERS, MOST_TEXT, opened, shortened
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -33,6 +33,7 @@ _MOST_SEARCHED = 1 << 26  # bytes after the first damage in which another record
 _MOST_PROBLEMS = 10_000  # damaged records
 _MOST_TAGS = 20_000
 _MOST_TAG = 1000  # characters
+_HPARAMS_TAG = "_hparams_/session_start_info"
 
 
 class Scalars(NamedTuple):
@@ -43,8 +44,22 @@ class Scalars(NamedTuple):
     wall_times: np.ndarray
 
 
+class EventFile(NamedTuple):
+    """What one event file holds."""
+
+    scalars: dict[str, Scalars]
+    hparams: dict[str, Any]  # of the hparams plugin: numbers, texts and truth values by name
+    problems: list[str]  # what was wrong with the file, one sentence each
+
+
 def read_scalars(path: str | os.PathLike[str]) -> tuple[dict[str, Scalars], list[str]]:
-    """Read every scalar of an event file; also what was wrong with the file, one sentence each.
+    """Read every scalar of an event file; also what was wrong with the file, one sentence each. Raises Unreadable."""
+    found = read_file(path)
+    return found.scalars, found.problems
+
+
+def read_file(path: str | os.PathLike[str]) -> EventFile:
+    """Read every scalar of an event file, and the hyperparameters.
 
     Takes simple values and one-element tensors (Keras, TensorFlow 2). A file that is cut off or still growing is read
     as far as it goes. The time is linear in the file's size, however damaged it is. Raises Unreadable.
@@ -54,6 +69,7 @@ def read_scalars(path: str | os.PathLike[str]) -> tuple[dict[str, Scalars], list
 
     problems: list[str] = []
     points: dict[str, tuple[array[int], array[float], array[float]]] = {}
+    hparams: dict[str, Any] = {}
     left, ignored = MOST_NUMBERS, 0
     with opened(Path(path)) as file:
         for position, payload in _records(file, problems):
@@ -68,6 +84,8 @@ def read_scalars(path: str | os.PathLike[str]) -> tuple[dict[str, Scalars], list
             for value in found:
                 number = _number(value)
                 if number is None:
+                    if value.tag == _HPARAMS_TAG:
+                        hparams |= _hparams(value.metadata.plugin_data.content)
                     continue
                 columns = points.get(value.tag)
                 if columns is None:
@@ -86,7 +104,28 @@ def read_scalars(path: str | os.PathLike[str]) -> tuple[dict[str, Scalars], list
     if ignored:
         limits = f"more than {_MOST_TAGS:,} tags, or tags of more than {_MOST_TAG:,} characters"
         problems.append(f"{limits}: {ignored:,} numbers left out")
-    return {tag: Scalars(*map(np.array, columns)) for tag, columns in points.items()}, problems
+    return EventFile({tag: Scalars(*map(np.array, columns)) for tag, columns in points.items()}, hparams, problems)
+
+
+def _hparams(content: bytes) -> dict[str, Any]:
+    """Return the hyperparameters of a session, as add_hparams, Keras and Ray write them; none of damaged ones."""
+    from google.protobuf.message import DecodeError
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    try:
+        found = HParamsPluginData.FromString(content).session_start_info.hparams
+    except DecodeError:
+        return {}
+    named = [(name, value, value.WhichOneof("kind")) for name, value in list(found.items())[:MOST_KEYS]]
+    values = {shortened(name, MOST_TEXT): getattr(value, kind) for name, value, kind in named if kind}
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a number that is whole as such: the plugin keeps all as float."""
+    if isinstance(value, str):
+        return shortened(value, MOST_TEXT)
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value
 
 
 def _number(value: Summary.Value) -> float | None:

@@ -1,23 +1,25 @@
 """Find the runs below some paths, this trainer's and other tools', and read their curves of training and validation.
 
 A folder with our metrics.csv is a run of ours. Else a folder whose event files hold a training and a validation loss
-is a run, or a folder whose sub-folders hold one each (Keras), or a CSV file with both (Lightning's, Keras's CSVLogger).
+is a run, or a folder whose sub-folders hold one each (Keras), or a run of MLflow's, or a CSV or JSON file with both.
 """
 
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from trainer.read import bounded, other_tools
+from trainer.read import assemble, bounded, columns, mlflow, other_tools, tag_names
 from trainer.read.bounded import Unreadable, shortened
-from trainer.read.configs import FINAL, VERSUS, read_config
-from trainer.read.curves import Curves, Search
+from trainer.read.configs import FINAL, VERSUS
+from trainer.read.curves import Curves, Search, Series
 from trainer.read.our_runs import read_run, read_summary
 
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.\d{9,}")
+_CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,15})")  # of Hugging Face: each holds the history up to it
+_OURS = {"summary.json", "sweep.json", "plan.json", "versus.json"}
 _SKIPPED = {"checkpoints", "from_python", "node_modules", "__pycache__"}
 
 
@@ -43,19 +45,28 @@ def find_runs(
         raise Problems(missing)
     base = paths[0] if len(paths) == 1 else Path(os.path.commonpath([path.absolute() for path in paths]))
     search = Search(train_tag, val_tag, base if base.is_dir() else base.parent)
+    named: dict[Path, list[str]] = {}  # folder -> files in it
     for path in paths:
         if not path.is_dir():
-            with search.skipping():
-                _read_file(search, path)
+            named.setdefault(path.parent, []).append(path.name)
             continue
         for place, folders, files in _folders(search, path):
             with search.skipping():
                 _read_folder(search, place, folders, files)
-    runs = {os.path.realpath(run.path): run for run in search.runs}  # a path given twice, or inside another
+    for folder, files in named.items():
+        _read_files(search, folder, files)
+    assemble.configure(search)
+    assemble.drop_copies(search)
+    runs = {_real(run.path): run for run in search.runs}  # a path given twice, or inside another
     search.problems = list(dict.fromkeys(search.problems))
     if not runs:
         raise Problems(_no_runs(search, paths))
     return sorted(runs.values(), key=lambda run: natural(run.path)), search.problems
+
+
+def _real(path: str) -> str:
+    place, mark, part = path.rpartition("#")
+    return f"{os.path.realpath(place)}{mark}{part}" if mark and not os.path.exists(path) else os.path.realpath(path)
 
 
 def _folders(search: Search, top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -94,17 +105,29 @@ def _read_folder(search: Search, folder: Path, folders: list[str], files: list[s
             search.runs.append(run)
             folders.clear()
             return
-    _read_role_folders(search, folder, folders)
-    series: dict[str, other_tools.Series] = {}
+    if mlflow.is_run(folders, files):
+        series, config, name, problems = mlflow.read_run(folder)
+        search.problems += problems
+        if assemble.add(search, series, folder, "mlflow", config=config):
+            search.runs[found:] = [
+                replace(run, name=run.name.replace(folder.name, name or folder.name)) for run in search.runs[found:]
+            ]
+        elif series:
+            search.without[folder] = _no_losses(search, folder, series)
+        folders.clear()
+        return
+    _drop_checkpoints(folders, files)
+    series = {}
     event_files = [name for name in files if "tfevents" in name]
     for path, names in _one_run_each(folder, event_files):
-        series, notes = other_tools.read_event_folder(folder, names)
-        _add(search, series, path, "events", notes)
+        series |= _read_events(search, path, folder, names)
+    _read_role_folders(search, folder, folders, series if len(search.runs) == found else {})
     if len(search.runs) == found:
-        for name in sorted(files):  # a sweep's table has one row per run: no curve
-            if name.endswith(".csv") and not (name == "sweep.csv" and "sweep.json" in files):
-                with search.skipping():
-                    _add_csv(search, folder / name)
+        suffixes = assemble.CSV + assemble.JSON
+        ours = (
+            {"sweep.csv", *_OURS} if "sweep.json" in files else _OURS
+        )  # a sweep's table has one row per run: no curve
+        assemble.add_tables(search, folder, [name for name in files if name.endswith(suffixes) and name not in ours])
     if len(search.runs) > found:
         return
     if hydra and "summary.json" in files:
@@ -112,7 +135,25 @@ def _read_folder(search: Search, folder: Path, folders: list[str], files: list[s
         status = shortened(str(error)) if error else "it has no metrics.csv"
         search.problems.append(f"{folder}: nothing to judge: {status}")
     elif series:
-        search.problems.append(_no_losses(search, folder, series))
+        search.without[folder] = _no_losses(search, folder, series)
+
+
+def _drop_checkpoints(folders: list[str], files: list[str]) -> None:
+    """Leave out checkpoints whose history is in a later one, or in the folder itself."""
+    numbered = {name: int(found[1]) for name in folders if (found := _CHECKPOINT.fullmatch(name))}
+    last = None if "trainer_state.json" in files else max(numbered, key=lambda name: numbered[name], default=None)
+    folders[:] = [name for name in folders if name not in numbered or name == last]
+
+
+def _read_events(search: Search, path: Path, folder: Path, names: list[str]) -> dict[str, Series]:
+    """Add the runs in event files; return their curves."""
+    events = other_tools.read_events(folder, names)
+    if events.config:
+        search.hparams[folder] = events.config
+    search.problems += events.problems
+    for label, series in columns.by_column(events.series, exported=False):
+        assemble.add(search, series, path, "events", events.problems, label)
+    return events.series
 
 
 def _one_run_each(folder: Path, event_files: list[str]) -> list[tuple[Path, list[str]]]:
@@ -122,90 +163,65 @@ def _one_run_each(folder: Path, event_files: list[str]) -> list[tuple[Path, list
     return [(folder, event_files)] if event_files else []
 
 
-def _read_file(search: Search, path: Path) -> None:
-    search.files += 1
-    if path.name == "metrics.csv" and (run := read_run(search, path.parent)) is not None:
-        search.runs.append(run)
-    elif path.suffix == ".csv":
-        _add_csv(search, path)
-    else:
-        series, notes = other_tools.read_event_folder(path.parent, [path.name])
-        if not _add(search, series, path, "events", notes) and series:
-            search.problems.append(_no_losses(search, path, series))
+def _read_files(search: Search, folder: Path, names: list[str]) -> None:
+    """Read files that the user named, which may hold a side of a run each."""
+    search.files += len(names)
+    others = []
+    for name in names:
+        path = folder / name
+        with search.skipping():
+            if name == "metrics.csv" and (run := read_run(search, folder)) is not None:
+                search.runs.append(run)
+            elif path.suffix in assemble.CSV + assemble.JSON or ("tfevents" not in name and _is_text(path)):
+                others.append(name)
+            else:
+                found = len(search.runs)
+                series = _read_events(search, path, folder, [name])
+                if series and len(search.runs) == found:
+                    search.problems.append(_no_losses(search, path, series))
+    assemble.add_tables(search, folder, others, told=True)
 
 
-def _add_csv(search: Search, path: Path) -> None:
-    """Add the run in a CSV file, where it has the columns of one."""
-    series = other_tools.read_csv(path, search.train_tag, search.val_tag)
-    if series is not None and not _add(search, series, path, "csv", []):
-        search.problems.append(f"{path}: nothing to judge: its losses have no numbers")
+def _is_text(path: Path) -> bool:
+    with bounded.opened(path) as file:
+        first = file.read(1000)
+    return b"\0" not in first and len(first) > 0
 
 
-def _read_role_folders(search: Search, folder: Path, names: list[str]) -> None:
-    """Read runs kept in sub-folders by role, as Keras does; remove these from `names`, so that they are read once."""
-    for subject, parts in other_tools.role_folders(names).items():
-        series: dict[str, other_tools.Series] = {}
+def _read_role_folders(search: Search, folder: Path, names: list[str], own: dict[str, Series]) -> None:
+    """Read runs kept in sub-folders by role, as Keras does; remove these from `names`, so that they are read once.
+
+    own: curves of the folder itself, which are of training where only a sub-folder of validation lies in it.
+    """
+    for subject, parts in other_tools.role_folders(names, bool(own)).items():
+        series = dict(own) if len({*map(tag_names.role, parts)}) == 1 else {}
         notes: list[str] = []
         for part in parts:
             with search.skipping():
                 files = [entry.name for entry in bounded.listing(folder / part) if "tfevents" in entry.name]
-                read, problems = other_tools.read_event_folder(folder / part, files)
-                series |= {f"{part}/{tag}": points for tag, points in read.items()}
-                notes += problems
+                events = other_tools.read_events(folder / part, files)
+                series |= {f"{part}/{tag}": points for tag, points in events.series.items()}
+                notes += events.problems
         place = folder / subject if subject else folder
-        if _add(search, series, place, "events", notes):
+        search.problems += notes
+        if assemble.add(search, series, place, "events", notes):
             names[:] = [name for name in names if name not in parts]
 
 
-def _add(search: Search, series: dict[str, other_tools.Series], path: Path, source: str, notes: list[str]) -> bool:
-    """Add the run in the series to the search; return whether there is one."""
-    search.problems += notes
-    chosen = other_tools.choose(series, search.train_tag, search.val_tag)
-    if chosen is None:
-        return False
-    folder = path if path.is_dir() else path.parent
-    config: dict[str, Any] = {}
-    for name in ("hparams.yaml", ".hydra/config.yaml"):
-        with search.skipping():
-            config = config or read_config(folder / name)
-    losses = f"losses: {shortened(chosen.tags.train_loss)} and {shortened(chosen.tags.val_loss)}"
-    run = Curves(
-        path=str(path),
-        name=search.name(path),
-        source=source,
-        epochs=chosen.steps,
-        train_loss=chosen.train_loss,
-        val_loss=chosen.val_loss,
-        train_accuracy=chosen.train_accuracy,
-        val_accuracy=chosen.val_accuracy,
-        config=config,
-        notes=(losses, *notes, *chosen.notes),
-    )
-    search.runs.append(run)
-    return True
-
-
-def _no_losses(search: Search, place: Path, series: dict[str, other_tools.Series]) -> str:
+def _no_losses(search: Search, place: Path, series: Mapping[str, Series]) -> str:
     """Say why a place with recorded scalars is no run, and what to type."""
     losses = sorted(series, key=lambda tag: ("loss" not in tag.lower(), tag))
     shown = ", ".join(map(shortened, losses[:8])) + (f" and {len(losses) - 8} more" if len(losses) > 8 else "")
-    wanted = " and ".join(
-        f"{option} {tag}" if tag else f"a {side} loss by a common name"
-        for side, option, tag in (
-            ("training", "--train-tag", search.train_tag),
-            ("validation", "--val-tag", search.val_tag),
-        )
-    )
-    return f"{place}: found the tags {shown}; expected {wanted}; name them with --train-tag TAG --val-tag TAG"
+    return f"{place}: found the tags {shown}; {assemble.expected(search)}"
 
 
 def _no_runs(search: Search, paths: list[Path]) -> list[str]:
     where = ", ".join(map(str, paths))
     found = f"{search.files} files, none of them a run's that can be judged" if search.files else "nothing"
     return [
-        f"{where}: found {found}; expected folders with metrics.csv (this trainer), or TensorBoard event files or "
-        "CSV files with a training and a validation loss; a sweep lies in outputs/sweeps/<date>/<time>",
-        *search.problems[:10],
+        f"{where}: found {found}; expected folders with metrics.csv (this trainer), or TensorBoard event files, "
+        "CSV or JSON files with a training and a validation loss; a sweep lies in outputs/sweeps/<date>/<time>",
+        *[*search.problems, *search.unused][:10],
     ]
 
 

@@ -1,39 +1,23 @@
-"""Read curves that other tools recorded: event files and CSV files in a folder, whatever their tags are called."""
+"""Read the curves of other tools: event files in a folder, and which of all series are losses, however called."""
 
-import csv
-import json
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from trainer.judge.overfit import align
+from trainer.judge.curves import align
 from trainer.read import tag_names
-from trainer.read.bounded import (
-    MOST_LINE,
-    MOST_NUMBERS,
-    MOST_TABLE,
-    Unreadable,
-    in_utf8,
-    opened,
-    parsed,
-    rest,
-    table_rows,
-)
-from trainer.read.event_files import read_scalars
+from trainer.read.bounded import Unreadable, shortened
+from trainer.read.curves import Series
+from trainer.read.event_files import read_file
+from trainer.read.tables import unit_of
 from trainer.read.tag_names import Tags
 
-_MOST_STEPS = 1e15  # a step beyond is none: floats do not count so far
 _UNIT_RATIO = 4  # a curve whose steps go this many times further than the other's counts steps, the other epochs
-
-
-class Series(NamedTuple):
-    """A tag's points, each (N,): ascending steps, each once, and values."""
-
-    steps: np.ndarray
-    values: np.ndarray
+_MOST_FITS = 1000  # in one file
+_MOST_SHOWN = 8  # names in a sentence
+_PERCENT = 1.5, 100  # an accuracy whose highest value lies between is in percent
 
 
 class Recorded(NamedTuple):
@@ -46,15 +30,32 @@ class Recorded(NamedTuple):
     train_accuracy: np.ndarray | None
     val_accuracy: np.ndarray | None
     notes: list[str]
+    unit: str  # of the steps: "epoch", "step"
+    remarks: list[str]  # what was chosen for the user, to be said
+
+
+class Events(NamedTuple):
+    """What the event files of a folder hold, the points in the order of the files; what was wrong, a sentence each."""
+
+    series: dict[str, Series]
+    config: dict[str, Any]
+    problems: list[str]
 
 
 def read_event_folder(folder: Path, files: Iterable[str]) -> tuple[dict[str, Series], list[str]]:
-    """Read all scalars of a folder's event files, later files last, with a sentence about whatever was wrong."""
+    """Read all scalars of a folder's event files by step, with a sentence about whatever was wrong."""
+    found = read_events(folder, files)
+    return {tag: _in_order(*points) for tag, points in found.series.items()}, found.problems
+
+
+def read_events(folder: Path, files: Iterable[str]) -> Events:
+    """Read all scalars and hyperparameters of a folder's event files, later files last."""
+    config: dict[str, Any] = {}
     pieces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     notes = []
     for name in sorted(files):
         try:
-            scalars, problems = read_scalars(folder / name)
+            scalars, hparams, problems = read_file(folder / name)
         except Unreadable as error:
             notes.append(str(error))
             continue
@@ -62,70 +63,97 @@ def read_event_folder(folder: Path, files: Iterable[str]) -> tuple[dict[str, Ser
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             notes.append(f"{folder / name}: {problems[0]}{more}")
         for tag, points in scalars.items():
-            pieces.setdefault(tag, []).append((points.steps, points.values))
-    return {tag: _in_order(*map(np.concatenate, zip(*parts, strict=True))) for tag, parts in pieces.items()}, notes
+            pieces.setdefault(tag, []).append(_sorted(points.steps.astype(np.float64), points.values))
+        config |= hparams
+    series = {tag: Series(*map(np.concatenate, zip(*parts, strict=True))) for tag, parts in pieces.items()}
+    return Events(series, config, notes)
 
 
-def read_csv(path: Path, train_tag: str | None = None, val_tag: str | None = None) -> dict[str, Series] | None:
-    """Read a CSV file's curves over its `step` or `epoch` column, or over its rows; None without columns of losses.
+def _sorted(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort a file's points, where no step comes twice: threads and processes write in any order."""
+    if (np.diff(steps) > 0).all() or len(np.unique(steps)) < len(steps):
+        return steps, values
+    order = np.argsort(steps)
+    return steps[order], values[order]
 
-    Lightning's CSVLogger leaves cells empty, Keras's separator is the user's choice, a last line may be half-written,
-    and what PowerShell's `>` writes is UTF-16. Raises Unreadable.
+
+def choose(
+    series: Mapping[str, Series], train_tag: str | None = None, val_tag: str | None = None, unit: str = "step"
+) -> list[Recorded]:
+    """Pick the losses and accuracies out of a run's series, at common steps; empty where there are no two losses.
+
+    The series are in the order of the file: where the steps of both losses start again, each fit is one.
     """
-    with opened(path) as file:
-        first, following = file.readline(MOST_LINE), None
-        if json.detect_encoding(first).startswith(("utf-16", "utf-32")):
-            first, _, following = in_utf8(first + rest(file, path, MOST_TABLE)).partition(b"\n")
-        header = first.decode("utf-8-sig", errors="replace")
-        delimiter = max(",;\t", key=header.count)
-        with parsed(path):
-            names = [
-                name.strip() for name in next(csv.reader([header.replace("\0", "\ufffd")], delimiter=delimiter), [])
-            ]
-        if tag_names.guess(dict.fromkeys(names, 2), train_tag, val_tag) is None:
-            return None  # some other table, perhaps a large one
-        if len(first) >= MOST_LINE:
-            raise Unreadable(f"{path}: cannot be read: its first line has more than {MOST_LINE:,} bytes")
-        following = rest(file, path, MOST_TABLE) if following is None else following
-        rows = table_rows(following, path, delimiter)
-        return _columns(rows, path, names, tag_names.candidates(names, train_tag, val_tag))
-
-
-def _columns(rows: Iterable[Sequence[str]], path: Path, names: Sequence[str], curves: set[str]) -> dict[str, Series]:
-    """Gather the curves among a table's columns, over the first axis that counts anything, or else over the rows."""
-    axes = [name for name in ("step", "global_step", "epoch") if name in names]
-    place = {name: i for i, name in enumerate(names) if name in curves or name in axes}
-    cells = {name: (array("q"), array("d")) for name in place}  # rows, and the numbers in them
-    count, left = 0, MOST_NUMBERS
-    for count, row in enumerate(rows, 1):
-        for name, i in place.items():
-            if i < len(row) and (value := number(row[i])) is not None:
-                numbered, values = cells[name]
-                numbered.append(count - 1)
-                values.append(value)
-        left -= min(len(row), len(place))
-        if left < 0:
-            raise Unreadable(f"{path}: cannot be read: more than {MOST_NUMBERS:,} numbers")
-    columns = {name: (np.array(numbered), np.array(values)) for name, (numbered, values) in cells.items()}
-    steps_N = np.arange(count, dtype=np.float64)
-    if (axis := next((columns[name] for name in axes if columns[name][1].any()), None)) is not None:
-        steps_N = np.full(count, np.nan)
-        steps_N[axis[0]] = axis[1]
-    steps_N[~(np.abs(steps_N) < _MOST_STEPS)] = np.nan
-    series = {}
-    for name in place:
-        numbered, values = columns[name]
-        counted = np.isfinite(steps_N[numbered])
-        if counted.any():
-            series[name] = _in_order(steps_N[numbered][counted], values[counted])
-    return series
-
-
-def choose(series: Mapping[str, Series], train_tag: str | None, val_tag: str | None) -> Recorded | None:
-    """Pick the losses and accuracies out of a run's series, at common steps; None where there are no two losses."""
-    found = tag_names.guess({name: len(points.steps) for name, points in series.items()}, train_tag, val_tag)
+    series = dict(series)
+    counts = {name: len(points.steps) for name, points in series.items()}
+    found = tag_names.guess(counts, train_tag, val_tag)
     if found is None:
+        return []
+    taken = {found.train_loss, found.val_loss}
+    if train_tag is None and val_tag is None and (pairs := tag_names.parts(counts, found)):
+        train_parts, val_parts = zip(*pairs, strict=True)
+        if (train := _sum(series, train_parts)) and (val := _sum(series, val_parts)):
+            taken = {*train_parts, *val_parts}
+            found = found._replace(train_loss=" + ".join(train_parts), val_loss=" + ".join(val_parts))
+            series |= {found.train_loss: train, found.val_loss: val}
+    rivals = tag_names.rivals(counts, taken) if None in (train_tag, val_tag) else []
+    remarks = [_said_choice(found, rivals)] if rivals or taken != {found.train_loss, found.val_loss} else []
+    fits = _split_fits(series, found)
+    return [_recorded(fit, found, unit, remarks) for fit in fits]
+
+
+def _sum(series: Mapping[str, Series], names: Sequence[str]) -> Series | None:
+    """Add up parts of a loss; None where they were not logged at the same steps."""
+    steps = series[names[0]].steps
+    if not all(np.array_equal(series[name].steps, steps) for name in names):
         return None
+    with np.errstate(invalid="ignore", over="ignore"):
+        return Series(steps, np.sum([series[name].values for name in names], axis=0))
+
+
+def _said_choice(found: Tags, rivals: Sequence[str]) -> str:
+    """Say which of several losses were taken, and how to take others."""
+    there = shortened(", ".join(map(shortened, rivals[:_MOST_SHOWN])), 300)
+    more = f" and {len(rivals) - _MOST_SHOWN} more" if len(rivals) > _MOST_SHOWN else ""
+    also = f" (there are also {there}{more})" if rivals else ""
+    losses = f"{shortened(found.train_loss, 200)} against {shortened(found.val_loss, 200)}"
+    return f"of several losses {losses} is judged{also}; --train-tag TAG --val-tag TAG take others"
+
+
+def _split_fits(series: Mapping[str, Series], found: Tags) -> list[dict[str, Series]]:
+    """Split a run whose steps start again, in both losses equally often, into its fits."""
+    fits = {name: _fits(points) for name, points in series.items()}
+    train, val = fits[found.train_loss], fits[found.val_loss]
+    count = len(train) if len(train) == len(val) else 1
+    if count == 1:
+        whole = {name: _in_order(*points) for name, points in series.items()}
+        if len(train) > 2 and len(train) >= len(whole[found.val_loss].steps) - 1:  # a step that counts within an epoch
+            points = series[found.train_loss]
+            whole[found.train_loss] = Series(np.arange(len(points.steps), dtype=np.float64), points.values)
+        return [whole]
+    return [{name: _in_order(*each[i]) for name, each in fits.items() if len(each) == count} for i in range(count)]
+
+
+def _fits(points: Series) -> list[Series]:
+    """Cut a curve where its steps are back at their beginning; a resumed run's go back less far."""
+    steps = points.steps
+    falls = np.flatnonzero(np.diff(steps) < 0) + 1
+    if not len(falls) or len(np.unique(steps)) == len(steps):  # rows in another order are no fits
+        return [points]
+    begins, top = [0], -np.inf
+    for at in falls.tolist():
+        top = max(top, steps[at - 1])
+        if steps[at] <= steps[begins[-1]] < top:
+            begins.append(at)
+            top = -np.inf
+    if not 1 < len(begins) <= _MOST_FITS:
+        return [points]
+    ends = [*begins[1:], len(steps)]
+    return [Series(steps[a:b], points.values[a:b]) for a, b in zip(begins, ends, strict=True)]
+
+
+def _recorded(series: Mapping[str, Series], found: Tags, unit: str, remarks: Sequence[str]) -> Recorded:
+    """Bring a fit's curves, each in order, to common steps; in epochs, where a column or a scalar tells them."""
     train, val = series[found.train_loss], series[found.val_loss]
     notes = []
     slope, offset = 1.0, 0.0
@@ -138,9 +166,35 @@ def choose(series: Mapping[str, Series], train_tag: str | None, val_tag: str | N
         steps, train_loss, val_loss = align(
             np.round(train.steps * slope + offset, 6), train.values, val.steps, val.values
         )
-    train_accuracy = None if found.train_accuracy is None else _onto(steps, series[found.train_accuracy], slope, offset)
-    val_accuracy = None if found.val_accuracy is None else _onto(steps, series[found.val_accuracy], 1.0, 0.0)
-    return Recorded(found, steps, train_loss, val_loss, train_accuracy, val_accuracy, notes)
+    train_accuracy, val_accuracy = (
+        None if tag is None or tag not in series or len(series[tag].steps) < 2 else _onto(steps, series[tag], *units)
+        for tag, units in ((found.train_accuracy, (slope, offset)), (found.val_accuracy, (1.0, 0.0)))
+    )
+    highest = max(
+        (float(np.nanmax(one, initial=0)) for one in (train_accuracy, val_accuracy) if one is not None), default=0
+    )
+    if highest > _PERCENT[1]:
+        train_accuracy = val_accuracy = None  # whatever it is
+    elif highest > _PERCENT[0]:
+        train_accuracy, val_accuracy = (None if one is None else one / 100 for one in (train_accuracy, val_accuracy))
+        notes.append("accuracies are taken to be in percent")
+    if all(tag.rpartition("/")[2].startswith("epoch_") for tag in (found.train_loss, found.val_loss)):
+        unit = "epoch"  # as Keras calls what it logs at the end of each
+    for name in series if unit != "epoch" else ():
+        epochs = _epochs_at(steps, series[name]) if unit_of(name) == "epoch" else None
+        if epochs is not None:
+            steps, unit = epochs, "epoch"
+            break
+    return Recorded(found, steps, train_loss, val_loss, train_accuracy, val_accuracy, notes, unit, list(remarks))
+
+
+def _epochs_at(steps: np.ndarray, epochs: Series) -> np.ndarray | None:
+    """Return the epoch of each step, (N,); None where some have none, or one with another."""
+    places = np.searchsorted(epochs.steps, steps, side="right") - 1
+    if not len(steps) or places.min() < 0:
+        return None
+    found = epochs.values[places]
+    return found if np.isfinite(found).all() and (np.diff(found) > 0).all() else None
 
 
 def _units(train_steps: np.ndarray, val_steps: np.ndarray) -> tuple[float, float]:
@@ -178,18 +232,18 @@ def _in_order(steps: np.ndarray, values: np.ndarray) -> Series:
     return Series(steps[last], values[last])
 
 
-def number(value: Any) -> float | None:
-    """Return the number in a CSV cell or in JSON, where "nan" and "inf" are text; None for anything else."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
+def role_folders(names: Sequence[str], own: bool = False) -> dict[str, list[str]]:
+    """Group sub-folders that hold the sides of one run, by its name: Keras's `train` and `validation` make up ''.
 
-
-def role_folders(names: Sequence[str]) -> dict[str, list[str]]:
-    """Group sub-folders that hold the sides of one run, by its name: Keras's `train` and `validation` make up ''."""
+    own: what lies beside them is of training, so that `eval` alone makes up '' too (tf.estimator).
+    """
     groups: dict[str, list[str]] = {}
     for name in names:
         if tag_names.role(name) is not None:
             groups.setdefault(tag_names.subject(name), []).append(name)
-    return {subject: parts for subject, parts in groups.items() if len({tag_names.role(part) for part in parts}) == 2}
+
+    def is_run(subject: str, parts: list[str]) -> bool:
+        sides = {tag_names.role(part) for part in parts}
+        return len(sides) == 2 or (own and not subject and sides == {"val"})
+
+    return {subject: parts for subject, parts in groups.items() if is_run(subject, parts)}

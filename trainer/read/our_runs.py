@@ -13,7 +13,7 @@ from trainer.read import bounded
 from trainer.read.bounded import Missing, Unreadable
 from trainer.read.configs import recorded_config, recorded_overrides
 from trainer.read.curves import Curves, Search
-from trainer.read.other_tools import number
+from trainer.read.numbers import number
 
 _LOSSES = ("eval/train_loss", "val/loss")
 _ACCURACIES = ("eval/train_accuracy", "val/accuracy")

@@ -11,15 +11,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-_TRAIN = {"train", "training", "trn", "tr"}
+_TRAIN = {"train", "training", "trn", "tr", "tra", "learn"}
 _VAL = {"val": 0, "valid": 0, "validation": 0, "validate": 0, "dev": 0, "holdout": 0, "heldout": 0}
-_VAL |= {"eval": 1, "evaluation": 1, "test": 2, "testing": 2, "tst": 2}  # rank: a test split is the last resort
+_VAL |= {
+    "vld": 0,
+    "va": 0,
+    "eval": 1,
+    "evaluation": 1,
+    "test": 2,
+    "testing": 2,
+    "tst": 2,
+    "te": 2,
+}  # rank: a test split is the last resort
 _LOSS = {"loss": 0, "losses": 0, "nll": 1, "ce": 1, "xent": 1, "crossentropy": 1, "bce": 1, "cost": 1, "objective": 1}
 _LOSS |= {"mse": 2, "rmse": 2, "mae": 2, "error": 3, "err": 3, "perplexity": 4, "ppl": 4}
 _ACCURACY = {"accuracy": 0, "acc": 0, "top1": 1, "acc1": 1}
+_TOTAL = {"total", "overall", "sum", "all", "full", "combined"}  # said of the whole, where parts stand beside it
 _DETAIL = {"epoch": 0, "epochs": 0, "step": 2, "steps": 2, "batch": 2, "iter": 2, "iteration": 2}  # rank: epochs first
 _FILLER = {"avg", "average", "mean", "running", "smoothed", "metric", "metrics", "scalar", "scalars", "log", "logs"}
+_CHINESE = {"训练": "train", "验证": "val", "测试": "test", "损失": "loss", "准确率": "accuracy", "精度": "accuracy"}
+_CHINESE |= {"轮次": "epoch", "轮数": "epoch", "步数": "step", "步": "step", "集": ""}
 _ROLES = _TRAIN | set(_VAL)
+_KNOWN = _ROLES | set(_DETAIL)
 _GLUED = re.compile(rf"^({'|'.join(sorted(_ROLES, key=len, reverse=True))})({'|'.join([*_LOSS, *_ACCURACY])})$")
 
 
@@ -35,25 +48,39 @@ class Tags(NamedTuple):
 class _Name(NamedTuple):
     role: str | None  # "train" or "val"
     role_rank: int
-    rest: frozenset[str]
+    rest: frozenset[str]  # what is neither role nor detail nor filler: what is measured, and of what
+    said: frozenset[str]  # the same with filler
     detail: int
     explicit: bool  # says more than one role, as eval/train_loss: the training loss, measured in evaluation mode
 
 
 _Side = tuple[str, _Name, int]  # a tag's name, what it says, how surely it means the measure
+_MOST_NAMES = 1 << 15  # whose reading is remembered
 _MOST_PAIRED = 100  # tags of a side, of which each is paired with each
+_SUMMARY = {"best", "final", "last", "min", "max"}  # said of what is no curve
+_MOST_PARTS = 20  # of a loss
 _MOST_OF_ONE_NAME = 5  # tags of a side that differ in nothing but punctuation
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_MOST_NAMES)
 def words(name: str) -> tuple[str, ...]:
     """Split a name: `trainLoss/Epoch` -> train, loss, epoch."""
+    if not name.isascii():
+        for written, word in _CHINESE.items():
+            name = name.replace(written, f" {word} ")
     spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
     found = []
     for word in re.findall(r"[a-z]+[0-9]*|[0-9]+", spaced.lower()):
         glued = _GLUED.match(word)
         found += glued.groups() if glued else [word]
+    while "cross" in found[:-1] and found[(at := found.index("cross")) + 1] == "entropy":
+        found[at : at + 2] = ["crossentropy"]
     return tuple(found)
+
+
+def is_measure(word: str) -> bool:
+    """Whether a word says loss or accuracy."""
+    return word in _LOSS or word in _ACCURACY or word.endswith("loss")
 
 
 def role(name: str) -> str | None:
@@ -79,8 +106,48 @@ def guess(points: Mapping[str, int], train: str | None = None, val: str | None =
     loss = _pair(points, _LOSS, train, val)
     if loss is None:
         return None
-    accuracy = _pair(points, _ACCURACY, None, None) or (None, None)
-    return Tags(*loss, *accuracy)
+    return Tags(*loss, *(_pair(points, _ACCURACY, None, None) or (None, _one_accuracy(points, loss[0]))))
+
+
+def _one_accuracy(points: Mapping[str, int], train_loss: str) -> str | None:
+    """Return the accuracy of the validation split, where training has none.
+
+    One that names no side is validation's where the training loss names its own: train_loss, valid_loss, accuracy.
+    """
+    sides = _sides(points, _ACCURACY, None, None)
+    unsaid = [side for side in sides["train"] if side[1].role is None and role(train_loss) is not None]
+    found = [side for side in sides["val"] + unsaid if points[side[0]] > 1]
+    return min(found, key=_simplest)[0] if found else None
+
+
+def rivals(points: Mapping[str, int], taken: Iterable[str]) -> list[str]:
+    """Return the curves of losses that might have been taken as well: not those of a step where the epoch's are."""
+    taken = set(taken)
+    said = {_read(name).said for name in taken}
+    surest = max((min(_ranks(name, _LOSS), default=0) for name in taken), default=0)
+    sides = _sides([name for name, count in points.items() if count > 1], _LOSS, None, None)
+    found = {name: read for side in sides.values() for name, read, measure in side if measure <= max(surest, 1)}
+    return sorted(name for name, read in found.items() if name not in taken and read.said not in said)
+
+
+def parts(points: Mapping[str, int], tags: Tags) -> list[tuple[str, str]]:
+    """Return the pairs of losses that are parts of one, where `tags` names one of them and no pair is the whole.
+
+    Parts are losses by that word, of a word more each, on both sides and equally often: box_loss, cls_loss, dfl_loss.
+    """
+    if _read(tags.train_loss).rest <= set(_LOSS):
+        return []
+    of_train, of_val = (
+        {
+            side[1].said: side[0]
+            for side in sorted(_sides(names, {"loss": 0}, None, None)[which], key=_simplest, reverse=True)
+            if not side[1].rest <= set(_LOSS)
+        }
+        for which, like in (("train", tags.train_loss), ("val", tags.val_loss))
+        for names in [[name for name in points if points[name] == points[like]]]
+    )
+    pairs = {said: (of_train[said], of_val[said]) for said in of_train.keys() & of_val.keys()}
+    return sorted(pairs.values()) if 2 <= len(pairs) <= _MOST_PARTS else []
 
 
 def _pair(
@@ -94,9 +161,11 @@ def _pair(
         return (
             points[name] < 2 or points[val_name] < 2,  # a summary at the end is no curve
             a.rest != b.rest,
+            a.said != b.said,
             max(measure, val_measure),
             b.role_rank,
             len(a.rest | b.rest),
+            not a.said & _TOTAL,
             a.role is None,  # Keras's CSV: loss and val_loss
             not a.explicit,
             a.detail + b.detail,
@@ -144,7 +213,7 @@ def _sides(
     sides: dict[str, list[_Side]] = {"train": [], "val": []}
     for name in sorted(names):
         read = _read(name)
-        ranks = _ranks(name, measures)
+        ranks = [] if _SUMMARY & set(words(name)) else _ranks(name, measures)
         for side, given in (("train", train), ("val", val)):
             if given is not None:
                 folder = name.removesuffix(given)
@@ -161,16 +230,18 @@ def _ranks(name: str, measures: Mapping[str, int]) -> list[int]:
     ranks = [measures[word] for word in said if word in measures]
     if measures is _LOSS and not ranks:
         ranks = [1 for word in said if word.endswith("loss")]  # logloss
-        if said and all(word in _ROLES or word in _DETAIL for word in said):
+        if _ROLES & set(said) and all(word in _KNOWN for word in said):
             ranks.append(9)  # tags called just train and val
     return ranks
 
 
+@lru_cache(maxsize=_MOST_NAMES)
 def _read(name: str) -> _Name:
     said = words(name)
     roles = [word for word in said if word in _ROLES]
     rank = _VAL.get(roles[-1], 0) if roles else 0
-    rest = frozenset(word for word in said if word not in _ROLES | set(_DETAIL) | _FILLER)
+    plain = frozenset(word for word in said if word not in _KNOWN)
+    rest = plain - _FILLER - _TOTAL
     detail = max((_DETAIL[word] for word in said if word in _DETAIL), default=1)
     explicit = len({word in _TRAIN for word in roles}) == 2
-    return _Name(role(name), rank, rest, detail, explicit)
+    return _Name(role(name), rank, rest, plain, detail, explicit)

@@ -5,6 +5,7 @@ A pair is {"true": ..., "found": ...}, by the name of the quantity.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,19 @@ def recovered(config: Config, state: Mapping[str, Any], shift: float, scale: flo
         return {}
     slope = float(weight) / scale
     return {"slope": _pair(SLOPE, slope), "intercept": _pair(INTERCEPT, float(state["layers.0.bias"]) - slope * shift)}
+
+
+def is_of_function(summary: Mapping[str, Any]) -> bool:
+    """Whether a run, by its summary, minimised a function of the plane: there is nothing to generalise to."""
+    return "model.function" in (summary.get("config") or {})
+
+
+def distance(summary: Mapping[str, Any]) -> float | None:
+    """Return the distance from where a run on a function ended to the nearest minimum; None where none is known."""
+    pairs = summary.get("recovered") or {}
+    if not pairs or not is_of_function(summary):
+        return None
+    return math.hypot(*(pair["found"] - pair["true"] for pair in pairs.values()))
 
 
 def _pair(true: float, found: float) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.compare.statistics import mean_interval
-from trainer.judge.overfit import INFINITE
+from trainer.judge.curves import INFINITE
 from trainer.read.curves import Curves
 from trainer.report import tables, vocabulary
 from trainer.report.vocabulary import NO_KNOB

@@ -1,17 +1,16 @@
 """Print an evaluation on a terminal: the answer, warnings, the runs, the groups, what each knob does."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from trainer.report import tables, vocabulary
+from trainer.report.screen import fits, fitting, screen
 from trainer.report.tables import cell
 from trainer.report.vocabulary import NO_KNOB, STYLES, VERDICTS, number, plural
-from trainer.text import printable
 
 _MOST_ROWS = 30  # of a table: what is interesting first, the rest in the report
 _MOST_PROBLEMS = 10
@@ -27,21 +26,21 @@ def print_tables(evaluation: Mapping[str, Any], file: TextIO) -> None:
 
     Last, where the eye is when a command fails, what was required.
     """
-    console = _Screen(file=file, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 160  # a file or a pipe has no width to fit
-    _print_answer(console, vocabulary.overview(evaluation), evaluation["problems"])
+    console = screen(file)
+    _print_answer(console, vocabulary.overview(evaluation), evaluation["problems"], evaluation.get("remarks", []))
     for part in vocabulary.parts(evaluation):
         if part is not evaluation:
             console.print(part["name"], style="bold underline")
-            _print_answer(console, vocabulary.advice(part), [])
+            _print_answer(console, vocabulary.advice(part))
         _print_part(console, part)
     for one in evaluation.get("requirements", []):
         console.print(f"required: {one['sentence']}", style="green" if one["passed"] else "bold red")
 
 
-def _print_answer(console: Console, advice: vocabulary.Advice, problems: Sequence[str]) -> None:
-    """Print what can be quoted, the command to run next, and the reasons to doubt it."""
+def _print_answer(
+    console: Console, advice: vocabulary.Advice, problems: Sequence[str] = (), remarks: Sequence[str] = ()
+) -> None:
+    """Print what can be quoted, the command to run next, the reasons to doubt it, and how what was read was taken."""
     text, command, warnings, lines = advice
     for line in lines:
         console.print(line, style="bold")
@@ -54,7 +53,11 @@ def _print_answer(console: Console, advice: vocabulary.Advice, problems: Sequenc
         console.print(line, style="yellow")
     if len(problems) > _MOST_PROBLEMS:
         console.print(f"and {len(problems) - _MOST_PROBLEMS} more like these", style="yellow")
-    if text or command or warnings or problems:
+    for line in remarks[:_MOST_PROBLEMS]:
+        console.print(f"read: {line}", style="cyan")
+    if len(remarks) > _MOST_PROBLEMS:
+        console.print(f"and {len(remarks) - _MOST_PROBLEMS} more like these, in --json", style="cyan")
+    if text or command or warnings or problems or remarks:
         console.print()
 
 
@@ -63,23 +66,26 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
     say = console.print
     knobs, runs, groups = vocabulary.knob_names(part), part["runs"], part["groups"]
     levels = {path: group["knobs"] for group in groups for path in group["runs"]}
-    say(_fitting(console, runs, lambda measures: _runs(runs, levels, knobs, measures)))
+    say(fitting(console, _runs(runs, levels, knobs), _spared(runs, vocabulary.short_names(knobs))))
     counts = vocabulary.counted(run["verdict"] for run in runs)
     hidden = f"; the other {len(runs) - _MOST_ROWS} are in --html and --json" if len(runs) > _MOST_ROWS else ""
     say(f"{plural(len(runs), 'run')}: {counts}{hidden}", style="bold")
     if len(runs) <= _FEW:
         for run in runs:
-            say(f"{run['name']}: {run['sentence']}", style=STYLES[run["verdict"]].terminal)
+            say(f"{run['name']}: {vocabulary.reason(run)}", style=STYLES[run["verdict"]].terminal)
     for line in _findings(runs):
         say(line, style="red")
     say()
     compared = tables.compared(part)
     if 0 < len(compared) < len(runs):
-        say(_fitting(console, compared, lambda measures: _groups(part, compared, measures)))
+        say(fitting(console, _groups(part, compared), _spared(compared, ["overfit", "failed"])))
+        say(tables.caption(part), style="dim")
         say()
     effects = [effect for effect in part["effects"] if effect["knob"] != NO_KNOB]
     if any(vocabulary.largest(effect) for effect in effects):
-        say(_effects(effects))
+        say(_fitting_effects(console, effects))
+        more = "; more in --html and --json" * (len(_contrasts(effects)) > _MOST_ROWS)
+        say(f"p corrected for all tests, intervals of each difference alone{more}", style="dim")
         say()
     said = (vocabulary.advice(part).text or "").lower()
     shapes = [shape["sentence"] for effect in effects if (shape := effect.get("shape"))]
@@ -93,18 +99,6 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
                 say(f"- {one['sentence']}")
 
 
-class _Screen(Console):
-    """A console that takes words for words: names from files can neither command the terminal nor begin a line."""
-
-    def render_str(self, text: str, **how: Any) -> Text:
-        """Turn a string that is printed, or stands in a table, into text."""
-        return super().render_str(printable(text), **how)
-
-    def on_broken_pipe(self) -> None:
-        """Let the error through, as of any other output that takes no more; rich would leave with exit code 1."""
-        raise
-
-
 def _findings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say what is wrong with gradients and activations: in full for a few runs, else which runs have which finding."""
     if len(runs) > _FEW:
@@ -112,25 +106,28 @@ def _findings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{run['name']}: {vocabulary.finding(item)}" for run in runs for item in run["health"]]
 
 
-def _fitting(console: Console, items: Sequence[Mapping[str, Any]], build: Callable[[list[str]], Table]) -> Table:
-    """Build the table with as many of the items' measures as the terminal has room for."""
+def _measures(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """List the measures of some runs or groups that are shown where there is room."""
     measures = [name for name in _SHOWN if any(name in item["measures"] for item in items)]
-    metrics = tables.metrics(items)
-    measures += metrics
+    measures += tables.metrics(items)
     if "test_accuracy" in measures:
-        measures = [name for name in measures if not name.endswith("test_loss")]
-    wide = console.options.update(width=10_000)
-    for spared in (*_SPARED, *metrics[::-1], "test_loss", "test_accuracy"):  # the gap never
-        if Measurement.get(console, wide, build(measures)).maximum <= console.width:
-            break
-        measures = [name for name in measures if name != spared]
-    return build(measures)
+        return [name for name in measures if not name.endswith("test_loss")]
+    return measures
+
+
+def _spared(items: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """List the titles of columns that a narrow terminal goes without, the first to go first; the gap never goes.
+
+    names: of knobs, the last of which go first when no measure is left.
+    """
+    spared = (*_SPARED, *tables.metrics(items)[::-1], "test_loss", "test_accuracy")
+    return [*(vocabulary.called(name).short for name in spared), "onset", "best", *names[::-1]]
 
 
 def _table(columns: Sequence[str], numbers: Sequence[str]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in columns:
-        table.add_column(title, overflow="ellipsis", no_wrap=True)
+        table.add_column(title, overflow="fold")
     for title in numbers:
         table.add_column(title, justify="right", no_wrap=True)
     return table
@@ -140,8 +137,8 @@ def _runs(
     runs: Sequence[Mapping[str, Any]],
     levels: Mapping[str, dict[str, Any]],
     knobs: Sequence[str],
-    measures: Sequence[str],
 ) -> Table:
+    measures = _measures(runs)
     odd = any(run["status"] not in (None, "completed") for run in runs)
     columns = ["run", *vocabulary.short_names(knobs), *(["status"] if odd else []), "verdict"]
     table = _table(columns, ["best", "onset", *(vocabulary.called(name).short for name in measures)])
@@ -160,28 +157,32 @@ def _runs(
     return table
 
 
-def _groups(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> Table:
+def _groups(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> Table:
     ranked = sorted(groups, key=lambda group: -(tables.mean(group, "gap") or 0.0))
-    laid = tables.table(ranked[:_MOST_ROWS], part["runs"], measures)
+    laid = tables.table(ranked[:_MOST_ROWS], part["runs"], _measures(groups))
     table = _table(laid.names, laid.numbers)
     for row in laid.rows:
         table.add_row(*row)
-    table.caption = tables.caption(part)
-    table.caption_justify = "left"
     return table
+
+
+def _fitting_effects(console: Console, effects: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay out what each knob does; over all alone, and with short names, where there is no room for more."""
+    spared = ["n", "95 % interval", "p", "measure"]
+    table = fitting(console, _effects(effects), spared)
+    if fits(console, table):
+        return table
+    knobs = list(dict.fromkeys(effect["knob"] for effect in effects))
+    names = dict(zip(knobs, vocabulary.short_names(knobs), strict=True))
+    alone = [{**effect, "knob": names[effect["knob"]], "simple": []} for effect in effects]
+    return fitting(console, _effects(alone), spared)
 
 
 def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
     """Lay out what each knob does: over all, then at each level of another; the claimed in bold."""
     table = _table(["measure", "knob", "", ""], ["difference", "95 % interval", "n", "p"])
     table.add_column("", no_wrap=True)
-    rows = [
-        (effect["knob"] if at is None else "", at, one)
-        for effect in effects
-        for at, found in [(None, effect), *((simple["at"], simple) for simple in effect.get("simple") or [])]
-        if (one := vocabulary.largest(found))
-    ]
-    for knob, at, one in rows[:_MOST_ROWS]:
+    for knob, at, one in _contrasts(effects)[:_MOST_ROWS]:
         measure = one["measure"]
         low, high = (vocabulary.difference(one[end], measure).removesuffix(" points") for end in ("low", "high"))
         table.add_row(
@@ -196,10 +197,17 @@ def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
             one["answer"],
             style="bold" if one["claimed"] else "dim",
         )
-    table.caption = "p corrected for all tests, intervals of each difference alone"
-    table.caption += "; more in --html and --json" * (len(rows) > _MOST_ROWS)
-    table.caption_justify = "left"
     return table
+
+
+def _contrasts(effects: Sequence[Mapping[str, Any]]) -> list[tuple[str, str | None, Mapping[str, Any]]]:
+    """List (knob, level of another knob or None, its largest difference); the knob is named once."""
+    return [
+        (effect["knob"] if at is None else "", at, one)
+        for effect in effects
+        for at, found in [(None, effect), *((simple["at"], simple) for simple in effect.get("simple") or [])]
+        if (one := vocabulary.largest(found))
+    ]
 
 
 def _cut(text: str) -> str:

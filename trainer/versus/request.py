@@ -108,7 +108,7 @@ def _resumed(directory: Path, flags: Sequence[str], typed: Sequence[str]) -> tup
     keys = {text.partition("=")[0] for text in [*flags, *typed]}
     kept = [text for text in command if text.partition("=")[0] not in keys]
     kept_flags, kept_overrides = command_line.split(kept)
-    if problems := trust.command_problems(directory, kept_flags, [(text, parse(text)) for text in kept_overrides]):
+    if problems := trust.command_problems(directory, kept_flags, kept_overrides):
         raise ConfigError(problems)
     return [*kept_flags, *flags], [*kept_overrides, *typed, f"hydra.sweep.dir={quoted(str(directory))}"]
 

@@ -13,12 +13,17 @@ from trainer.record.destination import is_event_file
 FOLDER = ".resume"
 
 
+def path_of(directory: Path) -> Path:
+    """Return where the plan of a directory lies, if it has one."""
+    return directory / FOLDER / "plan.json"
+
+
 def read_plan(directory: Path) -> dict[str, Any]:
     """The plan of a directory; an empty one where there is none.
 
     Raises Damaged where it is not what was written, or of another shape, or names a file outside the directory.
     """
-    path = directory / FOLDER / "plan.json"
+    path = path_of(directory)
     try:
         plan = files.read_sealed(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -441,7 +441,7 @@ def _continued(jobs: Sequence[Job], summaries: Sequence[dict[str, Any]]) -> dict
     configuration for TensorBoard's HParams.
     """
     from trainer.core import state
-    from trainer.record import run_files, tensorboard
+    from trainer.record import hparams, run_files, tensorboard
 
     members, runs, stopped, not_finite = [], {}, {}, {}
     at_end: dict[str, Any] = {}
@@ -458,7 +458,7 @@ def _continued(jobs: Sequence[Job], summaries: Sequence[dict[str, Any]]) -> dict
         content = files.check(files.inside(job.directory, summary["trained"]["name"]), summary["trained"])
         if summary.get("not_finite"):
             not_finite[index] = summary["not_finite"]
-        content = tensorboard.with_hparams(content, *provenance.hyperparameters(job.config))
+        content = tensorboard.with_hparams(content, job.row or hparams.rows([job.config], [""])[0])
         files.write(destination.folder / job.events, content)
         names = {**run_files.TEXTS, "events": job.events}
         runs[index] = {key: files.state(destination.folder / name) for key, name in names.items()}

@@ -1,0 +1,160 @@
+"""Put all questions of a comparison to its runs at once, and keep each answer as a contrast."""
+
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from trainer.compare import tuning, why, words
+from trainer.compare.groups import Layout
+from trainer.compare.inference import ALPHA, Answers, Model, answer, model
+from trainer.compare.knobs import Knob
+from trainer.compare.questions import About, Asked, against, ask, weight_of_pairs
+from trainer.compare.results import Contrast, Interval
+from trainer.compare.statistics import Floats, mean_of, number, share_interval
+
+SCORES = ("test_accuracy", "test_loss", "best_val_accuracy", "best_val_loss")
+TESTED = ("best_val_loss", "test_accuracy", "gap", "test_loss")
+LOSS = {"loss", "criterion", "loss_fn", "loss_function", "label_smoothing", "objective"}  # keys that define the loss
+MAX_SEEDS = 50  # more seeds than this are no plan
+NONE = Interval(None, None, None, 0)
+
+
+def defines_loss(knob: Knob) -> bool:
+    """Whether losses at different levels of a knob are different quantities."""
+    return any(LOSS & {*key.lower().split(".")} for key in knob.keys)
+
+
+def is_loss(measure: str) -> bool:
+    """Whether a measure is in units of the loss."""
+    return tuning.is_loss(measure) or measure == "gap"
+
+
+class Answered:
+    """The questions of one comparison and their answers, each a contrast. G groups, C contenders, S seeds, T tests."""
+
+    def __init__(self, plan: Layout, values: dict[str, Floats], criterion: str | None) -> None:
+        self.plan, self.values, self.criterion = plan, values, criterion
+        self.score = next((name for name in SCORES if name in values and np.isfinite(values[name]).any()), None)
+        nothing = np.full((len(plan.groups), len(plan.seeds)), np.nan)
+        self.costs_GS = tuning.cost(plan, criterion, values[criterion] if criterion else nothing)
+        self.choice = tuning.choose(plan, self.costs_GS)
+        self.failed_CS = self.choice.take(plan.failed_GS.astype(float)) == 1
+        self.costs_CS = self.choice.take(self.costs_GS)
+        ended_C = np.isfinite(self.choice.take(values[criterion] if criterion else nothing)).any(1, keepdims=True)
+        self.best = tuning.best(np.where(ended_C, self.costs_CS, np.nan))
+        first = [name for name in (criterion, self.score) if name]
+        tested = [*TESTED, *(f"test_{name}" for name in plan.metrics)]
+        names = dict.fromkeys(
+            [*first, *(name for name in tested if name in values and np.isfinite(values[name]).any())]
+        )
+        self.tested: dict[str, Floats] = {name: self.choice.take(values[name]) for name in names}
+        self.asked: Asked = []
+        self.answers: Answers | None = None
+        self.by_about: dict[About, Contrast] = {}
+        self._test()
+
+    def sign(self, measure: str) -> float:
+        """Return +1 where higher values of a measure are worse, else -1."""
+        return tuning.cost_sign(self.plan, measure)
+
+    def _test(self) -> None:
+        fits = {name: [not (is_loss(name) and defines_loss(knob)) for knob in self.plan.knobs] for name in self.tested}
+        self.asked = ask(self.plan, self.tested, fits, self.choice.inflation_C)
+        tables = {k: self.plan.cells(k) for k in range(len(self.plan.knobs))}
+        models: dict[str, Model] = {
+            name: model(values, self.failed_CS, self.sign(name), tables) for name, values in self.tested.items()
+        }
+        if self.criterion and self.best is not None:
+            costs_CS = self.choice.take(tuning.ranked(self.plan, self.criterion, self.values[self.criterion]))
+            self.asked += against(self.plan, self.best, "cost", costs_CS, self.choice.inflation_C)
+            models["cost"] = model(costs_CS, self.failed_CS, 1.0, {})
+        if self.asked:
+            questions = [question for _, question in self.asked]
+            self.answers = answer(questions, models, weight_of_pairs(self.plan) if self.best is not None else 0.0)
+            self.by_about = {about: self._contrast(t) for t, (about, _) in enumerate(self.asked)}
+
+    def _contrast(self, t: int) -> Contrast:
+        """Return the answer to question t; what it is about names a and b."""
+        found, (about, question) = self.answers, self.asked[t]
+        assert found is not None
+        claimed = bool(found.p_adjusted[t] <= ALPHA)
+        possible = bool(np.isfinite(found.p[t]))
+        settles = possible and not claimed and found.needed[t] <= MAX_SEEDS
+        signs = np.sign(question.sums_S[np.isfinite(question.sums_S)])
+        higher = float((signs > 0).sum() + 0.5 * (signs == 0).sum())
+        share = Interval(higher / len(signs), *share_interval(higher, len(signs)), len(signs)) if len(signs) else NONE
+        one = Contrast(
+            a=None,
+            b=None,
+            measure=about.measure if about.measure != "cost" else str(self.criterion),
+            difference=number(found.difference[t]),
+            low=number(found.low[t]),
+            high=number(found.high[t]),
+            sd=number(found.sd[t]),
+            n=int(found.n[t]),
+            paired=bool(found.paired[t]),
+            p=number(found.p[t]),
+            p_adjusted=number(found.p_adjusted[t]),
+            claimed=claimed,
+            answer="differs" if claimed else "not enough seeds" if settles or not possible else "no difference seen",
+            seeds_needed=max(int(found.needed[t]), int(found.n[t]) + 1) if settles else None,
+            higher_share=share,
+            sentence="",
+        )
+        if about.family in ("effects", "simple"):
+            return self._of_levels(about, one)
+        return one
+
+    def _of_levels(self, about: About, one: Contrast) -> Contrast:
+        knob, (i,), (j,) = self.plan.knobs[about.knobs[0]], about.a, about.b
+        first, second = words.levels(knob, i, j)
+        subject, tail = words.measure(one.measure), ""
+        if about.at is not None:
+            subject = f"at {self.plan.knobs[about.knobs[1]].plain(about.at)}: {subject}"
+        if self.plan.tuned:
+            tail = f", each at its best {' and '.join(knob.name for knob in self.plan.tuned)}"
+            tail += " by the other seeds" if any(len(one.members) > 1 for one in self.plan.contenders) else ""
+        text = words.sentence(one, subject, f"at {first} than at {second}{tail}", self.plan.unit, self._means(about))
+        text += words.failures(knob, self._failed(about), i, j)
+        return replace(one, a=knob.levels[i], b=knob.levels[j], sentence=text)
+
+    def _means(self, about: About) -> tuple[float, float] | None:
+        """Return the means of both levels: at each seed over the combinations that have both, as the difference is."""
+        table = self.plan.cells(*about.knobs)
+        sides = [table[one[0]] if about.at is None else table[one[0], about.at] for one in (about.a, about.b)]
+        rows = (sides[0] >= 0) & (sides[1] >= 0)
+        values = [self.tested[about.measure][side[rows]] for side in sides]
+        both = np.isfinite(values[0]) & np.isfinite(values[1])
+        if both.any(0).sum() >= 2:
+            values = [np.where(both, one, np.nan) for one in values]
+        means = [float(mean_of(mean_of(one, 0), 0)) for one in values]
+        return (means[0], means[1]) if np.isfinite(means).all() else None
+
+    def _failed(self, about: About) -> list[tuple[int, int]]:
+        """Return for each level of a knob how many runs came to nothing, and of how many."""
+        there_CS = self.failed_CS | np.isfinite(self.tested[about.measure])
+        table = self.plan.cells(*about.knobs)
+        rows = [level[level >= 0] for level in (table if about.at is None else table[:, about.at])]
+        return [(int(self.failed_CS[some].sum()), int(there_CS[some].sum())) for some in rows]
+
+    @cached_property
+    def recorded(self) -> why.Measured:
+        """Return what else was recorded of the groups that stand for the contenders."""
+        return why.measured(self.plan, self.choice.groups_C, is_loss(str(self.criterion)))
+
+    def group_name(self, contender: int) -> str:
+        """Return the name of the group that stands for a contender."""
+        group = self.choice.groups_C[contender]
+        return self.plan.groups[group].name if group >= 0 else self.plan.contenders[contender].name
+
+    def contenders(self, about: About) -> tuple[int, int] | None:
+        """Return the two contenders that a question compares; None where it averages over several."""
+        pair = about.pair
+        if len(self.plan.knobs) == 1 and about.family == "effects":
+            rows = self.plan.cells(0)[:, 0]
+            pair = int(rows[about.a[0]]), int(rows[about.b[0]])
+        elif len(self.plan.knobs) == 2 and about.family == "simple":
+            table = self.plan.cells(*about.knobs)[:, about.at, 0]
+            pair = int(table[about.a[0]]), int(table[about.b[0]])
+        return pair if pair and min(pair) >= 0 and about.family != "recommendation" else None

@@ -1,0 +1,114 @@
+"""Name the group to use, and say why."""
+
+import numpy as np
+from scipy.special import stdtrit
+
+from trainer.compare import words
+from trainer.compare.answered import Answered, defines_loss, is_loss
+from trainer.compare.inference import ALPHA
+from trainer.compare.results import GroupSummary, Interval, Recommendation
+from trainer.compare.statistics import mean_interval, number
+
+
+def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommendation:
+    """Name the group to use, and say why."""
+    if answered.best is None or answered.criterion is None:
+        why = "no run has a validation loss or accuracy; choosing by the test split would flatter it"
+        if any(defines_loss(knob) for knob in (*answered.plan.knobs, *answered.plan.tuned)):
+            why = "losses of different definitions do not compare, and no run has a validation accuracy"
+        return Recommendation(f"no recommendation: {why}")
+    group = groups[int(answered.choice.groups_C[answered.best])]
+    asked = ((about.pair, one) for about, one in answered.by_about.items() if about.family == "recommendation")
+    rivals = [(pair[0], one) for pair, one in asked if pair]
+    also = _shown_worse(answered)
+    ties = [answered.group_name(index) for index, one in rivals if not one.claimed and index not in also]
+    honest = _winners(answered, len(ties))
+    of = f"mean {words.measure(answered.criterion)}"
+    first = "lowest" if answered.sign(answered.criterion) > 0 else "highest"
+    interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}"
+    apart = " at seeds that had no say in the choice" if answered.choice.inflation_C[answered.best] else ""
+    sentence = f"use {group.name}: the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval})"
+    worse = [index for index, one in rivals if one.claimed or index in also]
+    how = " by the logarithm of the loss" if is_loss(answered.criterion) and set(worse) - also else ""
+    gone = [one.name for c, one in enumerate(answered.plan.contenders) if _all_failed(answered, c)]
+    others = len(answered.plan.contenders) - 1
+    if len(groups) == 1:
+        sentence = f"only one group: {of} {honest.mean:.4g} (n = {honest.n}{interval})"
+    elif rivals and all(one.p is None for _, one in rivals) and not worse:
+        sentence += f"; nothing is tested: groups of one {answered.plan.unit} cannot be told apart"
+    elif ties:
+        shown = ", ".join(ties[:3]) + (f" and {len(ties) - 3} more" if len(ties) > 3 else "")
+        counted = (
+            f"; {len(worse)} of {others} others {'is' if len(worse) == 1 else 'are'} shown to be worse{how}"
+            if worse
+            else ""
+        )
+        sentence += f"{counted}; not shown to be worse: {shown}"
+    elif worse and len(worse) + len(gone) == others:
+        sentence += f"; {'the other group' if others == 1 else 'every other group'} is shown to be worse{how}"
+    if gone:
+        sentence += f"; every run of {', '.join(gone[:3])}{' and more' * (len(gone) > 3)} diverged or failed"
+    if group.failed_share.mean:
+        failed = round(group.failed_share.mean * group.n)
+        sentence += f"; {failed} of its {group.n} runs diverged or failed, counted as having learned nothing"
+    if group.overfit_share.mean:
+        overfit = round(group.overfit_share.mean * group.n)
+        sentence += f"; {overfit} of its {group.n} runs overfit: stop at the best epoch"
+    return Recommendation(
+        sentence=sentence,
+        group=group.name,
+        knobs=group.knobs,
+        criterion=answered.criterion,
+        mean=honest.mean,
+        low=honest.low,
+        high=honest.high,
+        n=honest.n,
+        sd=group.measures[answered.criterion].sd,
+        overfit_share=group.overfit_share,
+        ties=ties,
+        command=group.command,
+    )
+
+
+def _shown_worse(answered: Answered) -> set[int]:
+    """Return the contenders that a claimed difference from the best one, in what decides, shows to be worse."""
+    found = set()
+    for about, one in answered.by_about.items():
+        pair = answered.contenders(about)
+        if one.claimed and about.measure == answered.criterion and pair and answered.best in pair and one.difference:
+            other = pair[1] if pair[0] == answered.best else pair[0]
+            is_higher = (one.difference > 0) == (pair[0] == other)
+            if is_higher == (answered.sign(about.measure) > 0):
+                found.add(other)
+    return found
+
+
+def _all_failed(answered: Answered, c: int) -> bool:
+    """Whether a contender has no value because every run came to nothing."""
+    members = list(answered.plan.contenders[c].members)
+    return bool(
+        answered.plan.failed_GS[members].any()
+        and not np.isfinite(answered.values[str(answered.criterion)][members]).any()
+    )
+
+
+def _winners(answered: Answered, ties: int) -> Interval:
+    """Return the mean of the best contender, with an interval for one that was chosen for its mean.
+
+    Choosing flatters: among k that are not told apart, the best by the data is k times as likely to look better
+    than it is. So the bound on that side is Bonferroni's for k (as the false coverage rate of Benjamini and
+    Yekutieli 2005 asks for one chosen of k).
+    """
+    assert answered.best is not None
+    mean, sd, low, high, n = (
+        value[0] for value in mean_interval(answered.tested[str(answered.criterion)][[answered.best]])
+    )
+    wider = np.sqrt(1 + answered.choice.inflation_C[answered.best])
+    if not np.isfinite(sd):
+        return Interval(number(mean), None, None, int(n))
+    half = float(stdtrit(max(n - 1, 1), 1 - ALPHA / 2 / (ties + 1)) * sd / np.sqrt(max(n, 1)) * wider)
+    low, high = mean - (mean - low) * wider, mean + (high - mean) * wider
+    low, high = (mean - half, high) if answered.sign(str(answered.criterion)) < 0 else (low, mean + half)
+    if is_loss(str(answered.criterion)) and np.nanmin(answered.tested[str(answered.criterion)]) >= 0:
+        low = max(low, 0.0)
+    return Interval(number(mean), number(low), number(high), int(n))

@@ -1,0 +1,329 @@
+"""Measure what a run's curves did: every number that its verdict rests on, each a loss or a share of what was learned.
+
+docs/overfitting.md gives each quantity and its reason. Those of the validation loss come from its curve up to its
+minimum, which later epochs cannot change, and from quantiles of the curve after it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.judge.curves import INFINITE, Floats, noise_of, only_finite, quantile
+
+Evidence = dict[str, float | int | None]
+
+
+# ------------------------------------------------------------------ the training loss alone
+
+
+@dataclass(frozen=True)
+class TrainEvidence:
+    """What the training loss did, from it alone."""
+
+    epochs: int
+    guessing_loss: float | None  # the chance-level loss, where it is known
+    train_start: float
+    train_low: float  # its 5 % quantile
+    train_end: float  # median of its last tenth
+    train_noise: float
+    train_trend: float  # fall from the first third to the last, in standard errors
+
+
+def of_training(train: Floats, chance_loss: float | None) -> TrainEvidence:
+    return TrainEvidence(
+        epochs=len(train),
+        guessing_loss=chance_loss,
+        train_start=float(train[0]),
+        train_low=quantile(train, 0.05),
+        train_end=quantile(train[-max(3, len(train) // 10) :], 0.5),
+        train_noise=noise_of(train),
+        train_trend=_trend(train),
+    )
+
+
+def _trend(curve: Floats) -> float:
+    """Return how many standard errors the mean of the last third is below that of the first; 0 for a few values."""
+    k = len(curve) // 3
+    if k < 3:
+        return 0.0
+    first, last = curve[:k], curve[-k:]
+    error = math.sqrt((first.var() + last.var()) / (k - 1))
+    return float(first.mean() - last.mean()) / error if error > 0 else 0.0
+
+
+# ------------------------------------------------------------------ both losses
+
+
+@dataclass(frozen=True)
+class ValEvidence:
+    """What the validation loss did, and what the training loss did meanwhile.
+
+    A `_share` is a share of what was learned; None where nothing was, and then the training loss decides.
+    """
+
+    best_index: int
+    stall_index: int  # where validation stopped improving
+    best_val_loss: float
+    final_val_loss: float  # means of the last tenth
+    final_train_loss: float
+    late_val_loss: float  # medians of the last third
+    late_train_loss: float
+    learned: float
+    noise: float
+    noise_before_best: float
+    rise: float
+    rise_share: float | None
+    gap: float
+    late_progress_share: float | None
+    gap_share: float | None
+    score: float | None  # 1 or more: overfit
+    train_fall_since_best: float
+    still_falling_share: float | None
+    scales_differ: int  # 1: the training loss is on another scale than the validation loss
+
+
+RISE, RISE_NOISE = 0.1, 1.0  # a lasting rise counts as a share of RISE plus so many times the noise
+GAP, GAP_NOISE = 0.45, 1.0  # a gap that opened since validation stopped improving, likewise
+FLOOR = 0.36  # of the score: with no evidence at all
+STALL = 0.05  # validation no longer improves from where it is this close to its minimum
+LATE = 1 / 3  # the last part of the run, whose gap counts
+OF_TRAIN = 0.7  # the validation loss is noisier than this share of the training loss's noise: few epochs may hide it
+GAINS = 0.03  # progress and noise of this share: validation may still gain at the end
+PROGRESS = 3.0  # what validation still gains in the last part is subtracted from the gap this many times
+TAILS = (0.1, 0.2, 1 / 3, 0.5)  # shares of the run whose median is held against the minimum, once the noise is known
+NOISE_EPOCHS = 10  # epochs that the noise of the validation curve is measured on, where there are as many
+KNOWN = 7  # epochs up to the minimum that it takes to know that noise
+LONG_TAILS = (LATE, 0.5)  # shares of the run whose low quantile is held against the minimum, noise known or not
+LOW_QUANTILE = 0.15
+
+
+def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
+    """Measure the curves; `best` is the index of the lowest validation loss."""
+    n = len(val)
+    before = only_finite(val[: best + 1])
+    learned, tall, scales = _learned(train, val, best)
+    drop = _last_drop(train, best)
+    noise = _noise_before(_settled(before if drop is None else only_finite(val[:drop])))
+    since = before
+    if drop is not None:  # of a learning rate: the noise falls with it, and only what comes after can be the minimum
+        noise *= _noise_ratio(train, drop)
+        since = only_finite(val[drop : best + 1])
+    if not scales:
+        noise = max(noise, OF_TRAIN * noise_of(train[n // 4 if drop is None else drop + 1 :], order=3))
+    low = _level_before(since, noise, max(1, min(n // 20, len(since) // 4)))
+    start_gap = max(0.0, float(val[0] - train[0]))
+    if tall and best >= 1:
+        start_gap = max(start_gap, float(val[1] - train[1]))
+    near_best = slice(max(0, best - n // 20), best + n // 20 + 1)
+    train_best = quantile(train[near_best], 0.5)
+    rises = [0.0]
+    for part in TAILS:
+        k = max(3, round(part * n))
+        if n - k <= best:
+            continue
+        train_rise = max(0.0, quantile(train[-k:], 0.5) - train_best)
+        if best + 1 >= KNOWN:
+            rises.append(quantile(val[-k:], 0.5) - low - 2.5 * noise / math.sqrt(k) - train_rise)
+        if part in LONG_TAILS:
+            rises.append(quantile(val[-k:], LOW_QUANTILE) - low - train_rise)
+    k = max(3, round(n * LATE))
+    late, train_late = quantile(val[-k:], 0.5), quantile(train[-k:], 0.5)
+    progress = _late_progress(val, best)
+    gap = max(0.0, late - train_late - start_gap - PROGRESS * progress)
+    near = int(np.flatnonzero(val <= val[best] + noise)[-1])  # the last epoch that may be as low as the lowest
+    ends = n - max(1, n // 10)
+    hidden = min(noise, 2 * noise / math.sqrt(k))  # what progress may hide: quartiles of k epochs are that uncertain
+    still_gains = max(progress + hidden if best >= ends else 0.0, progress if near >= ends else 0.0) > GAINS * learned
+    if scales or still_gains:
+        gap = 0.0
+    end, train_end = float(val[-max(1, n // 10) :].mean()), float(train[-max(1, n // 10) :].mean())
+    bounded = np.where(np.isfinite(val), val, val[np.isfinite(val)].max())
+
+    def share(loss: float) -> float | None:
+        return loss / learned if learned > 0 else None
+
+    rise_unit, gap_unit = RISE * learned + RISE_NOISE * noise, GAP * learned + GAP_NOISE * noise
+    return ValEvidence(
+        best_index=best,
+        stall_index=int(np.argmax(val <= low + STALL * learned)),
+        best_val_loss=float(val[best]),
+        final_val_loss=end,
+        final_train_loss=train_end,
+        late_val_loss=late,
+        late_train_loss=train_late,
+        learned=learned,
+        noise=noise_of(bounded),
+        noise_before_best=noise,
+        rise=end - float(val[best]),
+        rise_share=share(max(rises)),
+        gap=end - train_end,
+        late_progress_share=share(progress),
+        gap_share=share(gap),
+        score=FLOOR + max(rises) / rise_unit + gap / gap_unit if learned > 0 else None,
+        train_fall_since_best=train_best - train_late,
+        still_falling_share=share(_still_falling(train, bounded)),
+        scales_differ=int(scales),
+    )
+
+
+DROP = 0.03  # of the fall of the training loss, in one epoch; and
+SUDDEN = 8.0  # times the median change from epoch to epoch
+AROUND = 5  # epochs before and after, whose medians tell whether it lasts
+
+
+def _last_drop(train: Floats, best: int) -> int | None:
+    """Return the last epoch up to the minimum at which the training loss fell suddenly, past the first quarter.
+
+    And lastingly: half of it holds between the medians of a few epochs before and after; the way back from a spike
+    does not.
+    """
+    falls = -np.diff(train)
+    first = max(len(train) // 4, NOISE_EPOCHS)
+    wanted = max(DROP * float(np.ptp(train[1:])), SUDDEN * quantile(np.abs(falls), 0.5))
+    found = np.flatnonzero(falls[:best] >= wanted) + 1
+    for epoch in found[found >= first][::-1].tolist():
+        if quantile(train[epoch - AROUND : epoch], 0.5) - quantile(train[epoch : epoch + AROUND], 0.5) >= wanted / 2:
+            return epoch
+    return None
+
+
+def _noise_ratio(train: Floats, drop: int) -> float:
+    """Return how much less the training loss is noisy after a drop; at most 1."""
+    before, after = noise_of(train[drop // 2 : drop]), noise_of(train[drop + 1 :])
+    return min(1.0, max(after / before, 0.1)) if before > 0 else 1.0
+
+
+def _settled(before: Floats) -> Floats:
+    """Return the epochs up to the minimum that tell its noise: since the highest one, and of many the last half."""
+    n = len(before)
+    if n < NOISE_EPOCHS:
+        return before
+    start = max(int(np.argmax(before)), n // 2 if n >= 2 * NOISE_EPOCHS else 0)
+    return before[min(start, n - NOISE_EPOCHS) :]
+
+
+SCALE_GAP, SCALE_FALL = 2.0, 4.0  # apart by more than so many falls of the lower loss, of which the other fell more
+
+
+def _learned(train: Floats, val: Floats, best: int) -> tuple[float, bool, bool]:
+    """Return what was learned; whether the first epoch had to be cut down; whether the two losses differ in scale."""
+    first = train.copy()
+    first[0] = min(train[0], max(val[0], train[1]))
+    learned, tall = _fall(first)
+    of_val = _fall(only_finite(val[: best + 1]))[0]
+    of_train = float(first[0] - first[: best + 1].min())
+    if best >= 1 and of_val > 0 and math.isfinite(val[1]):
+        apart = float(train[1] - val[1])
+        is_above = apart > SCALE_GAP * of_val and of_train > SCALE_FALL * of_val
+        is_below = -apart > SCALE_GAP * of_train and of_val > SCALE_FALL * of_train
+        if is_above or is_below:
+            return of_val, tall, True
+    return max(learned, min(of_val, 2 * learned)), tall, False
+
+
+def _late_progress(val: Floats, best: int) -> float:
+    """Return what validation still gained in the last third: lower quartiles of the thirds.
+
+    Of the middle third only epochs up to the minimum count, so that a worse tail is no progress. Of the last third
+    those up to it, or all: in a noisy curve the minimum may come long before the last gain. The larger counts.
+    """
+    before, tail = only_finite(val[: best + 1]), val[2 * len(val) // 3 :]
+    middle, late = before[len(val) // 3 : 2 * len(val) // 3], before[2 * len(val) // 3 :]
+    if len(middle) == 0:
+        return 0.0
+    level = quantile(middle, 0.25)
+    return max(0.0, *(level - quantile(part, 0.25) for part in (late, tail) if len(part)))
+
+
+def _still_falling(train: Floats, val: Floats) -> float:
+    """Return how far both losses fall from the fifth sixth of the run to the last: on new ground, and to the very end.
+
+    A step, a spike or a restart makes the medians of two sixths differ, but goes on neither inside the last sixth nor
+    inside its second half.
+    """
+    falls = []
+    for curve in (train, val):
+        parts = np.array_split(curve, min(6, len(curve)))
+        noise = noise_of(curve) * math.sqrt(12 / len(curve))
+        middles = [quantile(part, 0.5) for part in parts]
+        falls += [middles[-2] - middles[-1] - noise, (min(middles[:-1]) - middles[-1]) * 4 / 3 + noise]
+        part, times = parts[-1], 2
+        while len(part) >= 2 * times - 2 and times <= 4:
+            first, part = np.array_split(part, 2)
+            falls.append(times * (quantile(first, 0.5) - quantile(part, 0.5)) + times**2 * noise)
+            times *= 2
+    return min(falls)
+
+
+def of_accuracy(val_accuracy: Floats, best: int) -> Evidence:
+    """Return what the validation accuracy did while the loss rose; nothing where there is no accuracy.
+
+    accuracy_lost: how far the median of the last tenth is below the highest median of as many epochs in a row.
+    """
+    known = val_accuracy[np.abs(val_accuracy) < INFINITE]
+    if len(known) == 0 or not np.isfinite(val_accuracy[best]):
+        return {}
+    width = min(max(3, len(known) // 10), len(known))
+    starts = range((len(known) - width) % max(1, width // 4), len(known) - width + 1, max(1, width // 4))
+    levels = [quantile(known[start : start + width], 0.5) for start in starts]
+    return {
+        "accuracy_at_best": float(val_accuracy[best]),
+        "accuracy_end": levels[-1],
+        "accuracy_lost": max(levels) - levels[-1],
+        "accuracy_noise": noise_of(known),
+    }
+
+
+# ------------------------------------------------------------------ the level before the minimum, and its noise
+
+
+def _noise_before(val: Floats) -> float:
+    """Return the standard deviation around the best falling curve: residuals of the antitonic fit (pool adjacent)."""
+    if len(val) < 3:
+        return 0.0
+    sums, counts = [], []
+    for value in val.tolist():
+        total, count = value, 1
+        while sums and sums[-1] * count <= total * counts[-1]:  # the block before is not higher: pool the two
+            total, count = total + sums.pop(), count + counts.pop()
+        sums.append(total)
+        counts.append(count)
+    below = np.minimum(val - np.repeat(np.array(sums) / counts, counts), 0.0)
+    return float(np.sqrt(2 * np.mean(below**2)))
+
+
+SINGLE = 6.0  # times the luck of a single epoch: among heavy-tailed noise there are outliers
+REACH = 4.0  # an epoch within this many standard deviations of the lowest stretch might have been lowest by luck
+
+
+def _level_before(val: Floats, noise: float, widest: int) -> float:
+    """Return the level that a falling loss came down to: its lowest mean over consecutive epochs.
+
+    The lowest of m means is low by luck: sqrt(2 log m) standard errors are added back, m counting only what is within
+    reach of the lowest. The means are of medians of three epochs, so that no single one makes a level; it may by
+    itself, with more luck added. Of all lengths up to `widest`, in steps of a factor 3, the lowest result counts: a
+    long stretch averages noise, a short one fits into a narrow minimum.
+    """
+    level = float(val.min()) + SINGLE * noise * math.sqrt(2 * math.log(len(val)))
+    if noise == 0 or len(val) < 3:
+        return level
+    a, b, c = val[:-2], val[1:-1], val[2:]
+    middles = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))  # the median of the three
+    sums = np.cumsum(np.append(0.0, middles))
+    width = min(3, len(middles))
+    rivals = int((middles <= (sums[width:] - sums[:-width]).min() / width + REACH * noise).sum())
+    for width in (3**power for power in range(20) if 3**power <= min(widest, len(middles))):
+        lowest = float((sums[width:] - sums[:-width]).min()) / width
+        level = min(level, lowest + noise * math.sqrt(2 * math.log(max(rivals / width, 1)) / width))
+    return level
+
+
+FIRST_EPOCH = 3.0  # the first epoch counts for at most this many times the range of all others
+
+
+def _fall(curve: Floats) -> tuple[float, bool]:
+    """Return how far a curve fell from its start to its minimum, and whether the first epoch had to be cut down."""
+    fall = float(curve[0] - curve.min())
+    rest = float(np.ptp(curve[1:])) if len(curve) > 2 else 0.0
+    return (FIRST_EPOCH * rest, True) if 0 < FIRST_EPOCH * rest < fall else (fall, False)
