@@ -57,12 +57,14 @@ class ActivationStatistics:
             module.register_forward_hook(lambda m, inputs, output, name=name: self._take(name, m, inputs[0], output))
             for name, module in self.modules.items()
         ]
-        for name, module in self.with_parameters.items() if self.tags is None else ():
-            handles.append(module.register_forward_hook(lambda m, inputs, output, name=name: self._come_to(name, m)))
+        orders = [
+            module.register_forward_hook(lambda m, inputs, output, name=name: self._come_to(name, m))
+            for name, module in (self.with_parameters.items() if self.tags is None else ())
+        ]
         try:
             yield
         finally:
-            for handle in handles:
+            for handle in [*handles, *orders]:
                 handle.remove()
 
     def taken(self, loss_K: Tensor) -> dict[str, Tensor]:
