@@ -5,6 +5,7 @@
     python -m scripts.calibrate stopping        # early stopping by the verdict and by the loss
     python -m scripts.calibrate null power tuned  # false claims where nothing differs; power; intervals after tuning
     python -m scripts.calibrate health          # planted training faults and healthy controls, about twenty minutes
+    python -m scripts.calibrate cures           # what is suggested against planted faults, tried; about an hour
 
 The real runs are trained by `python -m trainer` in --out; those that are there already are reused.
 """
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from scripts import plants
+from scripts import plants, prescriptions
 from scripts.histories import NOISES, Floats, Rng, history
 from trainer.compare.comparison import Comparison, Run, compare
 from trainer.compare.inference import ALPHA
@@ -550,6 +551,7 @@ def main() -> None:
         "power": lambda: power(args.sweeps),
         "tuned": lambda: tuned(args.sweeps),
         "health": lambda: faults(args.architectures, args.seed),
+        "cures": lambda: prescriptions.print_cures(prescriptions.patients(4 * args.architectures, args.seed)),
     }
     if unknown := set(args.parts) - set(parts):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; choose from {', '.join(parts)}")

@@ -17,6 +17,7 @@ MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it m
     "record": {"judge", "core", "config", "files"},
     "core": {"config", "files"},
     "evaluate": {"report", "compare", "read", "judge", "files", "text"},
+    "cure": {"cli", "read", "report", "compare", "judge", "engine", "config", "files", "text"},
     "versus": {"cli", "evaluate", "report", "engine", "config", "files", "text"},
     "report": {"compare", "read", "judge", "files", "text"},
     "compare": {"judge", "files"},

@@ -125,7 +125,7 @@ def test_what_is_planted_is_found(
     assert named[finding].where.startswith(where)
     assert set(named) <= {finding} | MAY_FOLLOW
     for one in found:
-        said = one.to_json()
+        said = one.to_json(short(*choices, **values).flat())
         assert set(said) == {"finding", "where", "step", "sentence", "evidence", "why", "try"}
         assert said["sentence"] in health.line(said)
         assert 0 <= one.step <= 5 * 400
@@ -373,8 +373,8 @@ def test_findings_stand_in_every_record_of_the_run(tmp_path: Path, cli: Cli) -> 
     assert b"**vanishing gradients**" in events.read_bytes()
     with open(tmp_path / "ill/metrics.csv", newline="") as file:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    again = judge(rows, summary["start"], short(**{"model.depth": 12}).flat())
-    assert [one.to_json() for one in again] == [found]  # from files alone
+    again = judge(rows, summary["start"], summary["config"])
+    assert [one.to_json(summary["config"]) for one in again] == [found]  # from files alone
     code, out, _ = cli("epochs=2 data.train_size=100 record.pictures=false hydra.run.dir=well")
     assert health.ALL_WELL in out
     assert json.loads((tmp_path / "well/summary.json").read_text())["health"] == []
@@ -382,7 +382,7 @@ def test_findings_stand_in_every_record_of_the_run(tmp_path: Path, cli: Cli) -> 
 
 def test_every_finding_says_why_and_what_to_try() -> None:
     for finding in health.ADVICE:
-        said = Finding(finding, "there", 3, "so it is").to_json()
+        said = Finding(finding, "there", 3, "so it is").to_json({})
         assert health.line(said).startswith(f"{finding.replace('_', ' ')} (there, from step 3): so it is; ")
     assert {one.values[0] if hasattr(one, "values") else one[0] for one in ILL} | {
         "inputs_constant",
@@ -395,6 +395,8 @@ def test_every_finding_says_why_and_what_to_try() -> None:
         "loss_does_not_move",
         "one_class",
         "one_batch",
+        "leakage",
+        "contradicting_targets",
         "wrong_gradient",
         "unregistered_layers",
         "unsaved_state",

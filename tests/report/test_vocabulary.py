@@ -89,7 +89,7 @@ def test_names_are_short_where_they_stay_different() -> None:
 
 def test_findings_of_many_runs_are_lines_by_kind() -> None:
     def run(number: int, *found: str) -> dict[str, Any]:
-        return {"name": f"<{number}>", "health": [Finding(one, "", 1, "so").to_json() for one in found]}
+        return {"name": f"<{number}>", "health": [Finding(one, "", 1, "so").to_json({}) for one in found]}
 
     runs = [
         run(0),

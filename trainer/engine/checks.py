@@ -1,4 +1,5 @@
-"""Checks before training, on request: does the network fit one batch, and does backward compute forward's derivative?
+"""Checks before training: what is wrong with the data, and on request: does the network fit one batch, and does
+backward compute forward's derivative?
 
 They work on stacks of their own, made from the same configurations: the run itself is not touched.
 """
@@ -11,11 +12,12 @@ import functools
 import torch
 from torch import Tensor
 
-from trainer.config import Cnn, Config, ConfigError, Mlp, NamedSchedule
+from trainer.config import Cnn, Config, ConfigError, Mlp, NamedSchedule, Surface
 from trainer.core import global_streams, losses
 from trainer.core.data import Dataset
 from trainer.core.finite_differences import TOLERANCE, check_gradients
 from trainer.core.loop import Stack, check_functions, train_step
+from trainer.judge import data
 from trainer.judge.health import Finding
 
 ONE_BATCH_STEPS = 500
@@ -24,13 +26,14 @@ GRADIENT_EXAMPLES = 16
 
 
 def check(stack: Stack) -> list[list[Finding]]:
-    """Run the checks that members' configurations ask for; return what they found of each member.
+    """Run the checks of the data, and those that members' configurations ask for; return what they found of each.
 
     Raises ConfigError where a network cannot be checked: in float64 it fails, or its loss is not the same twice; and
     where a loss or metric of the user's own is not what it must be.
     """
     check_functions(stack)
-    findings: list[list[Finding]] = [[] for _ in stack.members]
+    found = [] if isinstance(stack.members[0].config.model, Surface) else data.judge(stack.dataset.facts)
+    findings: list[list[Finding]] = [[*found] for _ in stack.members]
     members = [member for member in stack.members if member.config.check.one_batch]
     with global_streams.kept(stack.device):  # a module of the user's own draws from them
         if members:

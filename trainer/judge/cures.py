@@ -1,135 +1,251 @@
-"""Why each finding of health.py matters, and what usually helps."""
+"""Why each finding of health.py matters, and what cures it: overrides that the run's own configuration takes.
+
+A finding's remedies are ordered by how often they cured planted runs; docs/health.md has the table. Pure.
+"""
 
 from __future__ import annotations
 
-ADVICE: dict[str, tuple[str, str]] = {  # finding -> why it matters, what usually helps
-    "not_finite": (
+from collections.abc import Iterable
+from types import FunctionType
+from typing import NamedTuple
+
+from trainer.judge.remedies import (
+    ODD,
+    Overrides,
+    Settings,
+    adam,
+    batch_norm,
+    constant_rate,
+    cosine,
+    faster,
+    larger_batches,
+    less_decay,
+    less_dropout,
+    less_momentum,
+    longer,
+    more_steps,
+    odd_bias,
+    odd_init,
+    relu,
+    shallower,
+    slower,
+    standard_inputs,
+    true_labels,
+    usual_init,
+    wider,
+)
+
+Rule = FunctionType  # Settings -> Overrides: one of remedies.py
+SHOWN = 3  # cures in a sentence
+
+
+class Advice(NamedTuple):
+    """Why a finding matters; what may cure it, the likeliest first; what only a person can do."""
+
+    why: str
+    rules: tuple[Rule, ...]
+    words: str
+
+
+def cures(finding: str, config: Settings) -> dict[str, Overrides]:
+    """Return what to type against a finding, by the name of its rule, the likeliest cure first.
+
+    Nothing where no override helps.
+    """
+    found: dict[str, Overrides] = {}
+    for rule in ADVICE[finding].rules:
+        overrides = rule(config)
+        if overrides and overrides not in found.values():
+            found[rule.__name__] = overrides
+    return found
+
+
+def can_be_tried(findings: Iterable[str], config: Settings) -> bool:
+    """Whether python -m trainer.cure has anything to try: a run of a network, and an override against a finding."""
+    return "model.function" not in config and any(cures(finding, config) for finding in findings)
+
+
+def sentence(finding: str, config: Settings) -> str:
+    """Say what to try against a finding: `Try ...`."""
+    parts = [written(overrides, " with ") for overrides in [*cures(finding, config).values()][:SHOWN]]
+    parts += [ADVICE[finding].words] if ADVICE[finding].words else []
+    return ", or ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+
+
+def written(overrides: Overrides, between: str = " ") -> str:
+    """Write overrides as they are typed."""
+    return between.join(f"{key}={value}" for key, value in overrides.items())
+
+
+ADVICE: dict[str, Advice] = {
+    "not_finite": Advice(
         "once a weight is NaN or infinite, every later step is",
-        "a smaller optimizer.lr, clip_norm=1, schedule.warmup=1",
+        (*ODD, slower, adam),
+        "look for a division or logarithm that may get 0",
     ),
-    "vanishing_gradients": (
+    "vanishing_gradients": Advice(
         "the lower layers get hardly any gradient, so they stay as they were drawn",
-        "model.batchnorm=true, model.activation=relu with model.init=he_normal, or fewer layers",
+        (*ODD, batch_norm, relu, usual_init, shallower),
+        "fewer layers",
     ),
-    "exploding_gradients": (
+    "exploding_gradients": Advice(
         "one step that suits the upper layers destroys the lower ones",
-        "model.init_scale=1, model.init=he_normal (relu) or glorot_uniform (tanh), model.batchnorm=true, clip_norm=1",
+        (*ODD, usual_init, batch_norm, slower),
+        "fewer layers",
     ),
-    "dead_units": (
+    "dead_units": Advice(
         "a unit that is flat on every example gets no gradient and never recovers",
-        "a smaller optimizer.lr, model.bias_init=0, model.init=he_normal, or model.activation=gelu",
+        (*ODD, slower, batch_norm, usual_init, adam),
+        "look at the biases",
     ),
-    "saturated_units": (
+    "saturated_units": Advice(
         "in the flat part of its activation a unit passes hardly any gradient on",
-        "model.init=glorot_uniform with model.init_scale=1, normalised inputs, a smaller optimizer.lr, or "
-        "model.activation=relu",
+        (*ODD, slower, batch_norm, relu, adam),
+        "normalised inputs",
     ),
-    "no_gradient": (
+    "no_gradient": Advice(
         "it stays as it was initialised: the loss does not depend on it",
+        (*ODD, usual_init, batch_norm),
         "check that forward uses it and does not detach what it computes",
     ),
-    "loss_at_start": (
+    "loss_at_start": Advice(
         "a fresh network should guess; the first steps only repair its output layer",
-        "model.init_scale=1, model.bias_init=0, another model.init, or targets of a usual scale",
+        (*ODD, usual_init, batch_norm, slower, adam),
+        "targets of a usual scale",
     ),
-    "inputs_not_normalised": (
+    "inputs_not_normalised": Advice(
         "initialisations and learning rates are made for inputs of about mean 0 and standard deviation 1",
-        "data.normalisation=standard",
+        (standard_inputs, batch_norm),
+        "inputs of one scale",
     ),
-    "learning_rate_too_high": (
+    "learning_rate_too_high": Advice(
         "steps jump over what they should descend into",
-        "optimizer.lr a tenth of it, schedule.warmup=1, or clip_norm=1",
+        (*ODD, slower, adam, batch_norm),
+        "a smaller optimizer.lr",
     ),
-    "learning_rate_too_low": (
+    "learning_rate_too_low": Advice(
         "the weights end about where they were drawn",
-        "ten times the optimizer.lr, no tiny clip_norm, or more epochs",
+        (*ODD, faster, adam),
+        "more epochs",
     ),
-    "weight_decay_dominates": (
+    "weight_decay_dominates": Advice(
         "the weights are pulled to zero faster than the loss can hold them",
-        "a hundredth of the optimizer.weight_decay",
+        (less_decay, adam),
+        "no weight decay",
     ),
-    "oscillation": (
+    "oscillation": Advice(
         "steps go back and forth across a valley instead of along it",
-        "a third of the optimizer.lr, less optimizer.momentum, or schedule=cosine",
+        (*ODD, less_momentum, slower, adam),
+        "larger batches",
     ),
-    "one_class": (
+    "one_class": Advice(
         "such a network ignores its inputs",
-        "look at the labels and at how often each class occurs; a smaller optimizer.lr",
+        (*ODD, slower, batch_norm, adam),
+        "look at the labels and at how often each class occurs",
     ),
-    "labels_unrelated": (
+    "labels_unrelated": Advice(
         "what it learns by heart says nothing about other examples",
-        "check that inputs and labels belong together: order, shuffling, data.label_noise",
+        (true_labels, *ODD),
+        "check that inputs and labels belong together: order, shuffling",
     ),
-    "loss_does_not_move": (
+    "loss_does_not_move": Advice(
         "nothing is learned",
+        (true_labels, *ODD, usual_init, batch_norm, faster, adam),
         "check labels and loss; overfit one batch first: check.one_batch=true",
     ),
-    "one_batch": (
-        "a network that cannot fit one batch cannot fit the data: the fault is in the model, loss or optimizer",
-        "another optimizer.lr; look for a wrong loss, a detached or saturated layer, an output that is squashed",
-    ),
-    "wrong_gradient": (
-        "backward does not compute the derivative of forward, so steps do not go downhill",
-        "check custom autograd functions, in-place changes and .detach() in this part of the module",
-    ),
-    "unregistered_layers": (
-        "no optimizer trains them, and no checkpoint holds them",
-        "nn.ModuleList, nn.ModuleDict or nn.ParameterList in their place",
-    ),
-    "unsaved_state": (
-        "a run that is killed goes on without it, and a checkpoint predicts something else",
-        "self.register_buffer(NAME, TENSOR) in __init__ for what forward keeps",
-    ),
-    "random_evaluation": (
-        "every loss in evaluation mode, and what is concluded from it, depends on chance",
-        "nn.Dropout, or F.dropout(x, training=self.training)",
-    ),
-    "softmax_twice": (
-        "cross-entropy takes the softmax itself, so gradients are squashed twice",
-        "to return what goes into softmax (logits)",
-    ),
-    "not_finite_at_start": (
+    "not_finite_at_start": Advice(
         "no step can mend what forward or the loss gives for the weights as they were drawn",
+        (odd_init, odd_bias, standard_inputs),
         "to look for log, sqrt, division or overflow in forward and loss, and for NaN in the inputs",
     ),
-    "inputs_constant": (
+    "inputs_constant": Advice(
         "a network can only give all of them the same answer",
+        (),
         "to look at how the inputs are read: a column of zeros, one row repeated",
     ),
-    "targets_not_normalised": (
+    "targets_not_normalised": Advice(
         "initialisations and learning rates are made for targets of about mean 0 and standard deviation 1",
+        (),
         "to subtract the targets' mean and divide by their standard deviation",
     ),
-    "bottleneck": (
+    "bottleneck": Advice(
         "what does not fit through it cannot be learned above it",
+        (wider,),
         "a larger model.width",
     ),
-    "dropout_too_high": (
+    "dropout_too_high": Advice(
         "the loss then follows the noise, and the network learns little or nothing",
-        "model.dropout=0.2, model.input_dropout=0, or fewer layers",
+        (less_dropout, shallower, *ODD),
+        "fewer layers",
     ),
-    "schedule_ends_early": (
+    "schedule_ends_early": Advice(
         "the rest of the run changes nothing",
-        "schedule=cosine, or one that lasts: step_size and milestones count epochs, gamma is the factor of a drop",
+        (constant_rate, cosine),
+        "one that lasts: step_size and milestones count epochs, gamma is the factor of a drop",
     ),
-    "momentum_too_high": (
+    "momentum_too_high": Advice(
         "steps add up over 1 / (1 - momentum) of them, and run far past the valley",
-        "optimizer.momentum=0.9",
+        (less_momentum, *ODD, adam),
+        "less momentum",
     ),
-    "batch_too_small": (
+    "batch_too_small": Advice(
         "each step follows one or two examples, too far for the others",
-        "data.batch_size=32, or a tenth of the optimizer.lr",
+        (larger_batches, slower),
+        "larger batches",
     ),
-    "too_few_steps": (
+    "too_few_steps": Advice(
         "each step can only be so long",
-        "a smaller data.batch_size, accumulate=1, or more epochs",
+        (more_steps, longer),
+        "a smaller data.batch_size, or more epochs",
     ),
-    "norm_without_statistics": (
+    "norm_without_statistics": Advice(
         "it normalises nothing, neither in training nor afterwards",
+        (),
         "to leave out .eval() in forward and train(), or the layer",
     ),
-    "squashed_outputs": (
+    "squashed_outputs": Advice(
         "the loss wants any number there, and takes its own sigmoid or softmax where it needs one",
+        (),
         "to return what goes into the last activation",
+    ),
+    "one_batch": Advice(
+        "a network that cannot fit one batch cannot fit the data: the fault is in the model, loss or optimizer",
+        (*ODD, slower, faster, adam),
+        "look for a wrong loss, a detached or saturated layer, an output that is squashed",
+    ),
+    "leakage": Advice(
+        "test numbers are better than those of new examples would be",
+        (),
+        "drop equal examples before the data are split",
+    ),
+    "contradicting_targets": Advice(
+        "no network tells equal inputs apart",
+        (),
+        "look which of their targets is right, or for a feature that is missing",
+    ),
+    "wrong_gradient": Advice(
+        "backward does not compute the derivative of forward, so steps do not go downhill",
+        (),
+        "check custom autograd functions, in-place changes and .detach() in this part of the module",
+    ),
+    "unregistered_layers": Advice(
+        "no optimizer trains them, and no checkpoint holds them",
+        (),
+        "nn.ModuleList, nn.ModuleDict or nn.ParameterList in their place",
+    ),
+    "unsaved_state": Advice(
+        "a run that is killed goes on without it, and a checkpoint predicts something else",
+        (),
+        "self.register_buffer(NAME, TENSOR) in __init__ for what forward keeps",
+    ),
+    "random_evaluation": Advice(
+        "every loss in evaluation mode, and what is concluded from it, depends on chance",
+        (),
+        "nn.Dropout, or F.dropout(x, training=self.training)",
+    ),
+    "softmax_twice": Advice(
+        "cross-entropy takes the softmax itself, so gradients are squashed twice",
+        (),
+        "to return what goes into softmax (logits)",
     ),
 }

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trainer.judge import cures
 from trainer.judge.cures import ADVICE
 
 Floats = np.ndarray
@@ -28,10 +29,9 @@ class Finding:
     sentence: str
     evidence: dict[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as summary.json and evaluation.json hold it."""
-        why, advice = ADVICE[self.finding]
-        return {**vars(self), "why": why, "try": advice}
+    def to_json(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return it as summary.json and evaluation.json hold it. config: of the run, dotted keys."""
+        return {**vars(self), "why": ADVICE[self.finding].why, "try": cures.sentence(self.finding, config)}
 
 
 class NotFinite(NamedTuple):

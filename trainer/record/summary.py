@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from trainer import files
+from trainer.config import Surface
 from trainer.core.stack import Member, Stack
 from trainer.judge import overfit
 from trainer.judge.health import Finding, NotFinite
@@ -59,12 +60,13 @@ def summary(
         "best": best.row if best else {},
         "test": test,
         "class_names": list(stack.dataset.class_names),
+        "data": _data(stack, member),
         "metrics": {metric.name: "higher" if metric.higher_is_better else "lower" for metric in stack.metrics},
         "recovered": recovered(member.config, best.state, shift, scale) if best else {},
         "verdict": verdict(member).to_json(),
         "start": member.start,
         "not_finite": not_finite and [*not_finite],
-        "health": [finding.to_json() for finding in findings],
+        "health": [finding.to_json(member.config.flat()) for finding in findings],
         "provenance": {
             **provenance.environment(),
             "config_hash": provenance.config_hash(member.config),
@@ -80,3 +82,14 @@ def summary(
         "cost": cost,
         "config": provenance.result_keys(member.config),
     }
+
+
+def _data(stack: Stack, member: Member) -> dict[str, Any]:
+    """Return what the data set shows, and how many examples of each class a run's splits hold."""
+    if isinstance(member.config.model, Surface):
+        return {}
+    classes = stack.dataset.classes
+    split = member.split
+    counted = {"train_classes": split.train_y, "val_classes": stack.dataset.y.cpu()[split.val]} if classes else {}
+    counts = {key: torch.bincount(y, minlength=classes or 0).tolist() for key, y in counted.items()}
+    return {**stack.dataset.facts, **counts}

@@ -5,11 +5,12 @@ Shapes: N example, I in-feature, O output (regression).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from trainer import config as cfg
 from trainer.config import ConfigError, Normalisation
+from trainer.core.data.inspection import inspect
 
 
 class Raw(NamedTuple):
@@ -49,6 +51,11 @@ class Dataset:
     scale: Tensor
     hash: str
     class_names: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """What inspection.inspect counts: of the whole data set, so once for all runs that read it."""
+        return inspect(self.x, self.y, self.test_x, self.test_y)
 
     @property
     def in_features(self) -> int:

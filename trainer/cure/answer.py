@@ -1,0 +1,95 @@
+"""What a trial shows: a row for each cure, and the one to use, ready to type."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from trainer.compare.statistics import Floats
+from trainer.cure import trial
+from trainer.cure.request import Request
+from trainer.cure.trial import Shown
+from trainer.judge import cures
+from trainer.judge.remedies import Overrides
+from trainer.report.vocabulary import plural
+from trainer.text import printable
+
+PLAIN_WIDTH = 160  # characters, where there is no terminal to ask
+WORDS = {"helps": "is shown to help", "worse": "is shown to make it worse", "not shown": "is not shown to help"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was tried, and what it came to. costs_CS: of the run itself, then of each cure; with each seed."""
+
+    request: Request
+    cures: list[Overrides]
+    costs_CS: Floats
+    measure: str  # the name of the loss
+
+    def command(self, cure: Overrides) -> str:
+        """Return the run's command with a cure, quoted for a shell."""
+        request = self.request
+        typed = [*request.line.repeatable[: -len(request.line.overrides) or None], *request.overrides]
+        return shlex.join(["python", "-m", "trainer", *trial.applied([*typed, f"seed={request.seed}"], cure)])
+
+    def shown(self) -> list[Shown]:
+        """Compare each cure with the run itself."""
+        return trial.compare(self.costs_CS)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as a dictionary."""
+        best = trial.named(self.cures, self.costs_CS)
+        entries = [
+            {"overrides": [f"{key}={value}" for key, value in cure.items()], "command": self.command(cure)}
+            | {"losses": costs.tolist(), "shown": one.verdict, **vars(one)}
+            for cure, costs, one in zip(self.cures, self.costs_CS[1:], self.shown(), strict=True)
+        ]
+        return {
+            "run": str(self.request.run),
+            "findings": self.request.findings,
+            "measure": self.measure,
+            "budget": self.request.budget,
+            "seeds": [self.request.seed + s for s in range(self.costs_CS.shape[1])],
+            "losses": self.costs_CS[0].tolist(),
+            "cures": entries,
+            "named": None if best is None else entries[best]["overrides"],
+        }
+
+    def show(self, file: TextIO) -> None:
+        """Print the table, what to use, and how sure that is."""
+        console = Console(file=file, markup=False, emoji=False, highlight=False)
+        if not console.is_terminal:
+            console.width = PLAIN_WIDTH
+        console.print(self._table())
+        for line in self._lines():
+            console.print(printable(line), soft_wrap=True)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("cure", no_wrap=True)
+        for title in (self.measure, "change", "95 % interval", "p", ""):
+            table.add_column(title, justify="right" if title else "left", no_wrap=True)
+        table.add_row("none: the run itself", f"{self.costs_CS[0].mean():.4g}")
+        rows = zip(self.cures, self.shown(), strict=True)
+        for cure, one in sorted(rows, key=lambda row: row[1].mean):
+            interval = f"{one.low:+.3g} to {one.high:+.3g}"
+            cells = [cures.written(cure), f"{one.mean:.4g}", f"{one.difference:+.3g}", interval, f"{one.p:.2g}"]
+            table.add_row(*map(printable, cells), one.verdict.replace("worse", "makes it worse"))
+        return table
+
+    def _lines(self) -> list[str]:
+        seeds = plural(self.costs_CS.shape[1], "seed")
+        lines = [f"mean {self.measure} at the best epoch over {seeds}; a run that diverges counts as one that guesses"]
+        best = trial.named(self.cures, self.costs_CS)
+        if best is None:
+            return [*lines, f"none of {plural(len(self.cures), 'cure')} brought the {self.measure} down"]
+        cure, one = self.cures[best], self.shown()[best]
+        numbers = f"{self.measure} {one.mean:.4g} instead of {self.costs_CS[0].mean():.4g}"
+        sure = f"95 % interval of the change {one.low:+.3g} to {one.high:+.3g}, {seeds}, corrected p = {one.p:.2g}"
+        lines.append(f"{cures.written(cure)} {WORDS[one.verdict]}: {numbers} ({sure})")
+        return [*lines, f"type      {self.command(cure)}"]
