@@ -105,6 +105,8 @@ def read(arguments: Sequence[str]) -> CommandLine:
     named = [text for text in overrides if text.startswith("resume=")]
     typed = [text for text in overrides if text not in named]
     directory = Path(named[-1].partition("=")[2]) if named else None
+    if "resume=" in named:
+        raise ConfigError(["resume: expected the directory of a run or a sweep, resume=DIR"])
     if directory is not None:
         flags, overrides = _resumed(directory, flags, typed)
     dry_run = "--dry-run" in flags
@@ -221,17 +223,15 @@ def _resumed(directory: Path, flags: list[str], added: list[str]) -> tuple[list[
 
 def _command_of(directory: Path) -> tuple[list[str], bool]:
     """Return (the command that began in a directory, whether it was a sweep). Raises ConfigError."""
-    if not directory.name:
-        raise ConfigError(["resume: expected the directory of a run or a sweep, resume=DIR"])
     if not directory.is_dir():
         raise ConfigError([f"resume={directory}: no such directory; expected a run's or a sweep's"])
-    above = directory.parent
+    above = directory.parent if directory.name else directory.absolute().parent
     if (above / COMPARISON).exists():
         whole = f"python -m trainer.versus resume={above}"
         raise ConfigError([f"resume={directory}: is part of a comparison; resume all of it, {whole}"])
     try:
         plan = read_plan(directory)
-        is_of_sweep = not plan["runs"] and directory.name in read_plan(above)["runs"]
+        is_of_sweep = not plan["runs"] and directory.absolute().name in read_plan(above)["runs"]
     except files.Damaged as damage:
         hint = "repeat the command itself with hydra.run.dir or hydra.sweep.dir, finished runs are recognised"
         raise ConfigError([f"resume={directory}: {damage}; {hint}"]) from damage
