@@ -19,12 +19,23 @@ from trainer.core import own_code
 
 RESULTS = 2  # raised with every change of the golden values in tests/, and by nothing else: results then differ
 NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # keys that change nothing of what a run leaves
-NO_HYPERPARAMETERS = NO_RESULT | {"device", "threads", "deterministic", "record.every", "record.pictures", "metrics"}
+NO_HYPERPARAMETERS = NO_RESULT | {
+    "device",
+    "threads",
+    "step",
+    "deterministic",
+    "record.every",
+    "record.pictures",
+    "metrics",
+}
 
 
 def result_keys(config: Config) -> dict[str, Any]:
     """The flat configuration, without what changes no result, in JSON's own values."""
-    return json.loads(files.to_json({key: value for key, value in config.flat().items() if key not in NO_RESULT}))
+    flat = {key: value for key, value in config.flat().items() if key not in NO_RESULT}
+    if config.step == "auto":  # not in what older directories hold; their checkpoints say which step it was
+        del flat["step"]
+    return json.loads(files.to_json(flat))
 
 
 def config_hash(config: Config) -> str:
