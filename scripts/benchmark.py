@@ -3,6 +3,7 @@
 python -m scripts.benchmark single [--n 3]   one run (MNIST from TRAINER_DATA_ROOT; skipped where it is absent)
 python -m scripts.benchmark sweep [--n 3]    the 90-run sweep against hand-written loops and other runners
 python -m scripts.benchmark step [--n 5]     the native step against torch's, CPU time
+python -m scripts.benchmark engines [--n 3]  it as two jobs of each engine that is here, against two workers
 python -m scripts.benchmark health [--n 3]   activation statistics against the training of their epoch
 python -m scripts.benchmark evaluate [--n 3] what evaluating many runs takes, against TensorBoard's reader
 """
@@ -10,6 +11,7 @@ python -m scripts.benchmark evaluate [--n 3] what evaluating many runs takes, ag
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import itertools
@@ -28,7 +30,7 @@ import numpy as np
 import torch
 
 from scripts.peers import loops
-from tests import fake_runs
+from tests import fake_runs, slurm_cluster
 from trainer.cli import app
 from trainer.config import Config, ConfigError
 from trainer.core import data, loop
@@ -258,6 +260,32 @@ def _cpu_us(step: str, K: int, dataset: data.Dataset) -> Callable[[], float]:
     return measure
 
 
+def engines(n: int) -> None:
+    """The 90-run sweep as two jobs of submitit, Dask, Ray and Slurm, against two workers; engines' starts count."""
+    kinds = {
+        "submitit, on this machine": ("submitit", ["hydra/launcher=slurm", "hydra.launcher.cluster=local"]),
+        "Dask": ("distributed", ["hydra/launcher=dask"]),
+        "Ray": ("ray", ["hydra/launcher=ray"]),
+        "Slurm": ("submitit", ["hydra/launcher=slurm", "hydra.launcher.mem_gb=1"]),
+    }
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-"))
+        if slurm_cluster.WHY_NOT:
+            print(f"not measured: Slurm {slurm_cluster.WHY_NOT}")
+            del kinds["Slurm"]
+        else:
+            os.environ.update(stack.enter_context(slurm_cluster.started(Path(folder) / "slurm")))
+
+        def here() -> float:
+            return command("-m", "trainer", "-m", *SWEEP, "hydra.launcher.workers=2", folder=folder)
+
+        for name, (package, chosen) in kinds.items():
+            if _installed(package):
+                line = ["-m", "trainer", "-m", *SWEEP, *chosen, "hydra.launcher.jobs=2"]
+                ratios = pairs(lambda line=line: command(*line, folder=folder), here, n, warm_up=False)
+                say(f"90 runs as two jobs of {name} / by two workers here, whole command", ratios, "at most 1.5")
+
+
 def _installed(module: str) -> bool:
     try:
         importlib.import_module(module)
@@ -403,7 +431,7 @@ def _train_jobs(configs: Sequence[Config], folder: str) -> float:
         plain = [dataclasses.replace(c, record=dataclasses.replace(c.record, pictures=False)) for c in configs]
         jobs = [Job(k, Path(runs) / str(k), config=c) for k, c in enumerate(plain)]
         stacks, side_by_side = planning.plan_side_by_side(jobs, 128)
-        items = [StackJob(members, side_by_side=side_by_side) for members in stacks]
+        items = [StackJob(members, side_by_side=side_by_side, threads=1) for members in stacks]
         return seconds(lambda: pool.train_stacks(items, side_by_side, Silent(), lambda: False))
 
 
@@ -479,7 +507,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         "python -m scripts.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["single", "sweep", "step", "health", "evaluate"])
+    parser.add_argument("what", choices=["single", "sweep", "step", "engines", "health", "evaluate"])
     parser.add_argument("--n", type=int, default=3, help="pairs of measurements per ratio (default %(default)s)")
     parser.add_argument(
         "--only",
@@ -494,6 +522,8 @@ if __name__ == "__main__":
         single(chosen.n)
     elif chosen.what == "step":
         step(chosen.n)
+    elif chosen.what == "engines":
+        engines(chosen.n)
     elif chosen.what == "health":
         health(chosen.n)
     elif chosen.what == "evaluate":

@@ -1,6 +1,7 @@
 """Kill sweeps, fill their disk, damage their files: do they end with the same bits, and is all of it reported?
 
     python -m scripts.faults kill --n 100      commands and their workers killed at random moments: the same bits?
+    python -m scripts.faults jobs --n 25       scripts/job_faults.py: the same of sweeps sent to Slurm (needs slurm-wlm)
     python -m scripts.faults full              ENOSPC and EIO at every write: reported, nothing half-written, resumable?
     python -m scripts.faults flip --n 20       each file with a bit flipped, and cut, at 20 places: reported, repaired?
     python -m scripts.faults foreign-files     directories that hold somebody's files: refused, and not a byte changed?
@@ -454,13 +455,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m scripts.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["kill", "full", "flip", "foreign-files", "hostile"])
-    parser.add_argument("--n", type=int, help="sweeps to kill (100), places of a file (20), random changes (20,000)")
+    parser.add_argument("what", choices=["kill", "jobs", "full", "flip", "foreign-files", "hostile"])
+    parser.add_argument("--n", type=int, help="sweeps (100; jobs: 25), places of a file (20), random changes (20,000)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and places (default %(default)s)")
     options = parser.parse_args(arguments)
+    from scripts import job_faults  # which uses what is here
+
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     do: dict[str, Callable[[], int]] = {
         "kill": lambda: kill(options.n or 100, options.seed, folder),
+        "jobs": lambda: job_faults.jobs(options.n or 25, options.seed, folder),
         "full": lambda: full(folder),
         "flip": lambda: flip(options.n or 20, options.seed, folder),
         "foreign-files": lambda: foreign_files(folder),

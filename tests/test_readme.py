@@ -10,6 +10,7 @@ import runpy
 import shlex
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -19,11 +20,13 @@ from tests.helpers import Cli
 from trainer import evaluate
 from trainer.cli import app
 from trainer.judge import health
+from trainer.judge.overfit import Label
 from trainer.trace.__main__ import main as trace
 from trainer.versus.__main__ import main as versus
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+CHINESE = ROOT / "docs/zh/README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ZSH_EXPANDS = re.compile(r"[][()*?{}<>]")
 
@@ -138,7 +141,7 @@ def test_the_options_page_is_current() -> None:
     assert options.PAGE.read_text(encoding="utf-8") == options.page()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, CHINESE], ids=str)
 def test_links_and_pictures_are_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         path, _, section = target.partition("#")
@@ -148,6 +151,15 @@ def test_links_and_pictures_are_there(page: Path) -> None:
         assert linked.exists(), target
         if section:
             assert section in sections(linked), target
+
+
+def test_the_readme_in_chinese_has_the_same_commands_code_and_sections() -> None:
+    for language in ("bash", "python"):
+        assert blocks(CHINESE, language) == blocks(README, language)
+    marks = re.compile(r"^#+|^- \*\*", re.MULTILINE)  # headings and promises
+    assert marks.findall(CHINESE.read_text(encoding="utf-8")) == marks.findall(README.read_text(encoding="utf-8"))
+    text = CHINESE.read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == set(get_args(Label))
 
 
 def sections(page: Path) -> set[str]:
@@ -172,6 +184,7 @@ def test_every_file_key_and_tag_of_a_run_is_described(cli: Cli) -> None:
     tags = {*metrics.read_text(encoding="utf-8").splitlines()[0].split(","), *scalars}
     assert {"train/loss", "eval/train_loss", "grad_norm/clipped_total", "test/last_accuracy"} <= tags
     for tag in tags:
+        tag = tag.removeprefix("watch/")
         kind = tag.partition("/")[0]
         assert f"`{tag}`" in described or re.search(rf"`{kind}/<(parameter|module)>`", described), tag
     for key in (*summary, *summary["provenance"], *summary["cost"]):

@@ -100,7 +100,7 @@ LossName = Literal["auto", "cross_entropy", "mse", "huber", "focal", "bce", "out
 OF_CLASSES = ("cross_entropy", "focal", "bce")  # losses that want class targets
 MetricName = Literal["f1", "balanced_accuracy", "auroc", "top5", "mae", "rmse", "r2"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Monitor = Literal["val/loss", "val/accuracy", "verdict"]
+Monitor = Literal["val/loss", "val/accuracy", "verdict", "health"]
 StepBy = Literal["auto", "torch", "native"]
 
 
@@ -467,9 +467,11 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
-    monitor: Monitor = knob("what decides when to stop: a value that no longer improves, or the verdict overfit")
+    monitor: Monitor = knob(
+        "what decides when to stop: a value that no longer improves, the verdict overfit, or a hopeless state of health"
+    )
     patience: int | None = knob(
-        "epochs without improvement, or called overfit in a row, until the run stops; null: never, or after three",
+        "epochs without improvement, or overfit or hopeless in a row, until the run stops; null: never, or after three",
         "epochs",
         ge=1,
     )

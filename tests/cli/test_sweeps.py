@@ -19,7 +19,7 @@ from trainer import evaluate
 from trainer.cli import sweep_table
 from trainer.cli.compose import Composer
 from trainer.cli.config_files import Sources
-from trainer.engine.worker import Job
+from trainer.engine.jobs import Job, swept
 from trainer.report import vocabulary
 
 TINY = "epochs=1 data.train_size=64 model.width=4 record.pictures=false"
@@ -308,7 +308,7 @@ def test_the_table_groups_over_seeds_best_first_with_the_swept_knobs() -> None:
         job(3, "optimizer=adam epochs=3 seed=1", 0.3),
         job(4, "optimizer=nadam epochs=3 seed=0", float("nan")),
     ]
-    assert sweep_table.swept(jobs) == ["optimizer"]
+    assert swept(jobs) == ["optimizer", "seed"]
     table = sweep_table.table(jobs)
     cells = [list(column.cells) for column in table.columns]
     assert [column.header for column in table.columns][:3] == ["optimizer", "runs", "val loss"]

@@ -131,6 +131,14 @@ def test_slopes_of_several_units_at_their_kinks_may_leave_the_interval() -> None
     assert not found.ok
 
 
+@pytest.mark.parametrize(("claimed", "blamed"), [(3.0, False), (8.0, True)])
+def test_differences_that_depend_on_the_step_blame_nobody_near_to_them(claimed: float, blamed: bool) -> None:
+    """x + 1e-5 sin(2e5 x) has slope 3 at 0; over 1e-5 it looks like 1.9, over 3e-5 like 0.9."""
+    x = torch.zeros(1, dtype=torch.float64)
+    found = check(lambda: x + 1e-5 * (2e5 * x).sin(), x, torch.full((1,), claimed, dtype=torch.float64))
+    assert (not found.ok and not found.kink) == blamed
+
+
 @pytest.mark.parametrize(("wrong", "ok"), [(0.0, True), (1e-3, False), (math.nan, False)])
 def test_one_wrong_coordinate_of_many_is_found_where_it_is_the_largest(wrong: float, ok: bool) -> None:
     x = torch.linspace(-1, 1, 500, dtype=torch.float64)

@@ -223,7 +223,7 @@ def test_threads_follow_the_stack_and_not_the_one_before(monkeypatch: pytest.Mon
     large = Stack([small(**{"model.width": 1024})], small_data("digits"))
     chosen = Stack([small(threads=3)], small_data("digits"))
     threads = []
-    for made, workers in ((tiny, 1), (large, 1), (tiny, 1), (large, 2), (chosen, 2)):
-        runtime.set_threads(made, workers)
+    for made, own in ((tiny, None), (large, None), (tiny, None), (large, 1), (chosen, 1)):
+        runtime.set_threads(made, own)
         threads.append(torch.get_num_threads())
     assert threads == [1, 2, 1, 1, 3]

@@ -343,7 +343,8 @@ def test_a_loss_that_falls_and_never_below_chance_has_learned_nothing() -> None:
     found = judge(curve, curve, chance_loss=math.log(10))
     assert found.verdict == "underfit"
     assert found.sentence == (
-        "nothing was learned: training loss fell to 2.303, and predictions that do not look at the input cost 2.303"
+        "nothing was learned: training loss was never below 2.303, and predictions that do not look at the input cost "
+        "2.303"
     )
     assert judge(curve, curve, chance_loss=2.4).verdict == "healthy"  # 4 % below
     assert judge(TRAIN, OVERFIT, chance_loss=2 * TRAIN[0]).verdict == "overfit"

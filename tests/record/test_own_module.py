@@ -86,13 +86,57 @@ class Softmaxed(Sound):
         return super().forward(x).softmax(1)
 
 
+class InAClosure(Sound):
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        first = nn.Linear(in_features, in_features)
+        self.first = lambda x: first(x.flatten(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.first(x))
+
+
+class Squashed(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).sigmoid()
+
+
+class Rectified(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+class Bounded(Sound):
+    """Tanh within the network, not at its end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.norm(self.hidden(x.flatten(1))).tanh())
+
+
+class NormInEvaluation(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        self.norm.eval()
+        return super().forward(x)
+
+
+NO_INPUT = "no input, however large, brings them"
 UNSAVED = "loaded into a new instance, its last weights give other outputs in"
 FOUND = {
     "Sound": {},
     "Logarithms": {},
     "InAList": {
-        "unregistered_layers": "what stands there is in a list, tuple or dictionary of Python's, so PyTorch does not "
-        "see it",
+        "unregistered_layers": "what stands there is in a list, tuple, dictionary or function of Python's, so PyTorch "
+        "does not see it",
+    },
+    "InAClosure": {
+        "unregistered_layers": "what stands there is in a list, tuple, dictionary or function of Python's, so PyTorch "
+        "does not see it",
+    },
+    "Squashed": {"squashed_outputs": f"the outputs end in sigmoid: {NO_INPUT} below 0 or above 1"},
+    "Rectified": {"squashed_outputs": f"the outputs end in ReLU: {NO_INPUT} below 0"},
+    "Bounded": {},
+    "NormInEvaluation": {
+        "norm_without_statistics": "batch norm that saw no batch in training mode hands its input on as it is"
     },
     "Counts": {
         "unsaved_state": "two evaluations of the same weights on the same examples, with the same random numbers, "
@@ -149,6 +193,10 @@ class Shown(Sound):
 
 WHERE = {
     "InAList": {"first[0], scale[all][0]"},
+    "InAClosure": {"first[first]"},
+    "Squashed": {"outputs"},
+    "Rectified": {"outputs"},
+    "NormInEvaluation": {"norm"},
     "Counts": {"seen"},
     "Trained": {"seen, mean"},
     "WarmsUp": {"seen, calls"},

@@ -19,7 +19,6 @@ from trainer import files
 from trainer.config import Config
 from trainer.core.data import Dataset
 from trainer.judge import overfit
-from trainer.record.provenance import NO_HYPERPARAMETERS
 
 FILES = ["checkpoints/best.pt", "checkpoints/last.pt", "metrics.csv", "summary.json", "trainer.log"]
 NAMES = [f"layers.{i}.{part}" for i in range(3) for part in ("weight", "bias")]
@@ -27,8 +26,12 @@ PER_STEP = {"train/loss", "train/accuracy", "lr", "grad_norm/total", *(f"grad_no
 PER_EPOCH = {
     *("eval/train_loss", "eval/train_accuracy", "val/loss", "val/accuracy"),
     *(f"{kind}/{n}" for n in NAMES for kind in ("weight_norm", "update_ratio")),
-    *(f"{kind}/layers.act{i}" for i in range(2) for kind in ("activation_mean", "activation_spread", "dead_units")),
-    "eval/top_class",
+    *(
+        f"watch/{kind}/layers.act{i}"
+        for i in range(2)
+        for kind in ("activation_mean", "activation_spread", "dead_units")
+    ),
+    "watch/eval/top_class",
 }
 WITH_THEIR_STEP = {"lr", *(f"grad_norm/{n}" for n in NAMES)}  # columns of metrics.csv that events have step by step
 AT_THE_END = {"test/loss", "test/accuracy", "test/last_loss", "test/last_accuracy"}
@@ -61,10 +64,11 @@ def test_tensorboard_reads_every_documented_tag_at_every_step(default: Path) -> 
             assert [point.step for point in board.Scalars(tag)] == steps, tag
     assert set(board.Tags()["images"]) == PICTURES
     assert all(board.Images(tag)[0].encoded_image_string.startswith(b"\x89PNG") for tag in PICTURES)
-    assert set(board.PluginTagToContent("hparams")) == {"_hparams_/session_start_info", "_hparams_/session_end_info"}
+    names = {"_hparams_/experiment", "_hparams_/session_start_info", "_hparams_/session_end_info"}
+    assert set(board.PluginTagToContent("hparams")) == names
     content = board.PluginTagToContent("hparams")["_hparams_/session_start_info"]
     start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
-    assert start.hparams.keys() == short().flat().keys() - NO_HYPERPARAMETERS
+    assert {"seed", "model.depth", "data.train_size"} <= start.hparams.keys() <= short().flat().keys()
     assert start.hparams["optimizer.lr"].number_value == 0.001
     content = board.PluginTagToContent("hparams")["_hparams_/session_end_info"]
     assert plugin_data_pb2.HParamsPluginData.FromString(content).session_end_info.status == 1  # success
@@ -79,12 +83,12 @@ def test_what_is_recorded_is_what_was_measured(default: Path) -> None:
         want = np.array([step[tag] for step in log.steps[0]]).astype(np.float32)
         np.testing.assert_array_equal(found[tag].values, want)
     for tag in PER_EPOCH:
-        want = np.array([row[tag] for row in log.rows[0]]).astype(np.float32)
+        want = np.array([row[tag.removeprefix("watch/")] for row in log.rows[0]]).astype(np.float32)
         np.testing.assert_array_equal(found[tag].values, want)
     assert rows(default) == log.rows[0]
     header = (default / "metrics.csv").read_text().splitlines()[0].split(",")
     assert header[:6] == ["epoch", "step", "eval/train_loss", "eval/train_accuracy", "val/loss", "val/accuracy"]
-    assert set(header) == {"epoch", "step"} | PER_EPOCH | WITH_THEIR_STEP
+    assert set(header) == {"epoch", "step"} | {tag.removeprefix("watch/") for tag in PER_EPOCH} | WITH_THEIR_STEP
     for row in log.rows[0]:
         (step,) = (step for step in log.steps[0] if step["step"] == row["step"])
         assert {tag: row[tag] for tag in WITH_THEIR_STEP} == {tag: step[tag] for tag in WITH_THEIR_STEP}

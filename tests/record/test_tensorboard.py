@@ -15,6 +15,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tests.helpers import value_event
+from trainer.record.hparams import Row
 from trainer.record.tensorboard import EventWriter, with_hparams
 
 TAGS = ["train/loss", "grad_norm/layers.0.weight", "ü" * 70]  # the last is longer than one varint byte can say
@@ -65,7 +66,7 @@ def test_image_text_layout_and_hparams_are_protobufs_bytes(tmp_path: Path) -> No
     writer.text("note", 0, "**ü**", 7.0)
     writer.custom_scalars({"curves": {"loss": ["val/loss", "eval/train_loss"]}})
     config = {"lr": 0.1, "depth": 0, "on": False, "name": "", "norm": True, "optimizer": "adam"}
-    writer.hparams_start(config, "group", 8.0)
+    writer.hparams_start(Row("group", config, {}, ()), 8.0)
     writer.hparams_end("SUCCESS", 9.0)
     writer.flush()
 
@@ -112,7 +113,7 @@ def test_image_text_layout_and_hparams_are_protobufs_bytes(tmp_path: Path) -> No
 
 def test_tensorboard_reads_everything(tmp_path: Path) -> None:
     writer = EventWriter(tmp_path)
-    writer.hparams_start({"lr": 0.1}, "g", 1.0)
+    writer.hparams_start(Row("g", {"lr": 0.1}, {}, ()), 1.0)
     writer.scalars(["val/loss"], np.arange(3), np.array([[1.0], [math.nan], [3.0]]), np.ones(3))
     writer.text("note", 0, "hello", 1.0)
     writer.custom_scalars({"c": {"t": ["val/loss"]}})
@@ -144,10 +145,10 @@ def test_with_hparams_replaces_the_configuration_alone(tmp_path: Path) -> None:
         writer = EventWriter(tmp_path / name, wall_time=5.0)
         writer.path.parent.mkdir()
         writer.custom_scalars({"c": {"t": ["val/loss"]}})
-        writer.hparams_start(config, group, 6.0)
+        writer.hparams_start(Row(group, config, {}, ()), 6.0)
         writer.scalars(["val/loss"], np.arange(3), np.ones((3, 1)), np.ones(3))
         writer.flush()
         return writer.path.read_bytes()
 
     old, new = ({"lr": 0.1}, "g"), ({"lr": 0.2, "depth": 3}, "other")
-    assert with_hparams(content("old", *old), *new) == content("new", *new)
+    assert with_hparams(content("old", *old), Row(new[1], new[0], {}, ())) == content("new", *new)

@@ -3,7 +3,6 @@
 import html
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,12 +12,11 @@ import numpy as np
 import pytest
 
 from tests import fake_runs
+from tests.pages import body_rows, browse, browser, page_data
 from trainer.evaluate import evaluate, main
 from trainer.read.curves import Curves
 from trainer.report.html import page, run_command
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 EVIL = "<img src=x onerror=document.title='pwned'>\"'&</script><script>document.title='pwned'"
 
 
@@ -48,25 +46,6 @@ def evil_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = root / "r.html"
     assert main([str(root), "--html", str(target)]) == 0
     return target
-
-
-def browse(path: Path, state: str = "") -> tuple[str, str]:
-    """The document after its script has run, and what the browser wrote to its log."""
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=300"]
-    command += ["--enable-logging=stderr", "--v=0", "--dump-dom", path.as_uri() + state]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout, done.stderr
-
-
-def body_rows(document: str) -> list[str]:
-    """Names of the runs in the table, from the top."""
-    return [html.unescape(name) for name in re.findall(r'<tr class="run".*?<a [^>]*>(.*?)</a>', document)]
-
-
-def page_data(path: Path) -> dict:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
 
 
 # ------------------------------------------------------------------ without a browser

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from trainer.judge.health import Finding
+from trainer.report import vocabulary
 from trainer.report.vocabulary import (
     STYLES,
     VERDICTS,
@@ -97,3 +98,16 @@ def test_findings_of_many_runs_are_lines_by_kind() -> None:
         {"name": "x", "health": ["?"]},
     ]
     assert findings_by_kind(runs) == ["dead units in 7 runs: <1>, <2>, <3>, <4>, <5>, ...", "one class in 1 run: <8>"]
+
+
+@pytest.mark.parametrize(
+    ("more", "called"),
+    [
+        ({}, "healthy"),
+        ({"health": [{"finding": "dead_units"}]}, "not overfit"),
+        ({"evidence": {"guessing_loss": 2.3, "train_low": 2.1}}, "not overfit"),
+        ({"evidence": {"guessing_loss": 2.3, "train_low": 1.1}}, "healthy"),
+    ],
+)
+def test_a_run_with_findings_is_not_called_healthy(more: dict[str, Any], called: str) -> None:
+    assert vocabulary.judged({"verdict": "healthy", "health": [], **more}) == called

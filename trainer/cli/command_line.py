@@ -18,7 +18,7 @@ from hydra._internal.utils import get_args_parser
 from trainer import files
 from trainer.cli import trust
 from trainer.cli.config_files import CONF, FOLLOWING, GROUPS, OWN_CONF, SINGLE_KEYS, Found, Sources, find_own, parse
-from trainer.cli.trust import OUR_PLUGINS
+from trainer.cli.trust import ENGINES, OUR_PLUGINS
 from trainer.config import Config, ConfigError, homes, nearest
 from trainer.engine.resume.plan_file import read_plan
 from trainer.text import printable
@@ -117,6 +117,9 @@ def read(arguments: Sequence[str]) -> CommandLine:
     problems = [_following(text) for text in overrides if (o := parse(text)) and o.key_or_group in FOLLOWING]
     if dry_run and line.foreign_plugins:  # they would run
         problems.append(f"--dry-run: cannot foresee what {' '.join(line.foreign_plugins)} would do; leave one out")
+    named = [text for text in overrides if text.removeprefix("hydra/launcher=") in ENGINES]
+    if named and not (line.is_sweep or parsed.cfg or parsed.info or parsed.help):
+        problems.append(f"{named[0]}: sends the runs of a sweep; type -m too, or leave it out")
     if problems:
         raise ConfigError(problems)
     return line
@@ -207,6 +210,8 @@ def _resumed(directory: Path, flags: list[str], added: list[str]) -> tuple[list[
     kept_flags, kept = (
         [t for t in texts if t.partition("=")[0] not in keys] for texts in (first_flags, first_overrides)
     )
+    if "hydra/launcher" in keys:  # whose keys are other ones
+        kept = [text for text in kept if not text.startswith("hydra.launcher.")]
     if problems := trust.command_problems(directory, kept_flags, kept):
         raise ConfigError(problems)
     kind = "sweep" if is_sweep else "run"

@@ -246,8 +246,10 @@ def _closing_lines(summary: dict[str, Any], directory: str, finished_earlier: bo
     else:
         for key, pair in summary.get("recovered", {}).items():
             lines.append(words(f"{key:<10}true {pair['true']:g}, found {pair['found']:.4f}"))
-        style = vocabulary.STYLES[verdict["verdict"]].terminal
-        lines.append(words((vocabulary.judged(verdict), style), f": {verdict['sentence']}"))
+        run = verdict | {"health": summary["health"]}
+        doubtful = verdict["verdict"] == "healthy" and vocabulary.is_doubtful(run)
+        style = "yellow" if doubtful else vocabulary.STYLES[verdict["verdict"]].terminal
+        lines.append(words((vocabulary.judged(run), style), f": {vocabulary.reason(verdict)}"))
     if last and not summary["health"] and not of_function:
         lines.append(words(health.ALL_WELL))
     for finding in summary["health"]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ Plugins.instance()  # executes the core plugins' modules anew, so a class of the
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 
 if TYPE_CHECKING:
+    from trainer.cli.display import SweepDisplay
     from trainer.engine.jobs import Job
     from trainer.engine.resume import run_plan
 
@@ -77,6 +79,8 @@ class GridSweeper(BasicSweeper):
 class StackLauncher(Launcher):
     """Trains the jobs of a batch together, as stacks on this machine."""
 
+    engine_name: str | None = None  # what stacks are sent to
+
     def __init__(self, max_members: int, workers: int | None = None) -> None:
         self.max_members, self.workers = max_members, workers
 
@@ -94,15 +98,23 @@ class StackLauncher(Launcher):
         folder, line = Path(str(self.config.hydra.sweep.dir)), self.command.line
         composer = Composer(self.hydra_context, self.config, line.sources)
         numbered = list(enumerate(map(list, job_overrides), initial_job_idx))
-        from trainer.engine import pool, runtime
-
         attempts = [composer.attempt(*job) for job in numbered]
-        from trainer.cli.display import SweepDisplay
-        from trainer.engine.resume import run_plan
-
         composed = [None if isinstance(attempt, ConfigError) else attempt for attempt in attempts]
         jobs = [_job(number, folder, o, attempt) for (number, o), attempt in zip(numbered, attempts, strict=True)]
         line.check_code(job.config for job in jobs if job.config is not None)
+        with contextlib.ExitStack() as stack:
+            self._open(folder, stack)
+            return self._launch(folder, jobs, composed)
+
+    def _open(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        """Make ready what trains; it is closed with the stack. Raises ConfigError."""
+
+    def _launch(self, folder: Path, jobs: list[Job], composed: Sequence[Composed | None]) -> Sequence[JobReturn]:
+        from trainer.cli.display import SweepDisplay
+        from trainer.engine import remote
+        from trainer.engine.resume import run_plan
+
+        line = self.command.line
         if line.dry_run:
             self._place(run_plan.Session(folder, line.repeatable), jobs, composed).say(jobs)
             return []
@@ -112,6 +124,8 @@ class StackLauncher(Launcher):
             return [_job_return(job) for job in jobs]
         refuse_what_is_not_ours(folder)
         with lock.held(folder) as handle:
+            if problems := remote.sent_elsewhere(folder, self.engine_name):
+                raise ConfigError(problems)
             session = self._place(run_plan.Session(folder, line.repeatable), jobs, composed)
             session.commit(OmegaConf.to_yaml(self.config) if line.is_sweep else None)  # else no one product of values
             for job, parts in zip(jobs, composed, strict=True):
@@ -123,10 +137,16 @@ class StackLauncher(Launcher):
                 self._call("on_job_start", composed)
                 show = self.command.display or SweepDisplay
                 with show([job for job in jobs if not job.finished_earlier]) as display:
-                    workers = self.workers
-                    if workers is None:
-                        workers = runtime.workers([job.config for job in jobs if job.config is not None])
-                    pool.train_stacks(session.stacks, workers, display, lambda: bool(ended_by), handle)
+                    try:
+                        left = self._train(session, jobs, display, lambda: bool(ended_by), handle)
+                    except ConfigError:
+                        session.retract(jobs)
+                        raise
+            if left:
+                self.command.jobs.clear()  # no table yet
+                print(printable(f"sent      {self.engine_name} job{'s' * (len(left) > 1)} {', '.join(left)}"))
+                print(printable(f"continue  python -m trainer resume={folder} hydra.launcher.detach=false"))
+                return [_job_return(job) for job in jobs]
             if all(job.was_refused for job in jobs):
                 session.retract(jobs)
             returns = [_job_return(job) for job in jobs]
@@ -137,6 +157,8 @@ class StackLauncher(Launcher):
         self, session: run_plan.Session, jobs: list[Job], composed: Sequence[Composed | None]
     ) -> run_plan.Session:
         """Give every job its directory, which may be another's number where a sweep has grown, and plan the stacks."""
+        from trainer.engine.jobs import fill_rows
+
         names = [_name(parts, session.directory) if parts else "" for parts in composed]
         places = session.places([job.config for job in jobs], names)
         for job, place, parts in zip(jobs, places, composed, strict=True):
@@ -145,8 +167,30 @@ class StackLauncher(Launcher):
             job.directory = session.directory / place
             job.number = int(place) if place.isdecimal() else job.number
             parts.number, parts.directory = job.number, str(job.directory)
-        session.plan(jobs, self.max_members)
+        fill_rows(jobs)
+        session.plan(jobs, self.max_members, *self._shares())
         return session
+
+    def _shares(self) -> tuple[int | None, int | None]:
+        """Return how many stacks train side by side, and the threads of each, where this machine does not say."""
+        return None, None
+
+    def _train(
+        self,
+        session: run_plan.Session,
+        jobs: Sequence[Job],
+        display: SweepDisplay,
+        stop: Callable[[], bool],
+        handle: int | None,
+    ) -> list[str]:
+        """Train all stacks; return the names of jobs that go on without this command."""
+        from trainer.engine import pool, runtime
+
+        workers = self.workers
+        if workers is None:
+            workers = runtime.workers([job.config for job in jobs if job.config is not None])
+        pool.train_stacks(session.stacks, workers, display, stop, handle)
+        return []
 
     def _call(self, hook: str, composed: Sequence[Composed | None], returns: Any = None) -> None:
         """Call Hydra's callbacks for every job, with HydraConfig set to that job."""
@@ -160,6 +204,43 @@ class StackLauncher(Launcher):
                 extra = {"task_function": self.command} if returns is None else {"job_return": returns[i]}
                 getattr(self.hydra_context.callbacks, hook)(config=whole, **extra)
         HydraConfig.instance().cfg = before
+
+
+class EngineLauncher(StackLauncher):
+    """Sends the stacks to an engine that runs them elsewhere, and watches them."""
+
+    def __init__(
+        self, engine: str, max_members: int, jobs: int | None, threads: int, detach: bool = False, **parameters: Any
+    ) -> None:
+        super().__init__(max_members)
+        self.engine_name, self.jobs, self.threads, self.detach = engine, jobs, threads, detach
+        self.parameters = parameters
+
+    def _open(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        from trainer.engine import engines
+
+        self.engine = engines.connect(str(self.engine_name), folder, self.jobs, self.detach, self.parameters)
+        stack.callback(self.engine.close)
+
+    def _shares(self) -> tuple[int | None, int | None]:
+        return self.jobs or self.engine.jobs, self.threads
+
+    def _train(
+        self,
+        session: run_plan.Session,
+        jobs: Sequence[Job],
+        display: SweepDisplay,
+        stop: Callable[[], bool],
+        handle: int | None,
+    ) -> list[str]:
+        from trainer.engine import remote
+
+        environment = {str(key): str(value) for key, value in self.config.hydra.job.env_set.items()}
+        side_by_side, _ = self._shares()
+        assert side_by_side is not None
+        return remote.train_stacks(
+            session.stacks, self.engine, side_by_side, session.folder, display, stop, environment, self.detach
+        )
 
 
 class QuietJobReturn(JobReturn):
@@ -226,6 +307,6 @@ def register() -> None:
         namespace.__path__ = []
     sys.modules[MODULE] = sys.modules[__name__]
     namespace.trainer_launcher = sys.modules[__name__]  # type: ignore[attr-defined]
-    for plugin in (StackLauncher, GridSweeper):
+    for plugin in (StackLauncher, EngineLauncher, GridSweeper):
         plugin.__module__ = MODULE
         Plugins.instance().register(plugin)

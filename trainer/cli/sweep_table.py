@@ -18,7 +18,9 @@ from trainer import files
 from trainer.cli.display import words
 from trainer.config import ConfigError, Surface
 from trainer.core.surfaces import FUNCTIONS, PlaneFunction
-from trainer.engine.jobs import Job, describe, ranges
+from trainer.engine.jobs import Job, describe, ranges, swept
+from trainer.engine.jobs import name as named
+from trainer.engine.jobs import values as typed
 from trainer.record import ground_truth, trajectories
 from trainer.report import vocabulary
 from trainer.report.screen import fitting, screen
@@ -87,7 +89,7 @@ def _closing_lines(jobs: Sequence[Job], folder: Path) -> list[str]:
 def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
     """Draw the ways downhill for each function that the sweep minimised; return the files' names."""
     by_function: dict[str, tuple[Surface, dict[str, Any]]] = {}
-    keys = [key for key in swept(jobs) if key not in ("problem", "model.function")]
+    keys = [key for key in swept(jobs) if key not in ("problem", "model.function", "seed")]
     for job in jobs:
         model = job.config.model if job.config is not None else None
         if not isinstance(model, Surface) or len(model.start) != 2 or job.status != "completed":
@@ -95,7 +97,7 @@ def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
         with open(job.directory / "metrics.csv", newline="", encoding="utf-8") as file:
             points = trajectories.points(model.start, list(csv.DictReader(file)))
         _, ways = by_function.setdefault(model.function, (model, {}))
-        name = _name(job, keys)
+        name = named(job, keys)
         ways[name if name not in ways else f"{name} ({job.number})"] = points
     pictures = []
     for function, (model, ways) in by_function.items():
@@ -112,14 +114,6 @@ def _problem(model: Surface) -> PlaneFunction:
     from trainer.core import own_function  # torch, which most sweeps' command does not need
 
     return own_function.problem(model)
-
-
-def _name(job: Job, keys: Sequence[str]) -> str:
-    """Name a run by what was swept: 'sgd lr=0.1'; without a sweep, by its optimizer."""
-    values = _values(job)
-    parts = [values[k] if k == "optimizer" else f"{k.split('.')[-1]}={values[k]}" for k in keys if k in values]
-    assert job.config is not None
-    return " ".join(parts) or job.config.optimizer.name
 
 
 def troubles(jobs: Sequence[Job]) -> list[str]:
@@ -140,7 +134,7 @@ def row(job: Job) -> dict[str, Any]:
     """Return a run's entry in sweep.json: number, status, overrides, measures, verdict."""
     summary = job.summary or {}
     out: dict[str, Any] = {"run": job.number, "status": job.status}
-    out |= _values(job)
+    out |= typed(job)
     out |= {name: _measure(job, place) for name, place in measures([job]).items()}
     best_epoch = (summary.get("verdict") or {}).get("best_epoch")
     out |= {"best_epoch": best_epoch, "verdict": _verdict(job), "epochs": summary.get("epochs")}
@@ -149,10 +143,10 @@ def row(job: Job) -> dict[str, Any]:
 
 def table(jobs: Sequence[Job]) -> Table:
     """Show runs that differ by seed alone in one row: mean ± half of its confidence interval, best first."""
-    keys, of_functions = swept(jobs), are_of_functions(jobs)
+    keys, of_functions = _columns(jobs), are_of_functions(jobs)
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
-        values = _values(job)
+        values = typed(job)
         groups.setdefault(tuple(values.get(key, "") for key in keys), []).append(job)
     measured = {
         name: place for name, place in measures(jobs).items() if any(_measure(job, place) is not None for job in jobs)
@@ -175,26 +169,17 @@ def table(jobs: Sequence[Job]) -> Table:
 
 def captions(jobs: Sequence[Job]) -> list[str]:
     """Say what the table means: its ±, and what it leaves out."""
-    rows = len({tuple(_values(job).get(key, "") for key in swept(jobs)) for job in jobs})
+    keys = _columns(jobs)
+    rows = len({tuple(typed(job).get(key, "") for key in keys) for job in jobs})
     out = [vocabulary.INTERVAL] if rows < len(jobs) else []
     if rows > MOST_ROWS:
         out.append(f"the best {MOST_ROWS} of {rows} rows; sweep.csv has all")
     return out
 
 
-def swept(jobs: Sequence[Job]) -> list[str]:
-    """Return the override keys that take more than one value over the jobs, the seed apart."""
-    seen: dict[str, set[str]] = {}
-    for job in jobs:
-        for override in job.overrides:
-            key, _, value = override.lstrip("+").partition("=")
-            seen.setdefault(key, set()).add(value)
-    return [key for key, values in seen.items() if len(values) > 1 and key != "seed"]
-
-
-def _values(job: Job) -> dict[str, str]:
-    """Return what a job was given: key -> value, as typed."""
-    return dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
+def _columns(jobs: Sequence[Job]) -> list[str]:
+    """Return the keys whose values tell the rows apart: those swept, the seed apart."""
+    return [key for key in swept(jobs) if key != "seed"]
 
 
 def are_of_functions(jobs: Sequence[Job]) -> bool:

@@ -17,15 +17,19 @@ from trainer.config import Config, ConfigError
 from trainer.core import own_code
 
 FOLDERS = ("--config-dir=", "--config-path=")
+ENGINES = ("slurm", "dask", "ray")  # that stacks can be sent to
 HARMLESS = (  # of Hydra's own keys: the others name code, folders, or what a launcher sends elsewhere
     "hydra.launcher.max_members",
     "hydra.launcher.workers",
+    *(f"hydra.launcher.{key}" for key in ("cluster", "jobs", "threads", "detach", "timeout_min", "max_num_timeout")),
+    *(f"hydra.launcher.{key}" for key in ("partition", "cpus_per_task", "gpus_per_node", "mem_gb")),
+    *(f"hydra.launcher.{key}" for key in ("signal_delay_s", "array_parallelism", "num_cpus", "num_gpus")),
     "hydra.sweep.subdir",
     "hydra.job.name",
     "hydra.job.config.override_dirname.",
     "hydra.verbose",
 )
-OUR_PLUGINS = ("hydra/launcher=stack", "hydra/sweeper=grid")
+OUR_PLUGINS = (*(f"hydra/launcher={name}" for name in ("stack", *ENGINES)), "hydra/sweeper=grid")
 
 
 def command_problems(directory: Path, flags: Sequence[str], overrides: Sequence[str]) -> list[str]:

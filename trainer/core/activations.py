@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +43,10 @@ class ActivationStatistics:
 
     def __init__(self, network: Network) -> None:
         self.alone = isinstance(network, UserModule)
-        modules = (network.module if isinstance(network, UserModule) else network).named_modules()
-        self.modules = {name: m for name, m in modules if type(m) in {*_SATURATING, *_RECTIFYING}}
+        modules = dict((network.module if isinstance(network, UserModule) else network).named_modules())
+        self.modules = {name: m for name, m in modules.items() if type(m) in {*_SATURATING, *_RECTIFYING}}
+        self.with_parameters = {name: m for name, m in modules.items() if m._parameters} if self.alone else {}
+        self.order: list[str] = []  # parameters of a module of the user's own, as forward first comes to them
         self.found: dict[str, Tensor] = {}
         self.tags: list[str] | None = None  # those of the first time: every row has the same columns
 
@@ -51,14 +54,15 @@ class ActivationStatistics:
     def attached(self) -> Iterator[None]:
         """Watch every activation module until the block ends."""
         self.found = {}
-        handles = [
-            module.register_forward_hook(lambda m, inputs, output, name=name: self._take(name, m, inputs[0], output))
-            for name, module in self.modules.items()
+        handles = [module.register_forward_hook(partial(self._take, name)) for name, module in self.modules.items()]
+        orders = [
+            module.register_forward_hook(partial(self._come_to, name))
+            for name, module in (self.with_parameters.items() if self.tags is None else ())
         ]
         try:
             yield
         finally:
-            for handle in handles:
+            for handle in [*handles, *orders]:
                 handle.remove()
 
     def taken(self, loss_K: Tensor) -> dict[str, Tensor]:
@@ -66,8 +70,8 @@ class ActivationStatistics:
         self.tags = self.tags or list(self.found)
         return {tag: self.found.get(tag, torch.full_like(loss_K, math.nan)) for tag in self.tags}
 
-    def _take(self, name: str, module: nn.Module, z: Tensor, a: Tensor) -> None:
-        z, a = self._by_unit(z), self._by_unit(a)
+    def _take(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        z, a = self._by_unit(inputs[0]), self._by_unit(output)
         calls = sum(tag.split("/")[1].split(" ")[0] == name for tag in self.found)
         name = f"{name} {calls // 3 + 1}" if calls else name  # a module used several times
         mean_KF = a.mean(2)  # var_mean is 20 times slower than the two lines that follow
@@ -81,6 +85,10 @@ class ActivationStatistics:
         else:
             flat = z.amax(2) <= _RECTIFYING[type(module)]
             self.found[f"dead_units/{name}"] = flat.mean(1, dtype=a.dtype)
+
+    def _come_to(self, name: str, module: nn.Module, inputs: object, output: object) -> None:
+        names = (f"{name}.{own}".lstrip(".") for own in module._parameters)
+        self.order += [one for one in names if one not in self.order]
 
     def _by_unit(self, x: Tensor) -> Tensor:
         """(K, F, B): inside a stack of MLPs as it is; a module of the user's own sees (B, F, ...) or (B,)."""

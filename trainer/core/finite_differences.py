@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 STEPS = (1e-5, 1e-6, 1e-7)  # absolute; a smaller one only where the slopes on both sides of a larger one differ
+WIDER = 3.0  # times a step: a slope that is one there too does not depend on it
 COORDINATES = 16  # of each tensor, drawn at random, beside the one with the largest gradient
 TOLERANCE = 1e-4  # relative; float64 and these steps leave about 1e-8
 ULP = 2.0**-52  # relative: a smaller change of a number in float64 is lost
@@ -131,7 +132,13 @@ def _slope(moved: Callable[[float], Tensor], here: Tensor, claimed: float, scale
         error = abs(difference - claimed) / size if size else 0.0
         gap = (ahead - behind).abs().sum().item() / size if size else 0.0
         if error <= TOLERANCE or not gap > TOLERANCE:  # they agree, or f is smooth here
-            return _Slope(claimed, difference, math.inf if math.isnan(error) else error, kink=False)
+            if error <= TOLERANCE:
+                return _Slope(claimed, difference, error, kink=False)
+            wide = (moved(WIDER * step) - moved(-WIDER * step)).sum().item() / (2 * WIDER * step)
+            if not abs(wide - difference) > abs(difference - claimed) / 4:
+                return _Slope(claimed, difference, math.inf if math.isnan(error) else error, kink=False)
+            found = _Slope(claimed, difference, error, kink=True)  # what differences give depends on the step
+            continue
         low, high = torch.minimum(ahead, behind).sum().item(), torch.maximum(ahead, behind).sum().item()
         if low - TOLERANCE * size <= claimed <= high + TOLERANCE * size:
             found = _Slope(claimed, claimed, 0.0, kink=False)

@@ -54,7 +54,8 @@ def train(
 ) -> None:
     """Train every member to its end: budget, early stopping, or divergence.
 
-    `stop` is asked before every step; `is_overfit` after every epoch of a member that monitors the verdict.
+    `stop` is asked before every step; `is_overfit` after every epoch of a member that monitors
+    the verdict or health.
     """
     if stack.step == 0:
         measure_start(stack)
@@ -146,6 +147,8 @@ def measure_start(stack: Stack) -> None:
     scores, statistics = evaluate(stack, rows_KN, target_KN, probe=True)
     named = {"loss": scores["loss"], **losses.chance_level(stack.loss, stack.train_y_KN, stack.classes), **statistics}
     named |= input_statistics(stack.gather(rows_KN)) | weight_norms(stack)
+    order = [name for name in stack.activations.order if name in stack.parameters]
+    named |= {f"forward_order/{name}": torch.full_like(scores["loss"], i) for i, name in enumerate(order)}
     for member, row in zip(stack.members, _by_member(named), strict=True):
         member.start = {name: value for name, value in row.items() if name != "guessing_loss" or value == value}
     stack.evaluating_s += time.perf_counter() - began

@@ -53,7 +53,7 @@ class Member:
     rows: list[dict[str, float]] = field(default_factory=list)  # one per epoch: epoch, step, every per-epoch scalar
     best: Best | None = None
     waited: int = 0  # epochs since the monitored value last improved
-    overfit_for: int = 0  # epochs in a row with the verdict overfit, where that is monitored
+    overfit_for: int = 0  # epochs in a row called overfit, or hopeless, where that is monitored
 
     def observe(
         self,
@@ -76,7 +76,7 @@ class Member:
         else:
             self.waited += 1
         patience = stopping.patience
-        if stopping.monitor == "verdict":
+        if stopping.monitor in ("verdict", "health"):
             self.overfit_for = self.overfit_for + 1 if is_overfit(self) else 0
             self.waited, patience = self.overfit_for, patience or VERDICT_PATIENCE
         if not all(math.isfinite(v) for tag, v in row.items() if tag.startswith("weight_norm/")):

@@ -6,8 +6,10 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# What asks a command to end: a person, a system that shuts down, a terminal that closes, a cluster's time limit.
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+# What asks a command to end: a person, a system that shuts down, a terminal that closes, a cluster's limit.
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+]
 OTHERS = [number for number in SIGNALS if number not in (signal.SIGINT, signal.SIGTERM)]
 
 

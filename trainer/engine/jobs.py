@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from trainer import files
 from trainer.config import Config, ConfigError
 from trainer.engine.resume.checkpoint import Checkpoints
-from trainer.record import provenance
+from trainer.record import hparams, provenance
 from trainer.record.destination import Destination, event_file_name
 
 Status = Literal["waiting", "completed", "interrupted", "failed"]
@@ -33,11 +33,12 @@ class Job:
     finished_earlier: bool = False  # completed by an earlier command
     events: str = field(default_factory=event_file_name)  # name of its event file
     staging: Path | None = None  # where an extension is written, until it can replace the result
+    row: hparams.Row | None = None  # in TensorBoard's table, of a run of a sweep
 
     @property
     def destination(self) -> Destination:
         """Where its files go."""
-        return Destination(self.directory, self.events, self.staging)
+        return Destination(self.directory, self.events, self.staging, self.row)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Take what its training came to."""
@@ -75,7 +76,8 @@ class StackJob:
 
     jobs: list[Job]
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    side_by_side: int = 1  # stacks that were planned to train at the same time
+    side_by_side: int = 1  # stacks that share the memory of its machine
+    threads: int | None = None  # of PyTorch's, where its runs do not say; None: its own choice
     deaths: int = 0  # of processes that trained it
 
     def halves(self) -> list[StackJob]:
@@ -83,7 +85,7 @@ class StackJob:
         middle = len(self.jobs) // 2
         members = (self.jobs[:middle], self.jobs[middle:])
         halves = zip(members, self.checkpoints.halves(), strict=True)
-        return [StackJob(jobs, checkpoints, self.side_by_side) for jobs, checkpoints in halves]
+        return [replace(self, jobs=jobs, checkpoints=checkpoints, deaths=0) for jobs, checkpoints in halves]
 
     @property
     def configs(self) -> list[Config]:
@@ -104,6 +106,41 @@ class StackJob:
     def hashes(self) -> list[str]:
         """What each job's results follow from, for recognising a stack."""
         return [provenance.config_hash(config) for config in self.configs]
+
+
+def swept(jobs: Sequence[Job]) -> list[str]:
+    """Return the override keys that take more than one value over the jobs."""
+    seen: dict[str, set[str]] = {}
+    for job in jobs:
+        for override in job.overrides:
+            key, _, value = override.lstrip("+").partition("=")
+            seen.setdefault(key, set()).add(value)
+    return [key for key, values in seen.items() if len(values) > 1]
+
+
+def values(job: Job) -> dict[str, str]:
+    """Return what a job was given: key -> value, as typed."""
+    return dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
+
+
+def name(job: Job, keys: Sequence[str]) -> str:
+    """Name a run by these of its overrides: 'sgd lr=0.1'; without any, by its optimizer."""
+    typed = values(job)
+    parts = [typed[k] if k == "optimizer" else f"{k.split('.')[-1]}={typed[k]}" for k in keys if k in typed]
+    assert job.config is not None
+    return " ".join(parts) or job.config.optimizer.name
+
+
+def fill_rows(jobs: Sequence[Job]) -> None:
+    """Give the jobs of a sweep their rows in TensorBoard's table, named by what was swept and, to be told apart, place.
+
+    Several sweeps may lie below one --logdir; rows of one name would become one.
+    """
+    ready = [(job, job.config) for job in jobs if job.config is not None]
+    keys = swept(jobs)
+    names = [f"{name(job, keys)} ({'/'.join(job.directory.absolute().parts[-3:])})" for job, _ in ready]
+    for (job, _), row in zip(ready, hparams.rows([config for _, config in ready], names), strict=True):
+        job.row = row
 
 
 def objective(config: Config, summary: dict[str, Any]) -> float:

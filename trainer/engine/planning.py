@@ -13,7 +13,7 @@ from dataclasses import replace
 from trainer.config import Cnn, Config, CustomModel, Mlp
 from trainer.core.native import choice
 from trainer.engine import runtime
-from trainer.engine.jobs import Job
+from trainer.engine.jobs import Job, StackJob
 
 MIN_MEMBERS = 8  # of a stack cut for another worker; two of these beat one of 16 on one core
 MAX_STACKS_PER_WORKER = 3  # of one size, trained one after the other
@@ -22,10 +22,13 @@ FEATURES = 64  # inputs and outputs assumed for comparing costs: only the data k
 OWN_PRODUCTS = 50_000  # an example costs a network of the user's own, of which we know nothing: about a small cnn
 
 
-def plan_side_by_side(jobs: Sequence[Job], max_members: int) -> tuple[list[list[Job]], int]:
-    """Return the stacks of all jobs that have a configuration, and how many of them train at once."""
+def plan_side_by_side(jobs: Sequence[Job], max_members: int, workers: int | None = None) -> tuple[list[list[Job]], int]:
+    """Return the stacks of all jobs that have a configuration, and how many of them train at once.
+
+    workers: that train them; None: as many as this machine has.
+    """
     ready = [job for job in jobs if job.config is not None]
-    workers = runtime.workers([job.config for job in ready if job.config is not None])
+    workers = workers or runtime.workers([job.config for job in ready if job.config is not None])
     stacks = plan(ready, max_members, workers)
     return stacks, max(1, min(workers, len(stacks)))
 
@@ -51,6 +54,17 @@ def plan(jobs: Sequence[Job], max_members: int, workers: int = 1) -> list[list[J
         if _longest(stacks, workers) <= even:
             break
     return stacks
+
+
+def share_out(stacks: Sequence[tuple[int, StackJob]], jobs: int) -> list[list[tuple[int, StackJob]]]:
+    """Share numbered stacks out among at most so many jobs that train theirs one after the other, by cost."""
+    loads = [0.0] * jobs
+    groups: list[list[tuple[int, StackJob]]] = [[] for _ in range(jobs)]
+    for number, item in sorted(stacks, key=lambda one: -_cost(one[1].waiting)):
+        idle = loads.index(min(loads))
+        loads[idle] += _cost(item.waiting)
+        groups[idle].append((number, item))
+    return [group for group in groups if group]
 
 
 def _cut(jobs: list[Job], wanted: float, max_members: int) -> list[list[Job]]:

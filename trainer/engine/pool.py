@@ -214,21 +214,27 @@ def _take(jobs: Sequence[Job], ends: Sequence[tuple[Any, ...]]) -> list[Job]:
 
 
 def _after_death(worker: Worker, item: StackJob, done: Callable[[Sequence[Job]], object]) -> list[StackJob]:
-    """Return what is left to train of a stack whose process died; a job that was alone fails.
+    """Return what is left to train of a stack whose process died; a job that was alone fails."""
+    worker.process.join()
+    code = worker.process.exitcode
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    hint = "; out of memory?" if code == -signal.SIGKILL else ""
+    was_killed = code in (-signal.SIGKILL, SERVER_DIED)
+    return after_loss(item, was_killed, f"the process that trained it {how}{hint}", done)
+
+
+def after_loss(item: StackJob, was_killed: bool, how: str, done: Callable[[Sequence[Job]], object]) -> list[StackJob]:
+    """Return what is left to train of a stack that was lost; a job that was alone fails, and is told `how` it was.
 
     A process that was killed may have been in somebody's way, or was one too many for the memory: the stack goes on
     from its checkpoint once, then in halves.
     """
-    worker.process.join()
-    code = worker.process.exitcode
     item.deaths += 1
-    if code in (-signal.SIGKILL, SERVER_DIED) and item.deaths == 1:
+    if was_killed and item.deaths == 1:
         return [item]
     left = item.waiting
     if len(item.jobs) == 1:
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        hint = "; out of memory?" if code == -signal.SIGKILL else ""
-        left[0].fail(RuntimeError(f"the process that trained it {how}{hint}"))
+        left[0].fail(RuntimeError(how))
         done(left)
         return []
     for job in left:

@@ -85,8 +85,8 @@ def cores() -> int:
     return max(1, math.ceil(min(allowed, cgroup.cpu_quota())))
 
 
-def set_threads(stack: Stack, side_by_side: int) -> None:
-    """Set PyTorch's threads for a stack: as configured; else one where it has company or its step is small."""
+def set_threads(stack: Stack, threads: int | None) -> None:
+    """Set PyTorch's threads for a stack: as configured; else `threads`, None being its own choice, where it pays."""
     import torch
 
     wanted = stack.members[0].config.threads
@@ -95,7 +95,7 @@ def set_threads(stack: Stack, side_by_side: int) -> None:
     if wanted is not None:
         torch.set_num_threads(wanted)
     else:
-        torch.set_num_threads(1 if side_by_side > 1 or step_flops < SMALL_STEP_FLOPS else pytorch_threads())
+        torch.set_num_threads(1 if step_flops < SMALL_STEP_FLOPS else threads or pytorch_threads())
 
 
 @functools.cache

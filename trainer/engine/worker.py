@@ -22,12 +22,13 @@ from trainer.core import state
 from trainer.core.data import Dataset
 from trainer.core.loop import train
 from trainer.core.native import choice
-from trainer.core.stack import Stack, Step
+from trainer.core.stack import Member, Stack, Step
 from trainer.engine import checks, runtime
 from trainer.engine.jobs import Job, StackJob, ranges
 from trainer.engine.progress import Reporter
 from trainer.engine.resume.checkpoint import Checkpointer
-from trainer.record import provenance
+from trainer.judge import health
+from trainer.record import own_module, provenance
 from trainer.record.recorder import Recorder
 from trainer.record.run_files import read_rows
 from trainer.record.summary import verdict
@@ -98,7 +99,7 @@ def train_stack(
             stack,
             observers,
             lambda: stop() or not recorder.is_needed(stack),
-            lambda member: verdict(member).verdict == "overfit",
+            _is_lost,
         )
         reporter.end()
     except ConnectionError:  # nobody is left to work for; what is written stays as it is
@@ -134,6 +135,13 @@ def train_stack(
     done(item.jobs)
 
 
+def _is_lost(member: Member) -> bool:
+    """Whether a member that monitors the verdict is overfit by now, or one that monitors health is hopeless."""
+    if member.config.early_stopping.monitor == "health":
+        return health.is_hopeless(member.rows, member.start, member.config.flat())
+    return verdict(member).verdict == "overfit"
+
+
 def _build(item: StackJob) -> tuple[Stack, list[list[Any]]]:
     """Return the stack, and what checks before training found of each member.
 
@@ -149,8 +157,16 @@ def _build(item: StackJob) -> tuple[Stack, list[list[Any]]]:
     _agree(item, dataset)
     stack = Stack(configs, dataset)
     findings = checks.check(stack)
-    runtime.set_threads(stack, workers)
+    for said in own_module.structure(stack):
+        _note(said)
+    runtime.set_threads(stack, item.threads)
     return stack, findings
+
+
+@functools.cache
+def _note(said: str) -> None:
+    """Say it once, however many runs it holds for."""
+    print(f"note: {said}", file=sys.stderr, flush=True)
 
 
 def _begin(stack: Stack, item: StackJob, findings: list[list[Any]]) -> tuple[Recorder, dict[int, str]]:

@@ -146,7 +146,7 @@ def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
         return "diverged", f"training loss has come back up from {low:.4g} to {end:.4g} and stays there"
     if chance > 0 and low > CHANCE * chance:
         predictions = f"predictions that do not look at the input cost {chance:.4g}"
-        return "underfit", f"nothing was learned: training loss fell to {low:.4g}, and {predictions}"
+        return "underfit", f"nothing was learned: training loss was never below {low:.4g}, and {predictions}"
     if start - end <= NOTHING_LEARNED * e.train_noise and e.train_trend <= TREND:
         return "underfit", f"nothing was learned: training loss went from {start:.4g} to {end:.4g}"
     return None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trainer import files
 from trainer.files import Damaged
+from trainer.record.hparams import Row
 
 WEIGHTS = ("checkpoints/best.pt", "checkpoints/last.pt")
 HYDRA = (".hydra/config.yaml", ".hydra/overrides.yaml")
@@ -36,6 +37,7 @@ class Destination:
     directory: Path
     events: str = field(default_factory=event_file_name)
     staging: Path | None = None
+    row: Row | None = None  # in TensorBoard's HParams table; None for a run on its own
 
     @property
     def folder(self) -> Path:

@@ -5,14 +5,17 @@ The trained module and a new instance that loaded its weights must agree, given 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainer.config import ConfigError, CustomModel
 from trainer.core import global_streams, networks
@@ -35,15 +38,30 @@ def findings(stack: Stack) -> list[Finding]:
     with global_streams.kept(stack.device):
         found = list(_unregistered(stack, stack.model.module))  # whose state no checkpoint holds either: said once
         found = found or list(_evaluated_again(stack, stack.model))
-        return [*found, *_softmaxed(stack, stack.model)]
+        found += _never_normalised(stack, stack.model.module)
+        return [*found, *(list(_softmaxed(stack, stack.model)) or _squashed(stack, stack.model))]
+
+
+def structure(stack: Stack) -> list[str]:
+    """Return what is worth saying of a module of the user's own before it trains: layers that will not."""
+    if not (isinstance(stack.model, UserModule) and isinstance(stack.members[0].config.model, CustomModel)):
+        return []
+    module, name = stack.model.module, type(stack.model.module).__name__
+    out = [f"{name}: {one.where} will not train: {one.sentence}" for one in _unregistered(stack, module)]
+    numbers = {key: value.numel() for key, value in module.named_parameters()}
+    frozen = [key for key, value in module.named_parameters() if not value.requires_grad]
+    if frozen:
+        share = f"{sum(numbers[key] for key in frozen):,} of {sum(numbers.values()):,} numbers"
+        out.append(f"{name}: {', '.join(frozen)} will not train, as requires_grad=False says ({share})")
+    return out
 
 
 def _unregistered(stack: Stack, module: nn.Module) -> Iterator[Finding]:
-    """Layers and weights in a Python list or dictionary."""
+    """Layers and weights in a Python list or dictionary, or in a function."""
     known = {id(one) for one in (*module.modules(), *module.parameters())}
     names = [name for name, value in _hidden(module) if id(value) not in known]
     if names:
-        said = "what stands there is in a list, tuple or dictionary of Python's, so PyTorch does not see it"
+        said = "what stands there is in a list, tuple, dictionary or function of Python's, so PyTorch does not see it"
         yield Finding("unregistered_layers", ", ".join(names), stack.step, said, {"names": names})
 
 
@@ -63,6 +81,8 @@ def _trainable(name: str, value: object, depth: int = 0) -> Iterator[tuple[str, 
         items = list(enumerate(value))
     elif isinstance(value, dict):
         items = list(value.items())
+    elif isinstance(value, FunctionType):
+        items = [(key, item) for key, item in inspect.getclosurevars(value).nonlocals.items() if key != "self"]
     for key, item in items if depth < 3 else []:
         yield from _trainable(f"{name}[{key}]", item, depth + 1)
 
@@ -130,6 +150,42 @@ def _softmaxed(stack: Stack, network: UserModule) -> Iterator[Finding]:
         floor = math.log(1 + (classes - 1) / math.e)
         said = f"the outputs are probabilities, whose cross-entropy cannot fall below {floor:.4g}"
         yield Finding("softmax_twice", "outputs", stack.step, said, {"floor": floor})
+
+
+def _never_normalised(stack: Stack, module: nn.Module) -> Iterator[Finding]:
+    """Batch norm that was in evaluation mode in every step: its statistics are those it was made with."""
+    norms = [(name, part) for name, part in module.named_modules() if isinstance(part, _BatchNorm)]
+    names = [name for name, part in norms if part.num_batches_tracked is not None and part.num_batches_tracked == 0]
+    if names and stack.step:
+        said = "batch norm that saw no batch in training mode hands its input on as it is"
+        yield Finding("norm_without_statistics", ", ".join(names), stack.step, said, {"names": names})
+
+
+FAR = 1000.0  # times the inputs: an output without bounds grows
+AT_BOUND = (0.01, 0.5)  # so near to a bound lie this many of the outputs
+ZEROS = 0.1  # of outputs that are never below 0
+
+
+def _squashed(stack: Stack, network: UserModule) -> Iterator[Finding]:
+    """Outputs that end in sigmoid, tanh or ReLU, where the loss wants any number, or targets lie beyond."""
+    if stack.loss._target_ is not None or stack.loss.name == "output" or (stack.classes and stack.loss.name == "mse"):
+        return
+    x = _examples(stack)
+    y, far = _outputs(network, x, seed=0), _outputs(network, FAR * x, seed=0)
+    lowest, highest = torch.cat([y, far]).aminmax()
+    near, most = AT_BOUND
+    for name, low, high in (("sigmoid", 0.0, 1.0), ("tanh", -1.0, 1.0), ("ReLU", 0.0, math.inf)):
+        if high < math.inf:
+            ends = ((far - low < near) | (high - far < near)).double().mean() >= most
+        else:
+            ends = (y == 0).double().mean() >= ZEROS and highest > 0
+        target = stack.train_y_KN
+        beyond = stack.classes is not None or bool(((target < low) | (target > high)).any())
+        if ends and beyond and lowest >= low and highest <= high:
+            said = f"the outputs end in {name}: no input, however large, brings them below {low:g} or above {high:g}"
+            said = said.removesuffix(" or above inf")
+            yield Finding("squashed_outputs", "outputs", stack.step, said, {"low": low, "high": high})
+            return
 
 
 def _examples(stack: Stack) -> Tensor:

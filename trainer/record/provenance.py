@@ -19,15 +19,6 @@ from trainer.core import own_code
 
 RESULTS = 2  # raised with every change of the golden values in tests/, and by nothing else: results then differ
 NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # keys that change nothing of what a run leaves
-NO_HYPERPARAMETERS = NO_RESULT | {
-    "device",
-    "threads",
-    "step",
-    "deterministic",
-    "record.every",
-    "record.pictures",
-    "metrics",
-}
 
 
 def result_keys(config: Config) -> dict[str, Any]:
@@ -55,21 +46,6 @@ def code(config: Config) -> dict[str, Any]:
 def sources(target: str) -> dict[str, str]:
     """Hash the source files of the user's own that a dotted path runs, by the names of their modules."""
     return {module: _hash(path) for module, path in own_code.sources(target.rpartition(".")[0]).items()}
-
-
-def hyperparameters(config: Config) -> tuple[Mapping[str, str | float | bool], str]:
-    """What TensorBoard's HParams table shows: the configuration without what should not change a result; its group."""
-    values = {
-        key: value if isinstance(value, str | bool | int | float) else "null" if value is None else str(value)
-        for key, value in config.flat().items()
-        if key not in NO_HYPERPARAMETERS
-    }
-    return values, _without_seed(config)
-
-
-def _without_seed(config: Config) -> str:
-    """A name for the runs that differ by seed alone."""
-    return files.digest({key: str(value) for key, value in config.flat().items() if key != "seed"})
 
 
 @functools.cache

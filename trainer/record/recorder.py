@@ -25,7 +25,7 @@ from trainer.judge.health import Finding, NotFinite
 from trainer.record import checkpoints, own_module, pictures, trajectories
 from trainer.record.classes import MOST_CLASSES, by_class
 from trainer.record.destination import Destination
-from trainer.record.run_files import Charts, RunFiles, manifest
+from trainer.record.run_files import CURVES, Charts, RunFiles, manifest
 from trainer.record.summary import summary as summarise
 
 FLUSH_STEPS = 1024
@@ -55,7 +55,7 @@ class Recorder:
         self.tags = stack.step_tags
         names = ["loss", *(["accuracy"] if stack.classes else []), *(metric.name for metric in stack.metrics)]
         sides = ["eval/train_", *(["val/"] if stack.val_KN.shape[1] else [])]
-        charts: Charts = {"train and validation": {name: [side + name for side in sides] for name in names}}
+        charts: Charts = {CURVES: {name: [side + name for side in sides] for name in names}}
         self.runs = [
             None if index in finished else RunFiles(destination, member.config, charts, written.get(index))
             for index, (destination, member) in enumerate(zip(destinations, stack.members, strict=True))

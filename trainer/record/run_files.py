@@ -18,12 +18,14 @@ from trainer import files
 from trainer.config import Config
 from trainer.files import Growing
 from trainer.judge.health import NotFinite
+from trainer.record import hparams
 from trainer.record.destination import WEIGHTS, Destination
-from trainer.record.provenance import hyperparameters
 from trainer.record.tensorboard import EventWriter
 
 TEXTS = {"metrics": "metrics.csv", "log": "trainer.log"}
 WRITTEN = (*TEXTS, "events")  # the files of a run that grow
+DIAGNOSTICS = ("activation_mean/", "activation_spread/", "dead_units/", "saturated_units/", "eval/top_class")
+CURVES = "train and validation"  # the category of charts that compare both
 Charts = Mapping[str, Mapping[str, Sequence[str]]]  # category -> title -> tags
 
 
@@ -55,7 +57,9 @@ class RunFiles:
             self.metrics, self.logged = (Growing(directory / name) for name in TEXTS.values())
             self.events = EventWriter(directory, name=destination.events, wall_time=self.began)
             self.events.custom_scalars(charts)
-            self.events.hparams_start(*hyperparameters(config), self.began)
+            row = destination.row or hparams.rows([config], [""])[0]
+            self.events.hparams_columns(row, _metrics(charts), self.began)
+            self.events.hparams_start(row, self.began)
             return
         for name in (*WEIGHTS, "summary.json"):  # of a command that was interrupted
             (directory / name).unlink(missing_ok=True)
@@ -71,7 +75,7 @@ class RunFiles:
             self.csv.append(",".join(self.columns))
         self.csv.append(",".join(repr(row[column]) for column in self.columns))
         own = ("epoch", "step", "lr", "grad_norm/")  # the last two are recorded with their steps
-        scalars = {tag: value for tag, value in row.items() if not tag.startswith(own)}
+        scalars = {_shown(tag): value for tag, value in row.items() if not tag.startswith(own)}
         self.scalars(int(row["step"]), scalars, now)
         self.log(epoch_line(row), now)
 
@@ -96,6 +100,18 @@ class RunFiles:
                 file.append(("\n".join(lines) + "\n").encode())
                 lines.clear()
         self.events.flush()
+
+
+def _shown(tag: str) -> str:
+    """Return a column's tag: TensorBoard opens the first two groups by name, so diagnostics stand behind losses."""
+    return f"watch/{tag}" if tag.startswith(DIAGNOSTICS) else tag
+
+
+def _metrics(charts: Charts) -> list[str]:
+    """Return the tags that are columns of TensorBoard's HParams table: validation, training, test; losses first."""
+    by_name = charts[CURVES]
+    tags = [[*reversed(tags), f"test/{name}"] for name, tags in by_name.items()]
+    return [tag for group in tags for tag in group]
 
 
 def epoch_line(row: dict[str, float]) -> str:

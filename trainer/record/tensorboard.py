@@ -32,8 +32,10 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 
 from trainer.files import Growing
 from trainer.record.destination import event_file_name
+from trainer.record.hparams import Cell, Row
 
 _HEADER, _FOOTER = 12, 4  # bytes of a record before and after its event
+_DATA_TYPES = {str: api_pb2.DATA_TYPE_STRING, float: api_pb2.DATA_TYPE_FLOAT64, bool: api_pb2.DATA_TYPE_BOOL}
 _SESSION_START = "_hparams_/session_start_info"
 _VARINT_STARTS = [1, *(1 << 7 * i for i in range(1, 9))]  # the first number that protobuf writes in 1, 2, ... bytes
 
@@ -105,12 +107,19 @@ class EventWriter:
         packed = Layout(category=categories).SerializeToString()
         self._add(_string_value("custom_scalars__config__", "custom_scalars", packed), 0, self._created)
 
-    def hparams_start(self, config: Mapping[str, str | float | bool], group_name: str, wall_time: float) -> None:
-        """Add this run's row in TensorBoard's HParams table; runs of one `group_name` are repetitions of one setting.
+    def hparams_start(self, row: Row, wall_time: float) -> None:
+        """Add this run's row in TensorBoard's HParams table."""
+        self._pending.append(_session_start(row, wall_time))
 
-        Metric columns need no list: without an experiment summary TensorBoard takes every scalar tag's last value.
-        """
-        self._pending.append(_session_start(config, group_name, wall_time))
+    def hparams_columns(self, row: Row, metrics: Sequence[str], wall_time: float) -> None:
+        """Add the table's columns, where TensorBoard would show every tag; of all runs' it takes the first it finds."""
+        infos = [
+            api_pb2.HParamInfo(name=key, type=_DATA_TYPES[kind], differs=key in row.first)
+            for key, kind in row.columns.items()
+        ]
+        shown = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metrics]
+        content = HParamsPluginData(experiment=api_pb2.Experiment(hparam_infos=infos, metric_infos=shown))
+        self._add(_hparams_value("_hparams_/experiment", content), 0, wall_time)
 
     def hparams_end(self, status: str, wall_time: float) -> None:
         """Add how the run ended: 'SUCCESS', 'FAILURE' or 'RUNNING'."""
@@ -127,27 +136,27 @@ class EventWriter:
         self._pending.append(_record(Event(wall_time=wall_time, step=step, summary=Summary(value=[value]))))
 
 
-def with_hparams(content: bytes, config: Mapping[str, str | float | bool], group_name: str) -> bytes:
-    """The bytes of an event file that hparams_start began, with another configuration there, dated as before."""
+def with_hparams(content: bytes, row: Row) -> bytes:
+    """The bytes of an event file that hparams_start began, with another row there, dated as before."""
     begin = 0
     while True:
         (length,) = struct.unpack_from("<Q", content, begin)
         end = begin + _HEADER + length + _FOOTER
         event = Event.FromString(content[begin + _HEADER : end - _FOOTER])
         if any(value.tag == _SESSION_START for value in event.summary.value):
-            return content[:begin] + _session_start(config, group_name, event.wall_time) + content[end:]
+            return content[:begin] + _session_start(row, event.wall_time) + content[end:]
         begin = end
 
 
-def _session_start(config: Mapping[str, str | float | bool], group_name: str, wall_time: float) -> bytes:
-    start = SessionStartInfo(group_name=group_name, start_time_secs=wall_time)
-    for key, value in config.items():
+def _session_start(row: Row, wall_time: float) -> bytes:
+    start = SessionStartInfo(group_name=row.name, start_time_secs=wall_time)
+    for key, value in row.cells.items():
         start.hparams[key].CopyFrom(_struct_value(value))
     summary = Summary(value=[_hparams_value(_SESSION_START, HParamsPluginData(session_start_info=start))])
     return _record(Event(wall_time=wall_time, summary=summary))
 
 
-def _struct_value(value: str | float | bool) -> Value:
+def _struct_value(value: Cell) -> Value:
     if isinstance(value, bool):  # before numbers: a bool is an int
         return Value(bool_value=value)
     return Value(string_value=value) if isinstance(value, str) else Value(number_value=value)

@@ -64,15 +64,20 @@ def markdown(evaluation: Mapping[str, Any]) -> str:
     for part in vocabulary.parts(evaluation):
         if part is not evaluation:
             blocks += [f"## {_markdown(part['name'])}", *_markdown_answer(vocabulary.advice(part), [])]
-        groups = tables.compared(part)
-        if groups:
-            shown = tables.printed_measures(groups)
-            laid = tables.table(groups, part["runs"], shown)
-            rule = [*("---" for _ in laid.names), *("---:" for _ in laid.numbers)]
-            head = [_markdown(title) for title in (*laid.names, *laid.numbers)]
-            rows = [head, rule, *([_markdown(cell) for cell in row] for row in laid.rows)]
-            blocks += ["\n".join(f"| {' | '.join(row)} |" for row in rows), _markdown(_legend(part, shown))]
+        if part["groups"]:
+            blocks.append(markdown_table(part))
     return "\n\n".join(blocks) + "\n"
+
+
+def markdown_table(part: Mapping[str, Any]) -> str:
+    """Return the table of a comparison's groups, and what its numbers are."""
+    groups = tables.compared(part)
+    shown = tables.printed_measures(groups)
+    laid = tables.table(groups, part["runs"], shown)
+    rule = [*("---" for _ in laid.names), *("---:" for _ in laid.numbers)]
+    head = [_markdown(title) for title in (*laid.names, *laid.numbers)]
+    rows = [head, rule, *([_markdown(cell) for cell in row] for row in laid.rows)]
+    return "\n\n".join(["\n".join(f"| {' | '.join(row)} |" for row in rows), _markdown(_legend(part, shown))])
 
 
 def _markdown_answer(advice: vocabulary.Advice, broken: Sequence[str]) -> list[str]:
@@ -123,7 +128,7 @@ def latex(evaluation: Mapping[str, Any], command: str) -> str:
         if part is not evaluation:
             blocks += [rf"\paragraph{{{_latex(part['name'])}}}", *_latex_answer(vocabulary.advice(part))]
         if part["groups"]:
-            blocks.append(_latex_table(part, "" if part is evaluation else f"-{number}"))
+            blocks.append(latex_table(part, "" if part is evaluation else f"-{number}"))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -134,7 +139,8 @@ def _latex_answer(advice: vocabulary.Advice) -> list[str]:
     return [*([_latex(text)] if text else []), *(["\n".join(comments)] if comments else [])]
 
 
-def _latex_table(part: Mapping[str, Any], suffix: str) -> str:
+def latex_table(part: Mapping[str, Any], suffix: str = "") -> str:
+    r"""Return the table of a comparison's groups for \input; the suffix tells labels of several apart."""
     groups = tables.compared(part)
     shown = tables.printed_measures(groups)
     laid = tables.table(groups, part["runs"], shown)

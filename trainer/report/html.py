@@ -4,11 +4,13 @@ Python gathers the numbers as JSON; page/ holds the page itself. No name from a 
 in it, and the script puts text into the page as text alone.
 """
 
+import html
 import json
 import math
 import os
 import re
 import shlex
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +25,7 @@ from trainer.read.bounded import Unreadable, listing
 from trainer.read.configs import read_yaml
 from trainer.read.curves import Curves
 from trainer.read.other_tools import read_event_folder
-from trainer.report import tables, vocabulary
+from trainer.report import chinese, documents, tables, vocabulary
 from trainer.report.vocabulary import INTERVAL, MEASURES, NO_KNOB, PER_CLASS, STYLES, VERDICTS, short_names
 
 _POINTS = 400_000  # numbers in a page's curves, all together
@@ -43,15 +45,42 @@ def page(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path, comma
     return _fill(
         parts["report.html"],
         {
-            "/*title*/": "Evaluation",
+            "/*title*/": html.escape(_title(evaluation)),
             "/*style*/": parts["report.css"] + _verdict_colours(),
             "/*data*/": data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
-            "/*script*/": parts["charts.js"] + parts["report.js"].removeprefix('"use strict";\n'),
+            "/*script*/": "".join(
+                [parts["charts.js"], *(parts[name].removeprefix('"use strict";\n') for name in _PAGE[3:])]
+            ),
         },
     )
 
 
-_PAGE = ("report.html", "report.css", "charts.js", "report.js")
+_SCRIPTS = ("charts.js", "report.js", "effects.js", "runs.js", "all.js")
+_PAGE = ("report.html", "report.css", *_SCRIPTS)
+
+
+def _title(evaluation: Mapping[str, Any]) -> str:
+    what = ", ".join(dict.fromkeys(str(path) for path in evaluation["paths"]))
+    return chinese.translated("Evaluation of {what}", what=what) if chinese.is_chosen() else f"Evaluation of {what}"
+
+
+def _facts(evaluation: Mapping[str, Any], runs: Sequence[Curves], command: str) -> list[list[str]]:
+    """Say when the page was made, of which data and code, and how; what no run knows is left out."""
+    data = {str(name) for run in runs if (name := run.config.get("data.name")) is not None}
+    commits = {commit for run in runs if isinstance(commit := run.recorded("provenance", "git_commit"), str)}
+    said = [
+        ["date", time.strftime("%Y-%m-%d %H:%M")],
+        ["data", ", ".join(sorted(data))],
+        ["commit", ", ".join(sorted(commit[:12] for commit in commits))],
+        ["command", command],
+    ]
+    return [[name, text] for name, text in said if text]
+
+
+def _claims(part: Mapping[str, Any]) -> list[str]:
+    """Return what holds up after correction, a sentence each: effects of single knobs, then of several together."""
+    found = [*(one for one in part["effects"] if one["knob"] != NO_KNOB), *part["interactions"]]
+    return [one["sentence"] for one in found if one.get("claimed") and one["sentence"]]
 
 
 def _verdict_colours() -> str:
@@ -87,9 +116,12 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
     metrics = dict.fromkeys(name.partition("_")[2] for run in runs for name in run.metrics)
     ours = all(run.source == "trainer" for run in runs)
     return {
-        "title": "Evaluation of " + ", ".join(dict.fromkeys(str(path) for path in evaluation["paths"])),
+        "title": _title(evaluation),
+        "words": chinese.WORDS if chinese.is_chosen() else {},
+        "facts": _facts(evaluation, runs, command),
         "verdicts": VERDICTS,
         "spelled": {verdict: vocabulary.spelled(verdict) for verdict in VERDICTS},
+        "signs": {verdict: style.sign for verdict, style in STYLES.items()},
         "measures": {name: vocabulary.called(name) for name in measures},
         "curves": {f"{side}_{name}": f"{word} {name}" for name in metrics for side, word in _SIDES.items()},
         "per_class": PER_CLASS,
@@ -128,7 +160,9 @@ def _part(
         "warnings": warnings,
         "runs": [index[run["path"]] for run in runs],
         "table": laid and vars(laid),
-        "caption": tables.caption(part),
+        "captions": tables.captions(part),
+        "copies": {"Markdown": documents.markdown_table(part), "LaTeX": documents.latex_table(part)} if laid else {},
+        "claims": _claims(part),
         "classes": {
             number: vars(laid) for number in PER_CLASS if (laid := tables.class_table(compared, runs, number)).rows
         },
@@ -179,6 +213,7 @@ def _runs(
                 "config": {key: value for key, value in run["config"].items() if key not in common},
                 "health": [vocabulary.finding(item) for item in run["health"]],
                 "judged": vocabulary.judged(run),
+                "sentence": vocabulary.reason(run),
                 "command": run_command(path),
                 "link": _link(path, folder),
                 "files": _files(path, folder),

@@ -12,6 +12,7 @@ from trainer.compare.statistics import mean_interval
 from trainer.report import vocabulary
 from trainer.report.vocabulary import INTERVAL, NO_KNOB, mean_cell
 
+TUNED = "each at its own best {knobs}, chosen by the validation split"
 _MOST_CELLS = 5_000  # of a table of classes: nobody reads more
 CLASSIFIED = ("final_train_accuracy", "best_val_loss", "gap", "test_accuracy", "final_test_accuracy")
 FITTED = ("final_train_loss", "best_val_loss", "gap", "test_loss", "final_test_loss")
@@ -32,10 +33,15 @@ def compared(part: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [group for group in part["groups"] if not chosen or group["name"] in chosen]
 
 
-def caption(part: Mapping[str, Any]) -> str:
-    """Say what the numbers are, and what was tuned."""
+def captions(part: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """Say what the numbers are, and what was tuned: texts, with the values of their places."""
     tuned = ", ".join(part.get("tuned") or []) if part.get("chosen") else ""
-    return INTERVAL + (f"; each at its own best {tuned}, chosen by the validation split" if tuned else "")
+    return [(INTERVAL, {}), *([(TUNED, {"knobs": tuned})] if tuned else [])]
+
+
+def caption(part: Mapping[str, Any]) -> str:
+    """Return the captions of a table as one line."""
+    return "; ".join(text.format(**values) for text, values in captions(part))
 
 
 def measures(groups: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -72,7 +72,7 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
     say(f"{plural(len(runs), 'run')}: {counts}{hidden}", style="bold")
     if len(runs) <= _FEW:
         for run in runs:
-            say(f"{run['name']}: {run['sentence']}", style=STYLES[run["verdict"]].terminal)
+            say(f"{run['name']}: {vocabulary.reason(run)}", style=STYLES[run["verdict"]].terminal)
     for line in _findings(runs):
         say(line, style="red")
     say()

@@ -9,26 +9,28 @@ from typing import Any, NamedTuple, get_args
 
 from trainer.judge import health
 from trainer.judge.overfit import Kind, Label, is_unsure
+from trainer.report import chinese
 
 VERDICTS: tuple[Label, ...] = get_args(Label)  # worst first
 KINDS: tuple[Kind, ...] = get_args(Kind)  # of the verdict overfit
 
 
 class Style(NamedTuple):
-    """A verdict's colour on a terminal, and on the light and the dark page."""
+    """A verdict's colour on a terminal, on the light and the dark page, and its sign, for eyes that see no colour."""
 
     terminal: str
     light: str
     dark: str
+    sign: str
 
 
 STYLES: dict[str, Style] = {  # told apart with red-green and blue-yellow colour blindness too
-    "overfit": Style("red", "#86201a", "#dd774c"),
-    "diverged": Style("magenta", "#431765", "#c864ff"),
-    "underfit": Style("yellow", "#9c6d0c", "#fcc938"),
-    "too_short": Style("dim", "#6d727a", "#8f959e"),
-    "no_validation": Style("blue", "#450126", "#f8ffcc"),
-    "healthy": Style("cyan", "#0b6ae8", "#a5ecf5"),
+    "overfit": Style("red", "#86201a", "#dd774c", "▲"),
+    "diverged": Style("magenta", "#431765", "#c864ff", "✕"),
+    "underfit": Style("yellow", "#9c6d0c", "#fcc938", "▼"),
+    "too_short": Style("dim", "#6d727a", "#8f959e", "◔"),
+    "no_validation": Style("blue", "#450126", "#f8ffcc", "○"),
+    "healthy": Style("cyan", "#0b6ae8", "#a5ecf5", "●"),
 }
 
 
@@ -66,12 +68,39 @@ def spelled(name: str) -> str:
     return name.replace("_", " ")
 
 
+def worded(name: str) -> str:
+    """Write a verdict or its kind in the reader's language."""
+    return chinese.WORDS.get(spelled(name), spelled(name)) if chinese.is_chosen() else spelled(name)
+
+
 def judged(run: Mapping[str, Any]) -> str:
-    """Write a run's verdict: overfit, with its kind where that is no rise, (loss only); `?` where it is not sure."""
-    kind, probability = run.get("kind"), run.get("probability")
-    unsure = isinstance(probability, float) and is_unsure(probability, run.get("evidence", {}))
-    named = f" ({spelled(kind)})" if kind in ("gap", "loss_only") else ""
-    return spelled(run["verdict"]) + named + "?" * unsure
+    """Write a run's verdict: overfit, with its kind where that is no rise, (loss only); `?` where it is not sure.
+
+    Healthy curves are called not overfit where the run has findings, or has learned next to nothing.
+    """
+    named = f" ({worded(run['kind'])})" if run.get("kind") in ("gap", "loss_only") else ""
+    called = "not overfit" if run["verdict"] == "healthy" and is_doubtful(run) else run["verdict"]
+    return worded(called) + named + "?" * _is_unsure(run)
+
+
+def reason(run: Mapping[str, Any]) -> str:
+    """Say why a run is judged so, in the reader's language."""
+    return chinese.reason(run, _is_unsure(run)) if chinese.is_chosen() else run["sentence"]
+
+
+def _is_unsure(run: Mapping[str, Any]) -> bool:
+    probability = run.get("probability")
+    return isinstance(probability, float) and is_unsure(probability, run.get("evidence", {}))
+
+
+LITTLE = 0.25  # of the chance-level loss: less than this is next to nothing
+
+
+def is_doubtful(run: Mapping[str, Any]) -> bool:
+    """Whether a run has findings, or its training loss stays near that of guessing."""
+    evidence = run.get("evidence", {})
+    guessing, lowest = evidence.get("guessing_loss"), evidence.get("train_low")
+    return bool(run.get("health")) or bool(guessing and lowest and lowest > (1 - LITTLE) * guessing)
 
 
 def plural(count: int, word: str) -> str:
@@ -83,7 +112,7 @@ def counted(names: Iterable[str]) -> str:
     """Count verdicts, worst first: '2 overfit, 1 too short'; other names after them."""
     counts = Counter(names)
     order = [*(name for name in VERDICTS if name in counts), *(name for name in counts if name not in VERDICTS)]
-    return ", ".join(f"{counts[name]} {spelled(name)}" for name in order)
+    return ", ".join(f"{counts[name]} {worded(name)}" for name in order)
 
 
 def called(measure: str) -> Measure:

@@ -56,7 +56,9 @@ def _is_run(run: Any) -> bool:
 
 
 def _is_stack(entry: Any) -> bool:
-    return isinstance(entry, dict) and _is_list_of_texts(entry.get("runs")) and type(entry.get("workers")) is int
+    if not isinstance(entry, dict) or not _is_list_of_texts(entry.get("runs")):
+        return False
+    return type(entry.get("workers")) is int and isinstance(entry.get("threads"), int | None)
 
 
 def _is_list_of_texts(value: Any) -> bool:

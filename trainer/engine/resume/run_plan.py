@@ -143,8 +143,13 @@ class Session:
 
     # ------------------------------------------------------------------ what is left to do
 
-    def plan(self, jobs: Sequence[Job], max_members: int) -> None:
+    def plan(
+        self, jobs: Sequence[Job], max_members: int, workers: int | None = None, elsewhere: int | None = None
+    ) -> None:
         """Find the jobs that are done, which become completed, and the stacks of the others.
+
+        workers: that share out new stacks; None: as many as this machine has. elsewhere: threads of a stack, where each
+        trains on a machine that it shares with none.
 
         Raises ConfigError where a finished run is of other code or other data.
         """
@@ -161,14 +166,18 @@ class Session:
         self._cut(by_name, max_members)
         planned = {name for entry in self.planned.values() for name in entry["runs"]}
         new = [job for name, job in by_name.items() if name not in planned]
-        stacks, side_by_side = planning.plan_side_by_side(new, max_members)
+        stacks, side_by_side = planning.plan_side_by_side(new, max_members, workers)
+        threads = elsewhere if elsewhere is not None else 1 if side_by_side > 1 else None
         for members in stacks:
-            self._add_stack([self.name(job) for job in members], side_by_side)
+            shared = {"workers": 1 if elsewhere is not None else side_by_side, "threads": threads}
+            self._add_stack([self.name(job) for job in members], shared)
         for stack, entry in self.planned.items():
             members = [by_name[name] for name in entry["runs"] if name in by_name]
             if any(job.status == "waiting" for job in members):
                 problems += self._without_company(entry["runs"], by_name)
-                self.stacks.append(StackJob(members, Checkpoints(self.folder, stack), entry["workers"]))
+                sharing = entry["workers"]
+                threads = entry.get("threads", 1 if sharing > 1 else None)
+                self.stacks.append(StackJob(members, Checkpoints(self.folder, stack), sharing, threads))
         _raise(problems)
         for item in self.stacks:
             self._inspect(item)
@@ -252,7 +261,7 @@ class Session:
             if len(runs) <= max_members or all(by_name[name].status != "waiting" for name in runs if name in by_name):
                 continue
             for start in range(0, len(runs), max_members):
-                self._add_stack(runs[start : start + max_members], entry["workers"])
+                self._add_stack(runs[start : start + max_members], entry)
             del self.planned[stack]
             self._after.append(Checkpoints(self.folder, stack))
             numbers = ranges([by_name[name].number for name in runs if name in by_name])
@@ -280,7 +289,7 @@ class Session:
                     summary = self._extended[name]
                     groups.setdefault((summary["steps"], summary["stopped_by"] == "budget"), []).append(name)
             for names in groups.values():
-                checkpoints = Checkpoints(self.folder, self._add_stack(names, entry["workers"]))
+                checkpoints = Checkpoints(self.folder, self._add_stack(names, entry))
                 summaries = [self._extended[name] for name in names]
                 jobs = [by_name[name] for name in names]
                 self._before.append(lambda c=checkpoints, jobs=jobs, s=summaries: c.save(_continued(jobs, s)))
@@ -288,9 +297,9 @@ class Session:
             if not entry["runs"]:
                 del self.planned[stack]
 
-    def _add_stack(self, names: list[str], side_by_side: int) -> str:
+    def _add_stack(self, names: list[str], like: dict[str, Any]) -> str:
         number = str(1 + max((int(stack.split(".")[0]) for stack in self.planned), default=-1))
-        self.planned[number] = {"runs": names, "workers": side_by_side}
+        self.planned[number] = {**like, "runs": names}
         return number
 
     def retract(self, jobs: Sequence[Job]) -> None:
@@ -444,7 +453,7 @@ def _continued(jobs: Sequence[Job], summaries: Sequence[dict[str, Any]]) -> dict
     configuration for TensorBoard's HParams.
     """
     from trainer.core import state
-    from trainer.record import run_files, tensorboard
+    from trainer.record import hparams, run_files, tensorboard
 
     members, runs, stopped, not_finite = [], {}, {}, {}
     at_end: dict[str, Any] = {}
@@ -462,7 +471,7 @@ def _continued(jobs: Sequence[Job], summaries: Sequence[dict[str, Any]]) -> dict
         content = files.check(files.inside(job.directory, summary["trained"]["name"]), summary["trained"])
         if summary.get("not_finite"):
             not_finite[index] = summary["not_finite"]
-        content = tensorboard.with_hparams(content, *provenance.hyperparameters(job.config))
+        content = tensorboard.with_hparams(content, job.row or hparams.rows([job.config], [""])[0])
         files.write(destination.folder / job.events, content)
         names = {**run_files.TEXTS, "events": job.events}
         runs[index] = {key: files.state(destination.folder / name) for key, name in names.items()}

@@ -1,6 +1,9 @@
 "use strict";
 // Drawing: elements made without markup (textContent only, so that no name from a file is ever parsed), axes, lines.
 
+/** A text in the language of the page; {name} becomes the value of that name. */
+const t = (text, values = {}) => (data.words[text] || text).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? values[name] : whole));
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** An HTML element: attributes, then children; a string becomes text, null nothing. */
@@ -31,6 +34,9 @@ function show(value) {
   return size >= 1e5 || size < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
 }
 
+/** An accuracy at an axis, in the percent of the tables. */
+const percentTick = (value) => `${Number((100 * value).toPrecision(4))}%`;
+
 function ticks(low, high, count) {
   const rough = (high - low) / Math.max(count, 1);
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -54,7 +60,7 @@ function wholeTicks(low, high, count) {
 }
 
 /** A frame with axes. `x` and `y` are [low, high]; returns the svg, the clipped plot area and both scales. */
-function frame({width, height, x, y, logY = false, xLabel = "", yLabel = "", label = "", xTicks = null, left = 46}) {
+function frame({width, height, x, y, logY = false, xLabel = "", yLabel = "", label = "", xTicks = null, left = 46, written = show}) {
   const top = yLabel ? 20 : 8, right = 10, bottom = xLabel ? 34 : 20;
   const [y0, y1] = logY ? y.map(Math.log10) : y;
   const X = (value) => left + ((value - x[0]) / (x[1] - x[0] || 1)) * (width - left - right);
@@ -62,7 +68,7 @@ function frame({width, height, x, y, logY = false, xLabel = "", yLabel = "", lab
   const svg = draw("svg", {viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label});
   for (const tick of logY ? logTicks(...y, height / 45) : ticks(...y, height / 45)) {
     svg.append(draw("line", {class: "rule", x1: left, x2: width - right, y1: Y(tick), y2: Y(tick)}));
-    svg.append(draw("text", {x: left - 6, y: Y(tick) + 4, "text-anchor": "end"}, show(tick)));
+    svg.append(draw("text", {x: left - 6, y: Y(tick) + 4, "text-anchor": "end"}, written(tick)));
   }
   for (const [value, text] of xTicks || wholeTicks(...x, width / 75).map((tick) => [tick, show(tick)])) {
     svg.append(draw("text", {x: X(value), y: height - bottom + 15, "text-anchor": "middle"}, text));
@@ -156,11 +162,10 @@ function levelColours(levels) {
   return levels.map((_, i) => hues[i % hues.length]);
 }
 
-function key(colour, text, dash = "", mark = "line") {
-  const picture = mark === "line"
-    ? draw("line", {x1: 0, x2: 22, y1: 5, y2: 5, stroke: colour, "stroke-width": 2.5, "stroke-dasharray": dash})
-    : marker(mark, 11, 5, colour);
-  return make("span", {}, draw("svg", {viewBox: "0 0 22 10"}, picture), text);
+function key(colour, text, dash = "", mark = "line", width = 2.5) {
+  const line = draw("line", {x1: 0, x2: 30, y1: 5, y2: 5, stroke: colour, "stroke-width": width, "stroke-dasharray": dash});
+  const picture = [dash === null ? null : line, mark === "line" ? null : marker(mark, 15, 5, colour)];
+  return make("span", {}, draw("svg", {viewBox: "0 0 30 10", "aria-hidden": "true"}, picture), text);
 }
 
 /** A verdict's sign on a curve: shape as well as colour, for eyes that tell few colours apart. */

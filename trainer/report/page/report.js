@@ -1,29 +1,34 @@
-"use strict";
 // The page: what the data says, laid out. State (sorting, filter, theme) stands in the address after '#', to be shared.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const {runs, knobs, verdicts, spelled} = data; // verdicts: worst first
+const {runs, knobs, verdicts} = data; // verdicts: worst first
+const spelled = Object.fromEntries(Object.entries(data.spelled).map(([name, text]) => [name, t(text)]));
 const $ = (id) => document.getElementById(id);
-const state = {sort: "", descending: false, verdicts: new Set(), text: "", theme: "", colour: "verdict", curve: "val_loss", log: false, start: false, allGroups: false, measure: "", gradient: 0, part: 0, classes: "recall", open: new Set()};
+const state = {sort: "", descending: false, verdicts: new Set(), text: "", theme: "", colour: "", curve: "val_loss", log: false, start: false, allGroups: false, measure: "", gradient: 0, part: 0, classes: "recall", open: new Set()};
 const MOST_LINES = 400;
 const DASHES = ["", "10 6", "3 4", "12 4 3 4"]; // so that of two means on top of each other both are seen
-const fullName = (measure) => (data.measures[measure] || [measure, measure])[1];
-const CURVES = {val_loss: "validation loss", train_loss: "training loss", gap: "gap: validation − training loss", val_accuracy: "validation accuracy", train_accuracy: "training accuracy", ...data.curves};
+const VERDICT_DASH = {overfit: "", diverged: "2 2", underfit: "10 3 2 3", too_short: "1 4", no_validation: "4 4", healthy: "7 3"};
+const signs = {overfit: t("overfit, from its onset"), diverged: t("diverged, last finite value"), underfit: t("underfit, at its best epoch"), healthy: t("healthy, at its best epoch"), too_short: t("too short to judge"), no_validation: t("no validation loss")};
+const fullName = (measure) => t((data.measures[measure] || [measure, measure])[1]);
+const CURVES = {val_loss: t("validation loss"), train_loss: t("training loss"), gap: t("gap: validation − training loss"), val_accuracy: t("validation accuracy"), train_accuracy: t("training accuracy"), ...Object.fromEntries(Object.entries(data.curves).map(([name, text]) => [name, t(text)]))};
 
 for (const run of runs) {
   run.x = data.grids[run.x];
   if (run.val_loss) run.gap = run.val_loss.map((value, i) => (value === null || run.train_loss[i] === null ? null : value - run.train_loss[i]));
 }
 const brief = (knob) => data.brief[knob] || knob;
-const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+const plural = (count, word) => (data.words[`{n} ${word}s`] ? t(`{n} ${word}s`, {n: count}) : `${count} ${word}${count === 1 ? "" : "s"}`);
+const signOf = data.signs;
 const colourOf = (verdict) => `var(--${verdict})`;
 const part = () => data.parts[state.part]; // the comparison on show: of several sweeps, one
 const here = () => part().runs.map((i) => runs[i]);
 const seen = (run) => (!state.verdicts.size || state.verdicts.has(run.verdict)) && matches(run, state.text);
+const percent = (value) => (typeof value === "number" ? `${(100 * value).toFixed(2)}%` : show(value));
+const isAccuracy = (name) => name.endsWith("accuracy");
 const wide = (element) => Math.max(element.clientWidth, 280);
 
 function matches(run, text) {
-  const hay = [run.name, run.verdict, spelled[run.verdict], run.status, ...knobs.map((knob, i) => `${brief(knob)}=${run.knobs[i]}`)].join(" ").toLowerCase();
+  const hay = [run.name, run.verdict, data.spelled[run.verdict], spelled[run.verdict], run.status, ...knobs.map((knob, i) => `${brief(knob)}=${run.knobs[i]}`)].join(" ").toLowerCase();
   return text.toLowerCase().split(/\s+/).every((word) => hay.includes(word));
 }
 
@@ -34,7 +39,7 @@ function readHash() {
   state.verdicts = new Set((given.get("verdict") || "").split(",").filter((name) => verdicts.includes(name)));
   state.text = given.get("filter") || "";
   state.theme = given.get("theme") || "";
-  state.colour = knobs.includes(given.get("colour")) ? given.get("colour") : "verdict";
+  state.colour = ["verdict", ...knobs].includes(given.get("colour")) ? given.get("colour") : "";
   state.curve = given.get("curve") in CURVES ? given.get("curve") : "val_loss";
   state.part = Math.max(0, data.parts.findIndex((one) => one.name === given.get("sweep")));
   state.open = new Set((given.get("open") || "").split(",").map((index) => runs[index]).filter(Boolean));
@@ -46,7 +51,7 @@ function writeHash() {
   if (state.verdicts.size) said.set("verdict", [...state.verdicts].join(","));
   if (state.text) said.set("filter", state.text);
   if (state.theme) said.set("theme", state.theme);
-  if (state.colour !== "verdict") said.set("colour", state.colour);
+  if (state.colour) said.set("colour", state.colour);
   if (state.curve !== "val_loss") said.set("curve", state.curve);
   if (state.part) said.set("sweep", part().name);
   if (state.open.size) said.set("open", [...state.open].map((run) => run.index).join(","));
@@ -68,14 +73,15 @@ function select(label, options, value, change) {
 
 function head() {
   $("title").textContent = data.title;
-  $("summary").textContent = [plural(here().length, "run"), plural(part().groups.length, "group"), ...(varied().length ? [`knobs: ${varied().map(brief).join(", ")}`] : [])].join(" · ");
+  $("facts").replaceChildren(...data.facts.map(([name, text]) => make("div", {}, make("dt", {}, t(name)), make("dd", {}, name === "command" ? make("code", {}, text) : text))));
+  $("summary").textContent = [plural(here().length, "run"), plural(part().groups.length, "group"), ...(varied().length ? [t("knobs: {names}", {names: varied().map(brief).join(", ")})] : [])].join(" · ");
   const counts = verdicts.map((verdict) => [verdict, here().filter((run) => run.verdict === verdict).length]).filter(([, count]) => count);
   $("verdicts").className = state.verdicts.size ? "some" : "";
   $("verdicts").replaceChildren(...counts.map(([verdict, count]) => make("button", {
     type: "button", style: `flex: ${count} 0 auto; background: ${colourOf(verdict)}`, "aria-pressed": String(state.verdicts.has(verdict)),
-    title: `show only runs judged ${spelled[verdict]}`,
+    title: t("show only runs judged {verdict}", {verdict: spelled[verdict]}),
     onclick: () => { state.verdicts.has(verdict) ? state.verdicts.delete(verdict) : state.verdicts.add(verdict); update(); },
-  }, `${count} ${spelled[verdict]}`)));
+  }, `${signOf[verdict]} ${count} ${spelled[verdict]}`)));
   answer("", data);
   $("parts").replaceChildren(...(part().name === null ? [] : data.parts.map((one, i) => make("button", {
     type: "button", "aria-pressed": String(i === state.part), onclick: () => { state.part = i; update(); contents(); }}, one.name))));
@@ -91,30 +97,43 @@ function answer(place, {answer, next, warnings}) {
 /** The knobs that differ among the runs on show. */
 const varied = () => knobs.filter((knob, i) => new Set(here().map((run) => String(run.knobs[i]))).size > 1);
 
+const worded = (text) => { const found = /^(\d+) of (\d+)$/.exec(text); return found ? t("{a} of {b}", {a: found[1], b: found[2]}) : t(text); };
+
 /** Rows of cells that are already words: what tells the rows apart at the left, numbers at the right. */
 function fillTable(element, {names, numbers, rows}) {
   const side = (i) => (i < names.length ? "" : "number");
-  element.tHead.replaceChildren(make("tr", {}, [...names, ...numbers].map((title, i) => make("th", {class: `plain ${side(i)}`, scope: "col"}, title))));
-  element.tBodies[0].replaceChildren(...rows.map((cells) => make("tr", {}, cells.map((text, i) => make("td", {class: side(i)}, text)))));
+  element.tHead.replaceChildren(make("tr", {}, [...names, ...numbers].map((title, i) => make("th", {class: `plain ${side(i)}`, scope: "col"}, t(title)))));
+  element.tBodies[0].replaceChildren(...rows.map((cells) => make("tr", {}, cells.map((text, i) => make("td", {class: side(i)}, worded(text))))));
 }
 
 function classesSection() {
   const {classes} = part();
   $("classes").hidden = !classes[state.classes];
   if ($("classes").hidden) return;
-  $("classes-note").textContent = `On the test split, by the weights with the lowest validation loss; ${data.interval}.`;
-  $("classes-controls").replaceChildren(select("number", data.per_class, state.classes, (value) => { state.classes = value; classesSection(); }));
+  $("classes-note").textContent = t("On the test split, by the weights with the lowest validation loss; {interval}.", {interval: t(data.interval)});
+  $("classes-controls").replaceChildren(select(t("number"), Object.fromEntries(Object.entries(data.per_class).map(([name, text]) => [name, t(text)])), state.classes, (value) => { state.classes = value; classesSection(); }));
   fillTable($("classes-table"), classes[state.classes]);
 }
 
 function resultsSection() {
-  const {table, caption, commands} = part();
+  const {table, captions, commands} = part();
   $("results").hidden = !table;
   if (!table) return;
   fillTable($("results-table"), table);
-  $("results-note").textContent = `${caption}; best: at the lowest validation loss, whose weights the test is of; last: at the end.`;
+  $("results-note").textContent = `${captions.map(([text, values]) => t(text, values)).join("; ")}; ${t("best: at the lowest validation loss, whose weights the test is of; last: at the end.")}`;
+  $("results-copy").replaceChildren(...Object.entries(part().copies).map(([kind, text]) =>
+    make("button", {type: "button", onclick: (event) => copy(event.target, text)}, t("copy as {kind}", {kind}))));
   $("results-commands").hidden = !commands.length;
   $("results-commands").lastChild.replaceChildren(...commands.map(([name, command]) => make("div", {}, make("p", {class: "muted"}, name), make("pre", {}, command))));
+}
+
+/** Copy, and say so; where the browser forbids it, show the text to be copied by hand. */
+function copy(button, text) {
+  const told = button.textContent, by_hand = () => button.parentElement.append(make("textarea", {readonly: "", rows: 8, "aria-label": told}, text));
+  (navigator.clipboard ? navigator.clipboard.writeText(text) : Promise.reject(new Error("no clipboard"))).then(() => {
+    button.textContent = t("copied");
+    setTimeout(() => { button.textContent = told; }, 1500);
+  }, by_hand);
 }
 
 function contents() {
@@ -147,28 +166,42 @@ function lastFinite(run, name) {
   return null;
 }
 
+/** What colours the curves: as chosen, else the verdict; where all agree, the knob with the strongest effect. */
+function colouring(usable) {
+  if (state.colour === "verdict" || usable.includes(state.colour)) return state.colour;
+  if (new Set(here().map((run) => run.verdict)).size > 1) return "verdict";
+  const first = part().effects.map((effect) => effect.measure)[0];
+  const size = (knob) => Math.max(-1, ...part().effects.filter((effect) => effect.measure === first && effect.knob === knob)
+    .flatMap((effect) => effect.contrasts.map((one) => (one.difference === null ? -1 : Math.abs(one.difference)))));
+  return usable.reduce((best, knob) => (best === "verdict" || size(knob) > size(best) ? knob : best), "verdict");
+}
+
 function curvesSection() {
+  const [only, ...others] = here();
+  if (only && !others.length) return aloneSection(only);
   const available = Object.fromEntries(Object.entries(CURVES).filter(([name]) => runs.some((run) => run[name])));
   if (!(state.curve in available)) state.curve = Object.keys(available)[0];
   const usable = varied().filter((knob) => new Set(here().map((run) => String(run.knobs[knobs.indexOf(knob)]))).size <= 8);
+  const coloured = colouring(usable);
   const redraw = (key) => (value) => { state[key] = value; writeHash(); curvesSection(); };
   $("curves-controls").replaceChildren(
-    select("show", available, state.curve, redraw("curve")),
-    select("colour by", {verdict: "verdict", ...Object.fromEntries(usable.map((knob) => [knob, brief(knob)]))}, state.colour, redraw("colour")),
-    make("label", {}, make("input", {type: "checkbox", ...(state.log ? {checked: ""} : {}), onchange: (event) => redraw("log")(event.target.checked)}), "log scale"),
-    make("label", {}, make("input", {type: "checkbox", ...(state.start ? {checked: ""} : {}), onchange: (event) => redraw("start")(event.target.checked)}), "whole range"));
+    select(t("show"), available, state.curve, redraw("curve")),
+    select(t("colour by"), {verdict: t("verdict"), ...Object.fromEntries(usable.map((knob) => [knob, brief(knob)]))}, coloured, redraw("colour")),
+    make("label", {}, make("input", {type: "checkbox", ...(state.log ? {checked: ""} : {}), onchange: (event) => redraw("log")(event.target.checked)}), t("log scale")),
+    make("label", {}, make("input", {type: "checkbox", ...(state.start ? {checked: ""} : {}), onchange: (event) => redraw("start")(event.target.checked)}), t("whole range")));
   const there = here().filter((run) => seen(run) && run[state.curve]);
   const lines = spread(there, MOST_LINES);
   const xs = lines.flatMap((run) => [run.x[0], run.x[run.x.length - 1]]);
   const log = state.log && lines.some((run) => run[state.curve].some((value) => value > 0));
   const axes = frame({width: wide($("curves-chart")), height: 380, x: [Math.min(...xs, xs.length ? Infinity : 0), Math.max(...xs, xs.length ? -Infinity : 1)],
-    y: range(lines.flatMap((run) => (state.start ? run[state.curve] : settled(run[state.curve]))), log), logY: log, xLabel: data.x_label, yLabel: CURVES[state.curve], label: `${CURVES[state.curve]} of ${plural(lines.length, "run")}`});
-  const k = knobs.indexOf(state.colour), byKnob = k >= 0;
+    y: range(lines.flatMap((run) => (state.start ? run[state.curve] : settled(run[state.curve]))), log), logY: log, xLabel: t(data.x_label), yLabel: CURVES[state.curve], written: isAccuracy(state.curve) ? percentTick : show, label: `${CURVES[state.curve]} of ${plural(lines.length, "run")}`});
+  const k = knobs.indexOf(coloured), byKnob = k >= 0;
   const levels = byKnob ? [...new Map(here().map((run) => [String(run.knobs[k]), run.knobs[k]])).values()].sort(natural) : [];
   const colours = levelColours(levels), colour = (run) => (byKnob ? colours[levels.indexOf(run.knobs[k])] : colourOf(run.verdict));
-  const dash = (i) => (levels.every((level) => typeof level === "number") ? "" : DASHES[i % DASHES.length]);
+  const dash = (i) => DASHES[i % DASHES.length];
   const faint = byKnob ? 0.16 : lines.length > 150 ? 0.22 : lines.length > 40 ? 0.38 : 0.75;
-  for (const run of lines) axes.plot.append(draw("path", {class: "line", d: path(axes, run.x, run[state.curve]), stroke: colour(run), "stroke-width": 1.2, opacity: faint}));
+  for (const run of lines) axes.plot.append(draw("path", {class: "line", d: path(axes, run.x, run[state.curve]), stroke: colour(run), "stroke-width": 1.2, opacity: faint,
+    "stroke-dasharray": byKnob ? "" : VERDICT_DASH[run.verdict]}));
   levels.forEach((level, i) => {
     const members = there.filter((run) => run.knobs[k] === level);
     if (!members.length) return;
@@ -184,14 +217,33 @@ function curvesSection() {
   axes.svg.addEventListener("click", () => { if (hover.run) focusRun(hover.run); });
   $("curves-chart").replaceChildren(axes.svg);
   const used = verdicts.filter((verdict) => lines.some((run) => run.verdict === verdict));
-  const signs = {overfit: "overfit, from its onset", diverged: "diverged, last finite value", underfit: "underfit, at its best epoch", healthy: "healthy, at its best epoch", too_short: "too short to judge", no_validation: "no validation loss"};
   $("curves-legend").replaceChildren(...(byKnob
-    ? levels.map((level, i) => key(colours[i], `${brief(state.colour)}=${show(level)}`, dash(i)))
-    : used.map((verdict) => key(colourOf(verdict), signs[verdict], "", verdict))));
-  const drawn = lines.length < there.length ? `${lines.length} of ${there.length} runs drawn, evenly chosen. ` : "";
+    ? levels.map((level, i) => key(colours[i], `${brief(coloured)}=${show(level)}`, dash(i)))
+    : used.map((verdict) => key(colourOf(verdict), signs[verdict], VERDICT_DASH[verdict], verdict))));
+  const drawn = lines.length < there.length ? t("{shown} of {all} runs drawn, evenly chosen. ", {shown: lines.length, all: there.length}) : "";
   $("curves-note").textContent = drawn + (byKnob
-    ? "Thick: the mean over all runs at that level, with its pointwise 95 % t interval; thin: each run."
-    : "One line per run. Point at a line to read it, click to open it in the table.");
+    ? t("Thick: the mean over all runs at that level, with its pointwise 95 % t interval; thin: each run.")
+    : t("One line per run. Point at a line to read it, click to open it in the table."));
+}
+
+/** A run on its own: training and validation together, with the reason for its verdict. */
+function aloneSection(run) {
+  $("curves-controls").replaceChildren();
+  $("curves-note").replaceChildren(chip(run.verdict, run.judged), `: ${run.sentence}${t(".")}`);
+  $("curves-chart").replaceChildren(make("div", {class: "pair"}, ["loss", "accuracy"].map((name) => pairFigure(run, name, wide($("curves-chart")) / 2, 300))));
+  $("curves-legend").replaceChildren(key("var(--val)", t("validation")), key("var(--train)", t("training"), "5 3"), key(colourOf(run.verdict), signs[run.verdict], null, run.verdict));
+}
+
+/** Training and validation of one run on one chart; null where neither was recorded. */
+function pairFigure(run, name, width, height) {
+  const sides = [[`train_${name}`, "var(--train)", "5 3"], [`val_${name}`, "var(--val)", ""]].filter(([side]) => run[side]);
+  if (!sides.length) return null;
+  const y = range(sides.flatMap(([side]) => settled(run[side])), false);
+  const axes = frame({width: Math.max(width, 270), height, x: [run.x[0], run.x[run.x.length - 1]], y, xLabel: t(data.x_label), yLabel: t(name),
+    written: isAccuracy(name) ? percentTick : show, label: `training and validation ${name} of ${run.name}`});
+  for (const [side, stroke, dash] of sides) axes.plot.append(draw("path", {class: "line", d: path(axes, run.x, run[side]), stroke, "stroke-width": 2, "stroke-dasharray": dash}));
+  markRun(axes, run, `val_${name}`, 5.5);
+  return make("figure", {}, axes.svg);
 }
 
 function nearest(event, axes, lines, hover) {
@@ -211,22 +263,23 @@ function nearest(event, axes, lines, hover) {
 }
 
 const describe = (run) => knobs.map((knob, i) => `${brief(knob)}=${show(run.knobs[i])}`).join(" ");
-const chip = (verdict, judged) => make("span", {class: "chip", style: `--chip: ${colourOf(verdict)}`}, judged || spelled[verdict]);
+const chip = (verdict, judged) => make("span", {class: "chip", style: `--chip: ${colourOf(verdict)}`}, `${signOf[verdict]} ${judged || spelled[verdict]}`);
 
 // ------------------------------------------------------------------ groups
 
 function groupsSection() {
+  $("groups").hidden = here().length < 2;
   const shown = part().groups.map((group) => ({...group, members: group.runs.map((i) => runs[i]).filter(seen)})).filter((group) => group.members.length);
   const many = 12, some = state.allGroups ? shown : shown.slice(0, many);
   $("groups-note").textContent = part().groups.length < here().length
-    ? "Runs that differ in the seed alone. Mean over seeds with its pointwise 95 % t interval, each seed thin; largest gap first."
-    : "Each run on its own, largest gap first.";
-  $("groups-legend").replaceChildren(key("var(--val)", "validation loss"), key("var(--train)", "training loss", "5 3"));
+    ? t("Runs that differ in the seed alone. Mean over seeds with its pointwise 95 % t interval, each seed thin; largest gap first.")
+    : t("Each run on its own, largest gap first.");
+  $("groups-legend").replaceChildren(key("var(--val)", t("validation loss")), key("var(--train)", t("training loss"), "5 3"));
   const finite = some.flatMap((group) => group.members.flatMap((run) => [...settled(run.val_loss || []), ...settled(run.train_loss)]));
   const y = range(finite, false);
   $("groups-charts").replaceChildren(...some.map((group) => groupFigure(group, y)));
   $("groups-more").hidden = shown.length <= many;
-  $("groups-more").textContent = state.allGroups ? `Show the first ${many}` : `Show all ${shown.length} groups`;
+  $("groups-more").textContent = state.allGroups ? t("Show the first {n}", {n: many}) : t("Show all {n} groups", {n: shown.length});
   $("groups-more").onclick = () => { state.allGroups = !state.allGroups; groupsSection(); };
 }
 
@@ -237,7 +290,7 @@ function ended(runs) {  // means are of these, in curves as in tables; of a grou
 
 function groupFigure(group, y) {
   const xs = group.members.flatMap((run) => [run.x[0], run.x[run.x.length - 1]]);
-  const axes = frame({width: 270, height: 165, x: [Math.min(...xs), Math.max(...xs)], y, left: 34, label: `losses of ${group.name}`});
+  const axes = frame({width: 270, height: 190, x: [Math.min(...xs), Math.max(...xs)], y, left: 34, xLabel: t(data.x_label), yLabel: t("loss"), label: `losses of ${group.name}`});
   for (const [name, colour, dash] of [["train_loss", "var(--train)", "5 3"], ["val_loss", "var(--val)", ""]]) {
     const lines = group.members.filter((run) => run[name]);
     if (!lines.length) continue;
@@ -247,90 +300,9 @@ function groupFigure(group, y) {
       draw("path", {class: "line", d: path(axes, mean.x, mean.mean), stroke: colour, "stroke-width": 2, "stroke-dasharray": dash}));
   }
   for (const run of spread(group.members, 20)) markRun(axes, run, "val_loss", 4);
-  const gap = group.gap && group.gap.mean !== null ? `, gap ${show(group.gap.mean)}${group.gap.low === null ? "" : ` [${show(group.gap.low)}, ${show(group.gap.high)}]`}` : "";
+  const gap = group.gap && group.gap.mean !== null ? t(", gap {value}", {value: `${show(group.gap.mean)}${group.gap.low === null ? "" : ` [${show(group.gap.low)}, ${show(group.gap.high)}]`}`}) : "";
   const counts = verdicts.filter((verdict) => group.verdicts[verdict]).map((verdict) => `${group.verdicts[verdict]} ${spelled[verdict]}`).join(", ");
-  return make("figure", {}, make("figcaption", {}, group.name, make("small", {}, counts + gap)), axes.svg);
-}
-
-// ------------------------------------------------------------------ knobs and effects
-
-function natural(a, b) {
-  return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, {numeric: true});
-}
-
-function measureMenu(id, redraw) {
-  const available = [...new Set(part().effects.map((effect) => effect.measure))];
-  if (!available.includes(state.measure)) state.measure = available[0];
-  $(id).replaceChildren(...(available.length > 1
-    ? [select("measure", Object.fromEntries(available.map((name) => [name, fullName(name)])), state.measure, (value) => { state.measure = value; redraw(); })]
-    : []));
-}
-
-function knobsSection() {
-  $("knobs").hidden = !part().effects.length;
-  if (!part().effects.length) return;
-  measureMenu("knobs-controls", () => { knobsSection(); effectsSection(); });
-  $("knobs-note").textContent = "Each dot is a run; the bar is the mean at that level, averaged over the other knobs, with its 95 % t interval over seeds.";
-  const effects = part().effects.filter((effect) => effect.measure === state.measure);
-  const means = effects.flatMap((effect) => effect.levels.flatMap((level) => [level.mean, level.low, level.high]));
-  const y = range([...here().map((run) => run.measures[state.measure]), ...means], false);
-  $("knobs-charts").replaceChildren(...effects.map((effect) => knobFigure(effect, y)));
-  $("knobs-why").replaceChildren(...effects.filter((effect) => (effect.why || []).length).flatMap((effect) =>
-    [make("p", {}, effect.beside), make("ul", {}, effect.why.map((one) => make("li", {}, one.sentence)))]));
-}
-
-function knobFigure(effect, y) {
-  const levels = effect.levels.map((level) => level.value), colours = levelColours(levels);
-  const axes = frame({width: 270, height: 205, x: [-0.5, levels.length - 0.5], y, left: 40, label: `${state.measure} by ${effect.knob}`,
-    xTicks: levels.map((level, i) => [i, show(level).slice(0, Math.max(4, Math.floor(38 / levels.length)))])});
-  const members = spread(here().filter(seen), 1000);
-  members.forEach((run, i) => {
-    const value = run.measures[state.measure], at = levels.findIndex((level) => String(level) === String(run.levels[effect.knob]));
-    if (typeof value !== "number" || at < 0) return;
-    const jitter = ((i * 0.618034) % 1 - 0.5) * 0.5;
-    axes.plot.append(draw("circle", {cx: axes.X(at + jitter), cy: axes.Y(value), r: members.length > 200 ? 1.6 : 2.4, fill: colours[at], opacity: members.length > 200 ? 0.3 : 0.45}));
-  });
-  effect.levels.forEach((level, i) => {
-    if (level.mean === null) return;
-    if (level.low !== null) axes.plot.append(draw("line", {x1: axes.X(i), x2: axes.X(i), y1: axes.Y(level.low), y2: axes.Y(level.high), stroke: "var(--ink)", "stroke-width": 2}));
-    axes.plot.append(draw("line", {x1: axes.X(i - 0.28), x2: axes.X(i + 0.28), y1: axes.Y(level.mean), y2: axes.Y(level.mean), stroke: "var(--ink)", "stroke-width": 2.5}));
-  });
-  const [first, ...more] = effect.sentences;
-  return make("figure", {}, make("figcaption", {}, make("strong", {}, brief(effect.knob)), make("small", {}, first || ""),
-    more.length ? make("details", {}, make("summary", {}, "at each level of the other knobs"), more.map((text) => make("p", {class: "muted"}, text))) : null), axes.svg);
-}
-
-function effectsSection() {
-  const rows = part().effects.filter((effect) => effect.measure === state.measure)
-    .flatMap((effect) => effect.contrasts.map((contrast) => ({...contrast, knob: effect.knob})))
-    .filter((row) => row.difference !== null).slice(0, 40);
-  $("effects").hidden = !part().effects.length;
-  if (!part().effects.length) return;
-  measureMenu("effects-controls", () => { knobsSection(); effectsSection(); });
-  $("effects-note").textContent = `Differences in ${fullName(state.measure)} at equal values of the other knobs, by seed, with 95 % intervals. ` +
-    "Filled: holds up after correction for all the comparisons made. Hollow: it may be chance.";
-  const width = wide($("effects-chart")), textWidth = Math.min(260, width * 0.34), noteWidth = width > 760 ? 310 : 0, height = 26;
-  const ends = rows.flatMap((row) => [row.low, row.high, row.difference, 0]).filter(Number.isFinite);
-  const pad = 0.06 * (Math.max(...ends, 0) - Math.min(...ends, 0)) || 1;
-  const x = [Math.min(...ends, 0) - pad, Math.max(...ends, 0) + pad];
-  const X = (value) => textWidth + ((value - x[0]) / (x[1] - x[0])) * (width - textWidth - noteWidth - 16);
-  const svg = draw("svg", {viewBox: `0 0 ${width} ${rows.length * height + 30}`, role: "img", "aria-label": "differences with intervals"});
-  for (const tick of ticks(...x, 6)) {
-    svg.append(draw("line", {class: tick === 0 ? "zero" : "rule", x1: X(tick), x2: X(tick), y1: 0, y2: rows.length * height}),
-      draw("text", {x: X(tick), y: rows.length * height + 18, "text-anchor": "middle"}, show(tick)));
-  }
-  rows.forEach((row, i) => {
-    const y = i * height + height / 2, colour = row.claimed ? "var(--accent)" : "var(--muted)";
-    const label = `${brief(row.knob)}: ${show(row.a)} − ${show(row.b)}`, most = Math.floor(textWidth / 6.6);
-    svg.append(draw("text", {class: "ink", x: 0, y: y + 4}, label.length > most ? `${label.slice(0, most - 1)}…` : label, draw("title", {}, label)));
-    if (row.low !== null) svg.append(draw("line", {x1: X(row.low), x2: X(row.high), y1: y, y2: y, stroke: colour, "stroke-width": 2}));
-    svg.append(draw("circle", {cx: X(row.difference), cy: y, r: 4.5, fill: row.claimed ? colour : "var(--card)", stroke: colour, "stroke-width": 2}));
-    const p = row.p_adjusted === null || row.p_adjusted === undefined ? "" : row.p_adjusted < 0.001 ? "p < 0.001" : `p = ${show(row.p_adjusted)}`;
-    const answer = row.answer === "not enough seeds" && row.seeds_needed ? `not enough seeds: ${row.seeds_needed} would settle it` : row.answer;
-    if (noteWidth) svg.append(draw("text", {x: width - noteWidth, y: y + 4}, [p, answer].filter(Boolean).join(", ")));
-  });
-  $("effects-chart").replaceChildren(rows.length ? svg : make("p", {class: "muted"}, "No two levels can be compared at equal values of the other knobs."));
-  $("interactions").replaceChildren(...part().interactions.filter((item) => item.measure === state.measure && item.claimed).map((item) => make("li", {}, item.sentence)));
+  return make("figure", {}, make("figcaption", {}, t(group.name), make("small", {}, counts + gap)), axes.svg);
 }
 
 // ------------------------------------------------------------------ gradients
@@ -339,120 +311,20 @@ function gradientsSection() {
   $("gradients").hidden = !data.gradients.length;
   if (!data.gradients.length) return;
   const chosen = data.gradients[state.gradient];
-  $("gradients-note").textContent = "Euclidean norm of each parameter's gradient before clipping, means over stretches of steps; " +
-    (data.gradients.length > 1 ? "one run of each of the groups with the most and the least gap." : "log scale.");
-  $("gradients-controls").replaceChildren(select("run", Object.fromEntries(data.gradients.map((item, i) => [i, `${runs[item.run].name} ${describe(runs[item.run])} (${spelled[runs[item.run].verdict]})`])),
+  $("gradients-note").textContent = data.gradients.length > 1
+    ? t("Euclidean norm of each parameter's gradient before clipping, means over stretches of steps; one run of each of the groups with the most and the least gap.")
+    : t("Euclidean norm of each parameter's gradient before clipping, means over stretches of steps; log scale.");
+  $("gradients-controls").replaceChildren(select(t("run"), Object.fromEntries(data.gradients.map((item, i) => [i, `${runs[item.run].name} ${describe(runs[item.run])} (${spelled[runs[item.run].verdict]})`])),
     String(state.gradient), (value) => { state.gradient = Number(value); gradientsSection(); }));
   const layers = Object.keys(chosen.norms), isBias = (name) => name.endsWith("bias");
   const homes = [...new Set(layers.map((name) => name.replace(/\.[^.]*$/, "")))], ramp = levelColours(homes.map((_, i) => i));
   const colours = layers.map((name) => ramp[homes.indexOf(name.replace(/\.[^.]*$/, ""))]);
+  const dash = (name) => DASHES[homes.indexOf(name.replace(/\.[^.]*$/, "")) % DASHES.length];
   const every = layers.flatMap((name) => chosen.norms[name]);
   const axes = frame({width: wide($("gradients-chart")), height: 300, x: [chosen.steps[0], chosen.steps[chosen.steps.length - 1]], y: range(every, true), logY: true,
-    xLabel: "step", yLabel: "gradient norm", label: "gradient norms by layer"});
-  layers.forEach((name, i) => axes.plot.append(draw("path", {class: "line", d: path(axes, chosen.steps, chosen.norms[name]), stroke: colours[i], "stroke-width": 1.8,
-    "stroke-dasharray": isBias(name) ? "3 3" : ""}, draw("title", {}, name))));
+    xLabel: t("step"), yLabel: t("gradient norm"), label: "gradient norms by layer"});
+  layers.forEach((name, i) => axes.plot.append(draw("path", {class: "line", d: path(axes, chosen.steps, chosen.norms[name]), stroke: colours[i], "stroke-width": isBias(name) ? 0.9 : 2,
+    "stroke-dasharray": dash(name)}, draw("title", {}, name))));
   $("gradients-chart").replaceChildren(axes.svg);
-  $("gradients-legend").replaceChildren(...layers.map((name, i) => key(colours[i], name, isBias(name) ? "3 3" : "")));
+  $("gradients-legend").replaceChildren(...layers.map((name, i) => key(colours[i], name, dash(name), "line", isBias(name) ? 1 : 2.5)));
 }
-
-// ------------------------------------------------------------------ table
-
-const COLUMNS = [
-  {id: "name", title: "run", value: (run) => run.name},
-  ...knobs.map((knob, i) => ({id: knob, title: brief(knob), value: (run) => run.knobs[i]})),
-  {id: "verdict", title: "verdict", value: (run) => verdicts.indexOf(run.verdict)},
-  {id: "best_epoch", title: "best", number: true, value: (run) => run.best_epoch},
-  {id: "onset", title: "onset", number: true, value: (run) => run.onset},
-  ...Object.entries(data.measures)
-    .filter(([id]) => runs.some((run) => run.measures[id] !== undefined))
-    .map(([id, [title]]) => ({id, title, number: true, percent: id.endsWith("accuracy"), value: (run) => run.measures[id]})),
-];
-if (runs.some((run) => run.status && run.status !== "completed")) COLUMNS.push({id: "status", title: "status", value: (run) => run.status || ""});
-
-function order(a, b) {
-  const column = COLUMNS.find((one) => one.id === state.sort);
-  if (!column) return 0;
-  const [x, y] = [column.value(a), column.value(b)];
-  const missing = (value) => value === null || value === undefined || value === "";
-  if (missing(x) || missing(y)) return Number(missing(x)) - Number(missing(y));
-  return (state.descending ? -1 : 1) * natural(x, y);
-}
-
-function tableSection() {
-  if (!$("runs-controls").children.length) {
-    $("runs-controls").append(make("input", {id: "filter", type: "search", placeholder: "filter: words such as adam dropout=0.5 overfit", value: state.text, "aria-label": "filter",
-      oninput: (event) => { state.text = event.target.value; update(); }}));
-  }
-  $("table").tHead.replaceChildren(make("tr", {}, COLUMNS.map((column) => make("th", {
-    class: column.number ? "number" : null, scope: "col", "aria-sort": state.sort !== column.id ? null : state.descending ? "descending" : "ascending"},
-    make("button", {type: "button", onclick: () => { state.descending = state.sort === column.id && !state.descending; state.sort = column.id; update(); }}, column.title)))));
-  const shown = here().filter(seen).sort(order), most = 1000;
-  $("table").tBodies[0].replaceChildren(...shown.slice(0, most).flatMap((run) => state.open.has(run) ? [row(run), details(run)] : [row(run)]));
-  $("table-note").textContent = `${shown.length} of ${plural(here().length, "run")}${shown.length > most ? `, the first ${most} listed: sort or filter to see others` : ""}. Click a run for its evidence, its command and its files.`;
-}
-
-const percent = (value) => (typeof value === "number" ? `${(100 * value).toFixed(2)}%` : show(value));
-
-function row(run) {
-  const cells = COLUMNS.map((column) => {
-    if (column.id === "name") return make("td", {class: "name"}, run.link ? make("a", {href: run.link, title: run.path, onclick: (event) => event.stopPropagation()}, run.name) : run.name);
-    if (column.id === "verdict") return make("td", {}, chip(run.verdict, run.judged));
-    return make("td", {class: column.number ? "number" : null}, column.percent ? percent(column.value(run)) : show(column.value(run)));
-  });
-  return make("tr", {class: "run", "data-run": run.index, onclick: () => { state.open.has(run) ? state.open.delete(run) : state.open.add(run); writeHash(); tableSection(); }}, cells);
-}
-
-function details(run) {
-  const evidence = Object.entries(run.evidence).map(([name, value]) => make("div", {}, make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, show(value))));
-  const links = run.files.map(([text, link]) => make("a", {href: link}, text));
-  const config = {...data.common, ...run.config};
-  return make("tr", {class: "details"}, make("td", {colspan: COLUMNS.length},
-    make("p", {}, chip(run.verdict, run.judged), `: ${run.sentence}.`),
-    [...run.health, ...run.notes].map((text) => make("p", {class: "muted"}, text)),
-    run.command ? make("pre", {}, run.command) : null,
-    links.length ? make("p", {}, links) : null,
-    make("details", {}, make("summary", {}, "every number behind the verdict"), make("dl", {}, evidence)),
-    Object.keys(config).length ? make("details", {}, make("summary", {}, "configuration"), make("pre", {}, Object.keys(config).sort().map((name) => `${name}: ${show(config[name])}`).join("\n"))) : null));
-}
-
-function focusRun(run) {
-  state.open.add(run);
-  writeHash();
-  tableSection();
-  const found = document.querySelector(`tr[data-run="${run.index}"]`);
-  if (found) found.scrollIntoView({block: "center"});
-}
-
-// ------------------------------------------------------------------ all of it
-
-function commands() {
-  $("commands-list").replaceChildren(...data.commands.map(([text, command]) => make("div", {}, make("p", {class: "muted"}, text), make("pre", {}, command))),
-    ...(data.problems.length ? [make("p", {class: "muted"}, "Files that could not be used:"), make("pre", {}, data.problems.join("\n"))] : []));
-}
-
-function update() {
-  writeHash();
-  drawAll();
-}
-
-function drawAll() {
-  applyTheme();
-  head();
-  resultsSection();
-  classesSection();
-  curvesSection();
-  groupsSection();
-  knobsSection();
-  effectsSection();
-  gradientsSection();
-  tableSection();
-}
-
-readHash();
-drawAll();
-commands();
-contents();
-$("theme").addEventListener("click", () => { state.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark"; update(); });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-let pause = 0;
-addEventListener("resize", () => { clearTimeout(pause); pause = setTimeout(drawAll, 150); });

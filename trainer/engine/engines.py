@@ -1,0 +1,293 @@
+"""Engines that run jobs on other machines, each behind the same few calls: submitit for Slurm, Dask, Ray.
+
+They schedule, queue and start; what a job is, and what becomes of one that is lost, `remote` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import importlib
+import math
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.config import ConfigError
+from trainer.engine import runtime
+from trainer.engine.remote import JOBS, Engine, Future
+from trainer.engine.resume.plan_file import FOLDER
+from trainer.engine.task import Task
+
+QUEUE_S = 1.0  # between two questions for Slurm's queue
+ANSWER_S = 10  # that a scheduler has to answer
+
+
+def connect(name: str, folder: Path, jobs: int | None, detach: bool, parameters: dict[str, Any]) -> Engine:
+    """Return an engine that is ready for tasks. folder: of the sweep. Raises ConfigError where it is not."""
+    if jobs is not None and jobs < 1:
+        raise ConfigError([f"hydra.launcher.jobs: found {jobs}, expected a whole number of jobs >= 1"])
+    if name == "slurm":
+        return Slurm(folder / FOLDER / JOBS / "slurm", **parameters)
+    if detach and (name == "ray" or parameters["address"] is None):
+        why = "Ray ends the tasks of a command that ends" if name == "ray" else "the workers end with this command"
+        raise ConfigError([f"hydra.launcher.detach: {why}; leave it out, or give the address of a Dask scheduler"])
+    return Ray(**parameters) if name == "ray" else Dask(jobs=jobs, **parameters)
+
+
+@dataclass
+class SlurmJob:
+    """A job of submitit's; whether Slurm knows it is asked of its queue, which needs no accounting."""
+
+    job: Any
+    engine: Slurm
+    log: Path | None
+
+    @property
+    def name(self) -> str:
+        """The job's number in Slurm's queue."""
+        return str(self.job.job_id)
+
+    def done(self) -> bool:
+        """Whether it has ended by itself, or neither waits nor runs."""
+        if self.engine.is_local:
+            return self.job.done()
+        return self.job.paths.result_pickle.exists() or self.name not in self.engine.queue()
+
+    def exception(self) -> BaseException | None:
+        """Nothing: the log says why."""
+        return None
+
+
+class Slurm:
+    """Slurm, or with cluster=local processes of this machine, by submitit's AutoExecutor."""
+
+    name = "slurm"
+    jobs = 4
+
+    def __init__(self, folder: Path, cluster: str, max_num_timeout: int, **parameters: Any) -> None:
+        """parameters: submitit's, those of Slurm's own without its prefix. Raises ConfigError."""
+        self.submitit = _package("submitit", self.name)
+        self.is_local, self.folder, self.max_num_timeout = cluster == "local", folder.absolute(), max_num_timeout
+        if not self.is_local and shutil.which("sbatch") is None:
+            said = "found no sbatch here; log in where the cluster takes jobs, or try hydra.launcher.cluster=local"
+            raise ConfigError([f"hydra/launcher=slurm: {said}"])
+        named = {"timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node"}
+        given = {"name": "trainer", **parameters}
+        self.parameters = {k if k in {*named, "name"} else f"slurm_{k}": v for k, v in given.items()}
+        self.known: set[str] = set()
+        self.asked = -math.inf
+
+    def submit(self, tasks: Sequence[Task]) -> list[SlurmJob]:
+        """Submit tasks as one array. Raises ConfigError with what sbatch says."""
+        cluster = "local" if self.is_local else "slurm"
+        with _said("hydra/launcher=slurm"):
+            executor = self.submitit.AutoExecutor(self.folder, cluster, slurm_max_num_timeout=self.max_num_timeout)
+            executor.update_parameters(**{key: value for key, value in self.parameters.items() if value is not None})
+            jobs = executor.submit_array(tasks)
+        self.asked = -math.inf
+        return [SlurmJob(job, self, job.paths.stderr) for job in jobs]
+
+    def attach(self, name: str) -> SlurmJob | None:
+        """Return a job of an earlier command that waits or runs."""
+        if self.is_local or name not in self.queue():
+            return None
+        return SlurmJob(self.submitit.SlurmJob(self.folder, name), self, None)
+
+    def queue(self) -> set[str]:
+        """Return the numbers of all jobs of this user that wait or run, as of a second ago at most."""
+        if time.monotonic() - self.asked > QUEUE_S:
+            call = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
+            with contextlib.suppress(OSError, subprocess.SubprocessError):  # it is busy: what was known still holds
+                said = subprocess.run(call, capture_output=True, text=True, check=True, timeout=ANSWER_S).stdout
+                self.known, self.asked = set(said.split()), time.monotonic()
+        return self.known
+
+    def cancel(self, futures: Sequence[Future]) -> None:
+        """Cancel jobs, whether they wait or run."""
+        for future in futures:
+            if isinstance(future, SlurmJob) and not future.done():
+                with contextlib.suppress(OSError, subprocess.SubprocessError):
+                    future.job.cancel(check=False)
+
+    def close(self) -> None:
+        """Leave Slurm as it is."""
+
+
+@dataclass
+class DaskJob:
+    """A future of distributed's."""
+
+    future: Any
+    name: str | None
+    log: Path | None = None
+
+    def done(self) -> bool:
+        """Whether it has ended, or the scheduler has forgotten it."""
+        return self.future.done()
+
+    def exception(self) -> BaseException | None:
+        """Return what it raised."""
+        return self.future.exception(timeout=ANSWER_S) if self.future.status == "error" else None
+
+
+class Dask:
+    """A Dask cluster, or without an address the cores of this machine."""
+
+    name = "dask"
+
+    def __init__(self, address: str | None, jobs: int | None) -> None:
+        """Raises ConfigError where nobody answers, or a worker does not see the folder."""
+        distributed = _package("distributed", self.name)
+        self.fire_and_forget, self.future = distributed.fire_and_forget, distributed.Future
+        self.is_ours = address is None
+        with _said("hydra.launcher.address" if address else "hydra/launcher=dask"):
+            if address:
+                _knock(address)
+                self.client = distributed.Client(address, timeout=ANSWER_S)
+            else:
+                threads = jobs or runtime.cores()
+                self.client = distributed.Client(
+                    processes=False, n_workers=1, threads_per_worker=threads, dashboard_address=None
+                )
+            seen = self.client.run(_sees, str(Path.cwd()))
+        if blind := [worker for worker, sees in seen.items() if not sees]:
+            self.close()
+            raise ConfigError([f"{Path.cwd()}: the worker {blind[0]} does not see it; use a shared folder"])
+        self.jobs = max(1, sum(self.client.nthreads().values()))
+
+    def submit(self, tasks: Sequence[Task]) -> list[DaskJob]:
+        """Submit each task under its token."""
+        out = []
+        for task in tasks:
+            future = self.client.submit(task, key=f"trainer-{task.token}", pure=False)
+            if not self.is_ours:
+                self.fire_and_forget(future)  # else it would end with this command
+            out.append(DaskJob(future, None if self.is_ours else future.key))
+        return out
+
+    def attach(self, name: str) -> DaskJob | None:
+        """Return a task of an earlier command that waits or runs."""
+        known = self.client.run_on_scheduler(_state, name)
+        return DaskJob(self.future(name, self.client), name) if known in ("waiting", "processing", "queued") else None
+
+    def cancel(self, futures: Sequence[Future]) -> None:
+        """Cancel tasks that wait; those that run end without their ticket."""
+        self.client.cancel([future.future for future in futures if isinstance(future, DaskJob)], force=True)
+
+    def close(self) -> None:
+        """Leave the scheduler."""
+        self.client.close()
+
+
+def _sees(folder: str) -> bool:
+    return Path(folder).is_dir()
+
+
+def _state(name: str, dask_scheduler: Any) -> str | None:
+    task = dask_scheduler.tasks.get(name)
+    return None if task is None else task.state
+
+
+@dataclass
+class RayJob:
+    """A reference to what a task of Ray's returns."""
+
+    reference: Any
+    name: str | None = None
+    log: Path | None = None
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        import ray
+
+        return bool(ray.wait([self.reference], timeout=0)[0])
+
+    def exception(self) -> BaseException | None:
+        """Return what it raised."""
+        import ray
+
+        try:
+            ray.get(self.reference)
+        except Exception as error:
+            return error
+        return None
+
+
+class Ray:
+    """A Ray cluster, or without an address one of this machine for the time of the command."""
+
+    name = "ray"
+
+    def __init__(self, address: str | None, num_cpus: float, num_gpus: float) -> None:
+        """num_cpus, num_gpus: of a stack. Raises ConfigError where nobody answers."""
+        ray = self.ray = _package("ray", self.name)
+        here = {} if address else {"num_cpus": max(runtime.cores(), int(num_cpus)), "include_dashboard": False}
+        with _said("hydra.launcher.address" if address else "hydra/launcher=ray"):
+            if address:
+                _knock(address)
+            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **here)
+        self.asked = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": 0}
+        all_cpus = ray.cluster_resources().get("CPU", 1)
+        self.jobs = max(1, int(all_cpus // num_cpus)) if num_cpus else 1
+
+    def submit(self, tasks: Sequence[Task]) -> list[RayJob]:
+        """Submit each task."""
+        train = self.ray.remote(**self.asked)(_call)
+        return [RayJob(train.remote(task)) for task in tasks]
+
+    def attach(self, name: str) -> RayJob | None:
+        """Nothing: Ray ends the tasks of a command that has ended."""
+        return None
+
+    def cancel(self, futures: Sequence[Future]) -> None:
+        """Cancel tasks."""
+        for future in futures:
+            if isinstance(future, RayJob):
+                self.ray.cancel(future.reference, force=True)
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self.ray.shutdown()
+
+
+def _call(task: Task) -> None:
+    task()
+
+
+def _package(name: str, extra: str) -> Any:
+    """Import an engine's package. Raises ConfigError where it is missing."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        said = f"hydra/launcher={extra}: {name} is not installed; pip install 'trainer[{extra}]'"
+        raise ConfigError([said]) from error
+
+
+def _knock(address: str) -> None:
+    """See that somebody answers at host:port, which Ray would ask for minutes. Raises OSError, ValueError."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+        except OSError as error:
+            hint = "start a scheduler, or leave the address out"
+            raise OSError(f"nobody answers at {address} ({error.strerror or error}); {hint}") from error
+
+
+class _said(contextlib.AbstractContextManager[None]):
+    """What an engine refuses, in its own words, is a user's mistake."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, ConfigError):
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            said = next((line for line in lines if "error:" in line), lines[0] if lines else type(error).__name__)
+            raise ConfigError([f"{self.where}: {said}"]) from error
