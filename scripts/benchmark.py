@@ -2,6 +2,7 @@
 
 python -m scripts.benchmark single [--n 3]   one run (MNIST from TRAINER_DATA_ROOT; skipped where it is absent)
 python -m scripts.benchmark sweep [--n 3]    the 90-run sweep against hand-written loops and other runners
+python -m scripts.benchmark step [--n 5]     the native step against torch's, CPU time
 python -m scripts.benchmark engines [--n 3]  it as two jobs of each engine that is here, against two workers
 python -m scripts.benchmark health [--n 3]   activation statistics against the training of their epoch
 python -m scripts.benchmark evaluate [--n 3] what evaluating many runs takes, against TensorBoard's reader
@@ -231,6 +232,32 @@ def sweep(n: int, only: str) -> None:
             _mnist_stack(n)
         if "o" in only:
             _own_optimizer(folder, n)
+
+
+def step(n: int) -> None:
+    """CPU time of torch's step over that of the native one: digits 64-64-64-10, batch 64, every norm measured."""
+    dataset = data.load(app.configure([]).data)
+    runtime.set_up(app.configure([]))
+    torch.set_num_threads(1)
+    for K, limit in ((1, "at least 8"), (8, "at least 2.5"), (45, "at least 1.7")):
+        torchs, native = (_cpu_us(by, K, dataset) for by in ("torch", "native"))
+        say(f"torch's step / the native one, CPU time, Adam, K = {K}", pairs(torchs, native, n), limit)
+        print(f"  us per member and step: torch {torchs():.1f}, native {native():.1f}")
+
+
+def _cpu_us(step: str, K: int, dataset: data.Dataset) -> Callable[[], float]:
+    """What measures the CPU time of a member's step, in us, by that step in a stack of K."""
+    made = Stack([app.configure([f"seed={k}", f"step={step}"]) for k in range(K)], dataset)
+    rows, target = made.next_order()
+    repeats = max(20, 1000 // K)
+
+    def measure() -> float:
+        began = time.process_time()
+        for _ in range(repeats):
+            loop.train_step(made, rows, target, [slice(0, 64)], True)
+        return 1e6 * (time.process_time() - began) / repeats / K
+
+    return measure
 
 
 def engines(n: int) -> None:
@@ -480,7 +507,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         "python -m scripts.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["single", "sweep", "engines", "health", "evaluate"])
+    parser.add_argument("what", choices=["single", "sweep", "step", "engines", "health", "evaluate"])
     parser.add_argument("--n", type=int, default=3, help="pairs of measurements per ratio (default %(default)s)")
     parser.add_argument(
         "--only",
@@ -493,6 +520,8 @@ if __name__ == "__main__":
     print(f"{'ratio':<78} {'median':>8}  [min, max]")
     if chosen.what == "single":
         single(chosen.n)
+    elif chosen.what == "step":
+        step(chosen.n)
     elif chosen.what == "engines":
         engines(chosen.n)
     elif chosen.what == "health":

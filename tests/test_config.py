@@ -94,8 +94,8 @@ MISTAKES = {
     "epochs: missing; give it a value, epochs=VALUE (passes over the training split)": {"epochs": ...},
     "steps: found 0, expected a whole number of steps >= 1, or null": {"steps": 0},
     "seed: found -1, expected a whole number >= 0 and < 2^63": {"seed": -1},
-    "typo: no such key; choose from accumulate, check, checkpoint, clip_norm, data, deterministic, device, "
-    "early_stopping, epochs, loss, metrics, model, optimizer, record, schedule, seed, steps, threads": {"typo": 1},
+    "zz: no such key; choose from accumulate, check, checkpoint, clip_norm, data, deterministic, device, "
+    "early_stopping, epochs, loss, metrics, model, optimizer, record, schedule, seed, step, steps, threads": {"zz": 1},
     "data.batch_sise: no such key; did you mean batch_size?": {"data.batch_sise": 1},
     "data.root: found null, expected a string": {"data.root": None},
     "data.label_noise: found 1.5, expected a number >= 0 and <= 1": {"data.label_noise": 1.5},

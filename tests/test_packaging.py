@@ -24,16 +24,21 @@ def test_every_folder_is_in_the_package() -> None:
 
 
 @pytest.mark.slow
-def test_a_wheel_runs_from_another_folder(tmp_path: Path) -> None:
-    """Its dependencies are those of this Python, seen through a .pth file: what is new in it is only our package."""
+@pytest.mark.parametrize("step", ["native", "torch"])
+def test_a_wheel_runs_from_another_folder(tmp_path: Path, step: str) -> None:
+    """Built with a C++ compiler, and without one: then torch trains, and a note says what to do.
+
+    Its dependencies are those of this Python, seen through a .pth file: what is new in it is only our package.
+    """
     source = tmp_path / "source"  # a copy: what an earlier build left in build/ would come along
     for name in ("trainer", "conf"):
-        shutil.copytree(ROOT / name, source / name)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     dist = str(tmp_path / "dist")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", dist, str(source)]
-    subprocess.run(build, check=True, capture_output=True)
+    compilers = {} if step == "native" else {"CC": "/bin/false", "CXX": "/bin/false"}
+    subprocess.run(build, check=True, capture_output=True, env=os.environ | compilers)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     home = tmp_path / "venv"
     venv.create(home, with_pip=False)
@@ -52,7 +57,10 @@ def test_a_wheel_runs_from_another_folder(tmp_path: Path) -> None:
         return done.stdout
 
     assert call("python", "-c", "import trainer; print(trainer.__file__)").startswith(str(site))
-    call("trainer", "epochs=2", "hydra.run.dir=run")
-    assert json.loads((elsewhere / "run/summary.json").read_text())["epochs"] == 2
+    said = call("trainer", "epochs=2", "hydra.run.dir=run")
+    assert ("note: torch trains; the native step is faster: it is not built here" in said) == (step == "torch")
+    summary = json.loads((elsewhere / "run/summary.json").read_text())
+    assert summary["epochs"] == 2
+    assert summary["provenance"]["step"] == step
     assert "name: kmnist" in call("python", "-m", "trainer", "data=kmnist", "--cfg", "job")
     assert "glorot_2010" in call("trainer", "--help")

@@ -101,6 +101,7 @@ OF_CLASSES = ("cross_entropy", "focal", "bce")  # losses that want class targets
 MetricName = Literal["f1", "balanced_accuracy", "auroc", "top5", "mae", "rmse", "r2"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Monitor = Literal["val/loss", "val/accuracy", "verdict", "health"]
+StepBy = Literal["auto", "torch", "native"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -520,6 +521,7 @@ class Config:
     clip_norm: float | None = knob("largest total gradient norm; a longer gradient is shortened to it", gt=0)
     device: Device = knob("auto is cuda where there is one, else cpu; small networks train faster on a CPU")
     threads: int | None = knob("CPU threads; null: one for small networks, else PyTorch's choice", "threads", ge=1)
+    step: StepBy = knob("what trains: native (C++, an mlp on a CPU), torch, or auto: native where it can")
     deterministic: bool = knob("refuse operations that give other bits every time")
     data: Data = field()
     model: Mlp | Cnn | Surface | CustomModel = field()

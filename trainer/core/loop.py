@@ -91,6 +91,18 @@ def train_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequen
     That is (M, K) in the order of `Stack.step_tags`, or (0, K) where nothing was to be measured. The gradient is that
     of the mean loss over all examples of the step, in however many batches they come.
     """
+    if stack.native is not None:
+        measured_MK = stack.dataset.x.new_empty(len(stack.step_tags) if measure else 0, len(stack.members))
+        stack.native(stack.step, rows_KN, target_KN, batches, measured_MK)
+    else:
+        measured_MK = _torch_step(stack, rows_KN, target_KN, batches, measure)
+    stack.step += 1
+    stack.epoch_step += 1
+    return measured_MK
+
+
+def _torch_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequence[slice], measure: bool) -> Tensor:
+    """What `train_step` says, by torch: any network, loss and optimizer, on any device."""
     parameters = list(stack.parameters.values())
     examples = sum(batch.stop - batch.start for batch in batches)
     gradients: Sequence[Tensor | None] = []
@@ -121,8 +133,6 @@ def train_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequen
             measured.append(gradient_PK.view(-1))
     stack.measuring_s += time.perf_counter() - began
     stack.optimizers.step(stack.step, gradients)
-    stack.step += 1
-    stack.epoch_step += 1
     K = len(stack.members)
     return torch.cat(measured).view(-1, K) if measured else torch.empty(0, K)
 

@@ -113,10 +113,10 @@ class MemberOptimizers:
         key = str(replace(config, lr=0.0))
         if key not in self.traits:
             like, shapes = next(iter(self.parameters.values())), [p.shape[1:] for p in self.parameters.values()]
-            self.traits[key] = own_optimizer.examine(config, shapes, self._decays(config), len(like), like)
+            self.traits[key] = own_optimizer.examine(config, shapes, self.decays(config), len(like), like)
         return self.traits[key]
 
-    def _decays(self, config: cfg.Optimizer) -> list[bool]:
+    def decays(self, config: cfg.Optimizer) -> list[bool]:
         """Which parameters weight decay touches."""
         return [config.decay == "all" or parameter.ndim > 2 for parameter in self.parameters.values()]
 
@@ -130,7 +130,7 @@ class MemberOptimizers:
                 leaves.append(parameter)
             else:
                 leaves.append(parameter.detach()[start:stop])
-        decays, own = self._decays(config), None
+        decays, own = self.decays(config), None
         if isinstance(config, CustomOptimizer):
             seed = stream_seed(self.seeds[start], "optimizer") if traits.draws else None
             own = OwnOptimizer(config, leaves, decays, traits.elementwise, seed)

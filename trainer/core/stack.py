@@ -19,6 +19,9 @@ from trainer.core import data as datasets
 from trainer.core import global_streams, losses, metrics, networks
 from trainer.core.activations import ActivationStatistics
 from trainer.core.data import Dataset, Split
+from trainer.core.mlp import Mlp as MlpNetwork
+from trainer.core.native import choice
+from trainer.core.native.step import NativeStep
 from trainer.core.optimizers import MemberOptimizers
 from trainer.core.schedules import lr_schedule
 from trainer.core.user_module import UserModule
@@ -108,6 +111,8 @@ class Stack:
         self.device = dataset.x.device
         if problems := [p for c in configs for p in task_problems(c, dataset.classes is None)]:
             raise ConfigError(list(dict.fromkeys(problems)))
+        self.served = choice.served(configs, self.device.type)
+        self.native: NativeStep | None = None  # of the epoch, where that is who takes its steps
         self.losses_KB = losses.function(first.loss, dataset.classes)  # the user's own code is imported before
         self.metrics = metrics.named(first.metrics, dataset.classes)  # a model's stream begins
         splits = [datasets.split(dataset, c.data, c.seed) for c in configs]
@@ -174,6 +179,11 @@ class Stack:
 
     def next_order(self) -> tuple[Tensor, Tensor]:
         """This epoch's data set rows and targets of every member, in its own new order: (K, N) each."""
+        self.native = None
+        if self.served == "native":
+            assert isinstance(self.model, MlpNetwork)
+            first = self.members[0].config
+            self.native = NativeStep(first, self.dataset, self.model, self.optimizers, self.max_norm_K)
         orders = [member.order.next() for member in self.members]
         for member, order in zip(self.members, orders, strict=True):
             member.order_hash = member.order_hash or hashlib.blake2b(order.numpy().data, digest_size=8).hexdigest()

@@ -28,12 +28,12 @@ def stack_state(stack: Stack) -> dict[str, Any]:
 
 
 def place(stack: Stack) -> dict[str, Any]:
-    """Return how far the stack has come.
+    """Return how far the stack has come, and what goes on from there: it keeps its step, native or torch.
 
     epoch_step: steps done of the epoch that is not finished; looked: tags of the activation statistics.
     """
     done = {"epoch": stack.epoch, "step": stack.step, "epoch_step": stack.epoch_step}
-    return {**done, "looked": stack.activations.tags}
+    return {**done, "looked": stack.activations.tags, "served": stack.served}
 
 
 def member_state(stack: Stack, k: int) -> dict[str, Any]:
@@ -65,6 +65,7 @@ def streams(stack: Stack, k: int) -> dict[str, Any]:
 def restore(stack: Stack, saved: dict[str, Any], rows: Sequence[list[dict[str, float]]]) -> None:
     """Put a new stack of all its members where `stack_state` was taken. rows: of each member still in training."""
     stack.select([state["index"] for state in saved["members"]])
+    stack.served = saved["served"]
     stack.epoch, stack.step, stack.epoch_step = saved["epoch"], saved["step"], saved["epoch_step"]
     stack.activations.tags = saved["looked"]
     stack.optimizers.load_member_states([state["optimizer"] for state in saved["members"]])

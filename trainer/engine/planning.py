@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from trainer.config import Cnn, Config, CustomModel, Mlp
+from trainer.core.native import choice
 from trainer.engine import runtime
 from trainer.engine.jobs import Job, StackJob
 
@@ -109,12 +110,13 @@ def stack_key(config: Config) -> tuple[object, ...] | None:
     """Return what two runs must share to train in one stack; None for a run that trains alone.
 
     Everything else may differ: optimizer (one of the user's own has company of its class alone), schedule, dropout
-    rates, clipping, label noise, init, seed, early stopping, epochs.
+    rates, clipping, label noise, init, seed, early stopping, epochs; not which step trains it.
     """
     network = config.model
     if isinstance(network, CustomModel | Cnn):
         return None
     shared = (config.steps, config.accumulate, config.device, config.threads, config.deterministic)
     data = replace(config.data, label_noise=0.0, shuffle=True)
+    step = config.step, choice.not_native(config) is None
     own = config.targets().get("optimizer._target_")
-    return network.shape, data, repr(config.loss), tuple(config.metrics), config.record.every, own, shared
+    return network.shape, data, repr(config.loss), tuple(config.metrics), config.record.every, own, step, shared

@@ -21,6 +21,7 @@ from trainer.core import data as datasets
 from trainer.core import state
 from trainer.core.data import Dataset
 from trainer.core.loop import train
+from trainer.core.native import choice
 from trainer.core.stack import Member, Stack, Step
 from trainer.engine import checks, runtime
 from trainer.engine.jobs import Job, StackJob, ranges
@@ -185,6 +186,9 @@ def _begin(stack: Stack, item: StackJob, findings: list[list[Any]]) -> tuple[Rec
                 was = f"data was {saved['data_hash']}, is {stack.dataset.hash}"
                 where = item.checkpoints.folder
                 raise Refused([f"{where}: the runs began with other data: {was}; choose another directory"])
+            saved.setdefault("served", "torch")  # of checkpoints older than the choice
+            if saved["served"] == "native" and (why := choice.not_here()):
+                raise Refused([f"{item.checkpoints.folder}: the runs began with the native step: {why}"])
             recorder = Recorder(stack, destinations, finished, saved["records"], findings)
             rows = [read_rows(destinations[member["index"]].folder / "metrics.csv") for member in saved["members"]]
             state.restore(stack, saved, [r[: saved["epoch"]] for r in rows])

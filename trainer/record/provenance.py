@@ -23,7 +23,10 @@ NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # keys tha
 
 def result_keys(config: Config) -> dict[str, Any]:
     """The flat configuration, without what changes no result, in JSON's own values."""
-    return json.loads(files.to_json({key: value for key, value in config.flat().items() if key not in NO_RESULT}))
+    flat = {key: value for key, value in config.flat().items() if key not in NO_RESULT}
+    if config.step == "auto":  # not in what older directories hold; their checkpoints say which step it was
+        del flat["step"]
+    return json.loads(files.to_json(flat))
 
 
 def config_hash(config: Config) -> str:

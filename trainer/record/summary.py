@@ -72,6 +72,7 @@ def summary(
             "config_hash": provenance.config_hash(member.config),
             "code": provenance.code(member.config),
             "device": str(stack.device),
+            "step": stack.served,
             "threads": torch.get_num_threads(),
             "data_hash": stack.dataset.hash,
             "split_hash": member.split.hash,

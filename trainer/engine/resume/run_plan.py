@@ -16,6 +16,7 @@ from typing import Any
 
 from trainer import files
 from trainer.config import Config, ConfigError
+from trainer.core.native import choice
 from trainer.engine import lock, planning
 from trainer.engine.jobs import Job, StackJob, describe, ranges
 from trainer.engine.resume.checkpoint import Checkpoints, Place, place
@@ -180,6 +181,8 @@ class Session:
         _raise(problems)
         for item in self.stacks:
             self._inspect(item)
+        if said := choice.note([config for item in self.stacks for config in item.configs]):
+            self.notes.append(said)
 
     def _enter(self, name: str, job: Job) -> None:
         """Enter a job into the plan with the name of its event file, before that is written."""
@@ -460,6 +463,7 @@ def _continued(jobs: Sequence[Job], summaries: Sequence[dict[str, Any]]) -> dict
         last, best = (state.from_bytes((folder / f"{name}.pt").read_bytes()) for name in ("last", "best"))
         members.append({"index": index, **last, "best_model": best["model"]})
         at_end = {key: last[key] for key in ("epoch", "step", "epoch_step", "looked")}  # of all the same
+        at_end["served"] = last.get("served", "torch")  # older ones do not say
         destination = job.destination
         destination.folder.mkdir(parents=True, exist_ok=True)
         for name in run_files.TEXTS.values():

@@ -1,0 +1,58 @@
+"""The one place that decides which step trains a run: the native one, or torch's. No torch is imported to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainer.config import Config, ConfigError, Mlp, TorchOptimizer
+from trainer.core.native import library
+
+OPTIMIZERS = {  # class of torch.optim -> arguments beyond the named ones that the native step knows
+    "SGD": set[str](),
+    "Adam": set[str](),
+    "AdamW": set[str](),
+    "RMSprop": {"centered"},
+    "NAdam": {"momentum_decay", "decoupled_weight_decay"},
+}
+LOSSES = {"auto", "cross_entropy", "mse"}
+
+
+def not_native(config: Config) -> str | None:
+    """What in a configuration the native step does not serve; None where it serves all of it."""
+    model, optimizer, loss = config.model, config.optimizer, config.loss
+    if not isinstance(model, Mlp):
+        return "the model is no mlp"
+    if loss._target_ is not None or loss.name not in LOSSES:
+        return f"the loss is {loss._target_ or loss.name}, not one of {', '.join(sorted(LOSSES))}"
+    if not isinstance(optimizer, TorchOptimizer) or optimizer.name not in OPTIMIZERS:
+        return f"the optimizer is {optimizer.name}, not one of {', '.join(OPTIMIZERS)}"
+    if others := sorted(set(optimizer.arguments) - OPTIMIZERS[optimizer.name]):
+        return f"the optimizer has the argument {others[0]}"
+    return None
+
+
+def not_here() -> str | None:
+    """Why this machine has no native step, and what to do about it; None where it has one."""
+    found = library.load()
+    return f"it {found}; type pip install -e . where a C++ compiler is" if isinstance(found, str) else None
+
+
+def note(configs: Sequence[Config]) -> str | None:
+    """What to tell once, where torch trains runs that the native step would train several times faster."""
+    waiting = any(c.step == "auto" and c.device in ("auto", "cpu") and not_native(c) is None for c in configs)
+    return f"torch trains; the native step is faster: {why}" if waiting and (why := not_here()) else None
+
+
+def served(configs: Sequence[Config], device: str) -> str:
+    """Which step trains a stack of these runs on a device: native or torch; all of its members by one.
+
+    Raises ConfigError where step=native is wanted and cannot be had.
+    """
+    if all(config.step == "torch" for config in configs):
+        return "torch"
+    why = next((said for config in configs if (said := not_native(config))), None)
+    why = why or (None if device == "cpu" else f"the device is {device}")
+    why = why or not_here()
+    if why is not None and any(config.step == "native" for config in configs):
+        raise ConfigError([f"step: native cannot serve this run: {why}; or try step=auto"])
+    return "torch" if why or any(config.step == "torch" for config in configs) else "native"

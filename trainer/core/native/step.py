@@ -1,0 +1,206 @@
+"""A stack's training step in C++: pointers to its tensors, handed to step.cpp. Shapes: K member, N of an epoch's order.
+
+The tensors are those of the torch path: the model's parameters and buffers, and the state of its optimizers, so that a
+checkpoint of one path is one of the other. Dropout's numbers are drawn here, from the members' own streams.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import Structure, byref, c_double, c_int64, c_void_p
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from trainer.config import Config, Mlp, TorchOptimizer
+from trainer.core.dropout import StackedDropout
+from trainer.core.mlp import StackedBatchNorm
+from trainer.core.native import library
+
+if TYPE_CHECKING:
+    from trainer.core.data import Dataset
+    from trainer.core.mlp import Mlp as Network
+    from trainer.core.optimizers import MemberOptimizers, Span
+
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu")  # numbered as in layers.h
+KINDS = {"SGD": 0, "Adam": 1, "AdamW": 1, "RMSprop": 2, "NAdam": 3}  # as in update.h
+STATES = {  # names of torch's state, in the places m, v, x of update.h
+    "SGD": ("momentum_buffer", None, None),
+    "Adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
+    "AdamW": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
+    "RMSprop": ("momentum_buffer", "square_avg", "grad_avg"),
+    "NAdam": ("exp_avg", "exp_avg_sq", None),
+}
+
+
+class _Dropout(Structure):
+    _fields_ = [("noise", c_void_p), ("stride", c_int64), ("threshold", c_void_p), ("scale", c_void_p)]
+
+
+class _Rule(Structure):
+    _fields_ = [
+        *[(name, c_int64) for name in ("kind", "start", "stop", "nesterov", "amsgrad", "centered", "decoupled")],
+        *[(name, c_double) for name in ("lr", "momentum", "dampening", "beta1", "beta2", "alpha", "eps")],
+        ("momentum_decay", c_double),
+        *[(name, c_void_p) for name in ("decay", "state", "step", "mu_product")],
+    ]
+
+
+class _Network(Structure):
+    _fields_ = [
+        *[(name, c_int64) for name in ("members", "layers", "parameters")],
+        ("sizes", c_void_p),
+        *[(name, c_int64) for name in ("activation", "norm", "loss")],
+        ("smoothing", c_double),
+        *[(name, c_void_p) for name in ("x", "weights", "running", "batches_seen", "max_norm", "rows", "targets")],
+        *[(name, c_int64) for name in ("order", "has_classes")],
+    ]
+
+
+class _Step(Structure):
+    _fields_ = [
+        ("number", c_double),
+        ("batches", c_int64),
+        *[(name, c_void_p) for name in ("edges", "drops", "measured")],
+        ("threads", c_int64),
+    ]
+
+
+class NativeStep:
+    """The step of a stack as it is: another one is made where its members, or the tensors it holds, change."""
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        network: Network,
+        optimizers: MemberOptimizers,
+        max_norm_K: Tensor | None,
+    ) -> None:
+        """config: of any member. Raises AssertionError for runs that `choice.served` gives to torch."""
+        loaded = library.load()
+        assert not isinstance(loaded, str)
+        assert isinstance(config.model, Mlp)
+        dtype = dataset.x.dtype
+        self.call = loaded.trainer_step_float32 if dtype == torch.float32 else loaded.trainer_step_float64
+        self.kept: list[object] = []  # what pointers point to
+        self.sizes = [dataset.in_features, *config.model.widths, dataset.out_features]
+        norms = [layer for layer in network.layers if isinstance(layer, StackedBatchNorm)]
+        self.drops = _dropouts(network.layers, len(self.sizes) - 1)
+        parameters = list(network.stacked_parameters().values())
+        assert all(p.is_contiguous() and p.dtype == dtype for p in parameters)
+        self.network = _Network(
+            members=len(parameters[0]),
+            layers=len(self.sizes) - 1,
+            parameters=len(parameters),
+            sizes=self._array(c_int64, self.sizes),
+            activation=ACTIVATIONS.index(config.model.activation),
+            norm=0 if not norms else 1 if config.model.batchnorm_position == "before" else 2,
+            loss=1 if config.loss.name == "mse" or not dataset.classes else 0,
+            smoothing=config.loss.label_smoothing,
+            x=self._keep(dataset.x.contiguous()).data_ptr(),
+            weights=self._pointers(parameters),
+            running=self._pointers([t for norm in norms for t in (norm.running_mean, norm.running_var)]),
+            batches_seen=self._pointers([norm.num_batches_tracked for norm in norms]),
+            max_norm=None if max_norm_K is None else self._keep(max_norm_K.double()).data_ptr(),
+            has_classes=bool(dataset.classes),
+        )
+        self.optimizers, self.spans = optimizers, optimizers.spans
+        self.rules = (_Rule * len(self.spans))(*[self._rule(span) for span in self.spans])
+
+    def __call__(
+        self, done: int, rows_KN: Tensor, target_KN: Tensor, batches: Sequence[slice], measured_MK: Tensor
+    ) -> None:
+        """Take the step after `done` others; fill measured_MK as `loop.train_step` says, unless it is empty."""
+        for rule, span in zip(self.rules, self.spans, strict=True):
+            rule.lr = span.learning_rate(done)
+            if (momentum := span.schedule.momentum(done)) is not None:
+                rule.momentum = rule.beta1 = momentum
+        edges = [edge for batch in batches for edge in (batch.start, batch.stop)]
+        noises = [one for batch in batches for one in self._noises(batch.stop - batch.start)]
+        edges_C = (c_int64 * len(edges))(*edges)
+        drops_C = (_Dropout * len(noises))(*[drop for drop, _ in noises])
+        self.network.rows, self.network.targets = rows_KN.data_ptr(), target_KN.data_ptr()
+        self.network.order = rows_KN.shape[1]
+        step = _Step(
+            number=done + 1,
+            batches=len(batches),
+            edges=ctypes.addressof(edges_C),
+            drops=ctypes.addressof(drops_C) if noises else None,
+            measured=measured_MK.data_ptr() if len(measured_MK) else None,
+            threads=torch.get_num_threads(),
+        )
+        self.call(byref(self.network), self.rules, c_int64(len(self.rules)), byref(step))
+
+    def _noises(self, B: int) -> list[tuple[_Dropout, Tensor | None]]:
+        """The next numbers of every member's streams for a batch, layer by layer as a forward pass draws them.
+
+        With each the tensor that it points into; nothing where no layer has dropout.
+        """
+        out: list[tuple[_Dropout, Tensor | None]] = []
+        if not any(self.drops):
+            return out
+        for dropout, features in zip(self.drops, self.sizes[:-1], strict=True):
+            if dropout is None:
+                out.append((_Dropout(), None))
+                continue
+            noise_Kn = dropout.noise.take(features * B)
+            pointers = dropout.threshold.data_ptr(), dropout.scale.data_ptr()
+            out.append((_Dropout(noise_Kn.data_ptr(), noise_Kn.stride(0), *pointers), noise_Kn))
+        return out
+
+    def _rule(self, span: Span) -> _Rule:
+        """An optimizer's settings as torch completed them, and its state, which is made as torch makes it."""
+        config, group, state = span.config, span.groups[0], span.optimizer.state
+        assert isinstance(config, TorchOptimizer)
+        name, moving = config.name, span.schedule.momentum(0) is not None
+        wanted = {
+            "momentum_buffer": bool(group.get("momentum")) or (moving and "momentum" in group),
+            "max_exp_avg_sq": group.get("amsgrad", False),
+            "grad_avg": group.get("centered", False),
+        }
+        slots = [key if key and wanted.get(key, True) else None for key in STATES[name]]
+        tensors: list[Tensor | None] = []
+        for leaf in span.leaves:
+            kept = state[leaf]
+            if name != "SGD":
+                kept.setdefault("step", torch.tensor(0.0))
+            if name == "NAdam":
+                kept.setdefault("mu_product", torch.tensor(1.0))
+            tensors += [None if key is None else kept.setdefault(key, torch.zeros_like(leaf)) for key in slots]
+        beta1, beta2 = group.get("betas", (0.0, 0.0))
+        return _Rule(
+            kind=KINDS[name],
+            start=span.start,
+            stop=span.stop,
+            **{key: bool(group.get(key)) for key in ("nesterov", "amsgrad", "centered")},
+            decoupled=name == "AdamW" or bool(group.get("decoupled_weight_decay")),
+            **{key: group.get(key, 0.0) for key in ("momentum", "dampening", "alpha", "eps", "momentum_decay")},
+            beta1=beta1,
+            beta2=beta2,
+            decay=self._array(c_double, [config.weight_decay * d for d in self.optimizers.decays(config)]),
+            state=self._pointers(tensors),
+            step=None if name == "SGD" else self._pointers([state[leaf]["step"] for leaf in span.leaves]),
+            mu_product=self._pointers([state[leaf].get("mu_product") for leaf in span.leaves]),
+        )
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        self.kept.append(tensor)
+        return tensor
+
+    def _array(self, kind: type[c_int64] | type[c_double] | type[c_void_p], values: Sequence[object]) -> int:
+        array = (kind * len(values))(*values)
+        self.kept.append(array)
+        return ctypes.addressof(array)
+
+    def _pointers(self, tensors: Sequence[Tensor | None]) -> int:
+        return self._array(c_void_p, [None if t is None else self._keep(t).data_ptr() for t in tensors])
+
+
+def _dropouts(layers: nn.Sequential, linear: int) -> list[StackedDropout | None]:
+    """The dropout before each linear layer, where there is one."""
+    named = dict(layers.named_children())
+    found = [named.get("drop_in"), *(named.get(f"drop{i}") for i in range(linear - 1))]
+    return [layer if isinstance(layer, StackedDropout) else None for layer in found]
