@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.engine.progress import TICK_S, News
-from trainer.judge import health
+from trainer.judge import cures, health
 from trainer.record import ground_truth
 from trainer.record.run_files import epoch_line
 from trainer.report import vocabulary
@@ -246,10 +246,10 @@ def _closing_lines(summary: dict[str, Any], directory: str, finished_earlier: bo
     else:
         for key, pair in summary.get("recovered", {}).items():
             lines.append(words(f"{key:<10}true {pair['true']:g}, found {pair['found']:.4f}"))
-        run = verdict | {"health": summary["health"]}
-        doubtful = verdict["verdict"] == "healthy" and vocabulary.is_doubtful(run)
-        style = "yellow" if doubtful else vocabulary.STYLES[verdict["verdict"]].terminal
-        lines.append(words((vocabulary.judged(run), style), f": {vocabulary.reason(verdict)}"))
+        judged = {**verdict, "health": summary["health"]}
+        style = vocabulary.STYLES[verdict["verdict"]].terminal
+        style = "yellow" if verdict["verdict"] == "healthy" and vocabulary.is_doubtful(judged) else style
+        lines.append(words((vocabulary.judged(judged), style), f": {vocabulary.reason(verdict)}"))
     if last and not summary["health"] and not of_function:
         lines.append(words(health.ALL_WELL))
     for finding in summary["health"]:
@@ -261,6 +261,8 @@ def _closing_lines(summary: dict[str, Any], directory: str, finished_earlier: bo
         shares = {key: cost[f"{key}_s"] / cost["seconds"] for key in ("training", "evaluation", "recording")}
         spent = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         lines.append(words(f"{cost['seconds']:.2f} s at {cost['steps_per_second']:,.0f} steps/s: {spent}"))
+    if cures.can_be_tried((finding["finding"] for finding in summary["health"]), summary.get("config", {})):
+        lines.append(words(f"cures     python -m trainer.cure {directory}"))
     lines.append(words(f"curves    tensorboard --logdir {directory}"))
     lines.append(words(f"numbers   {directory}/summary.json, metrics.csv, checkpoints/"))
     return lines

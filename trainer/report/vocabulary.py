@@ -83,16 +83,6 @@ def judged(run: Mapping[str, Any]) -> str:
     return worded(called) + named + "?" * _is_unsure(run)
 
 
-def reason(run: Mapping[str, Any]) -> str:
-    """Say why a run is judged so, in the reader's language."""
-    return chinese.reason(run, _is_unsure(run)) if chinese.is_chosen() else run["sentence"]
-
-
-def _is_unsure(run: Mapping[str, Any]) -> bool:
-    probability = run.get("probability")
-    return isinstance(probability, float) and is_unsure(probability, run.get("evidence", {}))
-
-
 LITTLE = 0.25  # of the chance-level loss: less than this is next to nothing
 
 
@@ -101,6 +91,16 @@ def is_doubtful(run: Mapping[str, Any]) -> bool:
     evidence = run.get("evidence", {})
     guessing, lowest = evidence.get("guessing_loss"), evidence.get("train_low")
     return bool(run.get("health")) or bool(guessing and lowest and lowest > (1 - LITTLE) * guessing)
+
+
+def reason(run: Mapping[str, Any]) -> str:
+    """Say why a run is judged so, in the reader's language."""
+    return chinese.reason(run, _is_unsure(run)) if chinese.is_chosen() else run["sentence"]
+
+
+def _is_unsure(run: Mapping[str, Any]) -> bool:
+    probability = run.get("probability")
+    return isinstance(probability, float) and is_unsure(probability, run.get("evidence", {}))
 
 
 def plural(count: int, word: str) -> str:
