@@ -23,6 +23,12 @@ def _one_thread():
 
 
 @pytest.fixture(autouse=True)
+def _no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed fits what it is printed on, not the terminal that runs the tests."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _no_module_of_a_test_before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Forget the modules that a test wrote and imported: another's may have the same name."""
     yield

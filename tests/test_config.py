@@ -162,9 +162,8 @@ MISTAKES = {
         "data.name": "line",
         "early_stopping.monitor": "val/accuracy",
     },
-    "early_stopping.monitor: found val_loss, expected one of val/loss, val/accuracy, verdict; did you mean val/loss?": {
-        "early_stopping.monitor": "val_loss"
-    },
+    "early_stopping.monitor: found val_loss, expected one of val/loss, val/accuracy, verdict, health; "
+    "did you mean val/loss?": {"early_stopping.monitor": "val_loss"},
     "early_stopping.patience: data.val_fraction=0 leaves nothing to monitor; try early_stopping.patience=null, or "
     "data.val_fraction=0.1": {"early_stopping.patience": 3, "data.val_fraction": 0},
 }

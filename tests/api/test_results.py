@@ -141,8 +141,9 @@ def test_the_best(runs: Runs) -> None:
         trainer.load("outputs/refused")[1:].best()
 
 
-def test_the_best_of_two_losses_is_refused(runs: Runs) -> None:
-    two = trainer.sweep({"loss.name": ["cross_entropy", "mse"]}, "epochs=1 model.depth=1 model.width=4")
+def test_the_best_of_two_losses_is_refused(runs: Runs, tmp_path: Path) -> None:
+    losses = {"loss.name": ["cross_entropy", "mse"]}
+    two = trainer.sweep(losses, "epochs=1 model.depth=1 model.width=4", folder=tmp_path / "two")
     with pytest.raises(ConfigError, match=r"best: the runs differ in loss\.name, and losses of different definitions"):
         two.best()
     assert two[1:].best().config["loss.name"] == "mse"

@@ -90,8 +90,8 @@ BAD = {
     "--help optimizer=adamm": "optimizer=adamm: no such option; did you mean adam?",
 }
 REFUSED = {  # what only shows with the values, the data or the model at hand
-    "+typo=1 ": "typo: no such key; choose from accumulate, check, checkpoint, clip_norm, data, deterministic, device, "
-    "early_stopping, epochs, loss, metrics, model, optimizer, record, schedule, seed, steps, threads",
+    "+zz=1 ": "zz: no such key; choose from accumulate, check, checkpoint, clip_norm, data, deterministic, device, "
+    "early_stopping, epochs, loss, metrics, model, optimizer, record, schedule, seed, step, steps, threads",
     "epochs=0": "epochs: found 0, expected a whole number of epochs >= 1",
     "+optimizer.typo=1": "optimizer.typo: Adam has no such argument; choose from amsgrad, betas, capturable, "
     "decoupled_weight_decay, differentiable, eps, foreach, fused, lr, maximize, weight_decay",

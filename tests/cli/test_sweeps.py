@@ -318,7 +318,7 @@ def test_the_table_groups_over_seeds_best_first_with_the_swept_knobs() -> None:
         "0.5000 ± 1.3",
         "nan",
     ]  # 12.7 times the stdev of 0.1 and 0.3, over the root of 2
-    assert table.caption == vocabulary.INTERVAL
+    assert sweep_table.captions(jobs) == [vocabulary.INTERVAL]
 
 
 def test_the_table_and_evaluate_mean_the_same_by_plus_minus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -339,7 +339,7 @@ def test_the_table_and_evaluate_mean_the_same_by_plus_minus(tmp_path: Path, caps
         for cell in columns[name]:
             assert "±" in str(cell)
             assert str(cell) in printed
-    assert table.caption == vocabulary.INTERVAL
+    assert sweep_table.captions(jobs) == [vocabulary.INTERVAL]
     assert vocabulary.INTERVAL in printed
 
 

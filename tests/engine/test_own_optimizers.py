@@ -129,5 +129,5 @@ def test_what_fails_on_trial_is_told_before_anything_trains(cli: Cli, tmp_path: 
 def test_own_classes_have_company_of_their_own(tmp_path: Path) -> None:
     names = ["own_opt.Sign", "own_opt.Sign", "own_opt.Noisy", "torch.optim.Adagrad"]
     configs = [make_config("optimizer=custom", **{"optimizer._target_": name}) for name in names]
-    stacks = planning.plan(jobs_of([*configs, make_config()], tmp_path), 128)
+    stacks = planning.plan(jobs_of([*configs, make_config("optimizer=adagrad")], tmp_path), 128)
     assert sorted(sorted(job.number for job in stack) for stack in stacks) == [[0, 1], [2], [3, 4]]

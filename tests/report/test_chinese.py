@@ -28,7 +28,9 @@ def said() -> set[str]:
     words = {*re.findall(r'\bt\("([^"]*)"', scripts), *headings, *OF_PYTHON, *vocabulary.PER_CLASS.values()}
     words |= {name for measure in vocabulary.MEASURES.values() for name in measure}
     return (
-        words | {vocabulary.spelled(verdict) for verdict in vocabulary.VERDICTS} | {vocabulary.INTERVAL, tables.TUNED}
+        words
+        | {vocabulary.spelled(verdict) for verdict in vocabulary.VERDICTS}
+        | {vocabulary.INTERVAL, vocabulary.DOUBTFUL, tables.TUNED}
     )
 
 

@@ -309,7 +309,7 @@ MISTAKES = {
     "optimizer=sgd,adam 'optimizer.lr=interval(0,1)'": "optimizer.lr=interval(0,1): found an interval, "
     "expected values, A,B,C",
     "optimizer=sgd,adam 'optimizer.lr=[0.1'": "optimizer.lr=[0.1: cannot be read as KEY=VALUE "
-    "(no viable alternative at input '[0.1'); quote special characters",
+    "(a [ without its ], or the other way round; quote the whole word, 'KEY=[1,2]')",
     "optimizer=sgd,adam seed=1,2": "seed=1,2: the seeds are 0 to N - 1, and others for tuning; "
     "say how many with seeds=N",
     "optimizer=sgd,adam data.val_fraction=0": "optimizer=sgd, optimizer=adam: data.val_fraction is 0, but what is "

@@ -81,7 +81,7 @@ def _targets(run: Run, found: Found) -> Iterator[Finding]:
 
 def _bottleneck(run: Run, found: Found) -> Iterator[Finding]:
     """A layer whose units, each on or off, are too few to tell the classes apart; or that is a single unit."""
-    widths = run.widths(run.config["model.depth"]) if "model.width" in run.config else []
+    widths = run.widths(run.config["model.depth"]) if "model.depth" in run.config else []
     if not widths or not run.tried or run.distances.max() < MOVED or run.kept > LEARNED_ALL:
         return
     narrow = min(widths)

@@ -120,7 +120,7 @@ def wider(config: Settings) -> Overrides:
     """Give every hidden layer 64 units, where one has fewer."""
     width = config.get("model.width", 64)
     narrow = min(width, default=64) if isinstance(width, list) else width
-    return {"model.width": "64"} if narrow < 64 else {}
+    return {"model.width": "64"} if "model.depth" in config and narrow < 64 else {}
 
 
 def constant_rate(config: Settings) -> Overrides:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.config import Config, Surface
-from trainer.core.data import INTERCEPT, SLOPE
 from trainer.core.surfaces import FUNCTIONS
 
 
@@ -31,6 +30,8 @@ def recovered(config: Config, state: Mapping[str, Any], shift: float, scale: flo
         return {}
     if "layers.1.weight" in state:
         return {}
+    from trainer.core.data import INTERCEPT, SLOPE  # torch, which the command of a sweep does without
+
     slope = float(weight) / scale
     return {"slope": _pair(SLOPE, slope), "intercept": _pair(INTERCEPT, float(state["layers.0.bias"]) - slope * shift)}
 

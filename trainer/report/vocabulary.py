@@ -79,10 +79,11 @@ def judged(run: Mapping[str, Any]) -> str:
     Healthy curves are called not overfit where the run has findings, or has learned next to nothing.
     """
     named = f" ({worded(run['kind'])})" if run.get("kind") in ("gap", "loss_only") else ""
-    called = "not overfit" if run["verdict"] == "healthy" and is_doubtful(run) else run["verdict"]
+    called = DOUBTFUL if run["verdict"] == "healthy" and is_doubtful(run) else run["verdict"]
     return worded(called) + named + "?" * _is_unsure(run)
 
 
+DOUBTFUL = "not overfit"  # what healthy curves of a doubtful run are called
 LITTLE = 0.25  # of the chance-level loss: less than this is next to nothing
 
 
