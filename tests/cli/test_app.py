@@ -428,8 +428,9 @@ def test_a_closed_terminal_and_a_clusters_time_limit_lose_nothing(name: str, tmp
     sweep = ["-m", "epochs=100000", "seed=1,2", "hydra.sweep.dir='my sweep'"]
     command = [sys.executable, "-m", "trainer", *sweep]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # which nohup would have ignored
+    )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline().startswith("0 of 2 runs")
     os.killpg(process.pid, number)  # as a terminal does: workers too

@@ -22,7 +22,7 @@ COMMANDS = (
     "python -m trainer resume=DIR [...]       continue a run or a sweep, or add to it",
     "python -m trainer --dry-run [...]        what would run, and what is done",
     "python -m trainer --cfg job [...]        show the configuration, train nothing",
-    "python -m trainer.cure RUN               what helps a run with findings, tried beside it",
+    "python -m trainer.cure RUN               what helps a sick run, tried beside it",
     "python -m trainer.versus [KEY=A,B ...]   a fair comparison, each group tuned",
     "python -m trainer.trace [...]            one training step of it, taken apart",
 )

@@ -32,7 +32,8 @@ def recorded_config(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
     config = summary.get("config")
     if not isinstance(config, dict):
         config = read_config(folder / ".hydra" / "config.yaml")
-    return {key: value for key, value in _short(config, folder / "summary.json").items() if key not in NO_RESULT}
+    kept = {key: value for key, value in _short(config, folder / "summary.json").items() if key not in NO_RESULT}
+    return {key: value for key, value in kept.items() if (key, value) != ("step", "auto")}  # neither has a summary
 
 
 def recorded_overrides(folder: Path) -> tuple[str, ...] | None:
