@@ -586,8 +586,8 @@ def stream_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest(), "little")
 
 
-# What other tools, and habit, call it -> what it is called here.
-SYNONYMS = {"gpu": "cuda", "learning_rate": "lr", "layers": "depth", "hidden_size": "width", "bs": "batch_size"}
+# What other tools, and habit, call it, in small letters without hyphens and underscores -> what it is called here.
+SYNONYMS = {"gpu": "cuda", "learningrate": "lr", "layers": "depth", "hiddensize": "width", "bs": "batch_size"}
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
@@ -600,7 +600,7 @@ def nearest(word: str, known: typing.Iterable[str]) -> str:
 def closest(word: str, known: typing.Iterable[str], cutoff: float = 0.5) -> str | None:
     """Return the known word that was meant: the same but for case, hyphens, underscores and module; a near one."""
     plain = {_plain(name): name for name in known}
-    meant = (word, SYNONYMS.get(word.lower(), ""), word.rpartition(".")[2])
+    meant = (word, SYNONYMS.get(_plain(word), ""), word.rpartition(".")[2])
     same = next((plain[_plain(one)] for one in meant if _plain(one) in plain), None)
     close = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=cutoff)
     return same or (plain[close[0]] if close else None)
@@ -612,7 +612,7 @@ def _plain(word: str) -> str:
 
 def homes(key: str) -> list[str]:
     """List the dotted keys of all groups that end in this one: lr -> [optimizer.lr]."""
-    key = SYNONYMS.get(key, key)
+    key = SYNONYMS.get(_plain(key), key)
     return [f"{group}.{key}" for group, names in _group_keys().items() if key in names]
 
 
@@ -668,6 +668,18 @@ def _build(cls: type, raw: Any, path: str, problems: list[str]) -> Any:
             where = f"{path}.{key}" if path else key
             problems.append(no_such_key(where, known))
     return cls(**values) if len(problems) == before else None
+
+
+def problems_of(cls: type, raw: Mapping[str, Any], path: str) -> list[str]:
+    """List what is wrong with the given keys of a dataclass, which stand at `path`; keys that are missing are right."""
+    problems: list[str] = []
+    known = {f.name: f for f in fields(cls)}
+    for key, value in raw.items():
+        if key not in known:
+            problems.append(no_such_key(f"{path}.{key}", known))
+        elif _type_hints(cls)[key] is not Any:
+            _convert(_type_hints(cls)[key], value, f"{path}.{key}", known[key], problems)
+    return problems
 
 
 def model_class(raw: Any) -> type:

@@ -9,12 +9,10 @@ import io
 import json
 import math
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -132,11 +130,8 @@ def _remarks(runs: Sequence[Curves]) -> list[str]:
 
 def _judged(run: Curves) -> Verdict:
     chance_loss = number(run.recorded("start", "guessing_loss"))  # our runs know their targets
-    found = judge(run.train_loss, run.val_loss, run.train_accuracy, run.val_accuracy, run.epochs, chance_loss)
-    if run.unit == "epoch":
-        return found
-    sentence = re.sub(r"\bepoch (?=[-0-9])", f"{run.unit} ", found.sentence)
-    return replace(found, sentence=re.sub(r"(?<=[0-9]) epochs?\b", " points", sentence))
+    curves = run.train_loss, run.val_loss, run.train_accuracy, run.val_accuracy, run.epochs
+    return judge(*curves, chance_loss, run.unit)
 
 
 def _compared(run: Curves, verdict: Verdict, sweep: str, tuned: tuple[str, ...]) -> Run:

@@ -64,17 +64,17 @@ def refusals(cli: Cli, line: str) -> list[str]:
     return [problem.strip() for problem in problems]
 
 
-AGAIN = "; if you trust it, type it again behind resume="
+AGAIN = "; if you trust it, type it again here"
 CALLS = {
-    "subprocess.call": "resume=run: model._target_: subprocess.call is of Python's standard library; expected a "
+    "subprocess.call": "run: model._target_: subprocess.call is of Python's standard library; expected a "
     "torch.nn.Module class, or a function of your own that makes one, e.g. my_models.ConvNet",
-    "os.system": "resume=run: model._target_: os.system is of Python's standard library; expected a torch.nn.Module "
+    "os.system": "run: model._target_: os.system is of Python's standard library; expected a torch.nn.Module "
     "class, or a function of your own that makes one, e.g. my_models.ConvNet",
-    "torch.hub.load": "resume=run: its command has model._target_=torch.hub.load, which calls a function outside the "
+    "torch.hub.load": "run: its command has model._target_=torch.hub.load, which calls a function outside the "
     f"current folder{AGAIN}",
-    "numpy.memmap": "resume=run: model._target_: numpy.memmap is no torch.nn.Module; expected a torch.nn.Module class, "
+    "numpy.memmap": "run: model._target_: numpy.memmap is no torch.nn.Module; expected a torch.nn.Module class, "
     "or a function of your own that makes one, e.g. my_models.ConvNet",
-    "run.theirs.Net": f"resume=run: its command has model._target_=run.theirs.Net, which is code that lies in this "
+    "run.theirs.Net": f"run: its command has model._target_=run.theirs.Net, which is code that lies in this "
     f"directory itself{AGAIN}",
     "my_models.load": "model._target_: my_models.load is no function of my_models, but of torch.hub; expected a "
     "torch.nn.Module class, or a function of your own that makes one, e.g. my_models.ConvNet",
@@ -154,7 +154,7 @@ def test_losses_and_metrics_must_be_typed_again_too(key: str, target: str, cli: 
     forge_command(text)
     why = "is code that lies in this directory itself"
     why = why if target == "run.theirs.f" else "calls a function outside the current folder"
-    assert refusals(cli, "resume=run") == [f"resume=run: its command has {text}, which {why}{AGAIN}"]
+    assert refusals(cli, "resume=run") == [f"run: its command has {text}, which {why}{AGAIN}"]
     assert not Path("called").exists()
     if target == "run.theirs.f":
         cli(f"resume=run {text}")
@@ -182,7 +182,7 @@ KEYS = {
 def test_hydras_own_keys_must_be_typed_again(text: str, cli: Cli) -> None:
     assert cli(RUN)[0] == 0
     forge_command(text)
-    assert refusals(cli, "resume=run") == [f"resume=run: its command has {text}, which {KEYS[text]}{AGAIN}"]
+    assert refusals(cli, "resume=run") == [f"run: its command has {text}, which {KEYS[text]}{AGAIN}"]
 
 
 def test_configuration_files_inside_the_directory_are_not_found_by_themselves(cli: Cli, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_sick_run_is_cured_by_the_printed_commands_alone(cli: Cli, cure: Cure)
     offered = re.search(r"^cures +python -m trainer\.cure (.*)$", out, re.MULTILINE)
     assert offered is not None
     assert offered[1] == "'a run'"
-    code, out, err = cure(f"{offered[1]} --json tried.json")
+    code, out, err = cure(f"{offered[1]} --json tried.json --config-name=config hydra.sweep.dir=cures")
     assert (code, err) == (0, "")
     tried = json.loads(Path("tried.json").read_text())
     assert tried["seeds"] == [3, 4, 5]
@@ -52,7 +52,7 @@ def test_a_sick_run_is_cured_by_the_printed_commands_alone(cli: Cli, cure: Cure)
     assert min(one["mean"] for one in tried["cures"]) < 0.6 * sum(tried["losses"]) / 3
     typed = re.search(r"^type +python -m trainer (.*)$", out, re.MULTILINE)
     assert typed is not None
-    assert "seed=3" in shlex.split(typed[1])
+    assert {"seed=3", "--config-name=config"} <= set(shlex.split(typed[1]))
     code, out, _ = cli(f"{typed[1]} hydra.run.dir=cured")
     assert code == 0
     summary = json.loads(Path("cured/summary.json").read_text())
@@ -78,6 +78,7 @@ def test_mistakes_are_one_line(cli: Cli, cure: Cure) -> None:
         "well --jsn x": "--jsn: no such flag; did you mean --json?",
         "well seed=4": "seed=4: the seeds are",
         "well --json -": "--json: found -",
+        "well optimizer.lr=0.1,0.2": "optimizer.lr=0.1,0.2: found several values, expected one",
     }.items():
         code, out, err = cure(line)
         assert (code, out) == (2, ""), line

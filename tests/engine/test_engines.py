@@ -1,6 +1,8 @@
 """What every engine promises: the same sweep, the same bits, one bad run alone, done runs done, Ctrl-C ends it all."""
 
+import dataclasses
 import json
+import math
 import os
 import shlex
 import signal
@@ -16,6 +18,10 @@ import pytest
 
 from tests import slurm_cluster
 from tests.helpers import ROOT, Cli, environment, summary
+from trainer.cli import launchers
+from trainer.config import ConfigError
+from trainer.engine import engines
+from trainer.engine.task import Task
 
 ENGINES = {
     "local": "hydra.launcher.workers=2",
@@ -139,6 +145,11 @@ BAD = {
     "epochs=1 hydra/launcher=slurm": "hydra/launcher=slurm: sends the runs of a sweep; type -m too, or leave it out",
     "-m seed=1,2 hydra/launcher=ray hydra.launcher.detach=true": "hydra.launcher.detach: Ray ends the tasks",
     "-m seed=1,2 hydra/launcher=dask hydra.launcher.jobs=0": "hydra.launcher.jobs: found 0, expected",
+    "-m seed=1,2 hydra/launcher=dask hydra.launcher.threads=x": "hydra.launcher.threads: found x, expected a whole",
+    "-m seed=1,2 hydra/launcher=slurm +hydra.launcher.job=2": "hydra.launcher.job: no such key; did you mean jobs?",
+    "-m seed=1,2 hydra/launcher=slurm hydra.launcher.cluster=locl": "hydra.launcher.cluster: found locl, expected one",
+    "-m seed=1,2 hydra.launcher.workers=abc": "hydra.launcher.workers: found abc, expected a whole number of processes",
+    "-m seed=1,2 hydra.launcher.jobs=2": "hydra.launcher.jobs: no such key; choose from max_members, workers",
 }
 
 
@@ -148,6 +159,31 @@ def test_what_cannot_be_sent(line: str, cli: Cli, tmp_path: Path) -> None:
     assert code == 2
     assert BAD[line] in err
     assert not (tmp_path / "outputs").exists()
+
+
+def test_the_launchers_keys_are_those_of_their_files() -> None:
+    for name, kind in launchers.KINDS.items():
+        text = (ROOT / "conf" / "hydra" / "launcher" / f"{name}.yaml").read_text(encoding="utf-8")
+        keys = {line.partition(":")[0] for line in text.splitlines() if not line.startswith("#")}
+        assert keys - {"_target_", "engine"} == {field.name for field in dataclasses.fields(kind)}
+
+
+def test_a_busy_slurm_is_no_empty_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was submitted a moment ago waits, until squeue answers that it does not."""
+    pytest.importorskip("submitit")
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 7\n")
+    (tmp_path / "squeue").write_text("#!/bin/sh\nexit 1\n")
+    for path in tmp_path.iterdir():
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    slurm = engines.Slurm(tmp_path / "jobs", "slurm", 3)
+    (job,) = slurm.submit([Task([], tmp_path, "")])
+    assert not job.done()
+    with pytest.raises(ConfigError, match="squeue"):
+        slurm.attach("7")
+    (tmp_path / "squeue").write_text("#!/bin/sh\n")
+    slurm.asked = -math.inf
+    assert job.done()
 
 
 @pytest.mark.slow

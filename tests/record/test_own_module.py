@@ -29,6 +29,20 @@ class Sound(nn.Module):
         return self.out(self.dropout(self.norm(self.hidden(x.flatten(1))))) * (1 + self.steps / 100)
 
 
+class Closed(Sound):
+    """A closure that names a variable which is never assigned."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        extra = False
+        if extra:
+            scale = 2.0
+        self.last = lambda x: x * scale if extra else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(super().forward(x))
+
+
 class Logarithms(Sound):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).log_softmax(1)  # whose softmax is itself
@@ -124,6 +138,7 @@ UNSAVED = "loaded into a new instance, its last weights give other outputs in"
 FOUND = {
     "Sound": {},
     "Logarithms": {},
+    "Closed": {},
     "InAList": {
         "unregistered_layers": "what stands there is in a list, tuple, dictionary or function of Python's, so PyTorch "
         "does not see it",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import _run_hydra, get_args_parser
@@ -14,14 +14,14 @@ from hydra.core.global_hydra import GlobalHydra
 
 from trainer import config as cfg
 from trainer import streams
-from trainer.cli import choices, command_line, file_errors, help, hints, hydra_plugins, trust
+from trainer.cli import choices, command_line, file_errors, help, hints, hydra_plugins
 from trainer.cli.command import Command, plan, remove_if_empty
-from trainer.cli.command_line import CommandLine, split
+from trainer.cli.command_line import CommandLine
 from trainer.cli.config_files import Sources, VisibleOptions
 from trainer.config import Config, ConfigError
 from trainer.engine import interrupts
 from trainer.engine.resume.plan_file import path_of
-from trainer.text import printable, shown, version
+from trainer.text import printable, version
 
 # Rounds that a thread of OpenMP (libgomp) waits for the others before it sleeps. With its own 300,000, two runs at once
 # on one machine wait for each other ten times as long as they compute (`benchmark.py sweep --only s`).
@@ -29,6 +29,18 @@ SPINS = "1000"
 WRITE_NOTHING = (
     "hydra.output_subdir=null"  # Hydra would write over the .hydra/ of another run; we write a run's at its start
 )
+
+
+class Request(Protocol):
+    """What was asked of a command that trains sweeps of its own."""
+
+    @property
+    def line(self) -> CommandLine:
+        """What to repeat."""
+        ...
+
+
+R = TypeVar("R", bound=Request)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -49,6 +61,31 @@ def run(arguments: Sequence[str]) -> int:
     return failed or code
 
 
+def attempt(
+    read: Callable[[], R], run: Callable[[R, Command], int], stopped: Callable[[Command | None, int], int]
+) -> int:
+    """Run a command that trains sweeps of its own; the exit code.
+
+    stopped: says how to go on, and returns the exit code, where a signal ended it.
+    """
+    command: Command | None = None
+    try:
+        request = read()
+        command = Command(request.line)
+        return run(request, command)
+    except interrupts.Ended as ended:
+        return stopped(command, ended.exit_code)
+    except KeyboardInterrupt:
+        return stopped(command, 130)
+    except Exception as error:
+        if command is not None:
+            command.error = error
+            return report(command)
+        if isinstance(error, ConfigError):
+            return say(error.problems)
+        raise
+
+
 def execute(command: Command) -> int:
     """Do what a command asks for; what ended it is kept in its `error`. Return 128 + the signal that ended it, or 0."""
     try:
@@ -65,8 +102,7 @@ def _say_how_to_continue(command: Command) -> None:
     """Print the command that goes on with what a signal has ended, if anything of it is kept."""
     directory = command.folder or command.directory
     if directory is not None and path_of(directory).exists():
-        again = shlex.join(trust.to_be_typed_again(directory, *split(command.line.repeatable)))
-        print(printable(f"continue  python -m trainer resume={shown(directory)} {again}".rstrip()))
+        print(printable(f"continue  {command.line.continuing(directory)}"))
 
 
 def configure(overrides: Sequence[str]) -> Config:

@@ -8,20 +8,21 @@ import functools
 import io
 import itertools
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from hydra._internal.utils import get_args_parser
 
 from trainer import files
-from trainer.cli import trust
+from trainer.cli import launchers, trust
 from trainer.cli.config_files import CONF, FOLLOWING, GROUPS, OWN_CONF, SINGLE_KEYS, Found, Sources, find_own, parse
 from trainer.cli.trust import ENGINES, OUR_PLUGINS
 from trainer.config import Config, ConfigError, homes, nearest
 from trainer.engine.resume.plan_file import read_plan
-from trainer.text import printable
+from trainer.text import printable, shown
 
 SWITCHES = {  # flags without a value
     *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--dry-run")
@@ -86,6 +87,11 @@ class CommandLine:
         overrides = [text for text in self.overrides if not text.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
         return [*flags, *overrides]
 
+    def continuing(self, directory: Path, *added: str) -> str:
+        """Return the command that goes on in a directory, with all that it does not take from there."""
+        again = [*trust.to_be_typed_again(directory, *split(self.repeatable)), *added]
+        return f"python -m trainer resume={shown(directory)} {shlex.join(again)}".rstrip()
+
     @property
     def directory(self) -> Path | None:
         """The directory of its run or sweep, if it is named without interpolations."""
@@ -122,6 +128,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
     named = [text for text in overrides if text.removeprefix("hydra/launcher=") in ENGINES]
     if named and not (line.is_sweep or parsed.cfg or parsed.info or parsed.help):
         problems.append(f"{named[0]}: sends the runs of a sweep; type -m too, or leave it out")
+    problems += launchers.problems(overrides)
     if problems:
         raise ConfigError(problems)
     return line
@@ -141,6 +148,23 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         (flags if is_flag or is_value else overrides).append(argument)
         after_flag = is_flag and "=" not in argument and argument not in SWITCHES
     return flags, overrides
+
+
+class Options(argparse.ArgumentParser):
+    """Options of a command beside the keys: what is wrong with them is refused as every other mistake is."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError."""
+        raise ConfigError([message])
+
+
+FILE_FLAGS = ("--config-dir", "--config-path", "--config-name")  # of python -m trainer, which other commands take too
+
+
+def unknown_flags(flags: Iterable[str], own: Sequence[str]) -> list[str]:
+    """List what is wrong with flags that are neither a command's own nor FILE_FLAGS."""
+    wrong = [flag for flag in flags if flag.startswith("-") and not flag.startswith(FILE_FLAGS)]
+    return [f"{flag}: no such flag; {nearest(flag, [*own, '--help', *FILE_FLAGS])}" for flag in wrong]
 
 
 def quoted(value: str) -> str:

@@ -153,7 +153,7 @@ class SweepDisplay:
         ended = sum(job.status != "waiting" for job in self.jobs)
         runs = min(ended + sum(one.runs for one in self.news.values()), len(self.jobs))
         speed = self.steps / (now - self.began)
-        said = [*([self.best[1]] if self.best[1] else []), f"{speed:,.0f} steps/s"]
+        said = [*([self.best[1]] if self.best[1] else []), *([f"{speed:,.0f} steps/s"] if speed >= 1 else [])]
         if self.progress:
             description = _fitting_line(self.console, f"{math.floor(runs)}/{len(self.jobs)} runs", *said)
             self.progress.update(self.task, completed=runs, description=description)

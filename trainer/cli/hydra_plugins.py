@@ -145,7 +145,7 @@ class StackLauncher(Launcher):
             if left:
                 self.command.jobs.clear()  # no table yet
                 print(printable(f"sent      {self.engine_name} job{'s' * (len(left) > 1)} {', '.join(left)}"))
-                print(printable(f"continue  python -m trainer resume={folder} hydra.launcher.detach=false"))
+                print(printable(f"continue  {line.continuing(folder, 'hydra.launcher.detach=false')}"))
                 return [_job_return(job) for job in jobs]
             if all(job.was_refused for job in jobs):
                 session.retract(jobs)

@@ -143,11 +143,7 @@ def row(job: Job) -> dict[str, Any]:
 
 def table(jobs: Sequence[Job]) -> Table:
     """Show runs that differ by seed alone in one row: mean ± half of its confidence interval, best first."""
-    keys, of_functions = _columns(jobs), are_of_functions(jobs)
-    groups: dict[tuple[str, ...], list[Job]] = {}
-    for job in jobs:
-        values = typed(job)
-        groups.setdefault(tuple(values.get(key, "") for key in keys), []).append(job)
+    keys, groups, of_functions = _columns(jobs), _rows(jobs), are_of_functions(jobs)
     measured = {
         name: place for name, place in measures(jobs).items() if any(_measure(job, place) is not None for job in jobs)
     }
@@ -169,8 +165,7 @@ def table(jobs: Sequence[Job]) -> Table:
 
 def captions(jobs: Sequence[Job]) -> list[str]:
     """Say what the table means: its ±, and what it leaves out."""
-    keys = _columns(jobs)
-    rows = len({tuple(typed(job).get(key, "") for key in keys) for job in jobs})
+    rows = len(_rows(jobs))
     out = [vocabulary.INTERVAL] if rows < len(jobs) else []
     if rows > MOST_ROWS:
         out.append(f"the best {MOST_ROWS} of {rows} rows; sweep.csv has all")
@@ -180,6 +175,15 @@ def captions(jobs: Sequence[Job]) -> list[str]:
 def _columns(jobs: Sequence[Job]) -> list[str]:
     """Return the keys whose values tell the rows apart: those swept, the seed apart."""
     return [key for key in swept(jobs) if key != "seed"]
+
+
+def _rows(jobs: Sequence[Job]) -> dict[tuple[str, ...], list[Job]]:
+    """Group the jobs of each row by its values."""
+    keys, groups = _columns(jobs), dict[tuple[str, ...], list[Job]]()
+    for job in jobs:
+        values = typed(job)
+        groups.setdefault(tuple(values.get(key, "") for key in keys), []).append(job)
+    return groups
 
 
 def are_of_functions(jobs: Sequence[Job]) -> bool:

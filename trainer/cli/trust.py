@@ -82,12 +82,12 @@ def _code_problem(directory: Path, key: str, target: str) -> str | None:
     try:
         found = own_calls.find_target(key, target)
     except ConfigError as error:
-        return f"resume={directory}: {'; '.join(error.problems)}"
+        return f"{directory}: {'; '.join(error.problems)}"
     return None if isinstance(found, type) else _again(directory, text, "calls a function outside the current folder")
 
 
 def _again(directory: Path, text: str, why: str) -> str:
-    return f"resume={directory}: its command has {text}, which {why}; if you trust it, type it again behind resume="
+    return f"{directory}: its command has {text}, which {why}; if you trust it, type it again here"
 
 
 def _is_ours(folder: Path, directory: Path) -> bool:

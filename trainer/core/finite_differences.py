@@ -131,9 +131,9 @@ def _slope(moved: Callable[[float], Tensor], here: Tensor, claimed: float, scale
         size = max(abs(difference), abs(claimed), scale, rounding / TOLERANCE)
         error = abs(difference - claimed) / size if size else 0.0
         gap = (ahead - behind).abs().sum().item() / size if size else 0.0
-        if error <= TOLERANCE or not gap > TOLERANCE:  # they agree, or f is smooth here
-            if error <= TOLERANCE:
-                return _Slope(claimed, difference, error, kink=False)
+        if error <= TOLERANCE:  # they agree
+            return _Slope(claimed, difference, error, kink=False)
+        if not gap > TOLERANCE:  # f is smooth here
             wide = (moved(WIDER * step) - moved(-WIDER * step)).sum().item() / (2 * WIDER * step)
             if not abs(wide - difference) > abs(difference - claimed) / 4:
                 return _Slope(claimed, difference, math.inf if math.isnan(error) else error, kink=False)

@@ -6,7 +6,6 @@ Whatever that code raises becomes a ConfigError with its file and line, also wha
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib
 import inspect
@@ -21,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from trainer.config import ConfigError, nearest
+from trainer.config import ConfigError, closest, nearest
 from trainer.core import own_code
 
 LONGEST_ERROR = 400  # characters; some of PyTorch's list every backend
@@ -80,11 +79,11 @@ def find_target(key: str, path: str) -> Callable[..., Any]:
         raise ConfigError([f"{key}: found {name}, {expected}, e.g. {example.partition('.')[0]}.{shown}"])
     if own_code.is_standard(module):
         raise ConfigError([f"{key}: {path} is of Python's standard library; expected {kind.words}"])
-    with in_words(f"{key}: cannot import {path}", f"; {expected}"):
-        code = importlib.import_module(module)
-    close = [] if hasattr(code, name) else difflib.get_close_matches(name, vars(code), n=1, cutoff=0.7)
-    hints = {"has no attribute": f"did you mean {close[0]}?"} if close else {}
+    hints: dict[str, str] = {}
     with in_words(f"{key}: cannot import {path}", f"; {expected}", hints):
+        code = importlib.import_module(module)
+        if close := closest(name, vars(code), 0.85):
+            hints["has no attribute"] = f"did you mean {close}?"
         target = getattr(code, name)
     if isinstance(target, type):
         if kind.base is None or not issubclass(target, kind.base):

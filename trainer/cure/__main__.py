@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +13,16 @@ from trainer import files
 from trainer.cli import app
 from trainer.cli.batches import Batches
 from trainer.cli.command import Command
+from trainer.cli.command_line import quoted
 from trainer.config import Config, ConfigError
 from trainer.cure import request as requests
 from trainer.cure import trial
 from trainer.cure.answer import Answer
 from trainer.cure.request import QUIET, SEEDS, Request
-from trainer.engine import interrupts
 from trainer.engine.jobs import Job, describe
 from trainer.judge import cures, health
 from trainer.judge.remedies import Overrides
-from trainer.text import printable
+from trainer.text import printable, shown
 
 DIRECTORY = "outputs/cures/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"
 
@@ -30,36 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 2 for bad input, 128 + signal where it was stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     app.prepare_process(is_sweep=not {"--help", "-h"} & set(given))
-    command: Command | None = None
-    try:
-        request = requests.read(given)
-        command = Command(request.line)
-        _run(request, command)
-    except interrupts.Ended as ended:
-        return _stopped(ended.exit_code)
-    except KeyboardInterrupt:
-        return _stopped(130)
-    except Exception as error:
-        if command is None:
-            if isinstance(error, ConfigError):
-                return app.say(error.problems)
-            raise
-        command.error = error
-        return app.report(command)
-    return 0
+    return app.attempt(lambda: requests.read(given), _run, _stopped)
 
 
-def _run(request: Request, command: Command) -> None:
-    """Train the trial and say what it shows. Raises ConfigError, OSError, and what Hydra raises."""
+def _run(request: Request, command: Command) -> int:
+    """Train the trial and say what it shows; return 0. Raises ConfigError, OSError, and what Hydra raises."""
     batches = Batches(command, DIRECTORY)
     (composed,) = batches.compose([request.overrides])
     assert isinstance(composed.config, Config)
-    try:
-        request.line.check_code([composed.config])
-    except ConfigError as error:
-        raise ConfigError(requests.in_our_words(request.run, error.problems)) from error
+    request.line.check_code([composed.config])
     request.line.say_what_was_found()
-    tried = _accepted(request, batches, trial.candidates(request.names, composed.config.flat()))
+    tried = _accepted(request, batches, composed.config, trial.candidates(request.names, composed.config.flat()))
     if not tried:
         raise ConfigError([f"{request.run}: no cure changes anything with what was typed here"])
     print(printable(f"run       {request.run}: {', '.join(map(health.name, request.findings))}"))
@@ -73,11 +55,12 @@ def _run(request: Request, command: Command) -> None:
         files.write(Path(request.options.json), files.to_json(answer.to_json()))
     answer.show(sys.stdout)
     sys.stdout.flush()
+    return 0
 
 
-def _accepted(request: Request, batches: Batches, candidates: Sequence[Overrides]) -> list[Overrides]:
+def _accepted(request: Request, batches: Batches, config: Config, candidates: Sequence[Overrides]) -> list[Overrides]:
     """Return the cures that the run's configuration takes, each of which makes another configuration."""
-    seen, out = [batches.compose([request.overrides])[0].config], []
+    seen, out = [config], []
     for cure in candidates:
         attempt = batches.composer.attempt(0, trial.applied(request.overrides, cure))
         if not isinstance(attempt, ConfigError) and isinstance(attempt.config, Config) and attempt.config not in seen:
@@ -98,7 +81,8 @@ def _answer(request: Request, tried: Sequence[Overrides], groups: Sequence[Seque
     if errors := [job.error for job in groups[0] if job.error is not None]:
         raise ConfigError(errors[0].problems if isinstance(errors[0], ConfigError) else [describe(errors[0])])
     chances = [_chance(job) for job in groups[0]]
-    kept, costs, measure = [], [], "val loss"
+    kept, costs = [], []
+    measure = "val loss" if all("val/loss" in (job.summary or {})["best"] for job in groups[0]) else "train loss"
     for cure, jobs in zip(({}, *tried), groups, strict=True):
         if failed := [job for job in jobs if job.error is not None]:
             assert failed[0].error is not None
@@ -106,7 +90,6 @@ def _answer(request: Request, tried: Sequence[Overrides], groups: Sequence[Seque
             continue
         kept.append(cure)
         costs.append([_cost(job, chance) for job, chance in zip(jobs, chances, strict=True)])
-        measure = "val loss" if all("val/loss" in (job.summary or {})["best"] for job in jobs) else "train loss"
     return Answer(request, kept[1:], np.array(costs), measure)
 
 
@@ -122,8 +105,12 @@ def _cost(job: Job, chance: float) -> float:
     return trial.cost(best, chance, summary["verdict"]["verdict"] == "diverged")
 
 
-def _stopped(code: int) -> int:
+def _stopped(command: Command | None, code: int) -> int:
     print("trainer: interrupted", file=sys.stderr)
+    if command is not None and command.folder is not None and command.folder.exists():
+        typed = [text for text in command.line.typed if not text.startswith("hydra.sweep.dir=")]
+        words = shlex.join([*typed, f"hydra.sweep.dir={quoted(str(command.folder))}"])
+        print(printable(f"continue  python -m trainer.cure {shown(command.line.resumed or Path())} {words}"))
     return code
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from rich.console import Console
 from rich.table import Table
 
+from trainer.cli import command_line
 from trainer.compare.statistics import Floats
 from trainer.cure import trial
 from trainer.cure.request import Request
 from trainer.cure.trial import Shown
 from trainer.judge import cures
 from trainer.judge.remedies import Overrides
+from trainer.report.screen import screen
 from trainer.report.vocabulary import plural
-from trainer.text import printable
 
-PLAIN_WIDTH = 160  # characters, where there is no terminal to ask
 WORDS = {"helps": "is shown to help", "worse": "is shown to make it worse", "not shown": "is not shown to help"}
 
 
@@ -34,20 +34,26 @@ class Answer:
     def command(self, cure: Overrides) -> str:
         """Return the run's command with a cure, quoted for a shell."""
         request = self.request
-        typed = [*request.line.repeatable[: -len(request.line.overrides) or None], *request.overrides]
+        flags, _ = command_line.split(request.line.repeatable)
+        typed = [*flags, *request.overrides]
         return shlex.join(["python", "-m", "trainer", *trial.applied([*typed, f"seed={request.seed}"], cure)])
 
+    @functools.cached_property
     def shown(self) -> list[Shown]:
-        """Compare each cure with the run itself."""
+        """Each cure compared with the run itself."""
         return trial.compare(self.costs_CS)
+
+    @functools.cached_property
+    def best(self) -> int | None:
+        """The place of the cure to use, None where none brought the loss down."""
+        return trial.named(self.cures, self.costs_CS)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as a dictionary."""
-        best = trial.named(self.cures, self.costs_CS)
         entries = [
             {"overrides": [f"{key}={value}" for key, value in cure.items()], "command": self.command(cure)}
             | {"losses": costs.tolist(), "shown": one.verdict, **vars(one)}
-            for cure, costs, one in zip(self.cures, self.costs_CS[1:], self.shown(), strict=True)
+            for cure, costs, one in zip(self.cures, self.costs_CS[1:], self.shown, strict=True)
         ]
         return {
             "run": str(self.request.run),
@@ -57,17 +63,15 @@ class Answer:
             "seeds": [self.request.seed + s for s in range(self.costs_CS.shape[1])],
             "losses": self.costs_CS[0].tolist(),
             "cures": entries,
-            "named": None if best is None else entries[best]["overrides"],
+            "named": None if self.best is None else entries[self.best]["overrides"],
         }
 
     def show(self, file: TextIO) -> None:
         """Print the table, what to use, and how sure that is."""
-        console = Console(file=file, markup=False, emoji=False, highlight=False)
-        if not console.is_terminal:
-            console.width = PLAIN_WIDTH
+        console = screen(file)
         console.print(self._table())
         for line in self._lines():
-            console.print(printable(line), soft_wrap=True)
+            console.print(line, soft_wrap=True)
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -75,20 +79,22 @@ class Answer:
         for title in (self.measure, "change", "95 % interval", "p", ""):
             table.add_column(title, justify="right" if title else "left", no_wrap=True)
         table.add_row("none: the run itself", f"{self.costs_CS[0].mean():.4g}")
-        rows = zip(self.cures, self.shown(), strict=True)
+        rows = zip(self.cures, self.shown, strict=True)
         for cure, one in sorted(rows, key=lambda row: row[1].mean):
             interval = f"{one.low:+.3g} to {one.high:+.3g}"
             cells = [cures.written(cure), f"{one.mean:.4g}", f"{one.difference:+.3g}", interval, f"{one.p:.2g}"]
-            table.add_row(*map(printable, cells), one.verdict.replace("worse", "makes it worse"))
+            table.add_row(*cells, one.verdict.replace("worse", "makes it worse"))
         return table
 
     def _lines(self) -> list[str]:
         seeds = plural(self.costs_CS.shape[1], "seed")
-        lines = [f"mean {self.measure} at the best epoch over {seeds}; a run that diverges counts as one that guesses"]
-        best = trial.named(self.cures, self.costs_CS)
-        if best is None:
+        lines = [
+            f"mean {self.measure} at the best epoch over {seeds}; a run that diverges counts as one that guesses; "
+            "p corrected for all cures, also by a cure's own noise, intervals of each difference alone"
+        ]
+        if self.best is None:
             return [*lines, f"none of {plural(len(self.cures), 'cure')} brought the {self.measure} down"]
-        cure, one = self.cures[best], self.shown()[best]
+        cure, one = self.cures[self.best], self.shown[self.best]
         numbers = f"{self.measure} {one.mean:.4g} instead of {self.costs_CS[0].mean():.4g}"
         sure = f"95 % interval of the change {one.low:+.3g} to {one.high:+.3g}, {seeds}, corrected p = {one.p:.2g}"
         lines.append(f"{cures.written(cure)} {WORDS[one.verdict]}: {numbers} ({sure})")

@@ -7,19 +7,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from trainer import files
-from trainer.cli import command_line, trust
-from trainer.cli.command_line import CommandLine
-from trainer.config import ConfigError, nearest
+from trainer.cli import batches, command_line, trust
+from trainer.cli.command_line import FILE_FLAGS, CommandLine
+from trainer.config import ConfigError
 from trainer.engine.resume.plan_file import read_plan
 from trainer.files import Damaged
 from trainer.judge import cures, health
 from trainer.judge.remedies import Settings
 from trainer.read.find_runs import Problems, find_runs
 
-FLAGS = ("--config-dir", "--config-path", "--config-name")  # of python -m trainer, taken here too
 SEEDS = 3  # the run's own and the next ones
 MOST_STEPS = 1000  # that a run of the trial takes, however long the run was
 QUIET = ("record.every=0", "record.pictures=false", "check.one_batch=false", "check.gradients=false")
@@ -55,7 +54,8 @@ def read(arguments: Sequence[str]) -> Request:
     typed = [word for word in words if word not in paths]
     problems = files.target_problems(options.json, "cures.json")
     problems += ["--json: found -, expected the name of a file"] if options.json == "-" else []
-    problems += [_unknown(flag) for flag in flags if flag.startswith("-") and not flag.startswith(FLAGS)]
+    problems += command_line.unknown_flags(flags, ["--json"])
+    problems += [f"{word}: found several values, expected one" for word in typed if batches.is_swept(word)]
     problems += [f"{word}: the seeds are the run's own and the next two" for word in typed if word.startswith("seed=")]
     if len(paths) != 1:
         found = " ".join(paths) or "none"
@@ -107,10 +107,10 @@ def _line(run: Path, recorded: Sequence[str], flags: Sequence[str], typed: Seque
     """
     changed = {text.lstrip("+~").partition("=")[0] for text in [*flags, *typed, "seed=", "hydra.sweep.dir="]}
     kept_flags = [flag for flag in command_line.split(_command(run))[0] if flag.partition("=")[0] not in changed]
-    kept_flags = [flag for flag in kept_flags if flag.startswith(FLAGS)]
+    kept_flags = [flag for flag in kept_flags if flag.startswith(FILE_FLAGS)]
     kept = [text for text in recorded if text.lstrip("+~").partition("=")[0] not in changed]
     if problems := trust.command_problems(run, kept_flags, kept):
-        raise ConfigError(in_our_words(run, problems))
+        raise ConfigError(problems)
     line = command_line.read([*kept_flags, *flags, *kept, *typed])
     return replace(line, resumed=run, typed=tuple(typed))
 
@@ -129,23 +129,8 @@ def _command(run: Path) -> list[str]:
     return []
 
 
-def in_our_words(run: Path, problems: Sequence[str]) -> list[str]:
-    """Say what is not trusted as it is typed here: behind the run, not behind resume=."""
-    return [p.replace(f"resume={run}:", f"{run}:").replace("behind resume=", f"behind {run}") for p in problems]
-
-
-def _unknown(flag: str) -> str:
-    return f"{flag}: no such flag; {nearest(flag, ['--json', '--help', *FLAGS])}"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Refuse the options, as every other mistake is."""
-        raise ConfigError([message])
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = command_line.Options(
         prog="python -m trainer.cure",
         usage="%(prog)s RUN [KEY=VALUE ...] [--json FILE]",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,23 +90,31 @@ class Slurm:
             executor = self.submitit.AutoExecutor(self.folder, cluster, slurm_max_num_timeout=self.max_num_timeout)
             executor.update_parameters(**{key: value for key, value in self.parameters.items() if value is not None})
             jobs = executor.submit_array(tasks)
-        self.asked = -math.inf
+        self.known |= {str(job.job_id) for job in jobs}
         return [SlurmJob(job, self, job.paths.stderr) for job in jobs]
 
     def attach(self, name: str) -> SlurmJob | None:
         """Return a job of an earlier command that waits or runs."""
-        if self.is_local or name not in self.queue():
+        if self.is_local:
+            return None
+        with _said("hydra/launcher=slurm"):  # a queue that is not known is not taken for empty
+            self.known = self._squeue()
+        if name not in self.known:
             return None
         return SlurmJob(self.submitit.SlurmJob(self.folder, name), self, None)
 
     def queue(self) -> set[str]:
         """Return the numbers of all jobs of this user that wait or run, as of a second ago at most."""
         if time.monotonic() - self.asked > QUEUE_S:
-            call = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
             with contextlib.suppress(OSError, subprocess.SubprocessError):  # it is busy: what was known still holds
-                said = subprocess.run(call, capture_output=True, text=True, check=True, timeout=ANSWER_S).stdout
-                self.known, self.asked = set(said.split()), time.monotonic()
+                self.known = self._squeue()
+            self.asked = time.monotonic()
         return self.known
+
+    def _squeue(self) -> set[str]:
+        """Ask Slurm. Raises OSError, SubprocessError."""
+        call = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
+        return set(subprocess.run(call, capture_output=True, text=True, check=True, timeout=ANSWER_S).stdout.split())
 
     def cancel(self, futures: Sequence[Future]) -> None:
         """Cancel jobs, whether they wait or run."""
@@ -280,14 +288,14 @@ def _knock(address: str) -> None:
             raise OSError(f"nobody answers at {address} ({error.strerror or error}); {hint}") from error
 
 
-class _said(contextlib.AbstractContextManager[None]):
-    """What an engine refuses, in its own words, is a user's mistake."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, ConfigError):
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            said = next((line for line in lines if "error:" in line), lines[0] if lines else type(error).__name__)
-            raise ConfigError([f"{self.where}: {said}"]) from error
+@contextlib.contextmanager
+def _said(where: str) -> Iterator[None]:
+    """Take what an engine refuses, in its own words, for a user's mistake. Raises ConfigError."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = next((line for line in lines if "error:" in line), lines[0] if lines else type(error).__name__)
+        raise ConfigError([f"{where}: {said}"]) from error

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 ]
-OTHERS = [number for number in SIGNALS if number not in (signal.SIGINT, signal.SIGTERM)]
+ALWAYS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Impatient(KeyboardInterrupt):
@@ -37,8 +37,8 @@ def caught() -> Iterator[list[int]]:
     def second(number: int, frame: object) -> None:
         raise Impatient
 
-    taken = [number for number in OTHERS if signal.getsignal(number) != signal.SIG_DFL]  # nohup ignores SIGHUP, say
-    before = {number: signal.signal(number, first) for number in SIGNALS if number not in taken}
+    ours = [n for n in SIGNALS if n in ALWAYS or signal.getsignal(n) == signal.SIG_DFL]  # nohup ignores SIGHUP, say
+    before = {number: signal.signal(number, first) for number in ours}
     try:
         yield numbers
     finally:

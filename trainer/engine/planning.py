@@ -117,6 +117,6 @@ def stack_key(config: Config) -> tuple[object, ...] | None:
         return None
     shared = (config.steps, config.accumulate, config.device, config.threads, config.deterministic)
     data = replace(config.data, label_noise=0.0, shuffle=True)
-    step = config.step, choice.not_native(config) is None
+    step = config.step, choice.may_be_native(config)
     own = config.targets().get("optimizer._target_")
     return network.shape, data, repr(config.loss), tuple(config.metrics), config.record.every, own, step, shared

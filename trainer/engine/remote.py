@@ -85,6 +85,7 @@ class _Flight:
     launches: int = 1
     false_starts: int = 0  # in a row: it ended before it trained
     read: dict[Path, float] = field(default_factory=dict)  # file -> when it was written last
+    news: dict[int, News] = field(default_factory=dict)  # stack -> its last
 
     def fresh(self, path: Path) -> bool:
         """Whether a file is there and was written since it was asked for last."""
@@ -147,7 +148,7 @@ class _Control:
         """Find the jobs of an earlier command that wait or run; call off those that train other stacks than these."""
         by_name = {item.checkpoints.name: (number, item) for number, item in numbered}
         foreign = []
-        for path in sorted(self.folder.glob("*/ticket.json")):
+        for path in sorted(self.folder.glob(f"*/{TICKET}")):
             ticket = read_ticket(path.parent)
             future = self.engine.attach(ticket["job"]) if ticket.get("job") else None
             if future is None:
@@ -211,7 +212,8 @@ class _Control:
         for number, _ in flight.items:
             if flight.fresh(path := flight.folder / f"{number}.news"):
                 with contextlib.suppress(OSError, ValueError, TypeError):
-                    self.display.tell(News(**json.loads(path.read_bytes())))
+                    flight.news[number] = News(**json.loads(path.read_bytes()))
+                    self.display.tell(flight.news[number])
         if not flight.fresh(flight.folder / ENDS) and not interrupted:
             return
         waiting = {job.number: job for _, item in flight.items for job in item.waiting}
@@ -226,10 +228,8 @@ class _Control:
                 job.finish(end["summary"])
             ended.append(job)
         for number, item in flight.items:
-            if any(job in ended for job in item.jobs) and not item.waiting:  # it counts as ended from here on
-                last = _json(flight.folder / f"{number}.news")
-                if last:
-                    self.display.tell(News(**(last | {"runs": 0.0, "row": None})))
+            if any(job in ended for job in item.jobs) and not item.waiting and (last := flight.news.get(number)):
+                self.display.tell(replace(last, runs=0.0, row=None))  # it counts as ended from here on
         if ended:
             self.display.done(ended)
 
@@ -285,13 +285,6 @@ def sent_elsewhere(folder: Path, engine: str | None = None) -> list[str]:
             hint = f"hydra/launcher={name} attaches to it; else cancel it, and remove {path}"
             problems.append(f"{said}; {hint}")
     return problems
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
 
 
 def _absolute(item: StackJob) -> StackJob:

@@ -186,8 +186,8 @@ def _begin(stack: Stack, item: StackJob, findings: list[list[Any]]) -> tuple[Rec
                 was = f"data was {saved['data_hash']}, is {stack.dataset.hash}"
                 where = item.checkpoints.folder
                 raise Refused([f"{where}: the runs began with other data: {was}; choose another directory"])
-            saved.setdefault("served", "torch")  # of checkpoints older than the choice
-            if saved["served"] == "native" and (why := choice.not_here()):
+            served = saved.get("served") if stack.device.type == "cpu" else None
+            if served == "native" and (why := choice.not_here()):
                 raise Refused([f"{item.checkpoints.folder}: the runs began with the native step: {why}"])
             recorder = Recorder(stack, destinations, finished, saved["records"], findings)
             rows = [read_rows(destinations[member["index"]].folder / "metrics.csv") for member in saved["members"]]

@@ -45,11 +45,13 @@ def judge(
     val_accuracy: Curve | None = None,
     epochs: Curve | None = None,
     chance_loss: float | None = None,
+    unit: str = "epoch",
 ) -> Verdict:
     """Judge a run, finished or still training, from one value per epoch of each curve.
 
     `epochs` are the values' x (default 1..n), in any order; of a repeated x the last value counts (a resumed run).
-    `chance_loss`, where it is known, is the training loss of the best prediction that ignores the input. Losses may be
+    `unit` is what x counts, for the sentence. `chance_loss`, where it is known, is the training loss of the best
+    prediction that ignores the input. Losses may be
     negative and may contain nan and inf. Two losses of different lengths are taken to span the same run; curves with x
     of their own go through `align` first. Raises ValueError where lengths do not match.
     """
@@ -69,13 +71,13 @@ def judge(
     table = in_order(np.stack([x, train, val if has_val else train, accuracy]))
     losses = table[1:3]
     losses[np.abs(losses) > INFINITE] *= np.inf
-    if (diverged := _non_finite_from(table, has_val)) is not None:
+    if (diverged := _non_finite_from(table, has_val, unit)) is not None:
         return diverged
     table = without_repeats(table[:, np.isfinite(table[1]) & (table[2] > -np.inf)])  # nan > -inf is False
-    return _judge_finite(table, has_val, chance_loss)
+    return _judge_finite(table, has_val, chance_loss, unit)
 
 
-def _non_finite_from(table: Floats, has_val: bool) -> Verdict | None:
+def _non_finite_from(table: Floats, has_val: bool, unit: str) -> Verdict | None:
     """Return the verdict diverged where a loss ends in values that are not finite, else None.
 
     A trailing stretch of nan counts only if it is longer than any stretch of nan before it: a validation loss that is
@@ -90,7 +92,7 @@ def _non_finite_from(table: Floats, has_val: bool) -> Verdict | None:
         longest_before = max((len(run) for run in runs[:-1]), default=0)
         last = runs[-1]
         if len(last) > longest_before or not np.all(np.isnan(loss[last])):
-            sentence = f"the {name} is not finite from epoch {x[last[0]]:g} to the end"
+            sentence = f"the {name} is not finite from {unit} {x[last[0]]:g} to the end"
             finite = int(np.sum(np.isfinite(loss)))
             evidence: Evidence = {"epochs": len(x), "finite_epochs": finite, "not_finite_from": float(x[last[0]])}
             val = np.where(np.isfinite(table[2]), table[2], np.inf)
@@ -102,20 +104,21 @@ def _non_finite_from(table: Floats, has_val: bool) -> Verdict | None:
 MIN_EPOCHS = 5  # fewer different epochs are not judged
 
 
-def _judge_finite(table: Floats, has_val: bool, chance_loss: float | None) -> Verdict:
+def _judge_finite(table: Floats, has_val: bool, chance_loss: float | None, unit: str) -> Verdict:
     """Judge curves in order of x, finite but for +inf in the validation loss, without repeats."""
     x, train, val, val_accuracy = table
-    n = len(x)
+    n, counted = len(x), "epoch" if unit == "epoch" else "point"
     if n < MIN_EPOCHS and not (n > 1 and np.ptp(train) == 0 and np.all(val == val[0])):
-        sentence = f"{n} epoch{'s' * (n != 1)} with finite losses: a verdict takes at least {MIN_EPOCHS}"
+        sentence = f"{n} {counted}{'s' * (n != 1)} with finite losses: a verdict takes at least {MIN_EPOCHS}"
         return Verdict("too_short", None, None, sentence, {"epochs": n})
     of_train = of_training(train, chance_loss)
     decided = _judge_training(of_train)
     if not has_val:
-        unseen = f"no validation loss: whether the {n:g} epochs overfit cannot be seen"
+        unseen = f"no validation loss: whether the {n:g} {counted}s overfit cannot be seen"
         label, sentence = decided or ("no_validation", unseen)
         return Verdict(label, None, None, sentence, dict(vars(of_train)))
     best = int(np.argmin(val))
+    place = f"{unit} {x[best]:g}"
     of_val = of_validation(train, val, best)
     accuracies = of_accuracy(val_accuracy, best)
     evidence: Evidence = vars(of_train) | vars(of_val) | accuracies
@@ -125,8 +128,8 @@ def _judge_finite(table: Floats, has_val: bool, chance_loss: float | None) -> Ve
         if (of_val.score or 0.0) >= 1:
             onset, kind = _onset(val, of_val), _kind(of_val, accuracies)
             evidence["epochs_since_onset"] = n - 1 - onset
-            decided = "overfit", _overfit_sentence(of_val, accuracies, kind, float(x[best]), float(x[onset]))
-    label, sentence = decided or _judge_validation(of_train, of_val, float(x[best]))
+            decided = "overfit", _overfit_sentence(of_val, accuracies, kind, place, f"{unit} {x[onset]:g}")
+    label, sentence = decided or _judge_validation(of_train, of_val, place)
     if probability is not None:
         sentence += _doubts(of_train, of_val, probability)
     at = None if onset is None else float(x[onset])
@@ -161,7 +164,7 @@ ROSE = 0.04  # a verdict rests on the rise from this share of what was learned o
 STILL_FALLING = 0.05  # both losses fall by this share from the fifth sixth of the run to the last: underfit
 
 
-def _judge_validation(of_train: TrainEvidence, e: ValEvidence, best: float) -> tuple[Label, str]:
+def _judge_validation(of_train: TrainEvidence, e: ValEvidence, place: str) -> tuple[Label, str]:
     """Tell underfit from healthy, where neither the training loss nor the score has decided."""
     still_falling = e.still_falling_share or 0.0
     if still_falling >= STILL_FALLING:
@@ -172,13 +175,13 @@ def _judge_validation(of_train: TrainEvidence, e: ValEvidence, best: float) -> t
     backward = of_train.train_end - of_train.train_low, e.final_val_loss - e.best_val_loss
     if min(backward) > max(BACKWARD * e.learned, 6 * of_train.train_noise, 3 * e.noise):
         return "healthy", (
-            f"training has gone backward: since validation loss was lowest, {e.best_val_loss:.4g} at epoch {best:g}, "
+            f"training has gone backward: since validation loss was lowest, {e.best_val_loss:.4g} at {place}, "
             f"it has risen by {backward[1]:.3g}, and training loss by {backward[0]:.3g} from its own lowest: no "
             "overfitting; a lower learning rate may hold what was learned"
         )
     risen = "shows no lasting rise" if (e.rise_share or 0.0) < ROSE else "rose little since"
     return "healthy", (
-        f"validation loss fell to {e.best_val_loss:.4g} at epoch {best:g} and {risen}; "
+        f"validation loss fell to {e.best_val_loss:.4g} at {place} and {risen}; "
         f"it ends {abs(e.gap):.3g} {'above' if e.gap > 0 else 'below'} the training loss"
     )
 
@@ -264,14 +267,15 @@ def _learned_share(share: float) -> str:
     return f"{share:.0%} of what was learned" if share < MANY_TIMES else f"{share:.2g} times what was learned"
 
 
-def _overfit_sentence(e: ValEvidence, accuracies: Evidence, kind: Kind, best: float, onset: float) -> str:
+def _overfit_sentence(e: ValEvidence, accuracies: Evidence, kind: Kind, best: str, onset: str) -> str:
+    """Say so; best and onset: the places of the minimum and of the onset, with their unit."""
     if kind == "gap":
-        lowest = f" (its lowest is at epoch {best:g})" if best != onset else ""
-        text = f"validation loss has hardly improved since epoch {onset:g}{lowest}"
+        lowest = f" (its lowest is at {best})" if best != onset else ""
+        text = f"validation loss has hardly improved since {onset}{lowest}"
     else:
         percent = f" ({e.rise / e.best_val_loss:+.0%})" if e.rise < MANY_TIMES * e.best_val_loss else ""
         noise = f"{e.rise / e.noise:.0f} times its own noise and " if 0 < e.rise < 100 * e.noise else ""
-        text = f"validation loss has risen by {e.rise:.3g}{percent} above its minimum at epoch {best:g}, {noise}"
+        text = f"validation loss has risen by {e.rise:.3g}{percent} above its minimum at {best}, {noise}"
         text += f"{_learned_share(e.rise / e.learned)},"
     text += f" while training loss {'kept falling' if e.train_fall_since_best > 0 else 'did not rise as much'}"
     if e.gap_share is not None and e.gap_share > 0:

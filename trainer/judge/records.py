@@ -168,11 +168,6 @@ class Run:
         distance, few, many = TRIED
         return bool(self.steps[-1] >= (few if self.distances.max() >= distance and not self.batchnorm else many))
 
-    @property
-    def is_unsettled(self) -> bool:
-        """Whether batch norm's running statistics have seen too few steps for evaluation mode to show the network."""
-        return self.batchnorm and bool(self.steps[-1] < TRIED[2])
-
     def _is_cancelled(self, bias: str) -> bool:
         weight = self.start.get(f"grad_norm/{bias.removesuffix('bias')}weight", 0.0)
         return self.start[f"grad_norm/{bias}"] < CANCELLED * weight

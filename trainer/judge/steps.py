@@ -126,11 +126,7 @@ def _rate_high(run: Run, found: Found) -> Iterator[Finding]:
     unsound = {"inputs_not_normalised", "exploding_gradients", "saturated_units", "dead_units"}
     if any(found.get(name, math.inf) <= 1 for name in unsound):
         return
-    others = {"learning_rate_too_high", "no_gradient", "weight_decay_dominates", "dropout_too_high", "bottleneck"}
-    if (
-        found.keys() & (others | {"not_finite_at_start", "targets_not_normalised"})
-        or not np.nan_to_num(run.column("lr")).any()
-    ):
+    if found.keys() & _EXPLAIN or not np.nan_to_num(run.column("lr")).any():
         return
     loss = np.where(np.isfinite(run.loss), run.loss, math.inf)
     base = max(run.start["loss"], run.chance_loss)

@@ -136,7 +136,7 @@ def _table(
 def read_json(path: Path, train_tag: str | None = None, val_tag: str | None = None) -> list[tuple[str, Table]]:
     """Read the tables of a JSON file, or of one with an object a line, each with what the file calls it.
 
-    A table is a list of objects, or an object of lists; found wherever it stands. None where the file does not speak
+    A table is a list of objects, or an object of lists; found wherever it stands; none where the file does not speak
     of a loss. Raises Unreadable.
     """
     tags = [tag.encode() for tag in (train_tag, val_tag) if tag]

@@ -111,7 +111,7 @@ def is_run(names: Sequence[str], train_tag: str | None = None, val_tag: str | No
 
 
 class Builder:
-    """Gathers a table cell by cell; `full` once it has more numbers than are kept."""
+    """Gathers a table cell by cell, at most so many numbers."""
 
     def __init__(self, names: Sequence[str], rows: int, train_tag: str | None, val_tag: str | None) -> None:
         curves = tag_names.candidates(names, train_tag, val_tag)

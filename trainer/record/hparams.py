@@ -39,6 +39,11 @@ def rows(configs: Sequence[Config], names: Sequence[str]) -> list[Row]:
     ]
 
 
+def alone(config: Config) -> Row:
+    """Return the row of a run on its own, which TensorBoard names by its folder."""
+    return rows([config], [""])[0]
+
+
 def _kind(key: str, values: Sequence[Any]) -> type | None:
     """Return what a column holds; None where all of it is null."""
     there = [value for value in values if value is not None]

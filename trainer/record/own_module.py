@@ -5,11 +5,10 @@ The trained module and a new instance that loaded its weights must agree, given 
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -82,7 +81,8 @@ def _trainable(name: str, value: object, depth: int = 0) -> Iterator[tuple[str, 
     elif isinstance(value, dict):
         items = list(value.items())
     elif isinstance(value, FunctionType):
-        items = [(key, item) for key, item in inspect.getclosurevars(value).nonlocals.items() if key != "self"]
+        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        items = [(key, cell.cell_contents) for key, cell in cells if key != "self" and cell != CellType()]
     for key, item in items if depth < 3 else []:
         yield from _trainable(f"{name}[{key}]", item, depth + 1)
 

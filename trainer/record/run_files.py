@@ -57,7 +57,7 @@ class RunFiles:
             self.metrics, self.logged = (Growing(directory / name) for name in TEXTS.values())
             self.events = EventWriter(directory, name=destination.events, wall_time=self.began)
             self.events.custom_scalars(charts)
-            row = destination.row or hparams.rows([config], [""])[0]
+            row = destination.row or hparams.alone(config)
             self.events.hparams_columns(row, _metrics(charts), self.began)
             self.events.hparams_start(row, self.began)
             return

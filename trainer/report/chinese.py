@@ -26,12 +26,13 @@ def translated(text: str, **values: Any) -> str:
 def reason(run: Mapping[str, Any], is_unsure: bool) -> str:
     """Say why a run is judged so, from its verdict, kind, epochs and evidence; what the evidence lacks is left out."""
     found, best, onset = run.get("evidence") or {}, run.get("best_epoch"), run.get("onset")
-    at = "" if best is None else f"在第 {best:g} 轮"
+    unit = "轮" if run.get("unit", "epoch") == "epoch" else "步"
+    at = "" if best is None else f"在第 {best:g} {unit}"
     lowest = _number("最低为 {:.4g}", found.get("best_val_loss"))
     gap = found.get("gap")
     ends = _number(f"结束时比训练损失{'高' if (gap or 0) > 0 else '低'} {{:.3g}}", None if gap is None else abs(gap))
     if run["verdict"] == "overfit":
-        since = "" if onset is None else f"从第 {onset:g} 轮起"
+        since = "" if onset is None else f"从第 {onset:g} {unit}起"
         if run.get("kind") == "gap":
             parts = [
                 f"{since}验证损失几乎不再下降，与训练损失的差距拉大",
@@ -46,7 +47,7 @@ def reason(run: Mapping[str, Any], is_unsure: bool) -> str:
             lost = _number("验证准确率损失 {:.2%}", found.get("accuracy_lost"))
             parts.append("验证准确率没有下降" if run.get("kind") == "loss_only" else lost)
     elif run["verdict"] == "diverged":
-        since = _number("从第 {:g} 轮到最后，损失不是有限值", found.get("not_finite_from"))
+        since = _number(f"从第 {{:g}} {unit}到最后，损失不是有限值", found.get("not_finite_from"))
         parts = [since or _number("训练损失又升回到 {:.4g}，并停在那里", found.get("train_end")) or "损失发散了"]
     elif run["verdict"] == "underfit":
         parts = ["学得太少，或者还在学", _number("训练损失最低到 {:.4g}", found.get("train_low"))]

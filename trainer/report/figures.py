@@ -119,7 +119,7 @@ def _curves(part: Mapping[str, Any], curves: Mapping[str, Curves]) -> Figure:
                 axes.fill_between(x_E, low_E, high_E, color=_COLOURS[i], alpha=0.13, lw=0)
                 axes.plot(x_E, mean_E, color=_COLOURS[i], ls=_DASHES[i % len(_DASHES)], lw=1.6, label=_label(group))
                 middle.append(mean_E)
-        _frame(axes, title, "epoch" if all(run.source == "trainer" for runs in there for run in runs) else "step")
+        _frame(axes, title, vocabulary.axis([run for runs in there for run in runs]))
         if name.endswith("accuracy"):
             _limit([axes], middle)
         else:

@@ -114,7 +114,6 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
     _, following, warnings, lines = vocabulary.overview(evaluation)
     measures = vocabulary.known([*MEASURES, *(name for run in judged for name in run["measures"])])
     metrics = dict.fromkeys(name.partition("_")[2] for run in runs for name in run.metrics)
-    ours = all(run.source == "trainer" for run in runs)
     return {
         "title": _title(evaluation),
         "words": chinese.WORDS if chinese.is_chosen() else {},
@@ -128,7 +127,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
         "knobs": knobs,
         "brief": dict(zip(knobs, short_names(knobs), strict=True)),
         "common": common,
-        "x_label": "epoch" if ours else "step or epoch, as it was logged",
+        "x_label": vocabulary.axis(runs),
         "t975": _short(stdtrit(np.arange(1, 201), 0.975)),
         "interval": INTERVAL,
         "grids": grids,

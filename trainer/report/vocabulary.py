@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args
 
 from trainer.judge import health
 from trainer.judge.overfit import Kind, Label, is_unsure
+from trainer.read.curves import Curves
 from trainer.report import chinese
 
 VERDICTS: tuple[Label, ...] = get_args(Label)  # worst first
@@ -66,6 +67,12 @@ INTERVAL = "mean ± half of its 95 % confidence interval over seeds (Student's t
 def spelled(name: str) -> str:
     """Write a verdict or finding as people read it: too_short as too short."""
     return name.replace("_", " ")
+
+
+def axis(runs: Iterable[Curves]) -> str:
+    """Name what the x of these runs counts."""
+    units = {run.unit for run in runs}
+    return units.pop() if len(units) == 1 else "step or epoch, as it was logged"
 
 
 def worded(name: str) -> str:

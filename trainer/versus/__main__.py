@@ -15,7 +15,7 @@ from trainer.cli.batches import Batches
 from trainer.cli.command import Command, remove_if_empty
 from trainer.cli.compose import Composed
 from trainer.config import ConfigError
-from trainer.engine import interrupts, lock
+from trainer.engine import lock
 from trainer.text import printable
 from trainer.versus import request as requests
 from trainer.versus.comparison import Comparison, refuse_what_is_not_ours
@@ -28,22 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 1 where a run failed, 2 for bad input, 128 + signal where it was stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     app.prepare_process(is_sweep=not {"--dry-run", "--help", "-h"} & set(given))
-    command: Command | None = None
-    try:
-        request = requests.read(given)
-        command = Command(request.line)
-        return _run(request, command, shlex.join(["python", "-m", "trainer.versus", *given]))
-    except interrupts.Ended as ended:
-        return _stopped(command, ended.exit_code)
-    except KeyboardInterrupt:
-        return _stopped(command, 130)
-    except Exception as error:
-        if command is None:
-            if isinstance(error, ConfigError):
-                return app.say(error.problems)
-            raise
-        command.error = error
-        return app.report(command)
+    typed = shlex.join(["python", "-m", "trainer.versus", *given])
+    return app.attempt(lambda: requests.read(given), lambda request, command: _run(request, command, typed), _stopped)
 
 
 def _run(request: Request, command: Command, typed: str) -> int:

@@ -6,26 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console
 from rich.table import Table
 
 from trainer.report import tables, vocabulary
+from trainer.report.screen import screen
 from trainer.report.vocabulary import MEASURES, plural
 from trainer.text import printable
 from trainer.versus.comparison import Comparison
 
-PLAIN_WIDTH = 160  # characters, where there is no terminal to ask
-
 
 def show(comparison: Comparison, evaluation: Mapping[str, Any], file: TextIO) -> None:
     """Print a row for each group: what was chosen, from how many runs, and what fresh seeds came to."""
-    console = Console(file=file, markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
+    console = screen(file)
     console.print(_table(comparison, evaluation))
     console.print(f"each group at its best setting; {vocabulary.INTERVAL}", soft_wrap=True, style="dim")
     for line in _edges(comparison):
-        console.print(printable(line), soft_wrap=True, style="yellow")
+        console.print(line, soft_wrap=True, style="yellow")
 
 
 def _table(comparison: Comparison, evaluation: Mapping[str, Any]) -> Table:

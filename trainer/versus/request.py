@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from trainer import files
 from trainer.cli import batches, command_line, trust
@@ -17,7 +17,6 @@ from trainer.config import ConfigError, nearest
 from trainer.versus import search
 
 OWN = {"tune": "optimizer.lr", "rates": "15", "seeds": "10"}  # the keys that only this command has
-FILE_FLAGS = ("--config-dir", "--config-path", "--config-name")  # of python -m trainer, taken here too
 MOST_RATES = 100
 SWEEP = "python -m trainer -m"
 
@@ -73,7 +72,12 @@ def read(arguments: Sequence[str]) -> Request:
     problems = [line for target in targets for line in files.target_problems(*target)]
     problems += [f"{flag}: found -, expected the name of a file" for flag in _to_terminal(options)]
     flags, overrides = command_line.split(rest)
-    problems += [_unknown(flag) for flag in flags if flag.startswith("-") and not flag.startswith(FILE_FLAGS)]
+    lists = [flag for flag in flags if flag in ("-m", "--multirun")]
+    problems += [
+        f"{flag}: leave it out; every list of values is compared, or is the grid of a tuned key" for flag in lists
+    ]
+    others = [flag for flag in flags if flag not in lists]
+    problems += command_line.unknown_flags(others, ["--dry-run", "--html", "--json"])
     if problems:
         raise ConfigError(problems)
     resumed = [text.partition("=")[2] for text in overrides if text.startswith("resume=")]
@@ -200,20 +204,8 @@ def _to_terminal(options: argparse.Namespace) -> list[str]:
     return [f"--{name}" for name in ("json", "html") if getattr(options, name) == "-"]
 
 
-def _unknown(flag: str) -> str:
-    if flag in ("-m", "--multirun"):
-        return f"{flag}: leave it out; every list of values is compared, or is the grid of a tuned key"
-    return f"{flag}: no such flag; {nearest(flag, ['--dry-run', '--html', '--json', '--help', *FILE_FLAGS])}"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Refuse the options, as every other mistake is."""
-        raise ConfigError([message])
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = command_line.Options(
         prog="python -m trainer.versus",
         usage="%(prog)s KEY=A,B [KEY=VALUE ...] [tune=KEY,...] [rates=N] [seeds=N] [--dry-run] [--html FILE] "
         "[--json FILE]",

@@ -31,6 +31,11 @@ def not_native(config: Config) -> str | None:
     return None
 
 
+def may_be_native(config: Config) -> bool:
+    """Whether the native step trains a run where it is built."""
+    return config.step != "torch" and config.device in ("auto", "cpu") and not_native(config) is None
+
+
 def not_here() -> str | None:
     """Why this machine has no native step, and what to do about it; None where it has one."""
     found = library.load()
@@ -39,20 +44,21 @@ def not_here() -> str | None:
 
 def note(configs: Sequence[Config]) -> str | None:
     """What to tell once, where torch trains runs that the native step would train several times faster."""
-    waiting = any(c.step == "auto" and c.device in ("auto", "cpu") and not_native(c) is None for c in configs)
+    waiting = any(c.step == "auto" and may_be_native(c) for c in configs)
     return f"torch trains; the native step is faster: {why}" if waiting and (why := not_here()) else None
 
 
 def served(configs: Sequence[Config], device: str) -> str:
-    """Which step trains a stack of these runs on a device: native or torch; all of its members by one.
+    """Which step trains a stack of these runs, whose `step` is one, on a device: native or torch.
 
     Raises ConfigError where step=native is wanted and cannot be had.
     """
-    if all(config.step == "torch" for config in configs):
+    step = configs[0].step
+    if step == "torch":
         return "torch"
     why = next((said for config in configs if (said := not_native(config))), None)
     why = why or (None if device == "cpu" else f"the device is {device}")
     why = why or not_here()
-    if why is not None and any(config.step == "native" for config in configs):
+    if why is not None and step == "native":
         raise ConfigError([f"step: native cannot serve this run: {why}; or try step=auto"])
-    return "torch" if why or any(config.step == "torch" for config in configs) else "native"
+    return "torch" if why else "native"

@@ -423,6 +423,8 @@ def _completed(directory: Path, config: dict[str, Any]) -> dict[str, Any] | None
         summary = files.read_sealed(directory / "summary.json")
     except FileNotFoundError:
         return None
+    if summary.get("status") in ("interrupted", "failed"):
+        return None
     if not {"status", "config", "files"} <= summary.keys():
         raise Damaged(f"{directory / 'summary.json'}: is no summary of this trainer's")
     return summary if summary["status"] == "completed" and summary["config"] == config else None
@@ -471,7 +473,7 @@ def _continued(jobs: Sequence[Job], summaries: Sequence[dict[str, Any]]) -> dict
         content = files.check(files.inside(job.directory, summary["trained"]["name"]), summary["trained"])
         if summary.get("not_finite"):
             not_finite[index] = summary["not_finite"]
-        content = tensorboard.with_hparams(content, job.row or hparams.rows([job.config], [""])[0])
+        content = tensorboard.with_hparams(content, job.row or hparams.alone(job.config))
         files.write(destination.folder / job.events, content)
         names = {**run_files.TEXTS, "events": job.events}
         runs[index] = {key: files.state(destination.folder / name) for key, name in names.items()}
