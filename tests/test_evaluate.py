@@ -239,6 +239,7 @@ def test_names_cannot_command_the_terminal_in_errors(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ([], ["found no PATH, expected a run, a sweep or a folder above them"]),
         (["nowhere"], ["nowhere: no such file or folder"]),
         (["."], ["found nothing", "expected folders with metrics.csv"]),
         ([".", "--json", "no/e.json"], ["no/e.json: there is no folder no", "mkdir -p no"]),
@@ -277,7 +278,6 @@ def test_requirements_that_cannot_be_tested(sweep: Path, tmp_path: Path, capsys)
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["x", "--fail-on", "sad"],
         ["x", "--nonsense"],
         ["x", "--max-gap", "wide"],

@@ -51,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if problems := _target_problems(options):
             raise Problems(problems)
+        if not options.paths:
+            raise Problems(
+                ["found no PATH, expected a run, a sweep or a folder above them: python -m trainer.evaluate outputs"]
+            )
         evaluation, runs = evaluate(options.paths, options.train_tag, options.val_tag, options.tune)
         evaluation |= _required(evaluation, options)
         command = shlex.join(["python", "-m", "trainer.evaluate", *(sys.argv[1:] if arguments is None else arguments)])
@@ -380,7 +384,7 @@ def _parser() -> argparse.ArgumentParser:
         "hold, or 2 for bad input, or where an output takes nothing.",
     )
     add = parser.add_argument
-    add("paths", nargs="+", metavar="PATH", help="a run, a sweep, any folder above them, an event file or a CSV file")
+    add("paths", nargs="*", metavar="PATH", help="a run, a sweep, any folder above them, an event file or a CSV file")
     add("--train-tag", metavar="TAG", help="training loss of other tools' runs, where its name is not a common one")
     add("--val-tag", metavar="TAG", help="validation loss of other tools' runs")
     add(

@@ -217,7 +217,8 @@ def _no_losses(search: Search, place: Path, series: Mapping[str, Series]) -> str
 
 def _no_runs(search: Search, paths: list[Path]) -> list[str]:
     where = ", ".join(map(str, paths))
-    found = f"{search.files} files, none of them a run's that can be judged" if search.files else "nothing"
+    many = f"{search.files} files, none of them a run's" if search.files > 1 else "1 file, which is no run's"
+    found = f"{many} that can be judged" if search.files else "nothing"
     return [
         f"{where}: found {found}; expected folders with metrics.csv (this trainer), or TensorBoard event files, "
         "CSV or JSON files with a training and a validation loss; a sweep lies in outputs/sweeps/<date>/<time>",
