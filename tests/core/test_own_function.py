@@ -299,7 +299,7 @@ LINES = {name: 1 + FUNCTIONS[: FUNCTIONS.index(f"def {name}(")].count("\n") for 
     "drawn", "detached", "python", "number", "vector", "log", "root", "broken", "overwritten", "one")}  # fmt: skip
 KIND = "expected a function of your own that computes a number from its coordinates, e.g. my.f"
 MISTAKES = {
-    "nothing": "cannot import own_functions.nothing: AttributeError: module 'own_functions' has no attribute "
+    "absent": "cannot import own_functions.absent: AttributeError: module 'own_functions' has no attribute "
     "'nothing'; expected module.function",
     "Thing": f"own_functions.Thing is a class; {KIND}",
     "math": f"own_functions.math is a value, module; {KIND}",

@@ -82,7 +82,7 @@ def find_target(key: str, path: str) -> Callable[..., Any]:
     hints: dict[str, str] = {}
     with in_words(f"{key}: cannot import {path}", f"; {expected}", hints):
         code = importlib.import_module(module)
-        if close := closest(name, vars(code), 0.85):
+        if close := closest(name, vars(code), 0.7):
             hints["has no attribute"] = f"did you mean {close}?"
         target = getattr(code, name)
     if isinstance(target, type):
