@@ -300,7 +300,7 @@ LINES = {name: 1 + FUNCTIONS[: FUNCTIONS.index(f"def {name}(")].count("\n") for 
 KIND = "expected a function of your own that computes a number from its coordinates, e.g. my.f"
 MISTAKES = {
     "absent": "cannot import own_functions.absent: AttributeError: module 'own_functions' has no attribute "
-    "'nothing'; expected module.function",
+    "'absent'; expected module.function",
     "Thing": f"own_functions.Thing is a class; {KIND}",
     "math": f"own_functions.math is a value, module; {KIND}",
     "detached": "own_functions.detached gives a constant at (1, 2), no derivative leads back to its input; is there a "
