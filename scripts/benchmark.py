@@ -399,8 +399,9 @@ def _own_optimizer(folder: str, n: int) -> None:
         return _train_jobs([app.configure([*choice, *_overrides("", *setting)[1:]]) for setting in grid], folder)
 
     own = ("optimizer=custom", "optimizer._target_=scripts.peers.own_adam.OwnAdam")
-    ratios = pairs(lambda: train(*own), lambda: train("optimizer=adam"), n)
-    say("an Adam of the user's own / torch.optim.Adam, 30 runs", ratios, "at most 1.3")
+    for step, asked in (("torch", "at most 1.3"), ("auto", "")):
+        ratios = pairs(lambda: train(*own), lambda step=step: train("optimizer=adam", f"step={step}"), n)
+        say(f"an Adam of the user's own / torch.optim.Adam, 30 runs, step={step}", ratios, asked)
 
 
 def _mnist_stack(n: int) -> None:
