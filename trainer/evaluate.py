@@ -25,6 +25,7 @@ from trainer.compare.results import Recommendation
 from trainer.compare.sections import Section, compare_sections
 from trainer.compare.why import signals
 from trainer.judge.overfit import Verdict, judge
+from trainer.language import translated
 from trainer.read.configs import tuned_keys
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
@@ -302,7 +303,7 @@ def _report(evaluation: dict[str, Any], runs: Sequence[Curves], options: argpars
     with _output(sys.stderr if alone else sys.stdout) as printed:
         terminal.print_tables(evaluation, printed)
         if page:
-            print(f"report: {page.as_uri()}", file=printed)
+            print(f"{translated('report:')} {page.as_uri()}", file=printed)
 
 
 def _write_figures(folder: Path, pictures: dict[str, bytes]) -> None:
@@ -344,7 +345,7 @@ def _complain(lines: Iterable[str]) -> None:
     """Print problems on the error stream, one a line, where there is one to print on."""
     with suppress(Problems), _output(sys.stderr) as errors:
         for line in lines:
-            print(printable(line), file=errors)
+            print(printable(translated(line)), file=errors)
 
 
 class _Parser(argparse.ArgumentParser):

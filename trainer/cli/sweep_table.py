@@ -21,6 +21,7 @@ from trainer.core.surfaces import FUNCTIONS, PlaneFunction
 from trainer.engine.jobs import Job, describe, ranges, swept
 from trainer.engine.jobs import name as named
 from trainer.engine.jobs import values as typed
+from trainer.language import translated
 from trainer.record import ground_truth, trajectories
 from trainer.report import vocabulary
 from trainer.report.screen import fitting, screen
@@ -53,7 +54,7 @@ def close(jobs: Sequence[Job], folder: Path) -> None:
         error = problem
     console = screen()
     laid = table(jobs)
-    there = [name for name in measures(jobs) if any(name == column.header for column in laid.columns)]
+    there = [name for name in measures(jobs) if any(translated(name) == column.header for column in laid.columns)]
     console.print(fitting(console, laid, [*there[:0:-1], "verdicts"]))  # what ranks the rows stays
     for line in [*captions(jobs), *troubles(jobs), *_closing_lines(jobs, folder)]:
         console.print(words(line), soft_wrap=True)
@@ -150,11 +151,11 @@ def table(jobs: Sequence[Job]) -> Table:
     out = Table(box=None, pad_edge=False)
     for key in keys:
         out.add_column(printable(key.removeprefix("model.").removeprefix("data.")))
-    out.add_column("runs", justify="right")
+    out.add_column(translated("runs"), justify="right")
     for name in measured:
-        out.add_column(name, justify="right", no_wrap=True)
+        out.add_column(translated(name), justify="right", no_wrap=True)
     if not of_functions:
-        out.add_column("verdicts")
+        out.add_column(translated("verdicts"))
     ranked = sorted(groups.items(), key=lambda item: _rank(item[1], next(iter(measured.values()), None)))
     for values, members in ranked[:MOST_ROWS]:
         cells = [_mean_cell([_measure(job, place) for job in members], name) for name, place in measured.items()]

@@ -1,0 +1,105 @@
+"""Both languages: what the judge can say has its Chinese, with the same places; files stay English."""
+
+import ast
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trainer import language
+from trainer.judge import overfit
+from trainer.judge.cures import ADVICE
+
+JUDGE = Path(overfit.__file__).parent
+SAYING = {"overfit", "causes", "symptoms", "steps", "data"}  # modules of the judge that write sentences
+CJK = re.compile(r"[\u4e00-\u9fff]")
+PLACES = re.compile(r"\{\w+\}")
+TECHNICAL = re.compile(  # what stays in Chinese too: names of keys and of code
+    r"[A-Za-z_]+([._][A-Za-z_]+)+(\(.*?\)|=\w+)?|NAME, TENSOR|momentum|gamma|milestones|\.\w+\(\)|train\(\)|"
+    r"NaN|PyTorch|Python|softmax|sigmoid|dropout|forward|backward|detach|logits|log|sqrt|autograd"
+)
+
+
+def texts(node: ast.expr, known: dict[str, list[str]]) -> list[str]:
+    """Every text that an expression can be, with 7 in the place of what is computed."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [node.value]
+    if isinstance(node, ast.IfExp):
+        return [*texts(node.body, known), *texts(node.orelse, known)]
+    if isinstance(node, ast.JoinedStr):
+        parts = [texts(part.value if isinstance(part, ast.FormattedValue) else part, known) for part in node.values]
+        return ["".join(one) for one in itertools.product(*parts)]
+    if isinstance(node, ast.Name):
+        return known.get(node.id, ["7"])
+    if isinstance(node, ast.BinOp) and isinstance(node.left, ast.Constant) and isinstance(node.op, ast.Mult):
+        return ["", str(node.left.value)]  # the s of a plural
+    return ["7"]
+
+
+def assigned(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """(name, value) of every variable that is given a text, which others are made of."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            target, value = node.targets[0], node.value
+            pairs = [(target, value)]
+            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                pairs = list(zip(target.elts, value.elts, strict=True))
+            for name, text in pairs:
+                if isinstance(name, ast.Name) and isinstance(text, ast.IfExp | ast.JoinedStr):
+                    yield name.id, text
+
+
+def said(module: str) -> Iterator[str]:
+    """Whole sentences of a module: strings with a space, of functions, but for docstrings and parts of others."""
+    tree = ast.parse((JUDGE / f"{module}.py").read_text(encoding="utf-8"))
+    inside = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr | ast.IfExp)
+        for part in ast.walk(node)
+        if part is not node
+    }
+    known: dict[str, list[str]] = {}
+    for name, value in assigned(tree):
+        if name not in ("said", "text", "sentence"):  # these are whole
+            known.setdefault(name, []).extend(texts(value, {}))
+            inside.add(id(value))
+    inside |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.Raise) for part in ast.walk(node)}
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        whole = isinstance(node, ast.JoinedStr | ast.IfExp | ast.Constant) and id(node) not in inside | docstrings
+        for text in texts(node, known) if whole and isinstance(node, ast.expr) else []:
+            if re.search("[a-z] [a-z]", text):  # a part that is put behind others begins or ends with a space
+                yield f"{'7,' if text.startswith(' ') else ''}{text}{'7' if text.endswith(' ') else ''}".lstrip("; ")
+
+
+def left_english(text: str) -> str:
+    """What of a text is English still in Chinese."""
+    chinese = language.in_chinese(text.rstrip(","))
+    return "" if CJK.search(chinese) and not re.search("[A-Za-z]{2}", TECHNICAL.sub("", chinese)) else chinese
+
+
+@pytest.mark.parametrize("module", sorted(SAYING))
+def test_every_sentence_of_the_judge_has_its_chinese(module: str) -> None:
+    found = list(said(module))
+    assert len(found) > 2
+    assert [text for text in found if left_english(text)] == []
+
+
+@pytest.mark.parametrize("finding", ADVICE)
+def test_every_finding_has_its_name_reason_and_advice_in_chinese(finding: str) -> None:
+    for text in (finding.replace("_", " "), ADVICE[finding].why, ADVICE[finding].words):
+        assert not left_english(text), text
+
+
+def test_both_languages_have_the_same_places() -> None:
+    for name in language.TABLES:
+        for english, chinese in language.table(name).items():
+            assert sorted(PLACES.findall(english)) == sorted(PLACES.findall(chinese)), english
+
+
+def test_no_text_stands_in_two_tables() -> None:
+    each = [english for name in language.TABLES for english in language.table(name)]
+    assert [english for english in each if each.count(english) > 1] == []

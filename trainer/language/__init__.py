@@ -1,0 +1,62 @@
+"""What people read, in their language: English, or Chinese by TRAINER_LANG, else by the locale.
+
+Everything is written in English first, and stays so in files. The tables beside this module give the Chinese of each
+text; where a text has places, {0} and {1}, what stands there is translated in turn. What no table has stays as it is.
+"""
+
+import functools
+import json
+import os
+import re
+from pathlib import Path
+
+TABLES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.json"))}  # page.json: of the report's page
+_CLAUSES = re.compile(r"; (?![^()]*\))")  # what is joined by semicolons, outside of brackets
+_PLACE = re.compile(r"\{\d\}")
+
+
+def is_chinese() -> bool:
+    """Whether the reader wants Chinese: by TRAINER_LANG, else by the locale."""
+    named = (os.environ.get(name) for name in ("TRAINER_LANG", "LC_ALL", "LC_MESSAGES", "LANG"))
+    return next((name for name in named if name), "").lower().startswith("zh")
+
+
+def translated(text: str) -> str:
+    """Write a text in the reader's language."""
+    return in_chinese(text) if is_chinese() else text
+
+
+@functools.cache
+def table(name: str) -> dict[str, str]:
+    """Return a table: English -> Chinese."""
+    return json.loads(TABLES[name].read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _all() -> tuple[dict[str, str], list[tuple[re.Pattern[str], str]]]:
+    """Return the texts without places, and those with places as patterns, the most literal first."""
+    texts = {english: chinese for name in TABLES for english, chinese in table(name).items()}
+    placed = sorted((one for one in texts if _PLACE.search(one)), key=lambda one: -len(_PLACE.sub("", one)))
+    return texts, [(_pattern(english), texts[english]) for english in placed]
+
+
+def _pattern(english: str) -> re.Pattern[str]:
+    return re.compile("(.+?)".join(map(re.escape, _PLACE.split(english))), re.DOTALL)
+
+
+def in_chinese(text: str) -> str:
+    """Write a text in Chinese, as far as the tables have it."""
+    texts, patterns = _all()
+    spelled = (text, text[:1].lower() + text[1:])  # a sentence may begin with what stands inside of another one
+    if found := texts.get(spelled[0]) or texts.get(spelled[1]):
+        return found
+    if text.endswith(".") and (found := in_chinese(text[:-1])) != text[:-1]:
+        return f"{found}。"
+    clauses = _CLAUSES.split(text)
+    if len(clauses) > 1:
+        found = [in_chinese(clause) for clause in clauses]
+        return text if found == clauses else "；".join(found)
+    for pattern, chinese in patterns:
+        if match := pattern.fullmatch(spelled[0]) or pattern.fullmatch(spelled[1]):
+            return chinese.format(*map(in_chinese, match.groups()))
+    return text
