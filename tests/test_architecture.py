@@ -25,7 +25,7 @@ MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it m
     "read": {"judge", "files", "text"},
     "judge": set[str](),
     "language": set[str](),
-    "trace": {"core", "config", "files", "streams"},
+    "trace": {"core", "config", "files", "text", "streams"},
     "config": set[str](),
     "files": set[str](),
     "text": set[str](),

@@ -31,7 +31,7 @@ from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
 from trainer.read.numbers import number
 from trainer.report.vocabulary import KINDS, PER_CLASS, VERDICTS
-from trainer.text import printable
+from trainer.text import printable, version
 
 LISTS = ("groups", "effects", "differences", "interactions", "warnings")  # of a comparison
 EXAMPLES = {  # option that names a file -> a name for it
@@ -395,6 +395,7 @@ def _parser() -> argparse.ArgumentParser:
         help="keys that are tuned, not compared: every group stands at its own best, chosen by the validation split; "
         "none tunes nothing (default: the learning rate, where optimizers, schedules or batch sizes are compared)",
     )
+    add("--version", action="version", version=version(), help="say which versions run")
     write = parser.add_argument_group("outputs, written whole or not at all").add_argument
     write("--json", metavar="FILE", help="the evaluation as JSON")
     write("--html", metavar="FILE", help="the report, as one page that needs no network")

@@ -77,6 +77,18 @@ def test_the_verdict_on_the_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) 
     assert verdicts[0] == verdicts[1]
 
 
+def test_what_a_sweep_comes_to_on_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_runs.sweep(tmp_path / "s", seeds=3, events=False)
+    monkeypatch.setenv("TRAINER_LANG", "zh")
+    assert main([str(tmp_path / "s")]) == 0
+    answer = capsys.readouterr().out.partition("\n\n")[0]
+    said = re.sub(r"python -m .*", "", answer)
+    assert "最佳验证损失随 model.dropout 下降" in said
+    assert not re.findall(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}", said)  # words of English; keys are in one
+
+
 @browser
 def test_the_page_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_runs.sweep(tmp_path / "s", seeds=2, events=False)

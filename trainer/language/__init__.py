@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 
 TABLES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.json"))}  # page.json: of the report's page
-_CLAUSES = re.compile(r"; (?![^()]*\))")  # what is joined by semicolons, outside of brackets
+INSIDE = "inside"  # the table of what binds words together: of a text that no other table has, it would leave a mixture
+_CLAUSES = re.compile(r"(?:; |, (?=at [\w.]+=))(?![^()]*\))")  # what semicolons join, and levels, outside of brackets
 _PLACE = re.compile(r"\{\d\}")
 
 
@@ -33,30 +34,32 @@ def table(name: str) -> dict[str, str]:
 
 
 @functools.cache
-def _all() -> tuple[dict[str, str], list[tuple[re.Pattern[str], str]]]:
-    """Return the texts without places, and those with places as patterns, the most literal first."""
+def _all() -> tuple[dict[str, str], list[tuple[re.Pattern[str], str, bool]]]:
+    """Return all texts, and as patterns those with places: what begins as they do first, then the most literal."""
     texts = {english: chinese for name in TABLES for english, chinese in table(name).items()}
-    placed = sorted((one for one in texts if _PLACE.search(one)), key=lambda one: -len(_PLACE.sub("", one)))
-    return texts, [(_pattern(english), texts[english]) for english in placed]
+    placed = [one for one in texts if _PLACE.search(one)]
+    placed.sort(key=lambda one: (one.startswith("{"), -len(_PLACE.sub("", one))))
+    return texts, [(_pattern(english), texts[english], english in table(INSIDE)) for english in placed]
 
 
 def _pattern(english: str) -> re.Pattern[str]:
     return re.compile("(.+?)".join(map(re.escape, _PLACE.split(english))), re.DOTALL)
 
 
-def in_chinese(text: str) -> str:
-    """Write a text in Chinese, as far as the tables have it."""
+def in_chinese(text: str, inside: bool = False) -> str:
+    """Write a text in Chinese, as far as the tables have it. inside: it stands in a place of another."""
     texts, patterns = _all()
     spelled = (text, text[:1].lower() + text[1:])  # a sentence may begin with what stands inside of another one
     if found := texts.get(spelled[0]) or texts.get(spelled[1]):
         return found
-    if text.endswith(".") and (found := in_chinese(text[:-1])) != text[:-1]:
+    if text.endswith(".") and (found := in_chinese(text[:-1], inside)) != text[:-1]:
         return f"{found}。"
     clauses = _CLAUSES.split(text)
     if len(clauses) > 1:
-        found = [in_chinese(clause) for clause in clauses]
+        found = [in_chinese(clause, inside) for clause in clauses]
         return text if found == clauses else "；".join(found)
-    for pattern, chinese in patterns:
-        if match := pattern.fullmatch(spelled[0]) or pattern.fullmatch(spelled[1]):
-            return chinese.format(*map(in_chinese, match.groups()))
+    for pattern, chinese, binds in patterns:
+        match = pattern.fullmatch(spelled[0]) or pattern.fullmatch(spelled[1])
+        if match and (inside or not binds):
+            return chinese.format(*(in_chinese(part, inside=True) for part in match.groups()))
     return text

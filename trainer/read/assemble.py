@@ -105,7 +105,10 @@ def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = 
                 silent.pop(half.path, None)
     for path, sentence in silent.items():
         counted = any(half.path == path for parts in halves.values() for half in parts)
-        (search.problems if told or counted else search.unused).append(sentence)
+        if told or counted:
+            search.problems.append(sentence)
+        else:
+            search.unused[path] = sentence
 
 
 def _add_file(search: Search, path: Path, halves: dict[tuple[str, str], list[Half]]) -> list[str] | None:

@@ -192,7 +192,7 @@ def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
             f"{_cut(cell(one['a']) or 'null')} − {_cut(cell(one['b']) or 'null')}",
             "" if at is None else translated(f"at {_cut(at)}"),
             translated(vocabulary.difference(one["difference"], measure)),
-            f"{low} to {high}" if low else "",
+            f"{low} {translated('to')} {high}" if low else "",
             str(one["n"]),
             "" if one["p_adjusted"] is None else f"{one['p_adjusted']:.2g}",
             translated(one["answer"]),
