@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -38,6 +39,11 @@ def words(*parts: str | tuple[str, str]) -> Text:
     """A line to print: parts, or (part, style). Nothing in them is rich's markup or a terminal's command."""
     pairs = ((part, "") if isinstance(part, str) else part for part in parts)
     return Text.assemble(*((printable(translated(part)), style) for part, style in pairs))
+
+
+def is_copied(console: Console, line: str) -> bool:
+    """Whether a line must not be broken: a path or command stands behind its label, or nobody counts columns there."""
+    return not console.is_terminal or re.match(r"\S+  ", line) is not None
 
 
 class Display:
@@ -92,7 +98,7 @@ class Display:
         if summary["final"] and not ground_truth.is_of_function(summary):
             self.console.print(_table(summary, self.console))
         for line in _closing_lines(summary, shown(directory, self.here), finished_earlier):
-            self.console.print(line, soft_wrap=True)
+            self.console.print(line, soft_wrap=is_copied(self.console, line.plain))
         sys.stdout.flush()
 
 
@@ -161,7 +167,7 @@ class SweepDisplay:
         elif (ended == len(self.jobs) > self.told) or (ended < len(self.jobs) and now - self.said > PLAIN_SWEEP_LINE_S):
             left = (now - self.began) * (len(self.jobs) - runs) / self.trained if self.trained > LITTLE else 0
             rest = f"  {_time(left)} left" if left else ""
-            print(f"{math.floor(runs)} of {len(self.jobs)} runs  {'  '.join(said)}{rest}", flush=True)
+            print(f"{'  '.join([f'{math.floor(runs)} of {len(self.jobs)} runs', *said])}{rest}", flush=True)
             self.said, self.told = now, ended
 
 

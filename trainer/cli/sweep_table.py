@@ -15,7 +15,7 @@ import numpy as np
 from rich.table import Table
 
 from trainer import files
-from trainer.cli.display import words
+from trainer.cli.display import is_copied, words
 from trainer.config import ConfigError, Surface
 from trainer.core.surfaces import FUNCTIONS, PlaneFunction
 from trainer.engine.jobs import Job, describe, ranges, swept
@@ -57,7 +57,7 @@ def close(jobs: Sequence[Job], folder: Path) -> None:
     there = [name for name in measures(jobs) if any(translated(name) == column.header for column in laid.columns)]
     console.print(fitting(console, laid, [*there[:0:-1], "verdicts"]))  # what ranks the rows stays
     for line in [*captions(jobs), *troubles(jobs), *_closing_lines(jobs, folder)]:
-        console.print(words(line), soft_wrap=True)
+        console.print(words(line), soft_wrap=is_copied(console, line))
     for name in pictures:
         console.print(words(f"picture   {shown(folder / name)}"), soft_wrap=True)
     if error is not None:
@@ -212,7 +212,9 @@ def _measure(job: Job, place: Place) -> float | None:
 
 
 def _short(value: str) -> str:
-    """Write a drawn number in four digits; anything else as it was typed."""
+    """Write a drawn number in four digits, true and false as they are typed; anything else as it was typed."""
+    if value in ("True", "False"):  # as Hydra writes them
+        return value.lower()
     try:
         return f"{float(value):.4g}" if len(value) > len("0.00001") else value
     except ValueError:

@@ -223,7 +223,8 @@ def overview(evaluation: Mapping[str, Any]) -> Advice:
         return Advice(text, command, [*warnings, *apart], lines)
     told = [advice(part) for part in each]
     if all((one.text or "") in (text or "") for one in told):
-        text = f"{len(evaluation['sweeps'])} sweeps, each compared on its own"
+        what = "sets of runs" if any(len(sweep["runs"]) == 1 for sweep in evaluation["sweeps"]) else "sweeps"
+        text = f"{len(evaluation['sweeps'])} {what}, each compared on its own"
     warnings = [one for one in warnings if not any(one in other.warnings for other in told)]
     return Advice(text, command, [*warnings, *apart], [text] if text else [])
 
