@@ -15,7 +15,7 @@ from trainer.judge.cures import ADVICE
 JUDGE = Path(overfit.__file__).parent
 SAYING = {"overfit", "causes", "symptoms", "steps", "data"}  # modules of the judge that write sentences
 CJK = re.compile(r"[\u4e00-\u9fff]")
-PLACES = re.compile(r"\{\w+\}")
+PLACES = re.compile(r"\{\w+(?=(?:!s)?\})")
 TECHNICAL = re.compile(  # what stays in Chinese too: names of keys and of code
     r"[A-Za-z_]+([._][A-Za-z_]+)+(\(.*?\)|=\w+)?|NAME, TENSOR|momentum|gamma|milestones|\.\w+\(\)|train\(\)|"
     r"NaN|PyTorch|Python|softmax|sigmoid|dropout|forward|backward|detach|logits|log|sqrt|autograd"
@@ -98,6 +98,14 @@ def test_both_languages_have_the_same_places() -> None:
     for name in language.TABLES:
         for english, chinese in language.table(name).items():
             assert sorted(PLACES.findall(english)) == sorted(PLACES.findall(chinese)), english
+
+
+def test_names_and_values_of_the_user_stay_as_they_are() -> None:
+    assert language.in_chinese("epochs: found 0, expected a whole number of epochs >= 1") == (
+        "epochs：得到 0，应为 整数（轮）>= 1"
+    )
+    seen = language.in_chinese("gap is 0.1 lower at schedule.name=linear than at step (1 against 2)")
+    assert seen == "差距：schedule.name=linear 比 step 低 0.1（1 对 2）"
 
 
 def test_no_text_stands_in_two_tables() -> None:

@@ -1,7 +1,8 @@
 """What people read, in their language: English, or Chinese by TRAINER_LANG, else by the locale.
 
 Everything is written in English first, and stays so in files. The tables beside this module give the Chinese of each
-text; where a text has places, {0} and {1}, what stands there is translated in turn. What no table has stays as it is.
+text; where a text has places, {0} and {1}, what stands there is translated in turn, but for {0!s}: a name or value of
+the user's. What no table has stays as it is.
 """
 
 import functools
@@ -42,6 +43,13 @@ def _all() -> tuple[dict[str, str], list[tuple[re.Pattern[str], str, bool]]]:
     return texts, [(_pattern(english), texts[english], english in table(INSIDE)) for english in placed]
 
 
+class _Place(str):
+    """What stands in a place: written {0} in Chinese, as far as the tables have it; {0!s} as it is."""
+
+    def __format__(self, _: str) -> str:
+        return in_chinese(str(self), inside=True)
+
+
 def _pattern(english: str) -> re.Pattern[str]:
     return re.compile("(.+?)".join(map(re.escape, _PLACE.split(english))), re.DOTALL)
 
@@ -61,5 +69,5 @@ def in_chinese(text: str, inside: bool = False) -> str:
     for pattern, chinese, binds in patterns:
         match = pattern.fullmatch(spelled[0]) or pattern.fullmatch(spelled[1])
         if match and (inside or not binds):
-            return chinese.format(*(in_chinese(part, inside=True) for part in match.groups()))
+            return chinese.format(*map(_Place, match.groups()))
     return text
