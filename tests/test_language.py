@@ -5,7 +5,9 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from trainer import language
@@ -86,6 +88,37 @@ def test_every_sentence_of_the_judge_has_its_chinese(module: str) -> None:
     found = list(said(module))
     assert len(found) > 2
     assert [text for text in found if left_english(text)] == []
+
+
+RISING = np.maximum(0, np.arange(40) - 12)
+FALL = np.exp(-np.arange(40) / 6)
+CURVES: dict[str, tuple[Any, Any, Any]] = {  # training loss, validation loss, validation accuracy
+    "rise": (FALL, 0.2 + FALL + 0.02 * RISING, 0.9 - 0.01 * RISING),
+    "loss only": (FALL, 0.2 + FALL + 0.02 * RISING, 0.8 + 0.001 * RISING),
+    "holds": (FALL, 0.2 + FALL + 0.02 * RISING, 0.8 - 0.0001 * RISING),
+    "gap": (np.exp(-np.arange(40) / 20), 0.75 + 0.25 * np.exp(-np.arange(40) / 3) - 0.0001 * np.arange(40), None),
+    "no accuracy": (FALL, 0.2 + FALL + 0.02 * RISING, None),
+    "healthy": (FALL, 0.1 + FALL, None),
+    "backward": (FALL + 0.03 * RISING, 0.1 + FALL + 0.03 * RISING, None),
+    "swings": (FALL, 0.5 + FALL + 0.8 * (np.arange(40) % 2), None),
+    "scales": (100 * FALL + 50, 0.2 + FALL + 0.02 * RISING, None),
+    "falling": (1 - np.arange(40) / 50, 1.1 - np.arange(40) / 50, None),
+    "nothing": (np.ones(40), np.ones(40), None),
+    "nan": (np.where(np.arange(40) > 20, np.nan, FALL), FALL, None),
+    "returns": (FALL + np.where(np.arange(40) > 25, 0.9, 0), FALL, None),
+    "short": (FALL[:3], FALL[:3], None),
+    "no validation": (FALL, None, None),
+}
+
+
+@pytest.mark.parametrize("kind", CURVES)
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+def test_a_verdict_is_in_chinese_as_a_whole(kind: str, unit: str) -> None:
+    train, val, accuracy = CURVES[kind]
+    sentence = overfit.judge(train, val, val_accuracy=accuracy, unit=unit).sentence
+    assert not left_english(sentence), sentence
+    numbers = re.compile(r"\d+\.?\d*(?:e[+-]?\d+)?")
+    assert sorted(numbers.findall(language.in_chinese(sentence))) == sorted(numbers.findall(sentence))
 
 
 @pytest.mark.parametrize("finding", ADVICE)

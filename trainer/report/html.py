@@ -186,12 +186,18 @@ def _part(
                 **effect,
                 "sentences": list(map(language.translated, vocabulary.of_effect(effect))),
                 "beside": language.translated(vocabulary.beside(effect)),
+                "why": _in_words(effect.get("why") or []),
             }
             for effect in part["effects"]
             if effect["knob"] != NO_KNOB
         ],
-        "interactions": part["interactions"],
+        "interactions": _in_words(part["interactions"]),
     }
+
+
+def _in_words(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what was found with its sentence in the reader's language."""
+    return [{**one, "sentence": language.translated(one["sentence"])} for one in found]
 
 
 def _runs(
