@@ -308,6 +308,8 @@ def _level_before(val: Floats, noise: float, widest: int) -> float:
     level = float(val.min()) + SINGLE * noise * math.sqrt(2 * math.log(len(val)))
     if noise == 0 or len(val) < 3:
         return level
+    usual = max(0.0, -float(np.diff(val[:-1])[-AROUND:].min()))
+    level += max(0.0, float(val[:-1].min() - val[-1]) - usual)
     a, b, c = val[:-2], val[1:-1], val[2:]
     middles = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))  # the median of the three
     sums = np.cumsum(np.append(0.0, middles))
