@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.judge.curves import INFINITE, Floats, noise_of, only_finite, quantile
+from trainer.judge.curves import INFINITE, Floats, noise_of, only_finite, quantile, swings_of
 
 Evidence = dict[str, float | int | None]
 
@@ -43,13 +43,17 @@ def of_training(train: Floats, chance_loss: float | None) -> TrainEvidence:
 
 
 def _trend(curve: Floats) -> float:
-    """Return how many standard errors the mean of the last third is below that of the first; 0 for a few values."""
-    k = len(curve) // 3
-    if k < 3:
-        return 0.0
-    first, last = curve[:k], curve[-k:]
-    error = math.sqrt((first.var() + last.var()) / (k - 1))
-    return float(first.mean() - last.mean()) / error if error > 0 else 0.0
+    """Return by how many standard errors a curve fell: from its first third to its last, or in its means of two epochs.
+
+    In those a zigzag vanishes, which is no noise that hides a fall; the noise of their second differences is that of
+    four epochs' sums, a third of the variance that white noise has in a mean of two. The larger counts.
+    """
+    k, pairs = len(curve) // 3, (curve[1:] + curve[:-1]) / 2
+    falls = [(float(pairs[0]) - quantile(pairs[-max(3, len(pairs) // 10) :], 0.5), math.sqrt(3) * noise_of(pairs))]
+    if k >= 3:
+        first, last = curve[:k], curve[-k:]
+        falls.append((float(first.mean() - last.mean()), math.sqrt((first.var() + last.var()) / (k - 1))))
+    return max((fall / max(error, 1e-9 * fall) for fall, error in falls if fall > 0), default=0.0)
 
 
 # ------------------------------------------------------------------ both losses
@@ -80,6 +84,7 @@ class ValEvidence:
     score: float | None  # 1 or more: overfit
     train_fall_since_best: float
     still_falling_share: float | None
+    swing_share: float | None  # swings of the validation loss, as a share of what was learned or lost
     scales_differ: int  # 1: the training loss is on another scale than the validation loss
 
 
@@ -143,6 +148,7 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
     def share(loss: float) -> float | None:
         return loss / learned if learned > 0 else None
 
+    moved = max(learned if scales else min(learned, float(np.ptp(train))), max(rises) / 2)
     rise_unit, gap_unit = RISE * learned + RISE_NOISE * noise, GAP * learned + GAP_NOISE * noise
     return ValEvidence(
         best_index=best,
@@ -163,6 +169,7 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
         score=FLOOR + max(rises) / rise_unit + gap / gap_unit if learned > 0 else None,
         train_fall_since_best=train_best - train_late,
         still_falling_share=share(_still_falling(train, bounded)),
+        swing_share=swings_of(bounded) / moved if moved > 0 else None,
         scales_differ=int(scales),
     )
 
@@ -203,6 +210,7 @@ def _settled(before: Floats) -> Floats:
     return before[min(start, n - NOISE_EPOCHS) :]
 
 
+SCALE_NOISE = 6.0  # a fall of the validation loss by less than so many times its noise tells no scale
 SCALE_GAP, SCALE_FALL = 2.0, 4.0  # apart by more than so many falls of the lower loss, of which the other fell more
 
 
@@ -211,9 +219,10 @@ def _learned(train: Floats, val: Floats, best: int) -> tuple[float, bool, bool]:
     first = train.copy()
     first[0] = min(train[0], max(val[0], train[1]))
     learned, tall = _fall(first)
-    of_val = _fall(only_finite(val[: best + 1]))[0]
+    before = only_finite(val[: best + 1])
+    of_val = _fall(before)[0]
     of_train = float(first[0] - first[: best + 1].min())
-    if best >= 1 and of_val > 0 and math.isfinite(val[1]):
+    if best >= 1 and of_val > SCALE_NOISE * noise_of(before) and math.isfinite(val[1]):
         apart = float(train[1] - val[1])
         is_above = apart > SCALE_GAP * of_val and of_train > SCALE_FALL * of_val
         is_below = -apart > SCALE_GAP * of_train and of_val > SCALE_FALL * of_train
