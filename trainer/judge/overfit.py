@@ -150,7 +150,10 @@ def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
         predictions = f"predictions that do not look at the input cost {chance:.4g}"
         return "underfit", f"nothing was learned: training loss was never below {low:.4g}, and {predictions}"
     if start - end <= NOTHING_LEARNED * e.train_noise and e.train_trend <= TREND:
-        return "underfit", f"nothing was learned: training loss went from {start:.4g} to {end:.4g}"
+        learned, times = "nothing was learned", ""
+        if start - end > e.train_noise:
+            learned, times = "little was learned, if anything", f", {(start - end) / e.train_noise:.1f} times its noise"
+        return "underfit", f"{learned}: training loss went from {start:.4g} to {end:.4g}{times}"
     return None
 
 
@@ -172,7 +175,8 @@ def _judge_validation(of_train: TrainEvidence, e: ValEvidence, place: str) -> tu
             "learned; train longer or faster"
         )
     backward = of_train.train_end - of_train.train_low, e.final_val_loss - e.best_val_loss
-    if min(backward) > max(BACKWARD * e.learned, 6 * of_train.train_noise, 3 * e.noise):
+    noises = 6 * of_train.train_noise, 3 * e.noise
+    if all(rise > max(BACKWARD * e.learned, noise) for rise, noise in zip(backward, noises, strict=True)):
         return "healthy", (
             f"training has gone backward: since validation loss was lowest, {e.best_val_loss:.4g} at {place}, "
             f"it has risen by {backward[1]:.3g}, and training loss by {backward[0]:.3g} from its own lowest: no "
