@@ -175,22 +175,22 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
 
 
 DROP = 0.03  # of the fall of the training loss, in one epoch; and
-SUDDEN = 8.0  # times the median change from epoch to epoch
-AROUND = 5  # epochs before and after, whose medians tell whether it lasts
+SUDDEN = 3.0  # times the median change from epoch to epoch
+AROUND = 5  # epochs at least, before and after, whose medians tell whether it lasts; of many a twentieth
 
 
 def _last_drop(train: Floats, best: int) -> int | None:
     """Return the last epoch up to the minimum at which the training loss fell suddenly, past the first quarter.
 
-    And lastingly: half of it holds between the medians of a few epochs before and after; the way back from a spike
-    does not.
+    And lastingly: it holds between the medians before and after; the way back from a spike does not.
     """
-    falls = -np.diff(train)
-    first = max(len(train) // 4, NOISE_EPOCHS)
+    n, falls = len(train), -np.diff(train)
+    width, first = max(AROUND, n // 20), max(n // 4, NOISE_EPOCHS)
     wanted = max(DROP * float(np.ptp(train[1:])), SUDDEN * quantile(np.abs(falls), 0.5))
     found = np.flatnonzero(falls[:best] >= wanted) + 1
     for epoch in found[found >= first][::-1].tolist():
-        if quantile(train[epoch - AROUND : epoch], 0.5) - quantile(train[epoch : epoch + AROUND], 0.5) >= wanted / 2:
+        before, after = train[epoch - width : epoch], train[epoch : epoch + width]
+        if before.mean() > after.mean() and quantile(before, 0.5) - quantile(after, 0.5) >= wanted:
             return epoch
     return None
 
@@ -302,7 +302,7 @@ def _noise_before(val: Floats) -> float:
     return float(np.sqrt(2 * np.mean(below**2)))
 
 
-SINGLE = 6.0  # times the luck of a single epoch: among heavy-tailed noise there are outliers
+SINGLE = 4.0  # times the luck of a single epoch: among heavy-tailed noise there are outliers
 REACH = 4.0  # an epoch within this many standard deviations of the lowest stretch might have been lowest by luck
 
 
