@@ -30,9 +30,9 @@ def noise_of(curve: Floats, order: Literal[2, 3] = 2, lag: int = 1) -> float:
     return quantile(np.abs(differences), 0.5) / (0.6745 * math.sqrt(6 if order == 2 else 20))
 
 
-def swings_of(curve: Floats) -> float:
-    """Return the noise of a curve, from epoch to epoch or slower: of all swings that fit in four times, the largest."""
-    return max(noise_of(curve, lag=2**power) for power in range(max(1, (len(curve) // 8).bit_length())))
+def swings_of(curve: Floats) -> list[float]:
+    """Return the noise of a curve from epoch to epoch, then of ever slower swings, while four of them fit in."""
+    return [noise_of(curve, lag=2**power) for power in range(max(1, (len(curve) // 8).bit_length()))]
 
 
 def quantile(values: Floats, q: float) -> float:

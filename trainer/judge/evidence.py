@@ -148,6 +148,7 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
     def share(loss: float) -> float | None:
         return loss / learned if learned > 0 else None
 
+    swings = swings_of(bounded)
     moved = max(learned if scales else min(learned, float(np.ptp(train))), max(rises) / 2)
     rise_unit, gap_unit = RISE * learned + RISE_NOISE * noise, GAP * learned + GAP_NOISE * noise
     return ValEvidence(
@@ -159,7 +160,7 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
         late_val_loss=late,
         late_train_loss=train_late,
         learned=learned,
-        noise=noise_of(bounded),
+        noise=swings[0],
         noise_before_best=noise,
         rise=end - float(val[best]),
         rise_share=share(max(rises)),
@@ -169,7 +170,7 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
         score=FLOOR + max(rises) / rise_unit + gap / gap_unit if learned > 0 else None,
         train_fall_since_best=train_best - train_late,
         still_falling_share=share(_still_falling(train, bounded)),
-        swing_share=swings_of(bounded) / moved if moved > 0 else None,
+        swing_share=max(swings) / moved if moved > 0 else None,
         scales_differ=int(scales),
     )
 
@@ -190,7 +191,7 @@ def _last_drop(train: Floats, best: int) -> int | None:
     found = np.flatnonzero(falls[:best] >= wanted) + 1
     for epoch in found[found >= first][::-1].tolist():
         before, after = train[epoch - width : epoch], train[epoch : epoch + width]
-        if before.mean() > after.mean() and quantile(before, 0.5) - quantile(after, 0.5) >= wanted:
+        if quantile(before, 0.5) - quantile(after, 0.5) >= wanted:
             return epoch
     return None
 
@@ -259,7 +260,7 @@ def _still_falling(train: Floats, val: Floats) -> float:
         falls += [middles[-2] - middles[-1] - noise, (min(middles[:-1]) - middles[-1]) * 4 / 3 + noise]
         part, times = parts[-1], 2
         while len(part) >= 2 * times - 2 and times <= 4:
-            first, part = np.array_split(part, 2)
+            first, part = part[: (len(part) + 1) // 2], part[(len(part) + 1) // 2 :]
             falls.append(times * (quantile(first, 0.5) - quantile(part, 0.5)) + times**2 * noise)
             times *= 2
     return min(falls)
