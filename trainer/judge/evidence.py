@@ -84,7 +84,7 @@ class ValEvidence:
     score: float | None  # 1 or more: overfit
     train_fall_since_best: float
     still_falling_share: float | None
-    swing_share: float | None  # swings of the validation loss, as a share of what was learned or lost
+    swing_share: float | None  # swings of the validation loss, of what was learned, or half of what was lost
     scales_differ: int  # 1: the training loss is on another scale than the validation loss
 
 
@@ -148,7 +148,7 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
     def share(loss: float) -> float | None:
         return loss / learned if learned > 0 else None
 
-    swings = swings_of(bounded)
+    swings = swings_of(bounded)  # in what validation fell by are its swings: held against what training learned
     moved = max(learned if scales else min(learned, float(np.ptp(train))), max(rises) / 2)
     rise_unit, gap_unit = RISE * learned + RISE_NOISE * noise, GAP * learned + GAP_NOISE * noise
     return ValEvidence(
@@ -312,7 +312,8 @@ def _level_before(val: Floats, noise: float, widest: int) -> float:
 
     The lowest of m means is low by luck: sqrt(2 log m) standard errors are added back, m counting only what is within
     reach of the lowest. The means are of medians of three epochs, so that no single one makes a level; it may by
-    itself, with more luck added. Of all lengths up to `widest`, in steps of a factor 3, the lowest result counts: a
+    itself, with more luck added, and no further below those before than the loss fell in one of the last few epochs: a
+    lone dip is an outlier. Of all lengths up to `widest`, in steps of a factor 3, the lowest result counts: a
     long stretch averages noise, a short one fits into a narrow minimum.
     """
     level = float(val.min()) + SINGLE * noise * math.sqrt(2 * math.log(len(val)))
