@@ -19,7 +19,7 @@ from trainer.config import Config, ConfigError
 from trainer.core import networks
 from trainer.core.data import EpochOrder, split
 from trainer.core.loop import evaluate, measure_start, train_step
-from trainer.core.stack import Stack
+from trainer.core.stack import Member, Stack
 from trainer.judge import overfit
 from trainer.record import provenance
 
@@ -358,6 +358,34 @@ def test_early_stopping_on_a_planted_curve(
     assert reasons[-1] in {None, "early_stopping"}
     assert member.best is not None
     assert (member.best.epoch, member.best.state) == (best, {"w": best})
+
+
+@pytest.mark.parametrize("begins", [20, 150, 700, 1999])
+@pytest.mark.parametrize("patience", [1, 3, 20])
+def test_a_judge_of_all_epochs_reads_each_of_them_a_bounded_number_of_times(begins: int, patience: int) -> None:
+    """A run that is overfit from an epoch on stops at most a hundredth of its length later than if asked every time.
+
+    In 2,000 epochs a judge who is asked every time reads two million rows.
+    """
+    stopping = {"early_stopping.monitor": "verdict", "early_stopping.patience": patience}
+    member = Stack([spirals(**stopping)], small_data("spirals")).members[0]
+    read = 0
+
+    def judge(member: Member) -> bool:
+        nonlocal read
+        read += len(member.rows)
+        return len(member.rows) >= begins
+
+    stopped = next(
+        epoch
+        for epoch in itertools.count(1)
+        if member.observe({"epoch": epoch, "step": epoch, "val/loss": 1.0}, lambda: {}, judge)
+    )
+    asked_every_time = begins + patience - 1
+    assert asked_every_time <= stopped <= asked_every_time + max(0, begins // 100)
+    if begins < 200:
+        assert stopped == asked_every_time
+    assert read <= (150 + patience) * stopped
 
 
 # ------------------------------------------------------------------ refusals

@@ -27,6 +27,7 @@ from trainer.core.schedules import lr_schedule
 from trainer.core.user_module import UserModule
 
 VERDICT_PATIENCE = 3  # epochs called overfit in a row; fewer stop healthy runs, see docs/overfitting.md
+LOOKS = 100  # of a run, at least, by a judge who reads all its epochs each time: their cost stays linear in them
 
 
 @dataclass
@@ -77,7 +78,8 @@ class Member:
             self.waited += 1
         patience = stopping.patience
         if stopping.monitor in ("verdict", "health"):
-            self.overfit_for = self.overfit_for + 1 if is_overfit(self) else 0
+            due = self.overfit_for > 0 or len(self.rows) % max(1, len(self.rows) // LOOKS) == 0
+            self.overfit_for = self.overfit_for + 1 if due and is_overfit(self) else 0
             self.waited, patience = self.overfit_for, patience or VERDICT_PATIENCE
         if not all(math.isfinite(v) for tag, v in row.items() if tag.startswith("weight_norm/")):
             return "diverged"
