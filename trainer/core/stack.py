@@ -5,6 +5,7 @@ Shapes: K member, N example of a split, B example of a batch, I in-feature, M me
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -150,7 +151,7 @@ class Stack:
         """A run's budget in optimizer steps."""
         return config.steps if config.steps is not None else config.epochs * self.steps_per_epoch
 
-    @property
+    @functools.cached_property
     def step_tags(self) -> list[str]:
         """What a measured step holds, in order (M,)."""
         return [
