@@ -258,6 +258,7 @@ def profile() -> None:
             continue
         for K in sizes:
             configs = [app.configure([*overrides, f"seed={k}"]) for k in range(K)]
+            parts.spent_us(configs[:1], dataset)
             columns[f"{name} {K}"] = parts.spent_us(configs, dataset)
     print("CPU us a member and step, one thread, and share of all:")
     print(*parts.table(columns), sep="\n")

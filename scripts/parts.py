@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import functools
 import tempfile
@@ -47,7 +46,7 @@ class Alone(Recorder):
 
 
 @contextlib.contextmanager
-def _clocks(spent: collections.Counter[str]) -> Iterator[None]:
+def _clocks(spent: dict[str, float]) -> Iterator[None]:
     """Add to `spent` the CPU seconds of every part while the block runs."""
     inner = [0.0]  # of parts inside the one that runs
 
@@ -73,19 +72,18 @@ def _clocks(spent: collections.Counter[str]) -> Iterator[None]:
 
 
 def spent_us(configs: Sequence[Config], dataset: Dataset) -> dict[str, float]:
-    """CPU us a member and step that a stack's training takes, by part; the second of two, on one thread."""
-    for _ in range(2):
-        with tempfile.TemporaryDirectory() as folder:
-            runtime.set_up(configs[0])
-            stack = Stack(configs, dataset)
-            torch.set_num_threads(1)
-            observer = Alone(stack, [Destination(Path(folder, str(k))) for k in range(len(configs))])
-            spent = collections.Counter[str]()
-            began = time.process_time()
-            with _clocks(spent):
-                loop.train(stack, observer)
-            spent[REST] = time.process_time() - began - spent.total()
-    return {part: 1e6 * spent[part] / stack.step / len(configs) for part in [*PARTS, REST]}
+    """CPU us a member and step that a stack's training takes, by part, on one thread; warm it up with another first."""
+    with tempfile.TemporaryDirectory() as folder:
+        runtime.set_up(configs[0])
+        stack = Stack(configs, dataset)
+        torch.set_num_threads(1)
+        observer = Alone(stack, [Destination(Path(folder, str(k))) for k in range(len(configs))])
+        spent = dict.fromkeys(PARTS, 0.0)
+        began = time.process_time()
+        with _clocks(spent):
+            loop.train(stack, observer)
+        spent[REST] = time.process_time() - began - sum(spent.values())
+    return {part: 1e6 * seconds / stack.step / len(configs) for part, seconds in spent.items()}
 
 
 def table(columns: dict[str, dict[str, float]]) -> Iterator[str]:
