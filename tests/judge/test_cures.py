@@ -99,3 +99,16 @@ def test_a_sentence_is_made_of_the_first_cures() -> None:
     assert said.startswith("model.batchnorm=true, model.activation=relu with model.init=he_normal, ")
     assert cures.sentence("vanishing_gradients", {}) == ADVICE["vanishing_gradients"].words
     assert all(advice.words and advice.why for advice in ADVICE.values())
+
+
+@pytest.mark.parametrize(
+    ("finding", "typed", "said"),
+    [
+        ("vanishing_gradients", ["model.depth=20", "model.batchnorm=true"], "model.init=he_normal, or model.depth=5"),
+        ("vanishing_gradients", ["model.depth=3", "model.batchnorm=true"], "model.init=he_normal, or fewer layers"),
+        ("no_gradient", ["model=custom", "model._target_=my.Net"], "to check that forward uses it"),
+        ("dead_units", ["model=custom", "model._target_=my.Net"], "optimizer.lr=0.0001, or look at"),
+    ],
+)
+def test_a_sentence_says_a_thing_once(finding: str, typed: list[str], said: str) -> None:
+    assert cures.sentence(finding, configure(typed).flat()).startswith(said)

@@ -68,8 +68,8 @@ def one_batch(configs: list[Config], dataset: Dataset) -> list[Finding | None]:
     out: list[Finding | None] = []
     for lowest, chance in zip(lowest_K.tolist(), chance_K.tolist(), strict=True):
         said = (
-            f"in {ONE_BATCH_STEPS} steps on a batch of {target_KB.shape[1]} examples the loss fell to {lowest:.3g} "
-            f"only; guessing costs {chance:.3g}"
+            f"in {ONE_BATCH_STEPS} steps on a batch of {target_KB.shape[1]} examples the loss was never below "
+            f"{lowest:.3g}; guessing costs {chance:.3g}"
         )
         evidence = {"lowest_loss": lowest, "guessing": chance, "steps": ONE_BATCH_STEPS}
         failed = not lowest <= FITTED * chance and chance > 0
