@@ -1,4 +1,4 @@
-"""Checks on request: what fits and is right passes, what cannot fit or is wrong is named; the run stays the same."""
+"""Checks: what fits and is right passes, what cannot fit or is wrong is named; the run stays the same."""
 
 import json
 from pathlib import Path
@@ -141,3 +141,20 @@ def test_from_the_command_line(tmp_path: Path, cli: Cli) -> None:
     code, _, err = cli(f"{line} +model.noisy=true check.gradients=true hydra.run.dir=b")
     assert code == 2
     assert "check.gradients: the loss is not the same twice" in err
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_small_module_of_the_users_own_is_checked_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "ONE_BATCH_STEPS", 200)
+
+    def found(config: Config) -> list[str]:
+        return [one.finding for one in checks.check(Stack([config], small_data("digits", torch.float32)))[0]]
+
+    assert found(own()) == []
+    assert found(own(noisy=True)) == []  # it cannot be checked, and nobody asked
+    assert found(own(wrong=True)) == ["wrong_gradient"]
+    assert found(own(constant=True)) == ["one_batch"]
+    assert found(make_checked(own(wrong=True), asked=False)) == []
+    assert found(make_config(**{"data.train_size": 50, "optimizer.lr": 0.0})) == []
+    monkeypatch.setattr(checks, "SMALL", (40, 500))
+    assert found(own(wrong=True)) == []

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from tests.helpers import make_config, record, summary
 from trainer.core import data
+from trainer.core.loop import measure_start
+from trainer.core.stack import Stack
+from trainer.record import own_module
 
 
 class Sound(nn.Module):
@@ -133,6 +136,11 @@ class NormInEvaluation(Sound):
         return super().forward(x)
 
 
+class Twice(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.norm(self.norm(self.hidden(x.flatten(1)))))
+
+
 NO_INPUT = "no input, however large, brings them"
 UNSAVED = "loaded into a new instance, its last weights give other outputs in"
 FOUND = {
@@ -175,6 +183,15 @@ def test_each_has_its_finding(name: str, tmp_path: Path) -> None:
     found = {one["finding"]: one for one in summary(run)["health"] if one["finding"] in ALL}
     assert {key: one["sentence"] for key, one in found.items()} == FOUND[name]
     assert {one["where"] for one in found.values()} == WHERE.get(name, set())
+
+
+@pytest.mark.parametrize(("name", "names"), [("Sound", []), ("Twice", ["norm"])])
+def test_a_layer_that_is_used_twice_is_noted(name: str, names: list[str]) -> None:
+    config = make_config("model=custom", **{"model._target_": f"tests.record.test_own_module.{name}"})
+    stack = Stack([config], data.load(config.data))
+    measure_start(stack)
+    why = "used more than once in a forward pass, with the same weights each time (a slip, unless it is meant so)"
+    assert own_module.shared(stack) == [f"{name}: {one}: {why}" for one in names]
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 7), (1, 4, 4), (5, 4, 4), (3, 4, 4), (2, 3, 4, 4)])

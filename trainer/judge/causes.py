@@ -82,9 +82,12 @@ def _targets(run: Run, found: Found) -> Iterator[Finding]:
 def _bottleneck(run: Run, found: Found) -> Iterator[Finding]:
     """A layer whose units, each on or off, are too few to tell the classes apart; or that is a single unit."""
     widths = run.widths(run.config["model.depth"]) if "model.depth" in run.config else []
-    if not widths or not run.tried or run.distances.max() < MOVED or run.kept > LEARNED_ALL:
+    if not widths or not run.tried or run.kept > LEARNED_ALL:
         return
     narrow = min(widths)
+    is_dead = run.rows[-1].get(f"dead_units/layers.act{widths.index(narrow)}") == 1
+    if run.distances.max() < MOVED and not is_dead:
+        return
     if 2**narrow < run.classes or (narrow == 1 and run.kept < LEARNED):
         layer, units = widths.index(narrow), "a single unit" if narrow == 1 else f"only {narrow} units"
         of = f" for {run.classes} classes" if run.classes else ""
@@ -177,6 +180,8 @@ SQUARED_START_EXCESS = (0.0, 9.0)  # for squared errors, which grow with the squ
 
 def _loss_at_start(run: Run, found: Found) -> Iterator[Finding]:
     loss, expected = run.start["loss"], run.start["expected_loss"]
+    if run.batchnorm:  # before training there are no running statistics: evaluation mode shows another network
+        loss = run.start.get("first_step_loss", loss)
     least, times = START_EXCESS if "target_top_class" in run.start else SQUARED_START_EXCESS
     if loss - expected > max(least, times * expected) and "inputs_not_normalised" not in found:
         said = f"the fresh network is surely wrong, not unsure: its loss is {loss:.3g}, that of guessing {expected:.3g}"

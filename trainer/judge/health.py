@@ -17,7 +17,7 @@ import numpy as np
 
 from trainer.judge.causes import CAUSES, broken
 from trainer.judge.cures import ADVICE
-from trainer.judge.records import Finding, Floats, NotFinite, Run
+from trainer.judge.records import LEARNED, Finding, Floats, NotFinite, Run
 from trainer.judge.steps import STEPS, hardly_moved
 from trainer.judge.symptoms import STILL, SYMPTOMS
 
@@ -27,11 +27,12 @@ __all__ = [
     "Finding",
     "NotFinite",
     "first_not_finite",
-    "is_hopeless",
+    "hopeless",
     "judge",
     "line",
     "markdown",
     "name",
+    "settled",
 ]
 
 _ROOTS = {"inputs_not_normalised", "vanishing_gradients", "exploding_gradients", "weight_decay_dominates", "bottleneck"}
@@ -79,7 +80,25 @@ def judge(
         found += later if not any(one.finding in _ROOTS for one in found) else []
     for rule in SYMPTOMS:
         found += rule(run, {finding.finding: finding.step for finding in found})
-    return found
+    return sorted(found, key=lambda one: one.finding == "not_finite")  # what came of the others
+
+
+def settled(
+    findings: Sequence[Finding],
+    rows: Sequence[Mapping[str, float]],
+    start: Mapping[str, float],
+    config: Mapping[str, Any],
+) -> list[Finding]:
+    """Return all that was found of a run, before, in and after training, without what other findings explain.
+
+    That a batch is not fitted says nothing where the run has learned half, or something else was found.
+    """
+    names = {one.finding for one in findings}
+    explained = {"no_gradient"} if "wrong_gradient" in names else set[str]()
+    if "one_batch" in names and "guessing_loss" in start:
+        is_only = names <= {"one_batch", "one_class", "loss_does_not_move"}
+        explained |= set[str]() if is_only and Run(rows, start, config, None).learned < LEARNED else {"one_batch"}
+    return [one for one in findings if one.finding not in explained]
 
 
 HOPELESS = {  # what does not pass by itself
@@ -92,15 +111,14 @@ HOPELESS = {  # what does not pass by itself
     "dropout_too_high",
     "learning_rate_too_high",
 }
-HOPELESS_EPOCHS = 5  # at least, before a run is given up
+HOPELESS_EPOCHS = 5  # at least, before a run is given up, or said to be hopeless
 
 
-def is_hopeless(rows: Sequence[Mapping[str, float]], start: Mapping[str, float], config: Mapping[str, Any]) -> bool:
-    """Whether a run has learned nothing so far, of a cause that does not pass by itself."""
-    if len(rows) < HOPELESS_EPOCHS or "guessing_loss" not in start:
-        return False
-    is_still = Run(rows, start, config, None).learned < STILL
-    return is_still and any(one.finding in HOPELESS for one in judge(rows, start, config))
+def hopeless(rows: Sequence[Mapping[str, float]], start: Mapping[str, float], config: Mapping[str, Any]) -> list[str]:
+    """Return the causes that do not pass by themselves of which a run has learned nothing so far; none: it may yet."""
+    if len(rows) < HOPELESS_EPOCHS or "guessing_loss" not in start or Run(rows, start, config, None).learned >= STILL:
+        return []
+    return [one.finding for one in judge(rows, start, config) if one.finding in HOPELESS]
 
 
 ALL_WELL = "gradients, activations and updates: all is well"
