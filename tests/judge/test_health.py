@@ -429,6 +429,18 @@ def test_labels_of_one_class_explain_that_nothing_is_learned() -> None:
     assert "one_class" not in names(early, start | {"target_top_class": 0.5}, CONFIG)
 
 
+@pytest.mark.parametrize("consequence", [{"grad_norm/layers.0.bias": 90.0}, {"update_ratio/layers.1.weight": 2.0}])
+def test_dropout_far_too_high_explains_what_its_noise_does(consequence: dict[str, float]) -> None:
+    rows, start = sound()
+    still = [row | {"step": 10 * row["step"], "eval/train_loss": 2.3, "val/loss": 2.3} for row in rows]
+    noisy = CONFIG | {"model.dropout": 0.8}
+    first = start | consequence | {f"update_ratio/layers.{i}.weight": 1.5 for i in (2, 3)}
+    assert set(names(still, first, CONFIG)) & {"exploding_gradients", "learning_rate_too_high"}
+    assert names(still, first, noisy)[0] == "dropout_too_high"
+    assert not set(names(still, first, noisy)) & {"exploding_gradients", "learning_rate_too_high"}
+    assert "dropout_too_high" not in names(still, first, CONFIG | {"model.dropout": 0.5})  # a usual amount
+
+
 def test_with_batch_norm_the_first_step_shows_the_loss_at_the_start() -> None:
     """In evaluation mode there are no running statistics yet."""
     rows, start = sound()

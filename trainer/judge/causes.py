@@ -155,7 +155,7 @@ def _depth(run: Run, found: Found) -> Iterator[Finding]:
             f"way down, {ratio:.1e} of it reaches {lowest}"
         )
         yield Finding("vanishing_gradients", f"{lowest} to {highest}", 1, said, evidence)
-    elif ratio > EXPLODED * (NORM_GAIN ** len(flow) if run.batchnorm else 1):
+    elif "bottleneck" not in found and ratio > EXPLODED * (NORM_GAIN ** len(flow) if run.batchnorm else 1):
         said = (
             f"the first layers are pushed far too hard: the gradient grows {gain:.2g} times a layer on its way down, "
             f"{ratio:.1e} times in all to {lowest}"

@@ -32,6 +32,7 @@ from trainer.judge.remedies import (
     standard_inputs,
     true_labels,
     usual_init,
+    usual_rate,
     wider,
 )
 
@@ -99,7 +100,7 @@ ADVICE: dict[str, Advice] = {
     ),
     "vanishing_gradients": Advice(
         "the lower layers get hardly any gradient, so they stay as they were drawn",
-        (*ODD, batch_norm, relu, usual_init, shallower),
+        (*ODD, usual_init, batch_norm, relu, shallower),
         "fewer layers",
     ),
     "exploding_gradients": Advice(
@@ -109,12 +110,12 @@ ADVICE: dict[str, Advice] = {
     ),
     "dead_units": Advice(
         "a unit that is flat on every example gets no gradient and never recovers",
-        (*ODD, slower, batch_norm, usual_init, adam),
+        (*ODD, usual_rate, batch_norm, usual_init, adam),
         "to look at the biases",
     ),
     "saturated_units": Advice(
         "in the flat part of its activation a unit passes hardly any gradient on",
-        (*ODD, slower, batch_norm, relu, adam),
+        (*ODD, usual_rate, batch_norm, relu, adam),
         "normalised inputs",
     ),
     "no_gradient": Advice(

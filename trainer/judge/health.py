@@ -18,7 +18,7 @@ import numpy as np
 from trainer.judge.causes import CAUSES, broken
 from trainer.judge.cures import ADVICE
 from trainer.judge.records import LEARNED, Finding, Floats, NotFinite, Run
-from trainer.judge.steps import STEPS, hardly_moved
+from trainer.judge.steps import FLAT, NOISY, STEPS, hardly_moved
 from trainer.judge.symptoms import STILL, SYMPTOMS
 
 __all__ = [
@@ -74,7 +74,10 @@ def judge(
     found: list[Finding] = []
     for rule in [*CAUSES, *STEPS]:
         found += rule(run, {finding.finding: finding.step for finding in found})
-    later = [one for one in found if one.step > 0 and one.finding in {"dead_units", "saturated_units"}]
+    for cause, explained in {"dropout_too_high": NOISY, "bottleneck": FLAT}.items():
+        if any(one.finding == cause for one in found):
+            found = [one for one in found if one.finding not in explained]
+    later = [one for one in found if one.step > 0 and one.finding in FLAT]
     if later:  # units that die or saturate on the way do so of a cause
         found = [one for one in found if one not in later]
         found += later if not any(one.finding in _ROOTS for one in found) else []
