@@ -462,7 +462,7 @@ def test_a_run_is_hopeless_once_it_has_learned_nothing_of_a_cause_that_stays() -
     rows, start = sound()
     for row in rows:
         row |= {"eval/train_loss": 2.3, "val/loss": 2.3, "dead_units/layers.act1": 1.0}
-    assert "dead_units" in health.hopeless(rows, start, CONFIG)
+    assert health.hopeless(rows, start, CONFIG) == ["learning_rate_too_high"]  # which killed the layer
     assert not health.hopeless(rows[:4], start, CONFIG)
     assert not health.hopeless(rows, {name: v for name, v in start.items() if name != "guessing_loss"}, CONFIG)
     alive = [row | {"dead_units/layers.act1": 0.1} for row in rows]

@@ -183,7 +183,7 @@ def _loss_at_start(run: Run, found: Found) -> Iterator[Finding]:
     if run.batchnorm:  # before training there are no running statistics: evaluation mode shows another network
         loss = run.start.get("first_step_loss", loss)
     least, times = START_EXCESS if "target_top_class" in run.start else SQUARED_START_EXCESS
-    if loss - expected > max(least, times * expected) and "inputs_not_normalised" not in found:
+    if loss - expected > max(least, times * expected) and not found.keys() & {"inputs_not_normalised", "bottleneck"}:
         said = f"the fresh network is surely wrong, not unsure: its loss is {loss:.3g}, that of guessing {expected:.3g}"
         yield Finding("loss_at_start", "output layer", 0, said, {"loss": loss, "expected": expected})
 

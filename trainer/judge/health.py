@@ -35,7 +35,16 @@ __all__ = [
     "settled",
 ]
 
-_ROOTS = {"inputs_not_normalised", "vanishing_gradients", "exploding_gradients", "weight_decay_dominates", "bottleneck"}
+_ROOTS = {
+    "inputs_not_normalised",
+    "vanishing_gradients",
+    "exploding_gradients",
+    "loss_at_start",
+    "weight_decay_dominates",
+    "learning_rate_too_high",
+    "momentum_too_high",
+    "batch_too_small",
+}
 
 
 def first_not_finite(steps: Floats, tags: Sequence[str], values: Floats) -> NotFinite | None:
@@ -74,6 +83,7 @@ def judge(
     found: list[Finding] = []
     for rule in [*CAUSES, *STEPS]:
         found += rule(run, {finding.finding: finding.step for finding in found})
+    seen = {finding.finding: finding.step for finding in found}  # also of what is left out, as something explains it
     for cause, explained in {"dropout_too_high": NOISY, "bottleneck": FLAT}.items():
         if any(one.finding == cause for one in found):
             found = [one for one in found if one.finding not in explained]
@@ -82,7 +92,7 @@ def judge(
         found = [one for one in found if one not in later]
         found += later if not any(one.finding in _ROOTS for one in found) else []
     for rule in SYMPTOMS:
-        found += rule(run, {finding.finding: finding.step for finding in found})
+        found += rule(run, seen | {finding.finding: finding.step for finding in found})
     return sorted(found, key=lambda one: one.finding == "not_finite")  # what came of the others
 
 

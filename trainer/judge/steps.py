@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trainer.judge.records import LEARNED, LEARNED_ALL, MOVED, Finding, Found, Rule, Run
+from trainer.judge.remedies import odd_rate
 
 GIANT_STEP = (1.0, 3.0, 1e3)  # length of the first step over that of the weights: too long where something is left to
 # learn; too long in any case; and no longer a sign of anything, as the weights were all but zero
@@ -87,6 +88,8 @@ def _dropout(run: Run, found: Found) -> Iterator[Finding]:
     p, p_in = (run.config.get(f"model.{name}") or 0.0 for name in ("dropout", "input_dropout"))
     noise = (1 - p) ** -(run.config.get("model.depth") or 0) / (1 - p_in) - 1
     if max(p, p_in) < MUCH_DROPOUT or found.keys() - NOISY or any(found.get(name) == 0 for name in FLAT):
+        return
+    if odd_rate(run.config) and float(np.median(run.first_step)) > GIANT_STEP[0]:
         return
     had_time = (run.tried or "not_finite" in found) and run.longest_step > SMALL_STEP
     if noise > DROPOUT_NOISE and run.kept < LEARNED and had_time:
