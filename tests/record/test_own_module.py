@@ -136,6 +136,27 @@ class NormInEvaluation(Sound):
         return super().forward(x)
 
 
+class LinearsFirst(nn.Module):
+    """Registered in another order than they are used in: what comes first in the list is not what is lowest."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(nn.Linear(16 if i else in_features, 16) for i in range(7))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(16) for _ in range(7))
+        self.out = nn.Linear(16, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        for linear, norm in zip(self.linears, self.norms, strict=True):
+            x = norm(linear(x)).relu()
+        return self.out(x)
+
+
+class RootOfNegative(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).sqrt()
+
+
 class Twice(Sound):
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.norm(self.norm(self.hidden(x.flatten(1)))))
@@ -158,6 +179,10 @@ FOUND = {
     "Squashed": {"squashed_outputs": f"the outputs end in sigmoid: {NO_INPUT} below 0 or above 1"},
     "Rectified": {"squashed_outputs": f"the outputs end in ReLU: {NO_INPUT} below 0"},
     "Bounded": {},
+    "LinearsFirst": {},
+    "RootOfNegative": {
+        "not_finite_at_start": "the very first numbers are wrong, before any training: train/loss is NaN or infinite"
+    },
     "NormInEvaluation": {
         "norm_without_statistics": "batch norm that saw no batch in training mode hands its input on as it is"
     },
@@ -172,7 +197,7 @@ FOUND = {
     },
     "Softmaxed": {"softmax_twice": "the outputs are probabilities, whose cross-entropy cannot fall below 1.461"},
 }
-ALL = {name for found in FOUND.values() for name in found}
+ALL = {name for found in FOUND.values() for name in found} | {"vanishing_gradients", "learning_rate_too_high"}
 
 
 @pytest.mark.parametrize("name", FOUND)
@@ -229,6 +254,7 @@ WHERE = {
     "Squashed": {"outputs"},
     "Rectified": {"outputs"},
     "NormInEvaluation": {"norm"},
+    "RootOfNegative": {"train/loss"},
     "Counts": {"seen"},
     "Trained": {"seen, mean"},
     "WarmsUp": {"seen, calls"},
