@@ -109,7 +109,7 @@ def settled(
     names = {one.finding for one in findings}
     explained = {"no_gradient"} if "wrong_gradient" in names else set[str]()
     if "one_batch" in names and "guessing_loss" in start:
-        is_only = names <= {"one_batch", "one_class", "loss_does_not_move"}
+        is_only = names <= {"one_batch", "one_class", "loss_does_not_move", "leakage"}
         explained |= set[str]() if is_only and Run(rows, start, config, None).learned < LEARNED else {"one_batch"}
     return [one for one in findings if one.finding not in explained]
 
