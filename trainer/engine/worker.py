@@ -81,8 +81,14 @@ class Observers:
         numbers, causes = list[int](), dict[str, None]()
         for member in stack.members:
             has_time = stack.total_steps(member.config) >= 2 * stack.step
-            asked = has_time and member.config.early_stopping.monitor != "health"
-            if asked and (names := health.hopeless(member.rows, member.start, member.config.flat())):
+            goes_on = member.config.early_stopping.monitor != "health"
+            is_watched = member.config.record.every > 0  # unlike a trial of cures, whose sick runs are known
+            if (
+                has_time
+                and goes_on
+                and is_watched
+                and (names := health.hopeless(member.rows, member.start, member.config.flat()))
+            ):
                 numbers.append(self.jobs[member.index].number)
                 causes |= dict.fromkeys(names)
         if numbers:
