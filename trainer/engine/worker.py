@@ -80,15 +80,10 @@ class Observers:
         """Say once, after the first epochs of many, which runs have learned nothing, of a cause that does not pass."""
         numbers, causes = list[int](), dict[str, None]()
         for member in stack.members:
-            has_time = stack.total_steps(member.config) >= 2 * stack.step
-            goes_on = member.config.early_stopping.monitor != "health"
-            is_watched = member.config.record.every > 0  # unlike a trial of cures, whose sick runs are known
-            if (
-                has_time
-                and goes_on
-                and is_watched
-                and (names := health.hopeless(member.rows, member.start, member.config.flat()))
-            ):
+            config = member.config
+            goes_on = stack.total_steps(config) >= 2 * stack.step and config.early_stopping.monitor != "health"
+            is_watched = config.record.every > 0  # unlike a trial of cures, whose sick runs are known
+            if goes_on and is_watched and (names := health.hopeless(member.rows, member.start, config.flat())):
                 numbers.append(self.jobs[member.index].number)
                 causes |= dict.fromkeys(names)
         if numbers:
