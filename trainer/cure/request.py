@@ -21,6 +21,7 @@ from trainer.judge.remedies import Settings
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
 from trainer.report.vocabulary import plural
+from trainer.text import version
 
 SEEDS = 3  # the run's own and the next ones
 MOST_STEPS = 1000  # that a run of the trial takes, however long the run was
@@ -165,5 +166,6 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code: 0; 2 for bad input. What each finding means, and what cures it: docs/health.md.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=version(), help="say which versions run")
     parser.add_argument("--json", metavar="FILE", help="write what was tried, with every run's loss, as JSON")
     return parser
