@@ -96,7 +96,7 @@ FAULTS = [
         "one feature out of scale",
         "inputs_not_normalised",
         OFF_SCALE,
-        inputs=lambda rng, x: x * (1 + (torch.arange(x.shape[1]) == x.shape[1] // 2) * log_uniform(rng, 100, 1000)),
+        inputs=lambda rng, x: x * (1 + (torch.arange(x.shape[1]) == x.std(0).argmax()) * log_uniform(rng, 100, 1000)),
         fits=lambda a: a["data"] in {"digits", "blobs", "waves"},
     ),
     fault(

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,8 @@ def test_mistakes_are_one_line(cli: Cli, cure: Cure) -> None:
     cli("problem=beale optimizer.lr=1e9 epochs=5 hydra.run.dir=function")
     cli("-m optimizer.lr=1e-8,1e-7 epochs=1 data.train_size=64 record.pictures=false hydra.sweep.dir=both")
     Path("empty").mkdir()
+    shutil.copytree("well", "none/well")
+    shutil.copytree("function", "none/function")
     for line, said in {
         "nowhere": "nowhere: no such file or folder",
         "empty": "empty: ",
@@ -74,7 +77,8 @@ def test_mistakes_are_one_line(cli: Cli, cure: Cure) -> None:
         "well well": "expected the directory of one run",
         "well": "well: nothing was found wrong with it",
         "function": "function: minimises a function",
-        "both": "both: holds 2 runs; choose one",
+        "both": "both: holds 2 runs, 2 of them sick; choose one, e.g. python -m trainer.cure both/1",
+        "none": "none: holds 2 runs, none of which has a finding that a cure is known for",
         "well --jsn x": "--jsn: no such flag; did you mean --json?",
         "well seed=4": "seed=4: the seeds are",
         "well --json -": "--json: found -",

@@ -1,5 +1,7 @@
 """What is tried, and what the trial shows: against scipy, and by hand."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -44,6 +46,21 @@ def test_one_cure_is_compared_by_a_paired_t_test() -> None:
     assert (shown.low, shown.high) == pytest.approx((low, high))
     assert shown.p == pytest.approx(paired.pvalue, abs=0.002)  # drawn from the joint distribution
     assert shown.verdict == "helps"
+
+
+@pytest.mark.parametrize(
+    ("difference", "half", "p", "said"),
+    [
+        (-1, 0.5, 0.01, "helps"),
+        (1, 0.5, 0.01, "makes it worse"),
+        (-1, 2, 0.3, "not shown"),
+        (-1, 0.5, 0.3, "may help"),
+        (1, 0.5, 0.3, "may harm"),
+        (-1, math.nan, math.nan, "not shown"),
+    ],
+)
+def test_an_interval_apart_from_0_is_no_proof_of_many_cures(difference: int, half: float, p: float, said: str) -> None:
+    assert trial.Shown(1.0, difference, difference - half, difference + half, p).words == said
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Checks on request: what fits and is right passes, what cannot fit or is wrong is named; the run stays the same."""
+"""Checks: what fits and is right passes, what cannot fit or is wrong is named; the run stays the same."""
 
 import json
 from pathlib import Path
@@ -72,6 +72,14 @@ def test_a_sound_network_fits_a_batch_and_has_right_gradients(values: dict[str, 
     assert checks.wrong_gradients(config, data) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_gradients_of_a_deep_network_with_batch_norm_are_right(seed: int) -> None:
+    """They are so large that differences along a step of 1e-5 bend."""
+    deep = {"data.train_size": 100, "model.width": 16, "model.depth": 30, "model.batchnorm": True, "seed": seed}
+    assert checks.wrong_gradients(make_config(**deep), small_data("digits", torch.float32)) == []
+
+
 def test_a_regression_fits_a_batch_of_its_line() -> None:
     config = make_config("data=line", **{"model.depth": 1, "data.batch_size": 8, "data.noise": 0.01})
     assert checks.one_batch([config], small_data("line", torch.float32)) == [None]
@@ -87,6 +95,7 @@ def test_who_of_a_stack_cannot_fit_a_batch_is_told(monkeypatch: pytest.MonkeyPat
         assert finding is not None
         assert (finding.finding, finding.step) == ("one_batch", 0)
         assert finding.evidence["lowest_loss"] > 2
+        assert " the loss was never below 2." in finding.sentence
         assert "guessing costs 2.2" in finding.sentence
 
 
@@ -141,3 +150,20 @@ def test_from_the_command_line(tmp_path: Path, cli: Cli) -> None:
     code, _, err = cli(f"{line} +model.noisy=true check.gradients=true hydra.run.dir=b")
     assert code == 2
     assert "check.gradients: the loss is not the same twice" in err
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_small_module_of_the_users_own_is_checked_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "ONE_BATCH_STEPS", 200)
+
+    def found(config: Config) -> list[str]:
+        return [one.finding for one in checks.check(Stack([config], small_data("digits", torch.float32)))[0]]
+
+    assert found(own()) == []
+    assert found(own(noisy=True)) == []  # it cannot be checked, and nobody asked
+    assert found(own(wrong=True)) == ["wrong_gradient"]
+    assert found(own(constant=True)) == ["one_batch"]
+    assert found(make_checked(own(wrong=True), asked=False)) == []
+    assert found(make_config(**{"data.train_size": 50, "optimizer.lr": 0.0})) == []
+    monkeypatch.setattr(checks, "SMALL", (40, 500))
+    assert found(own(wrong=True)) == []

@@ -64,9 +64,12 @@ def test_every_cure_is_accepted_and_changes_something(values: dict[str, str]) ->
         ("weight_decay_dominates", ["optimizer=adamw", "optimizer.weight_decay=90"], "optimizer.weight_decay=0.01"),
         ("dead_units", ["model.bias_init=-20"], "model.bias_init=0"),
         ("dead_units", ["optimizer.lr=0.3"], "optimizer.lr=0.001"),
+        ("dead_units", ["optimizer.lr=0.002"], "optimizer.lr=0.001"),
+        ("dead_units", ["optimizer.lr=0.001"], "model.batchnorm=true"),  # a smaller rate wakes no unit up
         ("saturated_units", ["model.init_scale=30", "model.activation=tanh"],
          "model.init=glorot_uniform model.init_scale=1"),
-        ("vanishing_gradients", ["model.depth=20"], "model.batchnorm=true"),
+        ("vanishing_gradients", ["model.depth=20"], "model.init=he_normal"),
+        ("vanishing_gradients", ["model.depth=20", "model.init=he_normal"], "model.batchnorm=true"),
         ("oscillation", ["optimizer=sgd", "optimizer.momentum=0.99"], "optimizer.momentum=0.9"),
         ("labels_unrelated", ["data.label_noise=1"], "data.label_noise=0"),
         ("inputs_not_normalised", ["data.normalisation=none"], "data.normalisation=standard"),
@@ -99,3 +102,16 @@ def test_a_sentence_is_made_of_the_first_cures() -> None:
     assert said.startswith("model.batchnorm=true, model.activation=relu with model.init=he_normal, ")
     assert cures.sentence("vanishing_gradients", {}) == ADVICE["vanishing_gradients"].words
     assert all(advice.words and advice.why for advice in ADVICE.values())
+
+
+@pytest.mark.parametrize(
+    ("finding", "typed", "said"),
+    [
+        ("vanishing_gradients", ["model.depth=20", "model.batchnorm=true"], "model.init=he_normal, or model.depth=5"),
+        ("vanishing_gradients", ["model.depth=3", "model.batchnorm=true"], "model.init=he_normal, or fewer layers"),
+        ("no_gradient", ["model=custom", "model._target_=my.Net"], "to check that forward uses it"),
+        ("dead_units", ["model=custom", "model._target_=my.Net"], "to look at the biases"),
+    ],
+)
+def test_a_sentence_says_a_thing_once(finding: str, typed: list[str], said: str) -> None:
+    assert cures.sentence(finding, configure(typed).flat()).startswith(said)

@@ -300,7 +300,7 @@ def test_what_is_not_finite_is_named_in_the_order_of_computation() -> None:
     assert names(rows, start, CONFIG, NotFinite(5, "train/loss")) == ["not_finite"]  # after small steps
     assert names(rows, start, CONFIG, NotFinite(1, "train/loss")) == ["not_finite_at_start"]
     long = start | {f"update_ratio/layers.{i}.weight": 0.3 for i in range(4)}
-    assert names(rows, long, CONFIG, NotFinite(5, "train/loss")) == ["not_finite", "learning_rate_too_high"]
+    assert names(rows, long, CONFIG, NotFinite(5, "train/loss")) == ["learning_rate_too_high", "not_finite"]
     rows[4]["weight_norm/layers.1.bias"] = math.inf
     assert judge(rows, start, CONFIG)[0].where == "layers.1.bias"
     assert judge(rows, start, CONFIG)[0].step == 50
@@ -405,6 +405,52 @@ def test_every_finding_says_why_and_what_to_try() -> None:
     } == set(health.ADVICE)
 
 
+def test_what_another_finding_explains_is_left_out() -> None:
+    rows, start = sound()
+    still = [row | {"eval/train_loss": 2.3} for row in rows]
+
+    def kept(rows: list[dict[str, float]], *found: str) -> list[str]:
+        findings = [health.Finding(name, "", 0, "") for name in found]
+        return [one.finding for one in health.settled(findings, rows, start, CONFIG)]
+
+    assert kept(still, "one_batch", "loss_does_not_move") == ["one_batch", "loss_does_not_move"]
+    assert kept(still, "one_batch", "softmax_twice") == ["softmax_twice"]
+    assert kept(rows, "one_batch") == []  # the run learned
+    assert kept(still, "no_gradient", "wrong_gradient") == ["wrong_gradient"]
+
+
+def test_labels_of_one_class_explain_that_nothing_is_learned() -> None:
+    rows, start = sound()
+    still = [row | {"eval/train_loss": 2.3, "val/loss": 2.3, "eval/top_class": 1.0} for row in rows]
+    assert names(still, start | {"target_top_class": 1.0}, CONFIG) == ["one_class"]
+    assert names(still, start, CONFIG) == ["one_class", "loss_does_not_move"]
+    early = [row | {"step": row["epoch"] * 8} for row in still]  # 96 steps: how often each class occurs comes first
+    assert "one_class" in names(early, start, CONFIG)
+    assert "one_class" not in names(early, start | {"target_top_class": 0.5}, CONFIG)
+
+
+@pytest.mark.parametrize("consequence", [{"grad_norm/layers.0.bias": 90.0}, {"update_ratio/layers.1.weight": 2.0}])
+def test_dropout_far_too_high_explains_what_its_noise_does(consequence: dict[str, float]) -> None:
+    rows, start = sound()
+    still = [row | {"step": 10 * row["step"], "eval/train_loss": 2.3, "val/loss": 2.3} for row in rows]
+    noisy = CONFIG | {"model.dropout": 0.8}
+    first = start | consequence | {f"update_ratio/layers.{i}.weight": 1.5 for i in (2, 3)}
+    assert set(names(still, first, CONFIG)) & {"exploding_gradients", "learning_rate_too_high"}
+    assert names(still, first, noisy)[0] == "dropout_too_high"
+    assert not set(names(still, first, noisy)) & {"exploding_gradients", "learning_rate_too_high"}
+    assert "dropout_too_high" not in names(still, first, CONFIG | {"model.dropout": 0.5})  # a usual amount
+
+
+def test_with_batch_norm_the_first_step_shows_the_loss_at_the_start() -> None:
+    """In evaluation mode there are no running statistics yet."""
+    rows, start = sound()
+    norms = {f"{kind}/norms.{i}.weight": 0.3 for i in range(3) for kind in ("grad_norm", "weight_norm")}
+    rows, normalised = [row | norms for row in rows], start | norms
+    assert names(rows, normalised | {"first_step_loss": 90.0}, CONFIG)[:1] == ["loss_at_start"]
+    assert names(rows, normalised | {"first_step_loss": 2.5}, CONFIG) == []
+    assert names(rows, start | {"first_step_loss": 90.0}, CONFIG) == []  # dropout may be what raises it
+
+
 def test_members_of_a_stack_have_their_own_findings(tmp_path: Path) -> None:
     configs = [short(epochs=2), short(epochs=2, **{"optimizer.lr": 0.0}), short(epochs=2, **{"model.bias_init": -20.0})]
     runs = record(configs, tmp_path, small_data("digits", DATA))
@@ -416,12 +462,24 @@ def test_a_run_is_hopeless_once_it_has_learned_nothing_of_a_cause_that_stays() -
     rows, start = sound()
     for row in rows:
         row |= {"eval/train_loss": 2.3, "val/loss": 2.3, "dead_units/layers.act1": 1.0}
-    assert health.is_hopeless(rows, start, CONFIG)
-    assert not health.is_hopeless(rows[:4], start, CONFIG)
-    assert not health.is_hopeless(rows, {name: v for name, v in start.items() if name != "guessing_loss"}, CONFIG)
+    assert health.hopeless(rows, start, CONFIG) == ["learning_rate_too_high"]  # which killed the layer
+    assert not health.hopeless(rows[:4], start, CONFIG)
+    assert not health.hopeless(rows, {name: v for name, v in start.items() if name != "guessing_loss"}, CONFIG)
     alive = [row | {"dead_units/layers.act1": 0.1} for row in rows]
-    assert not health.is_hopeless(alive, start, CONFIG)
-    assert not health.is_hopeless([rows[0] | {"eval/train_loss": 1.0}, *rows[1:]], start, CONFIG)
+    assert not health.hopeless(alive, start, CONFIG)
+    assert not health.hopeless([rows[0] | {"eval/train_loss": 1.0}, *rows[1:]], start, CONFIG)
+
+
+def test_who_is_hopeless_is_told_once_while_it_trains(cli: Cli) -> None:
+    line = "epochs=10 data.train_size=64 record.pictures=false"
+    _, out, err = cli(f"-m model.bias_init=-20,0,-30 {line} hydra.launcher.workers=0 hydra.sweep.dir=told")
+    said = "in 5 epochs 2 of 3 runs (0, 2) learned nothing, and waiting will not help: dead units; "
+    assert [text for text in err.splitlines() if "learned nothing" in text] == [
+        f"note: {said}early_stopping.monitor=health ends such runs"
+    ]
+    assert "waiting" not in out
+    _, _, err = cli(f"model.bias_init=-21 {line} epochs=9 hydra.run.dir=short")  # it is about to end anyway
+    assert "learned nothing" not in err
 
 
 def test_a_hopeless_run_stops_where_it_is_asked_to(tmp_path: Path, cli: Cli) -> None:

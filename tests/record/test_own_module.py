@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from tests.helpers import make_config, record, summary
 from trainer.core import data
+from trainer.core.loop import measure_start
+from trainer.core.stack import Stack
+from trainer.record import own_module
 
 
 class Sound(nn.Module):
@@ -133,6 +136,32 @@ class NormInEvaluation(Sound):
         return super().forward(x)
 
 
+class LinearsFirst(nn.Module):
+    """Registered in another order than they are used in: what comes first in the list is not what is lowest."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(nn.Linear(16 if i else in_features, 16) for i in range(7))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(16) for _ in range(7))
+        self.out = nn.Linear(16, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        for linear, norm in zip(self.linears, self.norms, strict=True):
+            x = norm(linear(x)).relu()
+        return self.out(x)
+
+
+class RootOfNegative(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).sqrt()
+
+
+class Twice(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.norm(self.norm(self.hidden(x.flatten(1)))))
+
+
 NO_INPUT = "no input, however large, brings them"
 UNSAVED = "loaded into a new instance, its last weights give other outputs in"
 FOUND = {
@@ -150,6 +179,10 @@ FOUND = {
     "Squashed": {"squashed_outputs": f"the outputs end in sigmoid: {NO_INPUT} below 0 or above 1"},
     "Rectified": {"squashed_outputs": f"the outputs end in ReLU: {NO_INPUT} below 0"},
     "Bounded": {},
+    "LinearsFirst": {},
+    "RootOfNegative": {
+        "not_finite_at_start": "the very first numbers are wrong, before any training: train/loss is NaN or infinite"
+    },
     "NormInEvaluation": {
         "norm_without_statistics": "batch norm that saw no batch in training mode hands its input on as it is"
     },
@@ -164,7 +197,7 @@ FOUND = {
     },
     "Softmaxed": {"softmax_twice": "the outputs are probabilities, whose cross-entropy cannot fall below 1.461"},
 }
-ALL = {name for found in FOUND.values() for name in found}
+ALL = {name for found in FOUND.values() for name in found} | {"vanishing_gradients", "learning_rate_too_high"}
 
 
 @pytest.mark.parametrize("name", FOUND)
@@ -175,6 +208,15 @@ def test_each_has_its_finding(name: str, tmp_path: Path) -> None:
     found = {one["finding"]: one for one in summary(run)["health"] if one["finding"] in ALL}
     assert {key: one["sentence"] for key, one in found.items()} == FOUND[name]
     assert {one["where"] for one in found.values()} == WHERE.get(name, set())
+
+
+@pytest.mark.parametrize(("name", "names"), [("Sound", []), ("Twice", ["norm"])])
+def test_a_layer_that_is_used_twice_is_noted(name: str, names: list[str]) -> None:
+    config = make_config("model=custom", **{"model._target_": f"tests.record.test_own_module.{name}"})
+    stack = Stack([config], data.load(config.data))
+    measure_start(stack)
+    why = "used more than once in a forward pass, with the same weights each time (a slip, unless it is meant so)"
+    assert own_module.shared(stack) == [f"{name}: {one}: {why}" for one in names]
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 7), (1, 4, 4), (5, 4, 4), (3, 4, 4), (2, 3, 4, 4)])
@@ -212,6 +254,7 @@ WHERE = {
     "Squashed": {"outputs"},
     "Rectified": {"outputs"},
     "NormInEvaluation": {"norm"},
+    "RootOfNegative": {"train/loss"},
     "Counts": {"seen"},
     "Trained": {"seen, mean"},
     "WarmsUp": {"seen, calls"},

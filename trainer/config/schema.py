@@ -65,10 +65,14 @@ class EarlyStopping:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Checks before training; what they find stands among the run's findings."""
+    """Checks before training; what they find stands among the run's findings. null: for a small module of one's own."""
 
-    one_batch: bool = knob("whether the network can fit its first batch, without dropout")
-    gradients: bool = knob("every parameter's gradient against differences of the loss, in float64")
+    one_batch: bool | None = knob(
+        "whether the network can fit its first batch, without dropout; null: for a small module of your own"
+    )
+    gradients: bool | None = knob(
+        "every parameter's gradient against differences of the loss, in float64; null: for a small module of your own"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
@@ -62,6 +63,7 @@ class ActivationStatistics:
         self.modules = {name: m for name, m in modules.items() if type(m) in {*_SATURATING, *_RECTIFYING}}
         self.with_parameters = {name: m for name, m in modules.items() if m._parameters} if self.alone else {}
         self.order: list[str] = []  # parameters of a module of the user's own, as forward first comes to them
+        self.uses: Counter[str] = Counter()  # of each such module with parameters, in one forward
         self.found: dict[str, Tensor] = {}
         self.tags: list[str] | None = None  # those of the first time: every row has the same columns
 
@@ -100,6 +102,7 @@ class ActivationStatistics:
         self.found |= zip(tags(name, module), found, strict=True)
 
     def _come_to(self, name: str, module: nn.Module, inputs: object, output: object) -> None:
+        self.uses[name] += 1
         names = (f"{name}.{own}".lstrip(".") for own in module._parameters)
         self.order += [one for one in names if one not in self.order]
 

@@ -155,10 +155,12 @@ def measure_start(stack: Stack) -> None:
 
 
 def _measure_first_step(stack: Stack, before: dict[str, Tensor], measured_MK: Tensor) -> None:
-    """Add gradient norms and update ratios of the first step to every member's `start`."""
+    """Add loss, gradient norms and update ratios of the first step to every member's `start`."""
     ratios = _by_member(update_ratios(stack, before))
     for member, gradients, ratio in zip(stack.members, _gradient_norms(stack, measured_MK), ratios, strict=True):
         member.start |= gradients | ratio
+    for member, loss in zip(stack.members, measured_MK[0].tolist(), strict=True):
+        member.start["first_step_loss"] = loss
 
 
 def evaluate_epoch(stack: Stack, before: dict[str, Tensor], measured_MK: Tensor) -> list[dict[str, float]]:

@@ -19,8 +19,6 @@ from trainer.judge.remedies import Overrides
 from trainer.report.screen import screen
 from trainer.report.vocabulary import plural
 
-WORDS = {"helps": "is shown to help", "worse": "is shown to make it worse", "not shown": "is not shown to help"}
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -83,19 +81,22 @@ class Answer:
         for cure, one in sorted(rows, key=lambda row: row[1].mean):
             interval = f"{one.low:+.3g} to {one.high:+.3g}"
             cells = [cures.written(cure), f"{one.mean:.4g}", f"{one.difference:+.3g}", interval, f"{one.p:.2g}"]
-            table.add_row(*cells, one.verdict.replace("worse", "makes it worse"))
+            table.add_row(*cells, one.words)
         return table
 
     def _lines(self) -> list[str]:
         seeds = plural(self.costs_CS.shape[1], "seed")
         lines = [
             f"mean {self.measure} at the best epoch over {seeds}; a run that diverges counts as one that guesses; "
-            "p corrected for all cures, also by a cure's own noise, intervals of each difference alone"
+            "interval: of each change alone; p: corrected, as many cures were tried, and by a cure's own noise"
         ]
+        if any(one.words.startswith("may ") for one in self.shown):
+            lines.append("may help, may harm: the interval lies apart from 0, but of so many cures some do by luck")
         if self.best is None:
             return [*lines, f"none of {plural(len(self.cures), 'cure')} brought the {self.measure} down"]
         cure, one = self.cures[self.best], self.shown[self.best]
         numbers = f"{self.measure} {one.mean:.4g} instead of {self.costs_CS[0].mean():.4g}"
         sure = f"95 % interval of the change {one.low:+.3g} to {one.high:+.3g}, {seeds}, corrected p = {one.p:.2g}"
-        lines.append(f"{cures.written(cure)} {WORDS[one.verdict]}: {numbers} ({sure})")
+        said = one.words.replace("not shown", "is not shown to help")
+        lines.append(f"{cures.written(cure)} {said}: {numbers} ({sure})")
         return [*lines, f"type      {self.command(cure)}"]

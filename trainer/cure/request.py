@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from trainer.engine.resume.plan_file import read_plan
 from trainer.files import Damaged
 from trainer.judge import cures, health
 from trainer.judge.remedies import Settings
+from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
+from trainer.report.vocabulary import plural
 from trainer.text import version
 
 SEEDS = 3  # the run's own and the next ones
@@ -44,7 +47,7 @@ class Request:
     @property
     def names(self) -> list[str]:
         """What was found, the worst first."""
-        return [str(one["finding"]) for one in self.findings]
+        return [*map(_name, self.findings)]
 
 
 def read(arguments: Sequence[str]) -> Request:
@@ -73,26 +76,46 @@ def _of_run(run: Path, flags: Sequence[str], typed: Sequence[str], options: argp
     except Problems as problems:
         raise ConfigError(problems.lines[:1]) from problems
     if len(found) > 1 or Path(found[0].path).resolve() != run.resolve():
-        raise ConfigError([f"{run}: holds {len(found)} runs; choose one, e.g. python -m trainer.cure {found[0].path}"])
+        raise ConfigError([f"{run}: holds {_several(found)}"])
     (one,) = found
-    findings, typed_for_it = one.recorded("health"), one.overrides
+    typed_for_it = one.overrides
     if one.source != "trainer" or typed_for_it is None:
         raise ConfigError([f"{run}: is no run of this trainer's; what was typed for it is not known"])
-    if not isinstance(findings, list):
+    if not isinstance(one.recorded("health"), list):
         why = f": {notes[0]}" if notes else ""
         raise ConfigError([f"{run}: has not ended, so nothing is known to be wrong with it{why}"])
     if "model.function" in one.config:
         raise ConfigError([f"{run}: minimises a function, which no cure is known for; expected a run of a network"])
-    findings = [f for f in findings if isinstance(f, dict) and f.get("finding") in health.ADVICE]
+    findings = _findings(one)
     if not findings:
         raise ConfigError([f"{run}: nothing was found wrong with it, so there is nothing to cure"])
-    names = [str(one["finding"]) for one in findings]
+    names = [*map(_name, findings)]
     if not cures.can_be_tried(names, one.config):
         said = "; ".join(f"{health.name(f)}: {health.ADVICE[str(f['finding'])].words}" for f in findings)
         raise ConfigError([f"{run}: nothing that can be typed is known to cure it ({said})"])
     line = _line(run, typed_for_it, flags, typed)
     steps, epochs = one.recorded("steps") or 1, one.recorded("epochs") or 1
     return Request(run, line, int(one.config.get("seed", 0)), findings, _budget(one.config, steps / epochs), options)
+
+
+def _several(found: Sequence[Curves]) -> str:
+    """Say how many runs a folder holds, and which to choose: the last one that something can be tried on."""
+    sick = [one.path for one in found if cures.can_be_tried(map(_name, _findings(one)), one.config)]
+    held = plural(len(found), "run")
+    if not sick:
+        return f"{held}, none of which has a finding that a cure is known for"
+    return f"{held}, {len(sick)} of them sick; choose one, e.g. python -m trainer.cure {shlex.quote(sick[-1])}"
+
+
+def _findings(run: Curves) -> list[dict[str, Any]]:
+    """Return what was found wrong with a run, as far as it is known here."""
+    found = run.recorded("health")
+    known = found if isinstance(found, list) else []
+    return [one for one in known if isinstance(one, dict) and one.get("finding") in health.ADVICE]
+
+
+def _name(finding: dict[str, Any]) -> str:
+    return str(finding["finding"])
 
 
 def _budget(config: Settings, steps_per_epoch: float) -> str:

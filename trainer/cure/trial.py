@@ -74,6 +74,13 @@ class Shown:
         """Say what is shown: `helps`, `worse` or `not shown`."""
         return "not shown" if not self.p <= ALPHA else "helps" if self.difference < 0 else "worse"
 
+    @property
+    def words(self) -> str:
+        """Say the same of a cure, and where its own interval lies apart from 0, though of many tried that is luck."""
+        if self.verdict != "not shown":
+            return {"helps": "helps", "worse": "makes it worse"}[self.verdict]
+        return "may help" if self.high < 0 else "may harm" if self.low > 0 else "not shown"
+
 
 def compare(costs_CS: Floats) -> list[Shown]:
     """Compare every cure with the run itself, the first row, seed by seed; all of them tested with one error budget."""

@@ -42,10 +42,10 @@ class Refused(ConfigError):
 
 
 class Observers:
-    """What watches the loop: the recorder, the checkpoints, the progress."""
+    """What watches the loop: the recorder, the checkpoints, the progress; and who is told that a run is hopeless."""
 
-    def __init__(self, recorder: Recorder, checkpointer: Checkpointer, reporter: Reporter) -> None:
-        self.recorder, self.checkpointer, self.reporter = recorder, checkpointer, reporter
+    def __init__(self, recorder: Recorder, checkpointer: Checkpointer, reporter: Reporter, jobs: Sequence[Job]) -> None:
+        self.recorder, self.checkpointer, self.reporter, self.jobs = recorder, checkpointer, reporter, jobs
 
     def checkpoint(self, stack: Stack) -> None:
         """Save what is needed to go on, where that is due."""
@@ -64,12 +64,33 @@ class Observers:
         """Record an epoch, and report it."""
         self.recorder.epoch(stack, rows)
         self.reporter.epoch(stack, rows)
+        if stack.epoch == 1:
+            for said in own_module.shared(stack):
+                _note(said)
+        if stack.epoch == health.HOPELESS_EPOCHS:
+            self._say_who_is_hopeless(stack)
 
     def leave(self, stack: Stack, leaving: dict[int, str]) -> None:
         """Complete the records of members that end; where that is by a signal, save a checkpoint first."""
         if "interrupt" in leaving.values() and self.recorder.is_needed(stack):
             self.checkpointer.save(stack)
         self.recorder.leave(stack, leaving)
+
+    def _say_who_is_hopeless(self, stack: Stack) -> None:
+        """Say once, after the first epochs of many, which runs have learned nothing, of a cause that does not pass."""
+        numbers, causes = list[int](), dict[str, None]()
+        for member in stack.members:
+            config = member.config
+            goes_on = stack.total_steps(config) >= 2 * stack.step and config.early_stopping.monitor != "health"
+            is_watched = config.record.every > 0  # unlike a trial of cures, whose sick runs are known
+            if goes_on and is_watched and (names := health.hopeless(member.rows, member.start, config.flat())):
+                numbers.append(self.jobs[member.index].number)
+                causes |= dict.fromkeys(names)
+        if numbers:
+            who = f"{len(numbers)} of {len(self.jobs)} runs ({ranges(numbers)})" if len(self.jobs) > 1 else "the run"
+            why = ", ".join(health.name({"finding": name}) for name in causes)
+            said = f"in {stack.epoch} epochs {who} learned nothing, and waiting will not help: {why}"
+            _note(f"{said}; early_stopping.monitor=health ends such runs")
 
 
 def train_stack(
@@ -94,7 +115,7 @@ def train_stack(
         stack, findings = _build(item, shared)
         recorder, ending = _begin(stack, item, findings)
         checkpointer = Checkpointer(item.checkpoints, item.configs[0].checkpoint, item.hashes, stack, recorder)
-        observers = Observers(recorder, checkpointer, reporter)
+        observers = Observers(recorder, checkpointer, reporter, item.jobs)
         if ending:  # they had their reason to end before they were resumed
             observers.leave(stack, ending)
             stack.select([])
@@ -143,7 +164,7 @@ def train_stack(
 def _is_lost(member: Member) -> bool:
     """Whether a member that monitors the verdict is overfit by now, or one that monitors health is hopeless."""
     if member.config.early_stopping.monitor == "health":
-        return health.is_hopeless(member.rows, member.start, member.config.flat())
+        return bool(health.hopeless(member.rows, member.start, member.config.flat()))
     return verdict(member).verdict == "overfit"
 
 

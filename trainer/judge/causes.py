@@ -82,9 +82,12 @@ def _targets(run: Run, found: Found) -> Iterator[Finding]:
 def _bottleneck(run: Run, found: Found) -> Iterator[Finding]:
     """A layer whose units, each on or off, are too few to tell the classes apart; or that is a single unit."""
     widths = run.widths(run.config["model.depth"]) if "model.depth" in run.config else []
-    if not widths or not run.tried or run.distances.max() < MOVED or run.kept > LEARNED_ALL:
+    if not widths or not run.tried or run.kept > LEARNED_ALL:
         return
     narrow = min(widths)
+    is_dead = run.rows[-1].get(f"dead_units/layers.act{widths.index(narrow)}") == 1
+    if run.distances.max() < MOVED and not is_dead:
+        return
     if 2**narrow < run.classes or (narrow == 1 and run.kept < LEARNED):
         layer, units = widths.index(narrow), "a single unit" if narrow == 1 else f"only {narrow} units"
         of = f" for {run.classes} classes" if run.classes else ""
@@ -152,7 +155,7 @@ def _depth(run: Run, found: Found) -> Iterator[Finding]:
             f"way down, {ratio:.1e} of it reaches {lowest}"
         )
         yield Finding("vanishing_gradients", f"{lowest} to {highest}", 1, said, evidence)
-    elif ratio > EXPLODED * (NORM_GAIN ** len(flow) if run.batchnorm else 1):
+    elif "bottleneck" not in found and ratio > EXPLODED * (NORM_GAIN ** len(flow) if run.batchnorm else 1):
         said = (
             f"the first layers are pushed far too hard: the gradient grows {gain:.2g} times a layer on its way down, "
             f"{ratio:.1e} times in all to {lowest}"
@@ -177,8 +180,10 @@ SQUARED_START_EXCESS = (0.0, 9.0)  # for squared errors, which grow with the squ
 
 def _loss_at_start(run: Run, found: Found) -> Iterator[Finding]:
     loss, expected = run.start["loss"], run.start["expected_loss"]
+    if run.batchnorm:  # before training there are no running statistics: evaluation mode shows another network
+        loss = run.start.get("first_step_loss", loss)
     least, times = START_EXCESS if "target_top_class" in run.start else SQUARED_START_EXCESS
-    if loss - expected > max(least, times * expected) and "inputs_not_normalised" not in found:
+    if loss - expected > max(least, times * expected) and not found.keys() & {"inputs_not_normalised", "bottleneck"}:
         said = f"the fresh network is surely wrong, not unsure: its loss is {loss:.3g}, that of guessing {expected:.3g}"
         yield Finding("loss_at_start", "output layer", 0, said, {"loss": loss, "expected": expected})
 

@@ -32,11 +32,24 @@ from trainer.judge.remedies import (
     standard_inputs,
     true_labels,
     usual_init,
+    usual_rate,
     wider,
 )
 
 Rule = FunctionType  # Settings -> Overrides: one of remedies.py
 SHOWN = 3  # cures in a sentence
+
+
+SAME = {  # words that say what an override of this key types: one of the two is enough
+    "fewer layers": "model.depth",
+    "a smaller optimizer.lr": "optimizer.lr",
+    "no weight decay": "optimizer.weight_decay",
+    "less momentum": "optimizer.momentum",
+    "larger batches": "data.batch_size",
+    "a larger model.width": "model.width",
+    "inputs of one scale": "data.normalisation",
+    "normalised inputs": "data.normalisation",
+}
 
 
 class Advice(NamedTuple):
@@ -67,8 +80,10 @@ def can_be_tried(findings: Iterable[str], config: Settings) -> bool:
 
 def sentence(finding: str, config: Settings) -> str:
     """Say what to try against a finding: `Try ...`."""
-    parts = [written(overrides, " with ") for overrides in [*cures(finding, config).values()][:SHOWN]]
-    parts += [ADVICE[finding].words] if ADVICE[finding].words else []
+    printed, words = [*cures(finding, config).values()][:SHOWN], ADVICE[finding].words
+    parts = [written(overrides, " with ") for overrides in printed]
+    if SAME.get(words) not in {key for overrides in printed for key in overrides}:
+        parts.append(words.removeprefix("to ") if parts else words)
     return ", or ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
 
 
@@ -81,11 +96,11 @@ ADVICE: dict[str, Advice] = {
     "not_finite": Advice(
         "once a weight is NaN or infinite, every later step is",
         (*ODD, slower, adam),
-        "look for a division or logarithm that may get 0",
+        "to look for a division or logarithm that may get 0",
     ),
     "vanishing_gradients": Advice(
         "the lower layers get hardly any gradient, so they stay as they were drawn",
-        (*ODD, batch_norm, relu, usual_init, shallower),
+        (*ODD, usual_init, batch_norm, relu, shallower),
         "fewer layers",
     ),
     "exploding_gradients": Advice(
@@ -95,18 +110,18 @@ ADVICE: dict[str, Advice] = {
     ),
     "dead_units": Advice(
         "a unit that is flat on every example gets no gradient and never recovers",
-        (*ODD, slower, batch_norm, usual_init, adam),
-        "look at the biases",
+        (*ODD, usual_rate, batch_norm, usual_init, adam),
+        "to look at the biases",
     ),
     "saturated_units": Advice(
         "in the flat part of its activation a unit passes hardly any gradient on",
-        (*ODD, slower, batch_norm, relu, adam),
+        (*ODD, usual_rate, batch_norm, relu, adam),
         "normalised inputs",
     ),
     "no_gradient": Advice(
         "it stays as it was initialised: the loss does not depend on it",
         (*ODD, usual_init, batch_norm),
-        "check that forward uses it and does not detach what it computes",
+        "to check that forward uses it and does not detach what it computes",
     ),
     "loss_at_start": Advice(
         "a fresh network should guess; the first steps only repair its output layer",
@@ -141,17 +156,17 @@ ADVICE: dict[str, Advice] = {
     "one_class": Advice(
         "such a network ignores its inputs",
         (*ODD, slower, batch_norm, adam),
-        "look at the labels and at how often each class occurs",
+        "to look at the labels and at how often each class occurs",
     ),
     "labels_unrelated": Advice(
         "what it learns by heart says nothing about other examples",
         (true_labels, *ODD),
-        "check that inputs and labels belong together: order, shuffling",
+        "to check that inputs and labels belong together: order, shuffling",
     ),
     "loss_does_not_move": Advice(
         "nothing is learned",
         (true_labels, *ODD, usual_init, batch_norm, faster, adam),
-        "check labels and loss; overfit one batch first: check.one_batch=true",
+        "to check labels and loss; overfit one batch first: check.one_batch=true",
     ),
     "not_finite_at_start": Advice(
         "no step can mend what forward or the loss gives for the weights as they were drawn",
@@ -211,22 +226,22 @@ ADVICE: dict[str, Advice] = {
     "one_batch": Advice(
         "a network that cannot fit one batch cannot fit the data: the fault is in the model, loss or optimizer",
         (*ODD, slower, faster, adam),
-        "look for a wrong loss, a detached or saturated layer, an output that is squashed",
+        "to look for a wrong loss, a detached or saturated layer, an output that is squashed",
     ),
     "leakage": Advice(
         "test numbers are better than those of new examples would be",
         (),
-        "drop equal examples before the data are split",
+        "to drop equal examples before the data are split",
     ),
     "contradicting_targets": Advice(
         "no network tells equal inputs apart",
         (),
-        "look which of their targets is right, or for a feature that is missing",
+        "to look which of their targets is right, or for a feature that is missing",
     ),
     "wrong_gradient": Advice(
         "backward does not compute the derivative of forward, so steps do not go downhill",
         (),
-        "check custom autograd functions, in-place changes and .detach() in this part of the module",
+        "to check custom autograd functions, in-place changes and .detach() in this part of the module",
     ),
     "unregistered_layers": Advice(
         "no optimizer trains them, and no checkpoint holds them",

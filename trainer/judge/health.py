@@ -17,8 +17,8 @@ import numpy as np
 
 from trainer.judge.causes import CAUSES, broken
 from trainer.judge.cures import ADVICE
-from trainer.judge.records import Finding, Floats, NotFinite, Run
-from trainer.judge.steps import STEPS, hardly_moved
+from trainer.judge.records import LEARNED, Finding, Floats, NotFinite, Run
+from trainer.judge.steps import FLAT, NOISY, STEPS, hardly_moved
 from trainer.judge.symptoms import STILL, SYMPTOMS
 
 __all__ = [
@@ -27,14 +27,24 @@ __all__ = [
     "Finding",
     "NotFinite",
     "first_not_finite",
-    "is_hopeless",
+    "hopeless",
     "judge",
     "line",
     "markdown",
     "name",
+    "settled",
 ]
 
-_ROOTS = {"inputs_not_normalised", "vanishing_gradients", "exploding_gradients", "weight_decay_dominates", "bottleneck"}
+_ROOTS = {
+    "inputs_not_normalised",
+    "vanishing_gradients",
+    "exploding_gradients",
+    "loss_at_start",
+    "weight_decay_dominates",
+    "learning_rate_too_high",
+    "momentum_too_high",
+    "batch_too_small",
+}
 
 
 def first_not_finite(steps: Floats, tags: Sequence[str], values: Floats) -> NotFinite | None:
@@ -73,13 +83,35 @@ def judge(
     found: list[Finding] = []
     for rule in [*CAUSES, *STEPS]:
         found += rule(run, {finding.finding: finding.step for finding in found})
-    later = [one for one in found if one.step > 0 and one.finding in {"dead_units", "saturated_units"}]
+    seen = {finding.finding: finding.step for finding in found}  # also of what is left out, as something explains it
+    for cause, explained in {"dropout_too_high": NOISY, "bottleneck": FLAT}.items():
+        if any(one.finding == cause for one in found):
+            found = [one for one in found if one.finding not in explained]
+    later = [one for one in found if one.step > 0 and one.finding in FLAT]
     if later:  # units that die or saturate on the way do so of a cause
         found = [one for one in found if one not in later]
         found += later if not any(one.finding in _ROOTS for one in found) else []
     for rule in SYMPTOMS:
-        found += rule(run, {finding.finding: finding.step for finding in found})
-    return found
+        found += rule(run, seen | {finding.finding: finding.step for finding in found})
+    return sorted(found, key=lambda one: one.finding == "not_finite")  # what came of the others
+
+
+def settled(
+    findings: Sequence[Finding],
+    rows: Sequence[Mapping[str, float]],
+    start: Mapping[str, float],
+    config: Mapping[str, Any],
+) -> list[Finding]:
+    """Return all that was found of a run, before, in and after training, without what other findings explain.
+
+    That a batch is not fitted says nothing where the run has learned half, or something else was found.
+    """
+    names = {one.finding for one in findings}
+    explained = {"no_gradient"} if "wrong_gradient" in names else set[str]()
+    if "one_batch" in names and "guessing_loss" in start:
+        is_only = names <= {"one_batch", "one_class", "loss_does_not_move", "leakage"}
+        explained |= set[str]() if is_only and Run(rows, start, config, None).learned < LEARNED else {"one_batch"}
+    return [one for one in findings if one.finding not in explained]
 
 
 HOPELESS = {  # what does not pass by itself
@@ -92,15 +124,14 @@ HOPELESS = {  # what does not pass by itself
     "dropout_too_high",
     "learning_rate_too_high",
 }
-HOPELESS_EPOCHS = 5  # at least, before a run is given up
+HOPELESS_EPOCHS = 5  # at least, before a run is given up, or said to be hopeless
 
 
-def is_hopeless(rows: Sequence[Mapping[str, float]], start: Mapping[str, float], config: Mapping[str, Any]) -> bool:
-    """Whether a run has learned nothing so far, of a cause that does not pass by itself."""
-    if len(rows) < HOPELESS_EPOCHS or "guessing_loss" not in start:
-        return False
-    is_still = Run(rows, start, config, None).learned < STILL
-    return is_still and any(one.finding in HOPELESS for one in judge(rows, start, config))
+def hopeless(rows: Sequence[Mapping[str, float]], start: Mapping[str, float], config: Mapping[str, Any]) -> list[str]:
+    """Return the causes that do not pass by themselves of which a run has learned nothing so far; none: it may yet."""
+    if len(rows) < HOPELESS_EPOCHS or "guessing_loss" not in start or Run(rows, start, config, None).learned >= STILL:
+        return []
+    return [one.finding for one in judge(rows, start, config) if one.finding in HOPELESS]
 
 
 ALL_WELL = "gradients, activations and updates: all is well"

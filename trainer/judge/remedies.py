@@ -46,10 +46,19 @@ def slower(config: Settings) -> Overrides:
     return _set(config, optimizer__lr=usual if usual is not None and rate > 1.5 * usual else rate / 10)
 
 
+def usual_rate(config: Settings) -> Overrides:
+    """Lower the rate to the optimizer's usual one, where it is higher, or nobody knows what is usual."""
+    usual = _usual(config)
+    return slower(config) if usual is None or (config.get("optimizer.lr") or 0.0) > 1.5 * usual else {}
+
+
 def faster(config: Settings) -> Overrides:
-    """Raise the rate to the optimizer's usual one; where it is no lower than that, tenfold."""
+    """Raise the rate to the optimizer's usual one; where it is no lower than that, tenfold.
+
+    Not where it is the gradient that is cut to nothing.
+    """
     rate, usual = config.get("optimizer.lr"), _usual(config)
-    if rate is None or (usual is not None and rate > 1.5 * usual):
+    if rate is None or odd_clip(config) or (usual is not None and rate > 1.5 * usual):
         return {}
     return _set(config, optimizer__lr=usual if usual is not None and rate < usual / 1.5 else rate * 10)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trainer.judge.records import LEARNED, LEARNED_ALL, MOVED, Finding, Found, Rule, Run
+from trainer.judge.remedies import odd_rate
 
 GIANT_STEP = (1.0, 3.0, 1e3)  # length of the first step over that of the weights: too long where something is left to
 # learn; too long in any case; and no longer a sign of anything, as the weights were all but zero
@@ -18,7 +19,7 @@ GIANT_STEP = (1.0, 3.0, 1e3)  # length of the first step over that of the weight
 
 def _giant_step(run: Run, found: Found) -> Iterator[Finding]:
     """A first step as long as the weights: the initialisation is lost."""
-    if "weight_decay_dominates" in found:
+    if found.keys() & {"weight_decay_dominates", "dropout_too_high"}:
         return
     giant = float(np.median(run.first_step))
     low, certain, high = GIANT_STEP
@@ -75,6 +76,8 @@ def _decay(run: Run, found: Found) -> Iterator[Finding]:
 
 MUCH_DROPOUT = 0.5  # of the units of a layer, or of the inputs
 DROPOUT_NOISE = 18.0  # variance that dropout adds to a signal, over its square
+FLAT = {"dead_units", "saturated_units"}
+NOISY = {"exploding_gradients", "not_finite", *FLAT}  # what comes of that noise, if not before the first step
 
 
 def _dropout(run: Run, found: Found) -> Iterator[Finding]:
@@ -84,9 +87,12 @@ def _dropout(run: Run, found: Found) -> Iterator[Finding]:
     """
     p, p_in = (run.config.get(f"model.{name}") or 0.0 for name in ("dropout", "input_dropout"))
     noise = (1 - p) ** -(run.config.get("model.depth") or 0) / (1 - p_in) - 1
-    if max(p, p_in) < MUCH_DROPOUT:
+    if max(p, p_in) < MUCH_DROPOUT or found.keys() - NOISY or any(found.get(name) == 0 for name in FLAT):
         return
-    if noise > DROPOUT_NOISE and run.kept < LEARNED and run.tried and not found and run.longest_step > SMALL_STEP:
+    if odd_rate(run.config) and float(np.median(run.first_step)) > GIANT_STEP[0]:
+        return
+    had_time = (run.tried or "not_finite" in found) and run.longest_step > SMALL_STEP
+    if noise > DROPOUT_NOISE and run.kept < LEARNED and had_time:
         said = f"so many units are switched off at random that the noise is {noise:.3g} times as strong as the signal"
         yield Finding("dropout_too_high", "", 1, said, {"noise": noise, "dropout": p, "input_dropout": p_in})
 
@@ -189,4 +195,4 @@ def hardly_moved(run: Run) -> Iterator[Finding]:
         yield Finding("learning_rate_too_low", "", 1, said, evidence)
 
 
-STEPS: list[Rule] = [_schedule, _decay, _giant_step, _dropout, _rate_high, _rate_low]
+STEPS: list[Rule] = [_schedule, _decay, _dropout, _giant_step, _rate_high, _rate_low]

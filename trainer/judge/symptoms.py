@@ -60,18 +60,20 @@ def _oscillation(run: Run, found: Found) -> Iterator[Finding]:
 
 
 ONE_CLASS = 0.95  # of the predictions
+COMMON = 0.4  # of the labels are one class
 
 
 def _one_class(run: Run, found: Found) -> Iterator[Finding]:
-    top = run.column("eval/top_class")
-    if not found and run.tried and top[-1] >= ONE_CLASS and run.start["target_top_class"] < 0.8:
+    top, most = run.column("eval/top_class"), run.start.get("target_top_class", 1.0)
+    is_late = most < COMMON or run.steps[-1] >= TRIED[2]  # a network learns first how often each class occurs
+    if not found and run.tried and is_late and top[-1] >= ONE_CLASS and most < 0.8:
         since = int(np.flatnonzero(np.append(0, top) < ONE_CLASS)[-1])  # epochs
         said = f"{top[-1]:.0%} of the predictions are one class"
         yield Finding("one_class", "predictions", int(run.steps[since]), said, {"share": float(top[-1])})
 
 
 def _still(run: Run, found: Found) -> Iterator[Finding]:
-    if run.tried and run.learned < STILL and not found.keys() - {"one_class"}:
+    if run.tried and run.learned < STILL and not found.keys() - {"one_class"} and found.get("one_class") != 0:
         lowest = float(np.nanmin(run.loss)) if np.isfinite(run.loss).any() else math.nan
         said = (
             f"nothing has been learned: in {run.steps[-1]} steps the training loss was never below {lowest:.3g}; "

@@ -55,6 +55,15 @@ def structure(stack: Stack) -> list[str]:
     return out
 
 
+def shared(stack: Stack) -> list[str]:
+    """Return what is worth saying once a module of the user's own has trained a little: layers used several times."""
+    if not isinstance(stack.model, UserModule):
+        return []
+    names = [name for name, uses in stack.activations.uses.items() if uses > 1]
+    why = "used more than once in a forward pass, with the same weights each time (a slip, unless it is meant so)"
+    return [f"{type(stack.model.module).__name__}: {', '.join(names)}: {why}"] if names else []
+
+
 def _unregistered(stack: Stack, module: nn.Module) -> Iterator[Finding]:
     """Layers and weights in a Python list or dictionary, or in a function."""
     known = {id(one) for one in (*module.modules(), *module.parameters())}

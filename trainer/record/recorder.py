@@ -174,7 +174,7 @@ class Recorder:
         test = {} if reason == "interrupt" else self._test(stack, k, run)
         rows, config = member.rows, member.config.flat()
         findings = [*self.findings[member.index], *health.judge(rows, member.start, config, run.not_finite)]
-        findings += own_module.findings(stack)
+        findings = health.settled([*findings, *own_module.findings(stack)], rows, member.start, config)
         summary = summarise(stack, member, reason, test, findings, run.not_finite, self._cost(stack))
         run.log(f"{summary['status']} ({reason}): {summary['verdict']['sentence']}")
         said = f"**{summary['verdict']['verdict']}**: {summary['verdict']['sentence']}"
