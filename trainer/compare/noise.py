@@ -73,13 +73,14 @@ def _fit(values_CS: Floats, wild_C: NDArray[np.bool_], floor: float, is_blocked:
     df = int(there.sum()) - rows
     if is_blocked and rows:
         df -= int(there.any(0).sum()) - _pieces(there)
-        for _ in range(1 if there.all(1)[there.any(1)].all() else 30):  # alternating means: exact at once where nothing
-            residuals = residuals - mean_of(np.where(there, residuals, np.nan), 0)[None, :]  # is missing
+        is_complete = bool(np.isfinite(calm[there.any(1)]).all())
+        for _ in range(1 if is_complete else 30):  # alternating means: exact at once where nothing is missing
+            residuals = residuals - mean_of(np.where(there, residuals, np.nan), 0)[None, :]
             residuals = residuals - mean_of(residuals, 1)[:, None]
     sums_C = (np.where(np.isfinite(residuals), residuals, 0.0) ** 2).sum(1)
     if df < 1:
         nothing = np.full(len(n_C), np.nan)
-        return Noise(residuals, np.nan, 0.0, *[nothing] * 4, np.nan, wild_C)
+        return Noise(residuals, np.nan, 0.0, nothing, nothing, nothing, nothing, np.nan, wild_C)
     total = float(sums_C[~wild_C].sum())
     if is_blocked:  # a row's distance from the mean of the others is rows / (rows - 1) times that from the mean of all
         sums_C = np.where(wild_C, sums_C * rows / (rows + 1), sums_C * rows / max(1, rows - 1))
