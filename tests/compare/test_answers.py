@@ -86,8 +86,8 @@ def test_three_names_are_told_with_their_means_and_which_do_not_differ() -> None
     found = compare(sweep([{"activation": name} for name in losses], lambda one: losses[one["activation"]]))
     (told,) = [line for line in found.answer.lines if line.startswith("Means: ")]
     assert re.fullmatch(
-        r"Means: 0\.\d+ at activation=(relu|gelu), 0\.\d+ at activation=(relu|gelu), 0\.\d+ at activation=tanh; "
-        r"not shown to differ: activation=gelu and activation=relu\.",
+        r"Means: activation=(relu|gelu) 0\.\d+, activation=(relu|gelu) 0\.\d+, activation=tanh 0\.\d+; "
+        r"not shown to differ: activation=gelu – activation=relu\.",
         told,
     )
 
