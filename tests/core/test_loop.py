@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.helpers import Log, is_overfit, make_config, run, small_data
+from tests.helpers import Log, make_config, run, small_data
 from trainer.config import Config, ConfigError
 from trainer.core import networks
 from trainer.core.data import EpochOrder, split
 from trainer.core.loop import evaluate, measure_start, train_step
 from trainer.core.stack import Stack
-from trainer.judge import overfit
 from trainer.record import provenance
 
 Choice = tuple[tuple[str, ...], dict[str, Any]]
@@ -315,51 +314,6 @@ def test_regression_has_no_accuracy_and_recovers_the_line() -> None:
     assert state["layers.0.bias"].item() == pytest.approx(1, abs=5 * 0.1 / 8)
 
 
-# ------------------------------------------------------------------ early stopping
-
-NAN, INF = math.nan, math.inf
-
-
-@pytest.mark.parametrize(
-    ("losses", "stopping", "best", "stopped"),
-    [
-        ([3, 2, 1, 2, 3, 4], {"patience": 2}, 3, 5),
-        ([3, 2, 1, 2, 0.5, 4, 5], {"patience": 2}, 5, 7),
-        ([1, 2, 3, 4, 5, 6], {"patience": 1}, 1, 2),
-        ([3, 2, 1, 2, 3, 4], {"patience": None}, 3, None),
-        ([3, 2.95, 2.9, 2.85, 2.8], {"patience": 2, "min_delta": 0.11}, 1, 3),
-        ([3, 2.95, 2.88, 2.85, 2.8], {"patience": 2, "min_delta": 0.11}, 3, 5),
-        ([1, 1, 1, 1], {"patience": 3}, 1, 4),
-        ([2, NAN, NAN, NAN], {"patience": 2}, 1, 3),
-        ([NAN, 2, 1, INF, NAN], {"patience": 2}, 3, 5),
-        ([NAN, NAN, NAN], {"patience": 2}, 1, 3),
-    ],
-)
-@pytest.mark.parametrize("monitor", ["val/loss", "val/accuracy"])
-def test_early_stopping_on_a_planted_curve(
-    losses: list[float], stopping: dict[str, Any], best: int, stopped: int | None, monitor: str
-) -> None:
-    """An accuracy is monitored like the loss turned upside down."""
-    values = {f"early_stopping.{key}": value for key, value in stopping.items()}
-    stack = Stack([spirals(**values, **{"early_stopping.monitor": monitor})], small_data("spirals"))
-    member = stack.members[0]
-    reasons = []
-    for epoch, loss in enumerate(losses, 1):
-        value = loss if monitor == "val/loss" else 10 - loss
-        reasons.append(
-            member.observe(
-                {"epoch": epoch, "step": epoch, monitor: value}, lambda epoch=epoch: {"w": epoch}, is_overfit
-            )
-        )
-        if reasons[-1]:
-            break
-    assert reasons[:-1] == [None] * (len(reasons) - 1)
-    assert (len(reasons) if reasons[-1] else None) == stopped
-    assert reasons[-1] in {None, "early_stopping"}
-    assert member.best is not None
-    assert (member.best.epoch, member.best.state) == (best, {"w": best})
-
-
 # ------------------------------------------------------------------ refusals
 
 
@@ -381,24 +335,3 @@ def test_batch_norm_of_a_single_example_is_refused(train_size: int, batch: int, 
     )
     for harmless in ({"model.batchnorm": False}, {"model.depth": 0}):
         assert run([spirals(**(values | harmless))], small_data("spirals")).reasons == ["budget"]
-
-
-@pytest.mark.parametrize("patience", [None, 1, 4])
-def test_early_stopping_by_the_verdict(patience: int | None) -> None:
-    """A loss that falls for ten epochs and then climbs back: stopped where `judge` has said overfit long enough."""
-    epochs = [*range(1, 41)]
-    losses = [3 - 0.25 * min(e, 10) + 0.1 * max(0, e - 10) for e in epochs]
-    rows = [
-        {"epoch": e, "step": e, "eval/train_loss": 3 - 0.07 * e, "val/loss": v}
-        for e, v in zip(epochs, losses, strict=True)
-    ]
-    curves = [[row[tag] for row in rows] for tag in ("eval/train_loss", "val/loss")]
-    called = [overfit.judge(*(curve[:n] for curve in curves)).verdict == "overfit" for n in range(1, len(rows) + 1)]
-    assert not any(called[:10])
-    assert all(called[30:])
-    values = {"early_stopping.monitor": "verdict", "early_stopping.patience": patience}
-    member = Stack([spirals(**values)], small_data("spirals")).members[0]
-    stopped = next(n for n, row in enumerate(rows, 1) if member.observe(row, dict, is_overfit))
-    assert stopped == called.index(True) + (patience or 3)
-    assert member.best is not None
-    assert member.best.epoch == 10

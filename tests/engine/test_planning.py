@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.helpers import jobs_of, make_config, small_data, train_jobs
 from trainer.config import Config
 from trainer.core import loop
+from trainer.core.native import choice
 from trainer.core.stack import Stack
 from trainer.engine import planning, runtime
 from trainer.engine.jobs import Job
@@ -96,6 +97,16 @@ def test_a_plan_holds_every_job_once_in_spans_of_equal_optimizers(chance: random
         assert len(set(spans)) == 1 + sum(a != b for a, b in itertools.pairwise(spans))
 
 
+def sizes(configs: Sequence[Config], folder: Path, workers: int) -> list[int]:
+    return [len(group) for group in planning.plan(jobs_of(configs, folder), 128, workers)]
+
+
+def of_shapes(shapes: Sequence[int], **values: object) -> list[Config]:
+    """Runs of other shapes of the same cost."""
+    kinds = zip(("relu", "tanh", "gelu", "silu"), shapes, strict=False)
+    return [small(seed=seed, **{"model.activation": kind, **values}) for kind, n in kinds for seed in range(n)]
+
+
 @pytest.mark.parametrize(
     ("shapes", "workers", "expected"),
     [
@@ -110,19 +121,75 @@ def test_a_plan_holds_every_job_once_in_spans_of_equal_optimizers(chance: random
     ],
 )
 def test_cores_share_the_members_evenly(shapes: list[int], workers: int, expected: list[int], tmp_path: Path) -> None:
-    kinds = zip(("relu", "tanh", "gelu", "silu"), shapes, strict=False)  # other shapes of the same cost
-    configs = [small(seed=seed, **{"model.activation": kind}) for kind, n in kinds for seed in range(n)]
-    assert [len(group) for group in planning.plan(jobs_of(configs, tmp_path), 128, workers)] == expected
+    assert sizes(of_shapes(shapes, step="torch"), tmp_path, workers) == expected
+
+
+needs_native = pytest.mark.skipif(choice.not_here() is not None, reason="the native step is not built here")
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("shapes", "workers", "expected"),
+    [
+        ([40], 1, [40]),
+        ([15], 2, [8, 7]),
+        ([16], 16, [1] * 16),
+        ([32], 16, [2] * 16),
+        ([160], 16, [10] * 16),
+        ([3, 2, 1], 4, [2, 1, 1, 1, 1]),
+        ([3], 4, [1, 1, 1]),
+    ],
+)
+def test_members_of_the_native_step_fill_every_core(
+    shapes: list[int], workers: int, expected: list[int], tmp_path: Path
+) -> None:
+    assert sizes(of_shapes(shapes), tmp_path, workers) == expected
+
+
+@needs_native
+@given(st.lists(st.integers(8, 200), min_size=1, max_size=60), st.integers(1, 16))
+@settings(max_examples=20, deadline=None)
+def test_any_widths_are_shared_out_by_cost(widths: list[int], workers: int) -> None:
+    """No core trains longer than its share and one member more: the bound of any list schedule (Graham 1969)."""
+    plan = planning.plan(jobs_of([small(**{"model.width": width}) for width in widths], Path()), 128, workers)
+    products = lambda config: 64 * config.model.width * 2 + config.model.width**2 + 30 * config.model.width  # noqa: E731
+    costs = [[products(job.config) for job in group] for group in plan]
+    loads = [0] * workers
+    for cost in costs:
+        loads[loads.index(min(loads))] += sum(cost)
+    total = sum(map(sum, costs))
+    assert max(loads) <= max(1.2 * total / workers, total / workers + max(map(max, costs)))
+
+
+@pytest.mark.parametrize(
+    ("choices", "values", "expected"),
+    [
+        (["data=mnist"], {"model.width": [512, 512]}, [1] * 16),  # eight members at once gain only 1.2
+        (["data=mnist"], {"model.width": 8}, [8, 8]),
+        ([], {"model.width": [512, 512]}, [1] * 16),
+        ([], {"model.width": [512, 512], "data.batch_size": 8}, [4, 3, 3, 3, 3]),
+        ([], {}, [8, 8]),
+    ],
+)
+def test_torch_s_stacks_are_as_small_as_a_large_member_pays_for(
+    choices: list[str], values: dict[str, object], expected: list[int], tmp_path: Path
+) -> None:
+    configs = [make_config(*choices, seed=seed, step="torch", **values) for seed in range(16)]
+    assert sizes(configs, tmp_path, 16) == expected
 
 
 def test_what_costs_more_is_cut_and_trains_first(tmp_path: Path) -> None:
     """By members alone two stacks of 20 would be even: one core would train the wide ones, the other wait for it."""
     configs = [small(seed=s, **{"model.width": width}) for width in (16, 256) for s in range(20)]
-    plan = planning.plan(jobs_of(configs, tmp_path), 128, 2)
-    assert [len(group) for group in plan] == [10, 10, 20]
-    longer = [small(seed=s, epochs=epochs, **{"data.train_size": 100 + epochs}) for epochs in (2, 9) for s in range(7)]
-    plan = planning.plan(jobs_of(longer, tmp_path), 128, 2)
-    assert [group[0].config.epochs for group in plan if group[0].config] == [9, 2]
+    assert sizes(configs, tmp_path, 2) == [10, 10, 20]
+    for less, more in (
+        ({"data.train_size": 199}, {"epochs": 9}),
+        ({}, {"steps": 90}),
+        ({}, {"data.train_size": 900}),
+    ):
+        cheap, costly = ([small(seed=s, step="torch", **change) for s in range(7)] for change in (less, more))
+        plan = planning.plan(jobs_of([*cheap, *costly], tmp_path), 128, 2)
+        assert [group[0].config in costly for group in plan] == [True, False]
 
 
 def test_split_by_the_bound_or_by_memory_the_runs_are_the_same(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

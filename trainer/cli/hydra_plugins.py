@@ -173,7 +173,7 @@ class StackLauncher(Launcher):
 
     def _shares(self) -> tuple[int | None, int | None]:
         """Return how many stacks train side by side, and the threads of each, where this machine does not say."""
-        return None, None
+        return None if self.workers is None else max(1, self.workers), None
 
     def _train(
         self,

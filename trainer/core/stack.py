@@ -5,6 +5,7 @@ Shapes: K member, N example of a split, B example of a batch, I in-feature, M me
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from trainer.core.seeds import stream_seed
 from trainer.core.user_module import UserModule
 
 VERDICT_PATIENCE = 3  # epochs called overfit in a row; fewer stop healthy runs, see docs/overfitting.md
+LOOKS = 100  # of a run, at least, by a judge who reads all its epochs each time: their cost stays linear in them
 
 
 @dataclass
@@ -78,7 +80,8 @@ class Member:
             self.waited += 1
         patience = stopping.patience
         if stopping.monitor in ("verdict", "health"):
-            self.overfit_for = self.overfit_for + 1 if is_overfit(self) else 0
+            due = self.overfit_for > 0 or len(self.rows) % max(1, len(self.rows) // LOOKS) == 0
+            self.overfit_for = self.overfit_for + 1 if due and is_overfit(self) else 0
             self.waited, patience = self.overfit_for, patience or VERDICT_PATIENCE
         if not all(math.isfinite(v) for tag, v in row.items() if tag.startswith("weight_norm/")):
             return "diverged"
@@ -148,7 +151,7 @@ class Stack:
         """A run's budget in optimizer steps."""
         return config.steps if config.steps is not None else config.epochs * self.steps_per_epoch
 
-    @property
+    @functools.cached_property
     def step_tags(self) -> list[str]:
         """What a measured step holds, in order (M,)."""
         return [

@@ -1,6 +1,8 @@
 """Which runs train together: jobs whose shapes agree form stacks, cut by cost so that all cores have work.
 
-A plan is kept in .resume/plan.json, since a member's bits depend on its company.
+A member of a native step costs and computes the same in any company, so a stack of those may be as small as it takes
+to keep every core busy. One of torch's steps has a cost of its own, which enough members must share. A plan is kept in
+.resume/plan.json, since there a member's bits depend on its company.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ from trainer.core.native import choice
 from trainer.engine import runtime
 from trainer.engine.jobs import Job, StackJob
 
-MIN_MEMBERS = 8  # of a stack cut for another worker; two of these beat one of 16 on one core
+MIN_MEMBERS = 8  # at most asked for: of the default network, two stacks of these beat one of 16 on one core
+STACK_PRODUCTS = 7e6  # a step of torch's costs as much as these beyond its members; 8 of the default network have them
 MAX_STACKS_PER_WORKER = 3  # of one size, trained one after the other
 EVEN_ENOUGH = 1.2  # load of the busiest worker, relative to the mean
-FEATURES = 64  # inputs and outputs assumed for comparing costs: only the data know the real ones
+UNKNOWN = (64, 1_500)  # inputs and examples assumed, as of digits: only the data know the real ones
+SIZES = {"mnist": (784, 60_000), "fashion_mnist": (784, 60_000), "kmnist": (784, 60_000), "cifar10": (3072, 50_000)}
+OUTPUTS = 64  # assumed
 OWN_PRODUCTS = 50_000  # an example costs a network of the user's own, of which we know nothing: about a small cnn
 
 
@@ -36,8 +41,8 @@ def plan_side_by_side(jobs: Sequence[Job], max_members: int, workers: int | None
 def plan(jobs: Sequence[Job], max_members: int, workers: int = 1) -> list[list[Job]]:
     """Return the stacks, costliest first: jobs with equal `stack_key`, at most max_members each.
 
-    They are cut further, while that leaves MIN_MEMBERS, until `workers` can share them out evenly. Inside a stack
-    members with equal optimizer and schedule stand together: each such span is one param group.
+    They are cut further, while that pays, until `workers` can share them out evenly. Inside a stack members with equal
+    optimizer and schedule stand together: each such span is one param group.
     """
     alike: dict[object, list[Job]] = {}
     for job in jobs:
@@ -45,15 +50,17 @@ def plan(jobs: Sequence[Job], max_members: int, workers: int = 1) -> list[list[J
         alike.setdefault(stack_key(job.config) or job.number, []).append(job)
     for members in alike.values():
         members.sort(key=lambda job: f"{job.config.optimizer} {job.config.schedule}" if job.config else "")
-    stacks: list[list[Job]] = []
-    even = EVEN_ENOUGH * _cost(jobs) / workers
-    for stacks_per_worker in range(1, MAX_STACKS_PER_WORKER + 1):
-        wanted = even / stacks_per_worker
+    share = _cost(jobs) / workers
+    even = EVEN_ENOUGH * share
+    best, longest = list[list[Job]](), math.inf
+    for wanted in (even, share, *(even / n for n in range(2, MAX_STACKS_PER_WORKER + 1))):
+        if longest <= even and wanted < share:  # smaller stacks for nothing
+            break
         stacks = [stack for members in alike.values() for stack in _cut(members, wanted, max_members)]
         stacks.sort(key=_cost, reverse=True)
-        if _longest(stacks, workers) <= even:
-            break
-    return stacks
+        if (now := _longest(stacks, workers)) < longest:
+            best, longest = stacks, now
+    return best
 
 
 def share_out(stacks: Sequence[tuple[int, StackJob]], jobs: int) -> list[list[tuple[int, StackJob]]]:
@@ -68,11 +75,20 @@ def share_out(stacks: Sequence[tuple[int, StackJob]], jobs: int) -> list[list[tu
 
 
 def _cut(jobs: list[Job], wanted: float, max_members: int) -> list[list[Job]]:
-    """Cut jobs into equal stacks of the wanted cost, or of MIN_MEMBERS where that is more; never above max_members."""
-    enough = min(math.ceil(_cost(jobs) / wanted), len(jobs) // MIN_MEMBERS)
+    """Cut jobs into equal stacks of the wanted cost, or of as many members as pay; never above max_members."""
+    assert jobs[0].config is not None
+    enough = min(math.ceil(_cost(jobs) / wanted), len(jobs) // _fewest(jobs[0].config))
     stacks = max(enough, math.ceil(len(jobs) / max_members))
     edges = [len(jobs) * i // stacks for i in range(stacks + 1)]
     return [jobs[start:stop] for start, stop in itertools.pairwise(edges)]
+
+
+def _fewest(config: Config) -> int:
+    """Return how many members like this one are worth a stack of their own."""
+    if choice.may_be_native(config) and choice.not_here() is None:
+        return 1
+    products = _products(config) * config.data.batch_size * config.accumulate
+    return min(MIN_MEMBERS, math.ceil(STACK_PRODUCTS / products))
 
 
 def _longest(stacks: Sequence[Sequence[Job]], workers: int) -> float:
@@ -84,26 +100,35 @@ def _longest(stacks: Sequence[Sequence[Job]], workers: int) -> float:
 
 
 def _cost(jobs: Sequence[Job]) -> float:
-    """Return about how long jobs train in a stack, relative to others of the same data, in products with a weight."""
+    """Return about how long jobs train in a stack, relative to others, in products with a weight."""
     return sum(_cost_of(job.config) for job in jobs if job.config is not None)
 
 
 def _cost_of(config: Config) -> float:
+    if config.steps is not None:
+        examples = config.steps * config.data.batch_size * config.accumulate
+    else:
+        examples = config.epochs * (config.data.train_size or SIZES.get(config.data.name, UNKNOWN)[1])
+    return examples * _products(config)
+
+
+def _products(config: Config) -> float:
+    """Return about what an example costs a network, in products with a weight."""
     network = config.model
+    inputs, _ = SIZES.get(config.data.name, UNKNOWN)
     if isinstance(network, CustomModel):
-        return float((config.steps or config.epochs) * OWN_PRODUCTS)
+        return OWN_PRODUCTS
     if isinstance(network, Cnn):
-        pixels, products, channels = FEATURES, 0, 1
+        pixels, products, channels = inputs, 0, 1
         for width in network.widths:
             products += pixels * channels * width * network.kernel**2
             pixels, channels = pixels // (1 if network.pooling == "none" else 4), width
-        return float((config.steps or config.epochs) * products)
+        return products
     if not isinstance(network, Mlp):
         return 1.0
-    sizes = [FEATURES, *network.widths, FEATURES]
-    weights = sum(a * b for a, b in itertools.pairwise(sizes))
+    weights = sum(a * b for a, b in itertools.pairwise([inputs, *network.widths, OUTPUTS]))
     per_unit = 15 + 50 * network.batchnorm + 40 * (network.dropout > 0)  # activations are moved, not multiplied
-    return (config.steps or config.epochs) * (weights + per_unit * sum(network.widths))
+    return weights + per_unit * sum(network.widths)
 
 
 def stack_key(config: Config) -> tuple[object, ...] | None:

@@ -12,13 +12,16 @@ import ctypes
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import sys
+import tempfile
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Protocol
 
 from trainer import streams
@@ -97,11 +100,12 @@ def _train_in_workers(
     context: Any = multiprocessing.get_context(START_METHOD)
     stopping = context.RawValue(ctypes.c_bool)
     pool: list[Worker] = []
+    shared = _folder_for_data() if workers > 1 else None
     missing = min(workers, len(waiting))
     try:
         while True:
             while missing and waiting and not stopping.value:
-                if (started := _start(context, stopping, lock)) is None:
+                if (started := _start(context, stopping, lock, shared)) is None:
                     break
                 pool.append(started)
                 missing -= 1
@@ -136,6 +140,16 @@ def _train_in_workers(
     finally:
         for worker in pool:
             worker.end()
+        if shared is not None:
+            shutil.rmtree(shared, ignore_errors=True)
+
+
+def _folder_for_data() -> str | None:
+    """Return a new folder in multiprocessing's own, which is removed after a SIGKILL too; None where there is none."""
+    if START_METHOD == "forkserver":
+        with contextlib.suppress(OSError):
+            return tempfile.mkdtemp(dir=util.get_temp_dir())
+    return None
 
 
 @contextlib.contextmanager
@@ -149,11 +163,11 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _start(context: Any, stopping: Any, lock: int | None) -> Worker | None:
+def _start(context: Any, stopping: Any, lock: int | None, shared: str | None) -> Worker | None:
     """Return a new worker; None, and a note, where no process can be started (a limit on their number, say)."""
     ours, theirs = context.Pipe()
     kept = None if lock is None else Connection(os.dup(lock), writable=False)  # which is how an open file is sent
-    process = context.Process(target=_serve, args=(theirs, stopping, dict(os.environ), kept), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, stopping, dict(os.environ), kept, shared), daemon=True)
     try:
         with _without_main():
             process.start()
@@ -170,8 +184,10 @@ def _start(context: Any, stopping: Any, lock: int | None) -> Worker | None:
     return Worker(process, ours)
 
 
-def _serve(connection: Connection, stopping: Any, environment: dict[str, str], lock: Connection | None) -> None:
-    """Live as a worker: stacks come, news and ends of jobs go."""
+def _serve(
+    connection: Connection, stopping: Any, environment: dict[str, str], lock: Connection | None, shared: str | None
+) -> None:
+    """Live as a worker: stacks come, news and ends of jobs go. shared: folder of the data that all workers read."""
     from trainer.engine.worker import train_stack
 
     streams.prepare()
@@ -197,7 +213,7 @@ def _serve(connection: Connection, stopping: Any, environment: dict[str, str], l
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             number, item = receive()
-            train_stack(item, Reporter(number, connection.send), stop, done)
+            train_stack(item, Reporter(number, connection.send), stop, done, Path(shared) if shared else None)
             streams.flush()  # what a module of the user's own printed is out before this process is killed
             connection.send(None)
 

@@ -10,6 +10,7 @@ import itertools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +18,12 @@ from torch import Tensor
 
 from trainer import files
 from trainer.config import Cnn, Config, ConfigError, CustomData, CustomModel, Data, Mlp
-from trainer.core import data as datasets
 from trainer.core import state
 from trainer.core.data import Dataset
 from trainer.core.loop import train
 from trainer.core.native import choice
 from trainer.core.stack import Member, Stack, Step
-from trainer.engine import checks, runtime
+from trainer.engine import checks, runtime, shared_data
 from trainer.engine.jobs import Job, StackJob, ranges
 from trainer.engine.progress import Reporter
 from trainer.engine.resume.checkpoint import Checkpointer
@@ -73,11 +73,16 @@ class Observers:
 
 
 def train_stack(
-    item: StackJob, reporter: Reporter, stop: Callable[[], bool], done: Callable[[Sequence[Job]], object]
+    item: StackJob,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+    done: Callable[[Sequence[Job]], object],
+    shared: Path | None = None,
 ) -> None:
     """Train jobs of one stack key; each ends completed, interrupted (`stop` said so) or failed with its own error.
 
-    An error of the disk is nobody's: all jobs fail with it, and go on from their checkpoint when there is room.
+    An error of the disk is nobody's: all jobs fail with it, and go on from their checkpoint when there is room. shared:
+    folder of data that were read for all workers.
     """
     if stop():
         return
@@ -86,7 +91,7 @@ def train_stack(
         gc.enable()
     stack = recorder = None
     try:
-        stack, findings = _build(item)
+        stack, findings = _build(item, shared)
         recorder, ending = _begin(stack, item, findings)
         checkpointer = Checkpointer(item.checkpoints, item.configs[0].checkpoint, item.hashes, stack, recorder)
         observers = Observers(recorder, checkpointer, reporter)
@@ -124,7 +129,7 @@ def train_stack(
         item.checkpoints.halve()
         for half in item.halves():
             if half.waiting:
-                train_stack(half, reporter, stop, done)
+                train_stack(half, reporter, stop, done, shared)
         return
     for job, summary in zip(item.jobs, recorder.summaries, strict=True):
         assert summary is not None
@@ -142,14 +147,14 @@ def _is_lost(member: Member) -> bool:
     return verdict(member).verdict == "overfit"
 
 
-def _build(item: StackJob) -> tuple[Stack, list[list[Any]]]:
+def _build(item: StackJob, shared: Path | None) -> tuple[Stack, list[list[Any]]]:
     """Return the stack, and what checks before training found of each member.
 
     Raises ConfigError for a mistake in a configuration, MemoryError where the members would not fit.
     """
     configs, workers = item.configs, item.side_by_side
     device = runtime.set_up(configs[0])
-    dataset = _dataset(configs[0].data, device)
+    dataset = _dataset(configs[0].data, device, shared)
     fitting = _members_in_memory(configs[0], dataset) // workers
     fitted_before = any(path.exists() for path in item.checkpoints.paths)
     if len(item.jobs) > max(1, fitting) and not fitted_before:
@@ -216,14 +221,14 @@ def _hash(data: Data) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def _cached_dataset(data: Data, device: torch.device) -> Dataset:
-    return datasets.load(data, device)
+def _cached_dataset(data: Data, device: torch.device, shared: Path | None) -> Dataset:
+    return shared_data.load(data, device, shared)
 
 
-def _dataset(data: Data, device: torch.device) -> Dataset:
+def _dataset(data: Data, device: torch.device, shared: Path | None = None) -> Dataset:
     """Return the data set that runs share whatever they do with it: split, batch size and noise are not part of it."""
     try:
-        return _cached_dataset(_common(data), device)
+        return _cached_dataset(_common(data), device, shared)
     except ConfigError as error:  # whichever runs ask for it: no halves of a stack would do better
         raise Refused(error.problems) from error
 

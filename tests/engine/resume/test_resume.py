@@ -121,9 +121,10 @@ def test_a_failed_run_runs_again(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_sweep_grows_by_seeds_whatever_their_numbers(cli: Cli) -> None:
-    assert cli(f"{SWEEP} optimizer=sgd,adam seed=1,2 epochs=1")[0] == 0
+    one = "hydra.launcher.workers=1"
+    assert cli(f"{SWEEP} optimizer=sgd,adam seed=1,2 epochs=1 {one}")[0] == 0
     before = bytes_of("sweep/0") | bytes_of("sweep/3")
-    code, out, _ = cli("resume=sweep seed=1,2,3 --dry-run")
+    code, out, _ = cli(f"resume=sweep seed=1,2,3 {one} --dry-run")
     assert code == 0
     assert out.splitlines() == [
         "stack 1: runs 4-5 from the beginning",
@@ -177,10 +178,14 @@ def test_more_epochs_where_the_schedule_depends_on_them(cli: Cli, tmp_path: Path
 
 
 def test_a_dry_run_writes_nothing(cli: Cli, tmp_path: Path) -> None:
-    code, out, _ = cli(f"{SWEEP} seed=1,2 model.depth=1,2 epochs=1 model.dropout=0,2 --dry-run")
+    line = f"{SWEEP} seed=1,2 model.depth=1,2 epochs=1 model.dropout=0,2 --dry-run"
+    code, out, _ = cli(f"{line} hydra.launcher.workers=1")
     assert code == 0
     assert "run 1 would fail: model.dropout: found 2, expected a number >= 0 and < 1" in out
     assert "4 of 8 runs would train, in 2 stacks; nothing was written" in out
+    for workers in (0, 1, 2):  # of stacks in one process, or in so many
+        _, out, _ = cli(f"{SWEEP} seed=range(16) step=torch hydra.launcher.workers={workers} --dry-run")
+        assert f"16 of 16 runs would train, in {max(1, workers)} stacks; nothing was written" in out
     assert cli(f"{RUN} --dry-run")[1].endswith("1 of 1 runs would train, in 1 stacks; nothing was written\n")
     assert cli(f"{SWEEP} seed=1,2 hydra/launcher=basic --dry-run")[0] == 2
     assert os.listdir(tmp_path) == []
