@@ -86,7 +86,7 @@ def test_three_names_are_told_with_their_means_and_which_do_not_differ() -> None
     found = compare(sweep([{"activation": name} for name in losses], lambda one: losses[one["activation"]]))
     (told,) = [line for line in found.answer.lines if line.startswith("Means: ")]
     assert re.fullmatch(
-        r"Means: activation=(relu|gelu) 0\.\d+, activation=(relu|gelu) 0\.\d+, activation=tanh 0\.\d+; "
+        r"Means: 0\.\d+ \(activation=(relu|gelu)\), 0\.\d+ \(activation=(relu|gelu)\), 0\.\d+ \(activation=tanh\); "
         r"not shown to differ: activation=gelu – activation=relu\.",
         told,
     )

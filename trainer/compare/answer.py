@@ -84,7 +84,7 @@ def _means(effect: Effect, plan: Layout) -> str:
         return ""
     texts = dict(zip(knob.levels, map(knob.plain, range(len(knob.levels))), strict=True))
     alike = [f"{texts[one.a]} – {texts[one.b]}" for one in effect.contrasts if not one.claimed]
-    told = ", ".join(f"{text} {mean:.4g}" for mean, text in sorted(means))
+    told = ", ".join(f"{mean:.4g} ({text})" for mean, text in sorted(means))
     return f"Means: {told}; " + (f"not shown to differ: {', '.join(alike)}." if alike else "every two differ.")
 
 
