@@ -3,6 +3,7 @@
 python -m scripts.benchmark single [--n 3]   one run (MNIST from TRAINER_DATA_ROOT; skipped where it is absent)
 python -m scripts.benchmark sweep [--n 3]    the 90-run sweep against hand-written loops and other runners
 python -m scripts.benchmark step [--n 5]     the native step against torch's, CPU time
+python -m scripts.benchmark profile          where the CPU time of a run goes, by part
 python -m scripts.benchmark engines [--n 3]  it as two jobs of each engine that is here, against two workers
 python -m scripts.benchmark health [--n 3]   activation statistics against the training of their epoch
 python -m scripts.benchmark evaluate [--n 3] what evaluating many runs takes, against TensorBoard's reader
@@ -29,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from scripts import parts
 from scripts.peers import loops
 from tests import fake_runs, slurm_cluster
 from trainer.cli import app
@@ -243,6 +245,23 @@ def step(n: int) -> None:
         torchs, native = (_cpu_us(by, K, dataset) for by in ("torch", "native"))
         say(f"torch's step / the native one, CPU time, Adam, K = {K}", pairs(torchs, native, n), limit)
         print(f"  us per member and step: torch {torchs():.1f}, native {native():.1f}")
+
+
+def profile() -> None:
+    """CPU time by part: 30 epochs of digits, 64-64-64-10, one of MNIST, 784-256-10; batch 64, Adam, pictures too."""
+    columns = {}
+    for name, overrides, sizes in (("K =", [], (1, 16, 45, 128)), ("MNIST K =", MNIST, (1, 15))):
+        try:
+            dataset = data.load(app.configure(overrides).data)
+        except ConfigError as error:
+            print(f"MNIST figures skipped: {error}")
+            continue
+        for K in sizes:
+            configs = [app.configure([*overrides, f"seed={k}"]) for k in range(K)]
+            parts.spent_us(configs[:1], dataset)
+            columns[f"{name} {K}"] = parts.spent_us(configs, dataset)
+    print("CPU us a member and step, one thread, and share of all:")
+    print(*parts.table(columns), sep="\n")
 
 
 def _cpu_us(step: str, K: int, dataset: data.Dataset) -> Callable[[], float]:
@@ -508,7 +527,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         "python -m scripts.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["single", "sweep", "step", "engines", "health", "evaluate"])
+    parser.add_argument("what", choices=["single", "sweep", "step", "profile", "engines", "health", "evaluate"])
     parser.add_argument("--n", type=int, default=3, help="pairs of measurements per ratio (default %(default)s)")
     parser.add_argument(
         "--only",
@@ -518,6 +537,9 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"{platform.machine()}, {cores} cores, python {platform.python_version()}, torch {torch.__version__}")
+    if chosen.what == "profile":
+        profile()
+        sys.exit()
     print(f"{'ratio':<78} {'median':>8}  [min, max]")
     if chosen.what == "single":
         single(chosen.n)

@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from tests.helpers import Log, make_config, record, run, small_data, summary
 from trainer.config import Config, ConfigError
 from trainer.core import state
-from trainer.core.loop import train_step
+from trainer.core.activations import PROBE_EXAMPLES
+from trainer.core.loop import evaluate, train_step
 from trainer.core.native import choice, library
 from trainer.core.stack import Stack
 
 built = pytest.mark.skipif(isinstance(library.load(), str), reason="the native step is not built: pip install -e .")
 
+PRECISIONS = ("native", torch.float32), ("torch", torch.float64)
 UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)  # a smaller failure would take minutes to find
 OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("sgd", {}),
@@ -135,6 +137,63 @@ def test_it_is_torchs_step_over_many_combinations(configs: list[Config]) -> None
     assert_like_torch(configs)
 
 
+def assert_evaluates_like_torch(configs: list[Config]) -> None:
+    """Both splits whole and cut, after 20 steps: scores, outputs, and what a look finds. Equal weights: 1e-12 each."""
+    data = small_data(configs[0].data.name)
+    stack, reference = (Stack(by(step, configs), data) for step in ("native", "torch"))
+    list(steps(stack, 20))
+    reference.model.load_state_dict(stack.model.state_dict())
+    for rows_KN, target_KN in ((stack.train_KN, stack.train_y_KN), (stack.val_KN, data.y[stack.val_KN])):
+        for n in {1, 13, PROBE_EXAMPLES, PROBE_EXAMPLES + 1, rows_KN.shape[1]}:
+            part = rows_KN[:, :n], target_KN[:, :n]
+            for probe in (True, False):
+                found, wanted = (evaluate(s, *part, probe=probe) for s in (stack, reference))
+                assert [[*one] for one in found] == [[*one] for one in wanted]  # the columns of metrics.csv, in order
+                torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12, check_dtype=False)
+            assert stack.native is not None
+            output_KNC = data.x.new_empty(*part[0].shape, data.out_features)
+            stack.native.evaluate(*part, None, output_KNC)
+            torch.testing.assert_close(
+                output_KNC, reference.model.eval()(reference.gather(part[0])).detach(), rtol=1e-11, atol=1e-12
+            )
+
+
+@built
+@settings(max_examples=8, deadline=None, derandomize=True, phases=UNSHRUNK)
+@given(configs=stacks())
+def test_it_evaluates_as_torch_does(configs: list[Config]) -> None:
+    assert_evaluates_like_torch(configs)
+
+
+@built
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None, derandomize=True, phases=UNSHRUNK)
+@given(configs=stacks())
+def test_it_evaluates_as_torch_does_over_many_combinations(configs: list[Config]) -> None:
+    assert_evaluates_like_torch(configs)
+
+
+@built
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "gelu", "silu"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e4])
+def test_what_is_not_finite_it_evaluates_as_torch_does(activation: str, value: float) -> None:
+    """A weight that is none, infinite or far too large: units are flat, losses not finite, in the same places."""
+    configs = [make_config(**{"model.activation": activation, "model.width": 9, "seed": seed}) for seed in (0, 1)]
+    stack, reference = (Stack(by(step, configs), small_data("digits", torch.float32)) for step in ("native", "torch"))
+    for s in (stack, reference):
+        with torch.no_grad():
+            s.parameters["layers.0.weight"][1, 3] = value
+    found, wanted = (evaluate(s, s.train_KN, s.train_y_KN, probe=True) for s in (stack, reference))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6, equal_nan=True, check_dtype=False)
+
+
+@built
+def test_in_32_bits_a_loss_is_as_near_to_64_as_32_bits_go() -> None:
+    stack, precise = (Stack([make_config(step=s)], small_data("digits", dtype)) for s, dtype in PRECISIONS)
+    found, wanted = (evaluate(s, s.train_KN, s.train_y_KN)[0]["loss"] for s in (stack, precise))
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
+
+
 @built
 @pytest.mark.parametrize("width", [1, 7, 8, 16, 17, 31, 100])
 def test_widths_beside_those_of_vectors(width: int) -> None:
@@ -183,6 +242,7 @@ def test_alone_or_together_the_same_bits(norm: dict[str, Any], dtype: torch.dtyp
         alone = run([config], small_data("digits", dtype))
         for name, value in alone.states[0].items():
             assert torch.equal(together.states[place][name].nan_to_num(), value.nan_to_num()), name
+        assert [repr(row) for row in together.rows[place]] == [repr(row) for row in alone.rows[0]]
         shared = alone.steps[0][0].keys()
         for found, wanted in zip(together.steps[place], alone.steps[0], strict=True):
             assert all(found[tag] == wanted[tag] or math.isnan(wanted[tag]) for tag in shared)
@@ -194,14 +254,16 @@ def test_threads_change_no_bit() -> None:
     data = small_data("digits", torch.float32)
     threads = torch.get_num_threads()
     try:
-        logs = list[Log]()
+        logs, evaluated = list[Log](), []
         for count in (1, 3):
             torch.set_num_threads(count)
             stack = Stack(wide, data)
             list(steps(stack, 20))
             logs.append(state.stack_state(stack)["members"])  # type: ignore[arg-type]
+            evaluated.append(evaluate(stack, stack.train_KN, stack.train_y_KN, probe=True))
     finally:
         torch.set_num_threads(threads)
+    torch.testing.assert_close(*evaluated, rtol=0, atol=0)
     torch.testing.assert_close(*[[m["model"] for m in members] for members in logs], rtol=0, atol=0)  # type: ignore[union-attr]
 
 

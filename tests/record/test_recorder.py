@@ -16,7 +16,8 @@ from torch import nn
 
 from tests.helpers import make_config, record, rows, run, scalars, small_data, summary
 from trainer import files
-from trainer.config import Config
+from trainer.config import Config, Mlp
+from trainer.core import networks
 from trainer.core.data import Dataset
 from trainer.judge import overfit
 
@@ -115,6 +116,23 @@ def test_the_summary_agrees_with_the_curves(default: Path) -> None:
     assert parts == pytest.approx(cost["seconds"], rel=1e-9)
     assert 0 < cost["recording_share"] < 1
     assert set(found["provenance"]) >= {"versions", "git_commit", "device", "data_hash", "split_hash", "order_hash"}
+
+
+@pytest.mark.parametrize(("min_delta", "best"), [(0.0, 3), (9.0, 1)])  # the last epoch, or not
+def test_the_test_numbers_are_those_of_the_saved_weights(min_delta: float, best: int, tmp_path: Path) -> None:
+    """The plain model with the weights of each file, over the test split, without us."""
+    config, data = short(**{"early_stopping.min_delta": min_delta}), small_data("digits", torch.float32)
+    (directory,) = record([config], tmp_path)
+    assert weights(directory, "best")["epoch"] == best
+    assert isinstance(config.model, Mlp)
+    for name in ("best", "last"):
+        network = networks.plain(config.model, data.in_features, data.out_features, data.shape)
+        network.load_state_dict(weights(directory, name)["model"])
+        with torch.no_grad():
+            output = network.eval()(data.test_x)
+        found = summary(directory)["test"][name]
+        assert found["loss"] == pytest.approx(torch.nn.functional.cross_entropy(output, data.test_y).item(), rel=1e-5)
+        assert found["accuracy"] == (output.argmax(1) == data.test_y).double().mean().item()
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, [*range(1, 13)]), (5, [1, 4, 5, 8, 10, 12]), (99, [1, 4, 8, 12])])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -21,9 +21,9 @@ from trainer.core.user_module import UserModule
 PROBE_EXAMPLES = 128
 FLAT_SLOPE = 0.05  # an activation is flat where its slope is below this share of its steepest
 _FLAT_TANH = (1 - FLAT_SLOPE) ** 0.5  # |tanh(z)| whose slope 1 - tanh^2 is FLAT_SLOPE
-_SATURATING: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {  # outputs in the flat part
-    nn.Tanh: lambda a: a.abs() > _FLAT_TANH,
-    nn.Sigmoid: lambda a: (a - 0.5).abs() > _FLAT_TANH / 2,  # sigmoid(z) = (1 + tanh(z / 2)) / 2
+_SATURATING: dict[type[nn.Module], tuple[float, float]] = {  # middle of the outputs, and how far from it they are flat
+    nn.Tanh: (0.0, _FLAT_TANH),
+    nn.Sigmoid: (0.5, _FLAT_TANH / 2),  # sigmoid(z) = (1 + tanh(z / 2)) / 2
 }
 _RECTIFYING: dict[type[nn.Module], float] = {  # inputs up to which the slope is flat
     nn.ReLU: 0.0,
@@ -31,6 +31,21 @@ _RECTIFYING: dict[type[nn.Module], float] = {  # inputs up to which the slope is
     nn.SiLU: -4.083,
 }
 SATURATED_EXAMPLES = 0.9  # a unit is saturated where it is flat on at least this share of the examples
+
+
+def flat_part(module: nn.Module) -> tuple[bool, float, float, float]:
+    """Whether an activation saturates; the middle of its outputs and how far from it they are flat, or 0 and up to
+    which input; on which share of the examples a unit is to be flat.
+    """
+    if type(module) in _SATURATING:
+        return True, *_SATURATING[type(module)], SATURATED_EXAMPLES
+    return False, 0.0, _RECTIFYING[type(module)], 1.0
+
+
+def tags(name: str, module: nn.Module) -> list[str]:
+    """What is found of an activation module, in this order."""
+    kind = "saturated_units" if type(module) in _SATURATING else "dead_units"
+    return [f"activation_mean/{name}", f"activation_spread/{name}", f"{kind}/{name}"]
 
 
 class ActivationStatistics:
@@ -75,16 +90,14 @@ class ActivationStatistics:
         calls = sum(tag.split("/")[1].split(" ")[0] == name for tag in self.found)
         name = f"{name} {calls // 3 + 1}" if calls else name  # a module used several times
         mean_KF = a.mean(2)  # var_mean is 20 times slower than the two lines that follow
-        self.found[f"activation_mean/{name}"] = mean_KF.mean(1)
-        self.found[f"activation_spread/{name}"] = (
-            torch.linalg.vector_norm(a - mean_KF[:, :, None], dim=(1, 2)) / (a.shape[1] * a.shape[2]) ** 0.5
-        )
+        spread_K = torch.linalg.vector_norm(a - mean_KF[:, :, None], dim=(1, 2)) / (a.shape[1] * a.shape[2]) ** 0.5
         if type(module) in _SATURATING:
-            flat = _SATURATING[type(module)](a).sum(2) >= SATURATED_EXAMPLES * a.shape[2]
-            self.found[f"saturated_units/{name}"] = flat.mean(1, dtype=a.dtype)
+            middle, limit = _SATURATING[type(module)]
+            flat_KF = ((a - middle).abs() > limit).sum(2) >= SATURATED_EXAMPLES * a.shape[2]
         else:
-            flat = z.amax(2) <= _RECTIFYING[type(module)]
-            self.found[f"dead_units/{name}"] = flat.mean(1, dtype=a.dtype)
+            flat_KF = z.amax(2) <= _RECTIFYING[type(module)]
+        found = mean_KF.mean(1), spread_K, flat_KF.mean(1, dtype=a.dtype)
+        self.found |= zip(tags(name, module), found, strict=True)
 
     def _come_to(self, name: str, module: nn.Module, inputs: object, output: object) -> None:
         names = (f"{name}.{own}".lstrip(".") for own in module._parameters)

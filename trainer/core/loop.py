@@ -206,6 +206,25 @@ def evaluate(
     For metrics all outputs are kept until the end: K N C floats. With `probe`, the first PROBE_EXAMPLES are a batch of
     their own; statistics of its activations and predictions are returned too.
     """
+    if stack.native is None:
+        scores, statistics, output_KNC = _torch_evaluate(stack, rows_KN, target_KN, bool(measured), probe)
+    else:
+        shape = (*rows_KN.shape, stack.dataset.out_features)
+        output_KNC = stack.dataset.x.new_empty(shape) if measured else None
+        look = stack.activations.modules if probe else None
+        named = stack.native.evaluate(rows_KN, target_KN, look, output_KNC)
+        scores = {name: named.pop(name) for name in ("loss", "accuracy") if name in named}
+        statistics = named
+    if output_KNC is not None:
+        found = [metrics.measure(measured, output_NC, target_KN[k]) for k, output_NC in enumerate(output_KNC)]
+        scores |= {name: scores["loss"].new_tensor([one[name] for one in found]) for name in found[0]}
+    return scores, statistics
+
+
+def _torch_evaluate(
+    stack: Stack, rows_KN: Tensor, target_KN: Tensor, keep: bool, probe: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
+    """Loss and accuracy, statistics of the probe, and if they are to be kept the outputs (K, N, C), as `evaluate`."""
     K, n = rows_KN.shape
     size = EVALUATION_TILE * math.ceil(EVALUATION_FLOATS / (EVALUATION_TILE * K * stack.dataset.in_features))
     probed = min(n, PROBE_EXAMPLES) if probe else 0
@@ -228,14 +247,11 @@ def evaluate(
         loss += stack.losses_KB(output, target).sum(1)
         if stack.classes:
             correct += losses.correct_KB(output, target).sum(1)
-        if measured:
+        if keep:
             outputs.append(output)
     stack.model.train()
     scores = {"loss": loss / n} | ({"accuracy": correct / n} if stack.classes else {})
-    if measured:
-        found = [metrics.measure(measured, torch.cat([o[k] for o in outputs]), target_KN[k]) for k in range(K)]
-        scores |= {name: loss.new_tensor([one[name] for one in found]) for name in found[0]}
-    return scores, statistics
+    return scores, statistics, torch.cat(outputs, 1) if keep else None
 
 
 @torch.no_grad()

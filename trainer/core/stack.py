@@ -116,7 +116,7 @@ class Stack:
         if problems := [p for c in configs for p in task_problems(c, dataset.classes is None)]:
             raise ConfigError(list(dict.fromkeys(problems)))
         self.served = choice.served(configs, self.device.type)
-        self.native: NativeStep | None = None  # of the epoch, where that is who takes its steps
+        self._native: NativeStep | None = None  # of these members
         self.losses_KB = losses.function(first.loss, dataset.classes)  # the user's own code is imported before
         self.metrics = metrics.named(first.metrics, dataset.classes)  # a model's stream begins
         splits = [datasets.split(dataset, c.data, c.seed) for c in configs]
@@ -162,6 +162,15 @@ class Stack:
             *(f"grad_norm/{name}" for name in self.parameters),
         ]
 
+    @property
+    def native(self) -> NativeStep | None:
+        """What takes the steps and evaluates, where that is not torch."""
+        if self._native is None and self.served == "native":
+            assert isinstance(self.model, MlpNetwork)
+            first = self.members[0].config
+            self._native = NativeStep(first, self.dataset, self.model, self.optimizers, self.max_norm_K)
+        return self._native
+
     def _index(self) -> None:
         """Stack what the members hold: rows and targets of their splits on the device, and clipping norms."""
         self.train_KN = torch.stack([m.split.train for m in self.members]).to(self.device)
@@ -175,6 +184,7 @@ class Stack:
     def select(self, keep: Sequence[int]) -> None:
         """Keep only these members (by place), in this order; the others' tensors are freed."""
         self.members = [self.members[k] for k in keep]
+        self._native = None
         if self.members:
             self.model.select(keep)
             self.parameters = self.model.stacked_parameters()
@@ -183,11 +193,6 @@ class Stack:
 
     def next_order(self) -> tuple[Tensor, Tensor]:
         """This epoch's data set rows and targets of every member, in its own new order: (K, N) each."""
-        self.native = None
-        if self.served == "native":
-            assert isinstance(self.model, MlpNetwork)
-            first = self.members[0].config
-            self.native = NativeStep(first, self.dataset, self.model, self.optimizers, self.max_norm_K)
         orders = [member.order.next() for member in self.members]
         for member, order in zip(self.members, orders, strict=True):
             member.order_hash = member.order_hash or hashlib.blake2b(order.numpy().data, digest_size=8).hexdigest()

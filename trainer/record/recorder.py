@@ -214,9 +214,10 @@ class Recorder:
         if len(stack.dataset.test_x) == 0:
             run.log("no test numbers: the data have no test split")
             return {}
-        last_state = stack.model.member_state(k)
-        last, last_outputs = evaluate_test(stack, k, last_state)
-        best, outputs = evaluate_test(stack, k, member.best.state)
+        last, last_outputs = evaluate_test(stack, k, stack.model.member_state(k))
+        best, outputs = last, last_outputs
+        if member.best.epoch != stack.epoch:  # else its weights are the last
+            best, outputs = evaluate_test(stack, k, member.best.state)
         now = time.time()
         scalars = {f"test/{name}": value for name, value in best.items()}
         scalars |= {f"test/last_{name}": value for name, value in last.items()}

@@ -1,7 +1,6 @@
 // What stands between the products of a network: activations, batch norm, dropout, losses.
 // Shapes: F feature, B example, C class. Arrays are (F, stride): examples in a row, which are padded to whole vectors.
 #pragma once
-#include <limits>
 
 #include "vector.h"
 
@@ -9,14 +8,14 @@ enum Activation : int64_t { RELU, TANH, SIGMOID, GELU, SILU };
 enum Norm : int64_t { NONE, BEFORE, AFTER };
 enum Loss : int64_t { CROSS_ENTROPY, SQUARED };
 
-// z -> a in place, and the slope da/dz.
+// z -> a in place, and the slope da/dz where there is room for it.
 template <class T, class F> void each(T* z, T* slope, int64_t rows, int64_t stride, int64_t columns, F f) {
     for (int64_t r = 0; r < rows; ++r)
         for (int64_t i = r * stride; i < r * stride + columns; i += W<T>) {
             V<T> a = load(z + i), d;
             f(a, d);
             store(z + i, a);
-            store(slope + i, d);
+            if (slope) store(slope + i, d);
         }
 }
 template <class T>
@@ -55,10 +54,37 @@ void activate(int64_t kind, T* z, T* slope, int64_t rows, int64_t stride, int64_
     }
 }
 
+// Where an activation hardly has a slope: up to the input `limit`, or if it saturates where its output is farther than
+// that from `middle`. A unit is flat where it is so on `share` of the examples.
+struct Flat {
+    int64_t saturates;
+    double middle, limit, share;
+};
+
+// Of activations a = f(z): their mean; their standard deviation over examples, root mean square over units; the share
+// of units that are flat. They are written `step` doubles apart; z is used up.
+template <class T>
+void look(const Flat& flat, T* z, const T* a, int64_t rows, int64_t stride, int64_t B, double* to, int64_t step) {
+    const T middle = T(flat.middle), limit = T(flat.limit);
+    const float enough = float(flat.share * double(B));
+    double means = 0, squares = 0, count = 0;
+    for (int64_t r = 0; r < rows; ++r, z += stride, a += stride) {
+        const T mean = sum_of(a, B) / T(B);
+        int64_t flats = 0;
+        for (int64_t i = 0; i < B; ++i) flats += flat.saturates ? std::abs(a[i] - middle) > limit : z[i] <= limit;
+        for (int64_t i = 0; i < B; ++i) z[i] = a[i] - mean;
+        means += mean;
+        squares += sum_of_products(z, z, B);
+        count += float(flats) >= enough;
+    }
+    to[0] = means / double(rows);
+    to[step] = std::sqrt(squares / double(rows * B));
+    to[2 * step] = count / double(rows);
+}
+
 template <class T> void clear_padding(T* x, int64_t rows, int64_t stride, int64_t used) {
-    const int64_t end = round_up(used, W<T>);
     for (int64_t r = 0; r < rows; ++r)
-        for (int64_t i = used; i < end; ++i) x[r * stride + i] = 0;
+        for (int64_t i = used; i < round_up(used, W<T>); ++i) x[r * stride + i] = 0;
 }
 
 // x * [noise >= threshold] * scale. noise (F, B): one number an example; see StackedDropout.
@@ -71,12 +97,17 @@ void drop(T* x, int64_t rows, int64_t stride, int64_t B, const int16_t* noise, i
 // Batch normalisation (Ioffe and Szegedy 2015, algorithm 1) as nn.BatchNorm1d: y = gamma xhat + beta,
 // xhat = (x - mean) / sqrt(var + eps); running statistics move by a tenth, the variance by B - 1.
 template <class T> struct BatchNorm {
-    T *gamma, *beta, *mean, *var;  // (F,) each
-    T *xhat, *inverse;             // of the batch: (F, stride) and 1 / sqrt(var + eps), (F,)
+    T *gamma, *beta, *dgamma, *dbeta, *mean, *var;  // (F,) each
+    T *xhat, *inverse;                              // of the batch: (F, stride) and 1 / sqrt(var + eps), (F,)
 
-    void forward(T* x, int64_t rows, int64_t stride, int64_t B) const {
+    void forward(T* x, int64_t rows, int64_t stride, int64_t B, bool training) const {
         for (int64_t r = 0; r < rows; ++r) {
             T *row = x + r * stride, *hat = xhat + r * stride;
+            if (!training) {  // by the running statistics
+                const T scale = gamma[r] / std::sqrt(var[r] + T(1e-5)), shift = beta[r] - mean[r] * scale;
+                for (int64_t i = 0; i < B; ++i) row[i] = scale * row[i] + shift;
+                continue;
+            }
             const T mu = sum_of(row, B) / T(B);
             for (int64_t i = 0; i < B; ++i) hat[i] = row[i] - mu;
             const T squares = sum_of_products(hat, hat, B);
@@ -89,7 +120,7 @@ template <class T> struct BatchNorm {
     }
 
     // dy -> dx in place: dx = gamma / sqrt(var + eps) (dy - mean(dy) - xhat mean(dy xhat)); adds to dgamma, dbeta.
-    void backward(T* dy, T* dgamma, T* dbeta, int64_t rows, int64_t stride, int64_t B) const {
+    void backward(T* dy, int64_t rows, int64_t stride, int64_t B) const {
         for (int64_t r = 0; r < rows; ++r) {
             T *row = dy + r * stride, *hat = xhat + r * stride;
             const T sum_dy = sum_of(row, B), sum_hat = sum_of_products(row, hat, B);
@@ -101,11 +132,12 @@ template <class T> struct BatchNorm {
     }
 };
 
-// Outputs (C, stride) -> their gradient times `share`, in place; adds the losses of B examples and the correct ones.
+// Outputs (C, stride) -> their gradient times `share`, in place; adds the losses of B examples, the correct ones, and
+// where there is room for it how often each class is predicted (C,).
 // Cross-entropy -sum_c q_c log p_c, p = softmax, q = (1 - s) onehot + s / C: its gradient is p - q.
 template <class T>
 void cross_entropy(T* z, int64_t C, int64_t stride, int64_t B, const int64_t* target, T smoothing, T share, T& loss,
-                   T& correct) {
+                   T& correct, int64_t* predicted) {
     const T even = smoothing / T(C);
     for (int64_t b = 0; b < B; b += W<T>) {
         V<T> top = load(z + b), best = {}, sum = {}, all_z = {};  // best: the first largest class, or the first NaN
@@ -132,6 +164,7 @@ void cross_entropy(T* z, int64_t C, int64_t stride, int64_t B, const int64_t* ta
             loss += (1 - smoothing) * (log_sum - (at_target[i] - top[i]));
             if (smoothing != 0) loss += even * (T(C) * log_sum - all_z[i]);
             correct += T(int64_t(best[i]) == y);
+            if (predicted) ++predicted[int64_t(best[i])];
         }
     }
     clear_padding(z, C, stride, B);
@@ -140,7 +173,7 @@ void cross_entropy(T* z, int64_t C, int64_t stride, int64_t B, const int64_t* ta
 // Mean over outputs of d^2, d = output - target: its gradient is 2 d / C. Targets are values (B, C), or classes.
 template <class T>
 void squared_error(T* z, int64_t C, int64_t stride, int64_t B, const T* values, const int64_t* target, T share, T& loss,
-                   T& correct) {
+                   T& correct, int64_t* predicted) {
     for (int64_t b = 0; b < B; ++b) {
         T squares = 0, top = z[b];
         int64_t best = 0;
@@ -153,6 +186,7 @@ void squared_error(T* z, int64_t C, int64_t stride, int64_t B, const T* values, 
         }
         loss += squares / T(C);
         if (target) correct += T(best == target[b]);
+        if (predicted) ++predicted[best];
     }
     clear_padding(z, C, stride, B);
 }

@@ -40,6 +40,6 @@ def _open(version: str) -> ctypes.CDLL | str:
     except OSError as error:
         return f"cannot be loaded ({error})"
     library.trainer_source.restype = ctypes.c_char_p
-    for name in ("trainer_step_float32", "trainer_step_float64"):
-        getattr(library, name).restype = None
+    for name in ("step_float32", "step_float64", "evaluate_float32", "evaluate_float64"):
+        getattr(library, f"trainer_{name}").restype = None
     return library if library.trainer_source().decode() == source_hash() else "was built of other source files"

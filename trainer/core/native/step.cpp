@@ -1,9 +1,8 @@
 // One training step of a stack of multi-layer perceptrons, member by member: forward, backward, norms and update while
-// the member lies in the cache. A member's numbers do not depend on its company. Called by trainer/core/native.
+// the member lies in the cache; and the evaluation of a split. A member's numbers depend on neither company nor threads.
 //
 // Shapes: K member, B example, I in-feature, O out-feature, N example of the data set, P parameter.
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -12,7 +11,7 @@
 #include "product.h"
 #include "update.h"
 
-constexpr double THREAD_FLOPS = 2e7;  // of a step: less does not repay the start of a thread
+constexpr double THREAD_FLOPS = 2e7;  // less does not repay the start of a thread
 
 struct Dropout {  // of all members before one layer, in one batch
     const int16_t* noise;
@@ -31,7 +30,7 @@ struct Network {  // what stays as it is for an epoch
     void* const* running;           // mean and variance of every batch norm: (K, F)
     int64_t* const* batches_seen;   // (K,) each
     const double* max_norm;         // (K,), infinite where it is not clipped; null where nobody clips
-    const int64_t* rows;            // (K, order): rows of x in the order of the epoch
+    const int64_t* rows;            // (K, order): rows of x in the order of the epoch, or of a split
     const void* targets;            // (K, order) classes, or (K, order, O) values
     int64_t order, has_classes;
 };
@@ -45,10 +44,20 @@ struct Step {
     int64_t threads;
 };
 
+struct Evaluation {
+    int64_t batch;      // examples that pass at a time; of the first ones the activations are looked at
+    const Flat* flat;   // what of an activation is flat; null: nothing is looked at
+    void* outputs;      // (K, order, O); or null
+    double* measured;   // (M, K): loss, accuracy of classes; then, if looked at: mean, spread and share of flat units
+    int64_t threads;    // of each activation; share of the class predicted most
+};
+
 template <class T> class Member {
     struct Parameter {
         T *value, *gradient;
         int64_t rows, columns, stride;  // of the gradient, which is padded to whole vectors
+        int64_t runs() const { return stride == columns ? 1 : rows; }  // of numbers without padding between them
+        int64_t run() const { return rows * columns / runs(); }
     };
     struct Layer {
         int64_t in, out;
@@ -58,9 +67,8 @@ template <class T> class Member {
         T *x, *slope;  // its input (in, stride), and the slope of the activation that made it
     };
     const Network& net;
-    const Step& step;
-    const int64_t k;
-    int64_t stride = 0, across = 0, most = 0;  // of (F, B) arrays; of (B, F) ones; examples of the largest batch
+    const int64_t k, most;           // examples of the largest batch
+    int64_t stride = 0, across = 0;  // of (F, B) arrays; of (B, F) ones
     std::vector<Parameter> parameters;
     std::vector<Layer> layers;
     T *output, *transposed, *gradient, *other;  // gradients by a layer's output and input, in turn
@@ -97,8 +105,8 @@ template <class T> class Member {
             if (has_norm) {
                 layer.gamma = parameter(1, layer.out), layer.beta = parameter(1, layer.out);
                 const auto running = [&](int i) { return static_cast<T*>(net.running[2 * l + i]) + k * layer.out; };
-                layer.norm = {layer.gamma->value,        layer.beta->value, running(0), running(1),
-                              array(layer.out, stride), array(1, layer.out)};
+                layer.norm = {layer.gamma->value, layer.beta->value, layer.gamma->gradient, layer.beta->gradient,
+                              running(0), running(1), array(layer.out, stride), array(1, layer.out)};
             }
             layer.x = array(round_up(layer.in, W<T>), stride);
             if (l) layer.slope = array(layer.in, stride);
@@ -110,45 +118,43 @@ template <class T> class Member {
         return used;
     }
 
-    const Dropout* drop_before(int64_t batch, int64_t l) const {
-        const Dropout* d = step.drops ? step.drops + batch * net.layers + l : nullptr;
-        return d && d->noise ? d : nullptr;
-    }
-    void apply(const Dropout& d, T* x, int64_t rows, int64_t B) const {
+    void apply(const Dropout* drops, int64_t l, T* x, int64_t rows, int64_t B) const {
+        if (!drops || !drops[l].noise) return;
+        const Dropout& d = drops[l];
         drop(x, rows, stride, B, d.noise + k * d.stride, d.threshold[k], static_cast<const T*>(d.scale)[k]);
     }
 
     void gather(const int64_t* rows, int64_t B) {
         const int64_t in = layers[0].in, end = round_up(B, W<T>);
-        for (int64_t b = 0; b < end; ++b) {
-            T* to = transposed + b * across;
-            if (b < B)
-                std::memcpy(to, static_cast<const T*>(net.x) + rows[b] * in, in * sizeof(T));
-            else
-                std::fill(to, to + in, T(0));
-        }
+        for (int64_t b = 0; b < B; ++b)
+            std::memcpy(transposed + b * across, static_cast<const T*>(net.x) + rows[b] * in, in * sizeof(T));
+        std::fill(transposed + B * across, transposed + end * across, T(0));
         transpose(transposed, across, end, in, layers[0].x, stride);
     }
 
-    void forward(int64_t batch, int64_t B) {
+    // seen: in evaluation, where to write what was seen of the activations, if at all.
+    void forward(int64_t B, bool training, const Dropout* drops, const Flat* flat = nullptr, double* seen = nullptr) {
         const int64_t end = round_up(B, W<T>);
         for (int64_t l = 0; l < net.layers; ++l) {
             Layer& at = layers[l];
-            if (const Dropout* d = drop_before(batch, l)) apply(*d, at.x, at.in, B);
+            apply(drops, l, at.x, at.in, B);
             const bool hidden = l + 1 < net.layers;
             T* z = hidden ? layers[l + 1].x : output;  // z = W x + b
             const Product<T> product{at.out, end, at.in, at.weight->value, at.in, 1,
                                      at.x,   stride, z,  stride, at.bias ? at.bias->value : nullptr};
             at.bias ? multiply<T, Start::rows>(product) : multiply<T, Start::zero>(product);
             if (!hidden) continue;
-            if (at.gamma && net.norm == BEFORE) at.norm.forward(z, at.out, stride, B);
-            activate(net.activation, z, layers[l + 1].slope, at.out, stride, end);
-            if (at.gamma && net.norm == AFTER) at.norm.forward(z, at.out, stride, B);
-            if (at.gamma) ++net.batches_seen[l][k];
+            T* slope = layers[l + 1].slope;
+            if (at.gamma && net.norm == BEFORE) at.norm.forward(z, at.out, stride, B, training);
+            if (flat) std::copy(z, z + at.out * stride, slope);  // which nobody wants in evaluation
+            activate(net.activation, z, training ? slope : nullptr, at.out, stride, end);
+            if (flat) look(*flat, slope, z, at.out, stride, B, seen + 3 * l * net.members, net.members);
+            if (at.gamma && net.norm == AFTER) at.norm.forward(z, at.out, stride, B, training);
+            if (at.gamma && training) ++net.batches_seen[l][k];
         }
     }
 
-    void backward(int64_t batch, int64_t B, bool first) {
+    void backward(int64_t B, bool first, const Dropout* drops) {
         const int64_t end = round_up(B, W<T>);
         T *dy = output, *dx = gradient;
         for (int64_t l = net.layers - 1; l >= 0; --l) {
@@ -162,22 +168,29 @@ template <class T> class Member {
             if (l == 0) return;
             const Layer& below = layers[l - 1];
             multiply<T, Start::zero>({at.in, end, at.out, at.weight->value, 1, at.in, dy, stride, dx, stride});  // W^T dy
-            if (const Dropout* d = drop_before(batch, l)) apply(*d, dx, at.in, B);
-            if (below.gamma && net.norm == AFTER) normalise_back(below, dx, B);
+            apply(drops, l, dx, at.in, B);
+            if (below.gamma && net.norm == AFTER) below.norm.backward(dx, at.in, stride, B);
             for (int64_t f = 0; f < at.in; ++f)
                 for (int64_t b = f * stride; b < f * stride + end; ++b) dx[b] *= at.slope[b];
-            if (below.gamma && net.norm == BEFORE) normalise_back(below, dx, B);
+            if (below.gamma && net.norm == BEFORE) below.norm.backward(dx, at.in, stride, B);
             dy = dx;
             dx = dx == gradient ? other : gradient;
         }
     }
-    void normalise_back(const Layer& layer, T* dy, int64_t B) {
-        layer.norm.backward(dy, layer.gamma->gradient, layer.beta->gradient, layer.out, stride, B);
+
+    // Outputs -> their gradient times `share`; adds losses, correct ones, and if wanted the predictions of each class.
+    void score(int64_t place, int64_t B, T share, T& loss, T& correct, int64_t* predicted = nullptr) {
+        const int64_t C = layers.back().out, *target = static_cast<const int64_t*>(net.targets) + place;
+        if (net.loss == CROSS_ENTROPY)
+            cross_entropy(output, C, stride, B, target, T(net.smoothing), share, loss, correct, predicted);
+        else
+            squared_error(output, C, stride, B,
+                          net.has_classes ? nullptr : static_cast<const T*>(net.targets) + place * C,
+                          net.has_classes ? target : nullptr, share, loss, correct, predicted);
     }
 
    public:
-    Member(const Network& net, const Step& step, int64_t k) : net(net), step(step), k(k) {
-        for (int64_t i = 0; i < step.batches; ++i) most = std::max(most, step.edges[2 * i + 1] - step.edges[2 * i]);
+    Member(const Network& net, int64_t k, int64_t most) : net(net), k(k), most(most) {
         const auto odd = [](int64_t n) { return ((n + W<T> - 1) / W<T> | 1) * W<T>; };  // no power of two: rows would
         stride = odd(most);                                                             // share places in the cache
         across = odd(*std::max_element(net.sizes, net.sizes + net.layers));
@@ -185,43 +198,50 @@ template <class T> class Member {
         lay_out(base + (64 - reinterpret_cast<uintptr_t>(base) % 64) % 64 / sizeof(T));
     }
 
-    void train(const Rule& rule, const Settings<T>& settings) {
+    void train(const Step& step, int64_t examples, const Rule& rule, const Settings<T>& settings) {
         T loss = 0, correct = 0;
-        int64_t examples = 0;
-        for (int64_t i = 0; i < step.batches; ++i) examples += step.edges[2 * i + 1] - step.edges[2 * i];
         for (Parameter& p : parameters)
             if (p.rows == 1) std::fill(p.gradient, p.gradient + p.columns, T(0));
         for (int64_t i = 0; i < step.batches; ++i) {
             const int64_t start = step.edges[2 * i], B = step.edges[2 * i + 1] - start, place = k * net.order + start;
-            const int64_t C = layers.back().out, *target = static_cast<const int64_t*>(net.targets) + place;
+            const Dropout* drops = step.drops ? step.drops + i * net.layers : nullptr;
             gather(net.rows + place, B);
-            forward(i, B);
-            const T share = 1 / T(examples);
-            if (net.loss == CROSS_ENTROPY)
-                cross_entropy(output, C, stride, B, target, T(net.smoothing), share, loss, correct);
-            else
-                squared_error(output, C, stride, B,
-                              net.has_classes ? nullptr : static_cast<const T*>(net.targets) + place * C,
-                              net.has_classes ? target : nullptr, share, loss, correct);
-            backward(i, B, i == 0);
+            forward(B, true, drops);
+            score(place, B, 1 / T(examples), loss, correct);
+            backward(B, i == 0, drops);
         }
         T factor = 1;
-        if (step.measured || net.max_norm) factor = measure(loss / T(examples), correct / T(examples));
+        if (step.measured || net.max_norm)
+            factor = measure(loss / T(examples), correct / T(examples), static_cast<T*>(step.measured));
         for (size_t p = 0; p < parameters.size(); ++p) update_parameter(rule, settings, p, factor);
+    }
+
+    // Losses and correct ones of a batch in evaluation mode; of the first also what is seen.
+    void evaluate(const Evaluation& how, int64_t start, double& losses, double& corrects) {
+        const int64_t B = std::min(how.batch, net.order - start), place = k * net.order + start, C = layers.back().out;
+        const Flat* flat = start == 0 ? how.flat : nullptr;
+        double* seen = how.measured + k + (net.has_classes ? 2 : 1) * net.members;
+        std::vector<int64_t> predicted(C);
+        T loss = 0, correct = 0;
+        gather(net.rows + place, B);
+        forward(B, false, nullptr, flat, seen);
+        if (T* out = static_cast<T*>(how.outputs))
+            for (int64_t i = 0; i < B * C; ++i) out[place * C + i] = output[i % C * stride + i / C];
+        score(place, B, 1, loss, correct, predicted.data());
+        const auto top = double(*std::max_element(predicted.begin(), predicted.end()));
+        if (flat && net.has_classes) seen[3 * (net.layers - 1) * net.members] = top / double(B);
+        losses = loss, corrects = correct;
     }
 
    private:
     // Write what is measured; the factor of clipping, as torch.nn.utils.clip_grad_norm_ has it.
-    T measure(T loss, T correct) {
+    T measure(T loss, T correct, T* out) {
         std::vector<T> norms;
         T squares = 0, factor = 1;
         for (const Parameter& p : parameters) {
             T s = 0;
-            if (p.stride == p.columns)
-                s = sum_of_products(p.gradient, p.gradient, p.rows * p.columns);
-            else
-                for (int64_t r = 0; r < p.rows; ++r)
-                    s += sum_of_products(p.gradient + r * p.stride, p.gradient + r * p.stride, p.columns);
+            for (const T* g = p.gradient; g < p.gradient + p.runs() * p.stride; g += p.stride)
+                s += sum_of_products(g, g, p.run());
             norms.push_back(std::sqrt(s));
             squares += s;
         }
@@ -230,7 +250,7 @@ template <class T> class Member {
             factor = T(net.max_norm[k]) / (whole + T(1e-6));
             if (factor > 1) factor = 1;  // NaN stays
         }
-        if (T* out = static_cast<T*>(step.measured)) {
+        if (out) {
             out += k;
             const auto write = [&](T value) { *out = value, out += net.members; };
             write(loss);
@@ -244,9 +264,8 @@ template <class T> class Member {
 
     void update_parameter(const Rule& rule, const Settings<T>& settings, size_t index, T factor) {
         const Parameter& p = parameters[index];
-        const bool whole = p.stride == p.columns;
-        const int64_t n = whole ? p.rows * p.columns : p.columns, runs = whole ? 1 : p.rows;
-        for (int64_t r = 0; r < runs; ++r) {
+        const int64_t n = p.run();
+        for (int64_t r = 0; r < p.runs(); ++r) {
             T *g = p.gradient + r * p.stride, *state[STATES];
             for (int s = 0; s < STATES; ++s) {
                 T* first = static_cast<T*>(rule.state[index * STATES + s]);
@@ -259,24 +278,48 @@ template <class T> class Member {
     }
 };
 
+// work(from, to) for all of `count` members or batches, by as many threads as repay their start. examples: of a member,
+// three times those that pass backward too, which is twice a forward pass of 2 flops a weight.
+template <class F> void share_out(const Network& net, int64_t count, int64_t threads, double examples, F work) {
+    double flops = 0;
+    for (int64_t l = 0; l < net.layers; ++l) flops += 2 * examples * net.members * net.sizes[l] * net.sizes[l + 1];
+    threads = std::min({threads, count, 1 + int64_t(flops / THREAD_FLOPS)});
+    std::vector<std::thread> others;
+    for (int64_t i = 1; i < threads; ++i) others.emplace_back(work, count * i / threads, count * (i + 1) / threads);
+    work(0, threads > 1 ? count / threads : count);
+    for (std::thread& other : others) other.join();
+}
+
 template <class T> void take_step(const Network& net, const Rule* rules, int64_t count_of_rules, const Step& step) {
-    const auto train = [&](int64_t from, int64_t to) {
+    int64_t most = 0, examples = 0;
+    for (const int64_t* edge = step.edges; edge < step.edges + 2 * step.batches; edge += 2)
+        most = std::max(most, edge[1] - edge[0]), examples += edge[1] - edge[0];
+    share_out(net, net.members, step.threads, 3.0 * double(examples), [&](int64_t from, int64_t to) {
         for (int64_t r = 0; r < count_of_rules; ++r) {
             const Settings<T> settings(rules[r], step.number);
             for (int64_t k = std::max(from, rules[r].start); k < std::min(to, rules[r].stop); ++k)
-                Member<T>(net, step, k).train(rules[r], settings);
+                Member<T>(net, k, most).train(step, examples, rules[r], settings);
         }
-    };
-    double flops = 0;  // forward 2, backward 4 a weight and example
-    for (int64_t l = 0; l < net.layers; ++l) flops += 6.0 * net.members * net.sizes[l] * net.sizes[l + 1];
-    flops *= step.edges[2 * step.batches - 1] - step.edges[0];
-    const int64_t threads = std::min({step.threads, net.members, 1 + int64_t(flops / THREAD_FLOPS)});
-    std::vector<std::thread> others;
-    for (int64_t i = 1; i < threads; ++i)
-        others.emplace_back(train, net.members * i / threads, net.members * (i + 1) / threads);
-    train(0, threads > 1 ? net.members / threads : net.members);
-    for (std::thread& other : others) other.join();
+    });
     for (int64_t r = 0; r < count_of_rules; ++r) count(rules[r], net.parameters, step.number);
+}
+
+template <class T> void evaluate(const Network& net, const Evaluation& how) {
+    const int64_t batches = (net.order + how.batch - 1) / how.batch;
+    std::vector<double> losses(net.members * batches), corrects(losses);  // added up in order, whoever makes them
+    share_out(net, net.members * batches, how.threads, double(net.order), [&](int64_t from, int64_t to) {
+        for (int64_t k = from / batches; k * batches < to; ++k) {
+            Member<T> member(net, k, std::min(how.batch, net.order));
+            for (int64_t i = std::max(from, k * batches); i < std::min(to, (k + 1) * batches); ++i)
+                member.evaluate(how, i % batches * how.batch, losses[i], corrects[i]);
+        }
+    });
+    for (int64_t k = 0; k < net.members; ++k) {
+        double loss = 0, correct = 0;
+        for (int64_t i = k * batches; i < (k + 1) * batches; ++i) loss += losses[i], correct += corrects[i];
+        how.measured[k] = loss / double(net.order);
+        if (net.has_classes) how.measured[net.members + k] = correct / double(net.order);
+    }
 }
 
 #define TEXT(x) #x
@@ -300,4 +343,6 @@ void trainer_step_float32(const Network* net, const Rule* rules, int64_t n, cons
 void trainer_step_float64(const Network* net, const Rule* rules, int64_t n, const Step* step) {
     take_step<double>(*net, rules, n, *step);
 }
+void trainer_evaluate_float32(const Network* net, const Evaluation* how) { evaluate<float>(*net, *how); }
+void trainer_evaluate_float64(const Network* net, const Evaluation* how) { evaluate<double>(*net, *how); }
 }

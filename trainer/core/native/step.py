@@ -1,4 +1,6 @@
-"""A stack's training step in C++: pointers to its tensors, handed to step.cpp. Shapes: K member, N of an epoch's order.
+"""A stack's training step and evaluation in C++: pointers to its tensors, handed to step.cpp.
+
+Shapes: K member, N of an epoch's order or a split, C class (or output), M measured quantity.
 
 The tensors are those of the torch path: the model's parameters and buffers, and the state of its optimizers, so that a
 checkpoint of one path is one of the other. Dropout's numbers are drawn here, from the members' own streams.
@@ -7,7 +9,7 @@ checkpoint of one path is one of the other. Dropout's numbers are drawn here, fr
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ctypes import Structure, byref, c_double, c_int64, c_void_p
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import Config, Mlp, TorchOptimizer
+from trainer.core.activations import PROBE_EXAMPLES, flat_part, tags
 from trainer.core.dropout import StackedDropout
 from trainer.core.mlp import StackedBatchNorm
 from trainer.core.native import library
@@ -68,6 +71,18 @@ class _Step(Structure):
     ]
 
 
+class _Flat(Structure):
+    _fields_ = [("saturates", c_int64), ("middle", c_double), ("limit", c_double), ("share", c_double)]
+
+
+class _Evaluation(Structure):
+    _fields_ = [
+        ("batch", c_int64),
+        *[(name, c_void_p) for name in ("flat", "outputs", "measured")],
+        ("threads", c_int64),
+    ]
+
+
 class NativeStep:
     """The step of a stack as it is: another one is made where its members, or the tensors it holds, change."""
 
@@ -84,7 +99,8 @@ class NativeStep:
         assert not isinstance(loaded, str)
         assert isinstance(config.model, Mlp)
         dtype = dataset.x.dtype
-        self.call = loaded.trainer_step_float32 if dtype == torch.float32 else loaded.trainer_step_float64
+        bits = 32 if dtype == torch.float32 else 64
+        self.step, self.evaluation = (getattr(loaded, f"trainer_{name}_float{bits}") for name in ("step", "evaluate"))
         self.kept: list[object] = []  # what pointers point to
         self.sizes = [dataset.in_features, *config.model.widths, dataset.out_features]
         norms = [layer for layer in network.layers if isinstance(layer, StackedBatchNorm)]
@@ -122,8 +138,7 @@ class NativeStep:
         noises = [one for batch in batches for one in self._noises(batch.stop - batch.start)]
         edges_C = (c_int64 * len(edges))(*edges)
         drops_C = (_Dropout * len(noises))(*[drop for drop, _ in noises])
-        self.network.rows, self.network.targets = rows_KN.data_ptr(), target_KN.data_ptr()
-        self.network.order = rows_KN.shape[1]
+        self._look_at(rows_KN, target_KN)
         step = _Step(
             number=done + 1,
             batches=len(batches),
@@ -132,7 +147,37 @@ class NativeStep:
             measured=measured_MK.data_ptr() if len(measured_MK) else None,
             threads=torch.get_num_threads(),
         )
-        self.call(byref(self.network), self.rules, c_int64(len(self.rules)), byref(step))
+        self.step(byref(self.network), self.rules, c_int64(len(self.rules)), byref(step))
+
+    def evaluate(
+        self, rows_KN: Tensor, target_KN: Tensor, look: Mapping[str, nn.Module] | None, output_KNC: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return loss and accuracy (of classes) in evaluation mode: (K,) each; fill outputs, where wanted.
+
+        With `look`, the activation modules by name, also what they and predictions give on the first PROBE_EXAMPLES.
+        """
+        names, flat = ["loss", "accuracy"] if self.network.has_classes else ["loss"], None
+        if look is not None:
+            names += [tag for name, module in look.items() for tag in tags(name, module)]
+            names += ["eval/top_class"] if self.network.has_classes else []
+            flat = next((_Flat(*flat_part(module)) for module in look.values()), _Flat())  # all are of one kind
+        rows_KN, target_KN = rows_KN.contiguous(), target_KN.contiguous()
+        self._look_at(rows_KN, target_KN)
+        measured_MK = torch.empty(len(names), len(rows_KN), dtype=torch.float64)
+        how = _Evaluation(
+            batch=PROBE_EXAMPLES,
+            flat=None if flat is None else ctypes.addressof(flat),
+            outputs=None if output_KNC is None else output_KNC.data_ptr(),
+            measured=measured_MK.data_ptr(),
+            threads=torch.get_num_threads(),
+        )
+        self.evaluation(byref(self.network), byref(how))
+        return dict(zip(names, measured_MK, strict=True))
+
+    def _look_at(self, rows_KN: Tensor, target_KN: Tensor) -> None:
+        """Point to rows of the data set and their targets, which the caller keeps."""
+        self.network.rows, self.network.targets = rows_KN.data_ptr(), target_KN.data_ptr()
+        self.network.order = rows_KN.shape[1]
 
     def _noises(self, B: int) -> list[tuple[_Dropout, Tensor | None]]:
         """The next numbers of every member's streams for a batch, layer by layer as a forward pass draws them.
