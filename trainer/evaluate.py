@@ -172,8 +172,15 @@ def _compared(run: Curves, verdict: Verdict, sweep: str, tuned: tuple[str, ...])
         guessing_loss=number(run.recorded("start", "guessing_loss")),
         signals=signals(run.recorded("start"), run.recorded("final"), run.train_loss) if run.summary else {},
         val_loss=run.val_loss if run.summary else None,
+        is_lost=_is_lost(run),
         metrics={str(name): better != "lower" for name, better in metrics.items()},
     )
+
+
+def _is_lost(run: Curves) -> bool:
+    """Whether a run stopped because it diverged, or its losses are no numbers at its end."""
+    ends = [curve[-1] for curve in (run.train_loss, run.val_loss) if curve is not None and len(curve)]
+    return run.recorded("stopped_by") == "diverged" or not np.isfinite(ends).all()
 
 
 def _sweep(folder: Path) -> str:

@@ -81,6 +81,37 @@ def test_an_optimizers_name_never_vanishes_behind_its_arguments(is_ours: bool) -
     assert sum("momentum=0.9" in str(text) for text in texts) == 1
 
 
+def test_three_names_are_told_with_their_means_and_which_do_not_differ() -> None:
+    losses = {"relu": 0.5, "tanh": 0.8, "gelu": 0.5}
+    found = compare(sweep([{"activation": name} for name in losses], lambda one: losses[one["activation"]]))
+    (told,) = [line for line in found.answer.lines if line.startswith("Means: ")]
+    assert re.fullmatch(
+        r"Means: 0\.\d+ \(activation=(relu|gelu)\), 0\.\d+ \(activation=(relu|gelu)\), 0\.\d+ \(activation=tanh\); "
+        r"not shown to differ: activation=gelu – activation=relu\.",
+        told,
+    )
+
+
+def test_two_lone_runs_that_differ_in_unlike_keys_are_told_whole() -> None:
+    configs: list[Config] = [{"epochs": 3, "model.width": 16}, {"epochs": 4, "model.width": 32}]
+    runs = sweep(configs, lambda _: 0.5, seeds=1, typed=lambda one: [f"{key}={value}" for key, value in one.items()])
+    levels = [group.knobs["epochs"] for group in compare(runs).groups]
+    assert levels == ["epochs=3 model.width=16", "epochs=4 model.width=32"]
+
+
+def test_a_folder_of_its_own_for_each_run_is_no_knob() -> None:
+    runs = sweep([{"drop": drop} for drop in (0, 0.5)], lambda one: 0.5 + one["drop"])
+    for number, one in enumerate(runs):
+        one.config["hp.out_dir"] = f"/runs/{number}"
+    assert [one.knob for one in compare(runs).effects if one.measure == "best_val_loss"] == ["drop"]
+
+
+def test_a_tiny_p_is_told_as_tiny() -> None:
+    found = compare(sweep([{"drop": drop} for drop in (0, 0.5, 0.9)], lambda one: 0.5 + 10 * one["drop"], noise=1e-3))
+    assert "corrected p < 0.0001" in found.answer.text
+    assert not re.search(r"p = \d\.?\d*e-", found.answer.text)
+
+
 def test_keys_that_moved_together_are_named_together() -> None:
     settings = [{"opt": "sgd", "width": 64, "lr": 0.1}, {"opt": "adam", "width": 512, "lr": 0.01}]
     found = compare(sweep(settings, lambda setting: 0.5 if setting["opt"] == "sgd" else 0.3))
@@ -179,7 +210,7 @@ def test_a_gap_is_told_with_the_loss() -> None:
         run.measures["gap"] += 0.5 * (run.config["model.dropout"] == 0)
     sentence = effect(compare(runs), "model.dropout", "gap").sentence
     assert re.search(r"gap is 0\.\d+ higher at model.dropout=0 than at 0.5", sentence)
-    assert re.search(r"the best validation loss is 0\.\d+ lower there \(p = ", sentence)
+    assert re.search(r"the best validation loss is 0\.\d+ lower there \(corrected p < 0.0001", sentence)
 
 
 def test_two_crossed_knobs_are_told_per_level_and_then_together() -> None:
@@ -227,6 +258,14 @@ def test_runs_that_diverged_are_an_outcome() -> None:
     (contrast,) = effect(found, "optimizer.lr").contrasts
     assert not contrast.claimed  # survivors say one thing, those that came to nothing the other
     assert "3 of 5 runs at optimizer.lr=1 diverged or failed" in contrast.sentence
+
+
+def test_a_run_that_lost_its_numbers_before_a_verdict_was_possible_counts_as_diverged() -> None:
+    runs = sweep([{"optimizer.lr": lr} for lr in (0.1, 1000)], lambda one: 0.5 + one["optimizer.lr"])
+    lost = [dataclasses.replace(run, is_lost=run.config["seed"] < 3) for run in runs[5:]]
+    found = compare([*runs[:5], *lost])
+    assert [group.failed_share.mean for group in found.groups] == [0, 0.6]
+    assert "3 of 5 runs at optimizer.lr=1000 diverged or failed" in effect(found, "optimizer.lr").sentence
 
 
 def test_a_run_recorded_twice_is_one() -> None:

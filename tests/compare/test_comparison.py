@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import stats
 from trainer.compare import knobs as knobs_of
 from trainer.compare.comparison import Run, compare
 from trainer.compare.inference import ALPHA
-from trainer.compare.results import Effect
+from trainer.compare.results import Contrast, Effect
 from trainer.judge.overfit import Verdict
 
 Config = dict[str, Any]
@@ -266,20 +267,32 @@ def test_a_group_that_diverged_is_no_tie() -> None:
 # Laws
 
 
-def test_clearly_unequal_spreads_are_corrected_by_bonferroni_not_by_what_one_noise_for_all_would_do() -> None:
+def _widths(spreads: Sequence[float], slope: float = 0.005) -> list[Contrast]:
     rng = np.random.default_rng(4)
-    spreads = (0.5, 0.01, 0.01, 0.01, 0.01, 0.01)
     runs = [
-        run({"model.width": width, "seed": seed}, float(0.5 + 0.005 * width + spread * rng.normal()))
+        run({"model.width": width, "seed": seed}, float(0.5 + slope * width + spread * rng.normal()))
         for width, spread in enumerate(spreads)
         for seed in range(5)
     ]
-    contrasts = next(e for e in compare(runs).effects if e.measure == "best_val_loss").contrasts
-    assert len(contrasts) == 15
-    tested = [(one.p, one.p_adjusted) for one in contrasts if one.p is not None and one.p_adjusted is not None]
+    return next(e for e in compare(runs).effects if e.measure == "best_val_loss").contrasts
+
+
+def test_unequal_spreads_are_corrected_by_bonferroni_not_by_what_one_noise_for_all_would_do() -> None:
+    tested = [
+        (one.p or 0.0, one.p_adjusted or 0.0) for one in _widths((0.09, 0.01, 0.01, 0.01, 0.01, 0.01), slope=0.05)
+    ]
     assert len(tested) == 15
     assert all(adjusted >= min(1.0, 15 * p) for p, adjusted in tested)
     assert min(p for p, _ in tested) < 0.05
+
+
+def test_one_group_that_is_far_noisier_than_the_others_hides_nothing_about_those() -> None:
+    with_it, without = (_widths(spreads) for spreads in ((0.01,) * 5 + (0.5,), (0.01,) * 5))
+    intervals = {(one.a, one.b): (one.low, one.high) for one in with_it}
+    for one in without:
+        assert intervals[one.a, one.b] == pytest.approx((one.low, one.high), rel=1e-9)
+    wild = [one.claimed for one in with_it if 5 in (one.a, one.b)]
+    assert wild == [False] * 5
 
 
 def test_order_of_runs_changes_nothing() -> None:

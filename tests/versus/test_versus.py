@@ -280,6 +280,15 @@ def test_a_dry_run_tells_the_budget_and_leaves_nothing(versus: Versus, tmp_path:
     assert out.partition("nothing was run")[0] in manual
 
 
+def test_what_is_left_out_of_the_groups_is_said(versus: Versus) -> None:
+    code, out, err = versus("optimizer=sgd,adam optimizer.momentum=0,0.9 --dry-run")
+    assert (code, err) == (0, "")
+    notes = (
+        "note: optimizer.momentum concerns optimizer=sgd alone\nnote: 1 of 4 runs are the same as others, and left out"
+    )
+    assert out.startswith(f"{notes}\ngroups    3: ")
+
+
 def test_a_dry_run_imports_no_torch(tmp_path: Path) -> None:
     code = "import sys; from trainer.versus.__main__ import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
     call = [sys.executable, "-c", code, "optimizer=sgd,adam", "--dry-run"]

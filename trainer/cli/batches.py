@@ -78,8 +78,11 @@ class Batches:
         return self.loader.load_configuration(self.sources.name, [*self.typed, directory], RunMode.MULTIRUN)
 
 
-def product(sources: Sources, texts: Sequence[str]) -> list[list[str]]:
-    """List the jobs that overrides stand for, one value of each key. Raises ConfigError."""
+def product(sources: Sources, texts: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """Return the jobs that overrides stand for, one value of each key, and notes of what was left out.
+
+    Raises ConfigError.
+    """
     try:
         overrides = OverridesParser.create(config_loader=sources.loader()).parse_overrides(list(texts))
     except HydraException as error:
@@ -87,7 +90,7 @@ def product(sources: Sources, texts: Sequence[str]) -> list[list[str]]:
     endless = [one for one in overrides if one.is_sweep_override() and not one.is_discrete_sweep()]
     if endless:
         raise ConfigError([f"{one.input_line}: found an interval, expected values, A,B,C" for one in endless])
-    return choices.settle(sources, GridSweeper.split_arguments(overrides, None)[0])[0]
+    return choices.settle(sources, GridSweeper.split_arguments(overrides, None)[0])
 
 
 def is_swept(text: str) -> bool:

@@ -41,8 +41,8 @@ def settle(sources: Sources, jobs: Sequence[Sequence[str]]) -> tuple[list[list[s
         if len(chosen) < 2 or not keys:
             continue
         others = [text for text in jobs[0] if _key(text) in sources.groups and _key(text) != group]
-        surveys = {name: file_errors.survey(sources, [*others, f"{group}={name}"]) for name in chosen}
-        options = [Option(name, survey.keys) for name, survey in surveys.items()]
+        surveys = file_errors.survey_options(sources, others, group, chosen)
+        options = [Option(name, survey.keys) for name, survey in zip(chosen, surveys, strict=True)]
         out = [_for_option(group, options, job) for job in out]
         for key in keys:
             having = {_choice(group, job) for job in out if any(_key(text) == key for text in job)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -166,6 +167,17 @@ def survey(sources: Sources, overrides: Sequence[str]) -> Survey:
     found.file(sources.name)
     for group, option in typed.items():
         found.file(f"{group}/{option}", (sources.name,))
+    return found
+
+
+def survey_options(sources: Sources, overrides: Sequence[str], group: str, options: Iterable[str]) -> list[Survey]:
+    """Survey the files that a command line chooses, with each of a group's options: what they share is read once."""
+    shared = survey(sources, [*overrides, f"{group}=null"])
+    found = []
+    for option in options:
+        one = copy.deepcopy(shared, {id(sources): sources})
+        one.file(f"{group}/{option}", (sources.name,))
+        found.append(one)
     return found
 
 

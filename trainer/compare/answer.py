@@ -21,8 +21,9 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     main = found.criterion or found.score
     told = [effect for effect in found.effects if effect.measure in (main, found.score)]
     claimed = [effect for effect in told if effect.claimed]
-    lines = _differences(found, claimed, main)
-    lines += [_overfits(plan, k) for k, knob in enumerate(plan.knobs) if any(one.knob == knob.name for one in claimed)]
+    lines = _differences(found, plan, claimed, main)
+    used, spoken_of = set(found.chosen.values()), {effect.knob for effect in claimed}
+    lines += [_overfits(plan, k, used) for k, knob in enumerate(plan.knobs) if knob.name in spoken_of]
     silent = [k.name for k in plan.knobs if not any(effect.knob == k.name for effect in claimed)]
     for effect in told:
         if effect.knob in silent:  # over all levels of the others nothing, and yet something at one of them
@@ -44,19 +45,22 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     return Answer(" ".join(said), _next(found, plan, edges), list(said))
 
 
-def _differences(found: Comparison, claimed: Sequence[Effect], main: str | None) -> list[str]:
+def _differences(found: Comparison, plan: Layout, claimed: Sequence[Effect], main: str | None) -> list[str]:
     crossed = _strongest(found, main)
     if not claimed and not crossed:
         tested = [effect for effect in found.effects if effect.measure == main and effect.size is not None]
         if not tested or all(contrast.p is None for effect in tested for contrast in effect.contrasts):
             return ["Nothing can be tested: no two groups that differ in one thing have two runs each."]
         largest = max(tested, key=lambda one: one.size or 0.0).sentence
-        return [f"No difference is shown; the largest: {largest.removeprefix('no difference shown; ')}."]
+        for said in ("no difference shown; ", "not enough seeds to tell: ", "not enough runs to tell: "):
+            largest = largest.removeprefix(said)
+        return [f"No difference is shown; the largest: {largest}."]
     lines = []
     for knob in list(dict.fromkeys(effect.knob for effect in claimed))[:MOST]:
         for effect in claimed:
             if effect.knob == knob:
-                lines += [f"{effect.sentence}.", _per_level(effect) if effect.measure == main else ""]
+                lines.append(f"{effect.sentence}.")
+                lines += [_means(effect, plan), _per_level(effect)] if effect.measure == main else []
     for one in crossed[:MOST]:
         lines.append(f"{one.sentence}.")
         lines += _by_level(found, one.knobs, one.measure)
@@ -72,6 +76,18 @@ def _strongest(found: Comparison, main: str | None) -> list[Interaction]:
     return list(strongest.values())
 
 
+def _means(effect: Effect, plan: Layout) -> str:
+    """Say the mean at each of three and more names, and which of them are not shown to differ; of numbers a shape."""
+    knob = next(knob for knob in plan.knobs if knob.name == effect.knob)
+    means = [(level.mean, knob.plain(i)) for i, level in enumerate(effect.levels) if level.mean is not None]
+    if effect.shape or not 3 <= len(means) <= FEW_LEVELS:
+        return ""
+    texts = dict(zip(knob.levels, map(knob.plain, range(len(knob.levels))), strict=True))
+    alike = [f"{texts[one.a]} – {texts[one.b]}" for one in effect.contrasts if not one.claimed]
+    told = ", ".join(f"{mean:.4g} ({text})" for mean, text in sorted(means))
+    return f"Means: {told}; " + (f"not shown to differ: {', '.join(alike)}." if alike else "every two differ.")
+
+
 def _per_level(effect: Effect) -> str:
     """Say what the difference that was told is at each level of the knob that was crossed with it."""
     parts = []
@@ -81,7 +97,7 @@ def _per_level(effect: Effect) -> str:
             if (same.a, same.b) == (head.a, head.b) and same.difference is not None:
                 size = f"{abs(same.difference):.3g} {'higher' if same.difference > 0 else 'lower'}"
                 size = "equal" if abs(same.difference) < words.ROUNDING else size
-                shown = "not tested" if same.p_adjusted is None else f"corrected p = {same.p_adjusted:.2g}"
+                shown = "not tested" if same.p_adjusted is None else words.corrected(same.p_adjusted)
                 parts.append(f"at {one.at} {size} ({shown})")
     return f"By level: {', '.join(parts)}." if 1 < len(parts) <= ENOUGH // 2 else ""
 
@@ -94,10 +110,14 @@ def _by_level(found: Comparison, knobs: Sequence[str], measure: str) -> list[str
     return []
 
 
-def _overfits(plan: Layout, k: int) -> str:
-    """Count the runs that overfit at each level of a knob; nothing where all do, or none."""
+def _overfits(plan: Layout, k: int, chosen: set[str]) -> str:
+    """Count the runs that overfit at each level of a knob; nothing where all do, or none.
+
+    chosen: names of the groups that count, where something is tuned.
+    """
     levels = range(len(plan.knobs[k].levels))
-    runs = [[run for group in plan.groups if group.levels[k] == level for run in group.distinct] for level in levels]
+    groups = [group for group in plan.groups if not chosen or group.name in chosen]
+    runs = [[run for group in groups if group.levels[k] == level for run in group.distinct] for level in levels]
     counts = [(sum(run.verdict.verdict == "overfit" for run in some), len(some)) for some in runs]
     if len({hits / n for hits, n in counts if n}) < 2 or len(counts) > FEW_LEVELS:
         return ""

@@ -94,7 +94,7 @@ def _with_loss(answered: Answered, about: About, one: Contrast) -> Contrast:
     if loss is None or loss.difference is None:
         return one
     seen = f"{abs(loss.difference):.3g} {'higher' if loss.difference > 0 else 'lower'} there"
-    seen += f" (p = {loss.p_adjusted:.2g})" if loss.claimed else ", which is not shown to be a difference"
+    seen += f" ({words.corrected(loss.p_adjusted)})" if loss.claimed else ", which is not shown to be a difference"
     return replace(one, sentence=f"{one.sentence}; the {words.measure(decides)} is {seen}")
 
 
@@ -146,7 +146,7 @@ def interactions(answered: Answered) -> list[Interaction]:
         text = f"{subject}: {changes}"
         if one.p_adjusted is not None and one.difference is not None:
             text += f" (difference {one.difference:+.3g}, 95 % interval {one.low:.3g} to {one.high:.3g}, "
-            text += f"{one.n} {answered.plan.unit}s, corrected p = {one.p_adjusted:.2g})"
+            text += f"{one.n} {answered.plan.unit}s, {words.corrected(one.p_adjusted)})"
         if one.claimed and about.measure == answered.criterion:
             text += _moved(answered, about, table)
         names = [first.name, second.name]

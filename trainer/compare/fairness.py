@@ -163,7 +163,7 @@ def _seeds(plan: Layout) -> Caveat | None:
 
 
 def _diverged(groups: tuple[Group, ...]) -> Caveat | None:
-    hit = [(group, sum(run.verdict.verdict == "diverged" for run in group.distinct)) for group in groups]
+    hit = [(group, sum(run.diverged for run in group.distinct)) for group in groups]
     if not any(count for _, count in hit):
         return None
     where = _some(f"{count} of {len(group.distinct)} runs of {group.name}" for group, count in hit if count)

@@ -42,12 +42,18 @@ class Run:
     guessing_loss: float | None = None  # the loss of a network that has learned nothing
     signals: dict[str, float] = field(default_factory=dict)  # what else was recorded: why.signals
     val_loss: Floats | None = field(default=None, compare=False, repr=False)  # (N,) by epoch from 1, of our runs
+    is_lost: bool = False  # whether it stopped for that, or its losses were no numbers at the end
     metrics: dict[str, bool] = field(default_factory=dict)  # name behind test_ -> whether higher is better
 
     @property
     def counts(self) -> bool:
         """Whether its numbers enter means: it ended, and did not diverge."""
-        return self.status not in UNFINISHED and self.verdict.verdict != "diverged"
+        return self.status not in UNFINISHED and not self.diverged
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it was judged so, or lost its numbers too early to be judged."""
+        return self.verdict.verdict == "diverged" or self.is_lost
 
     @property
     def failed(self) -> bool:

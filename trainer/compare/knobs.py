@@ -120,7 +120,8 @@ def _columns(settings: Sequence[Setting]) -> dict[str, list[Any]]:
 def _names_runs(key: str, column: Sequence[Any]) -> bool:
     """Whether a key says which run it is, not what it was given."""
     is_text = all(isinstance(value, str) for value in column)
-    return is_text and _last(key) in LABELS and len(set(column)) == len(column) > 2
+    is_name = _last(key) in LABELS or _last(key).endswith(("dir", "path"))
+    return is_text and is_name and len(set(column)) == len(column) > 2
 
 
 def _chosen(settings: Sequence[Setting], columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -228,9 +229,9 @@ def _named(part: Sequence[str], row: Sequence[Any], one: Setting) -> tuple[Any, 
         if part[0].endswith(CLASS) and isinstance(value, str):
             value = value.rpartition(".")[2]
         return (None if value == ABSENT else value), texts[0]
-    whole = " ".join(filter(None, texts))
-    lead = f"{part[0].removesuffix(CLASS)}="
-    return whole.removeprefix(lead) if whole else None, whole
+    whole, lead = " ".join(filter(None, texts)), part[0].removesuffix(CLASS)
+    is_one = all(key.startswith(f"{lead}.") for key in part[1:])  # a choice and its arguments
+    return (whole.removeprefix(f"{lead}=" if is_one else "") or None), whole
 
 
 def _typed_text(key: str, value: Any, one: Setting) -> str:

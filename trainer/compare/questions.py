@@ -19,10 +19,9 @@ from trainer.compare.statistics import Floats
 Family = Literal["effects", "simple", "interactions", "differences", "recommendation"]
 # Parts of the error budget: what is asked first gets most. A family's part is shared by its questions.
 WEIGHTS: dict[Family, float] = {
-    "effects": 1.0, "simple": 0.3, "interactions": 0.2, "differences": 0.1, "recommendation": 0.3,
+    "effects": 1.0, "simple": 0.3, "interactions": 0.2, "differences": 0.1, "recommendation": 0.1,
 }  # fmt: skip
-SECOND = 0.25  # the part of every measure but the one that decides
-STRICT = 4.0  # and how much more its differences must show by the noise of their own rows
+SECOND = 0.1  # the part of every measure but the one that decides
 MAX_NAMES = 6  # interactions of a knob with more levels than this are asked at its ends, or of names not at all
 MAX_PAIRS = 400  # more pairs of levels or groups than this are not asked: nobody reads them
 MOST_SIMPLE = 30  # the same at the levels of one other knob
@@ -62,7 +61,7 @@ def ask(plan: Layout, values: dict[str, Floats], fits: dict[str, list[bool]], in
         for family, questions in found.items():
             questions = [(about, question) for about, question in questions if question.weights_C.any()]
             weight = WEIGHTS[family] * part / max(1, len(questions))
-            asked += [(about, _weighed(question, weight, part, inflation_C)) for about, question in questions]
+            asked += [(about, _weighed(question, weight, inflation_C)) for about, question in questions]
     return asked
 
 
@@ -75,7 +74,7 @@ def against(plan: Layout, best: int, criterion: str, costs_CS: Floats, inflation
         if index != best and np.isfinite(costs_CS[index]).any():
             about = About("recommendation", criterion, pair=(index, best))
             question = _of_two("recommendation", criterion, costs_CS, (index, best), one_sided=True)
-            found.append((about, _weighed(question, weight, 1.0, inflation_C)))
+            found.append((about, _weighed(question, weight, inflation_C)))
     return found
 
 
@@ -84,10 +83,9 @@ def weight_of_pairs(plan: Layout) -> float:
     return WEIGHTS["recommendation"] if len(plan.contenders) > 1 else 0.0
 
 
-def _weighed(question: Question, weight: float, part: float, inflation_C: Floats) -> Question:
-    strict = 2.0 if question.one_sided else 1.0 if part == 1.0 else STRICT
+def _weighed(question: Question, weight: float, inflation_C: Floats) -> Question:
     inflation = 1 + float(np.average(inflation_C, weights=question.weights_C**2))
-    return replace(question, weight=weight, strict=strict, inflation=inflation)
+    return replace(question, weight=weight, inflation=inflation)
 
 
 @dataclass(frozen=True)

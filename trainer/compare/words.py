@@ -3,6 +3,7 @@
 from trainer.compare.knobs import Knob, label
 from trainer.compare.results import Contrast, Level, Shape, ShapeKind
 
+SMALL = 1e-4  # a smaller p is not told: it would promise that the model of the noise is exact
 ROUNDING = 1e-12  # a smaller difference is none
 MEASURES = {
     "best_val_loss": "best validation loss",
@@ -36,13 +37,18 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
     seen = f"{subject} is {amount} {than}"
     sides = "" if means is None else f"{means[0]:.4g} against {means[1]:.4g}; "
     interval = f"95 % interval {test.low:.3g} to {test.high:.3g}"
-    evidence = f" ({sides}{interval}, {test.n} {unit}s, corrected p = {test.p_adjusted:.2g})"
+    evidence = f" ({sides}{interval}, {test.n} {unit}s, {corrected(test.p_adjusted)})"
     if test.claimed:
         return seen + evidence
     if test.seeds_needed is not None:
         needed = f"a true difference of this size would show with about {test.seeds_needed} {unit}s"
         return f"not enough {unit}s to tell: {seen}{evidence}; {needed}"
     return f"no difference shown; {seen}{evidence}"
+
+
+def corrected(p: float | None) -> str:
+    """Write a corrected p value; of a very small one only that it is."""
+    return "corrected p < 0.0001" if p is not None and p < SMALL else f"corrected p = {p:.2g}"
 
 
 def failures(knob: Knob, failed: list[tuple[int, int]], a: int, b: int) -> str:

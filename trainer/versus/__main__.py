@@ -41,7 +41,7 @@ def _run(request: Request, command: Command, typed: str) -> int:
     command.found_there = directory.exists()
     refuse_what_is_not_ours(directory)
     request.line.say_what_was_found()
-    for line in comparison.budget():
+    for line in [*(f"note: {note}" for note in request.notes), *comparison.budget()]:
         print(printable(line), flush=True)
     if request.options.dry_run:
         print("nothing was run; how long it takes is measured in the first sweep of the search")

@@ -32,6 +32,7 @@ class Request:
     compared: list[str] = field(default_factory=list)  # the keys whose values make the groups
     grids: dict[str, list[str]] = field(default_factory=dict)  # tuned key -> its values
     groups: list[list[str]] = field(default_factory=list)  # overrides of each, but for the tuned keys and the seed
+    notes: list[str] = field(default_factory=list)  # of what was left out of them
 
     @property
     def seeds(self) -> range:
@@ -152,7 +153,7 @@ def _with_groups(request: Request) -> Request:
         overrides = [text for text in overrides if text not in texts]
         if texts:
             plus = "+" * texts[-1].startswith("+")
-            values = [job[0].partition("=")[2] for job in batches.product(request.line.sources, texts[-1:])]
+            values = [job[0].partition("=")[2] for job in batches.product(request.line.sources, texts[-1:])[0]]
             grids[plus + key] = _sorted(list(dict.fromkeys(values)))
         elif key == "optimizer.lr":
             grids[key] = search.rate_grid(int(request.own["rates"]))
@@ -160,8 +161,7 @@ def _with_groups(request: Request) -> Request:
             grids[key] = list(search.WEIGHT_DECAYS)
         else:
             grids[key] = []
-    jobs = batches.product(request.line.sources, overrides)
-    groups = [list(group) for group in dict.fromkeys(map(tuple, jobs))]
+    groups, notes = batches.product(request.line.sources, overrides)
     keys = dict.fromkeys(text.partition("=")[0] for group in groups for text in group)
     values = {key: {next((t for t in group if t.partition("=")[0] == key), "") for group in groups} for key in keys}
     compared = [key for key in keys if len(values[key]) > 1]
@@ -169,7 +169,7 @@ def _with_groups(request: Request) -> Request:
         lists = [text for text in request.line.overrides if text not in overrides and batches.is_swept(text)]
         but = f" ({', '.join(lists)}: the grid of a tuned key)" if lists else ""
         raise ConfigError([f"nothing to compare{but}; give a key several values, e.g. optimizer=sgd,adam"])
-    return replace(request, compared=compared, grids=grids, groups=groups)
+    return replace(request, compared=compared, grids=grids, groups=groups, notes=notes)
 
 
 def check_grids(request: Request, raw: Mapping[str, Any]) -> None:
