@@ -150,10 +150,11 @@ def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
         predictions = f"predictions that do not look at the input cost {chance:.4g}"
         return "underfit", f"nothing was learned: training loss was never below {low:.4g}, and {predictions}"
     if start - end <= NOTHING_LEARNED * e.train_noise and e.train_trend <= TREND:
-        learned, times = "nothing was learned", ""
+        went = f"training loss went from {start:.4g} to {end:.4g}"
         if start - end > e.train_noise:
-            learned, times = "little was learned, if anything", f", {(start - end) / e.train_noise:.1f} times its noise"
-        return "underfit", f"{learned}: training loss went from {start:.4g} to {end:.4g}{times}"
+            noises = (start - end) / e.train_noise
+            return "underfit", f"little was learned, if anything: {went}, {noises:.1f} times its noise"
+        return "underfit", f"nothing was learned: {went}"
     return None
 
 
