@@ -1,4 +1,4 @@
-"""Write docs/options.md, every option of the command line, from conf/ and trainer/config.py.
+"""Write docs/options.md, every option of the command line, from conf/ and trainer/config/.
 
     python -m scripts.options
 
@@ -39,7 +39,7 @@ SELECTED = (  # choices that bring keys of their own
 )
 INTRODUCTION = """# Every option
 
-*Generated from `conf/` and `trainer/config.py` by `python -m scripts.options`; edit those, not this page.*
+*Generated from `conf/` and `trainer/config/` by `python -m scripts.options`; edit those, not this page.*
 
 `GROUP=NAME` picks a file of `conf/GROUP/`, `KEY=VALUE` sets a value in it. `python -m trainer --help` prints the same
 keys with the values of the command line it is given, `python -m trainer --cfg job` the resulting configuration.

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from trainer import config as cfg
 from trainer.cli.config_files import FOLLOWING
-from trainer.config import ConfigError, from_dict, nearest, stream_seed, to_dict
+from trainer.config import ConfigError, from_dict, nearest, to_dict
+from trainer.core.seeds import stream_seed
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name not in FOLLOWING)

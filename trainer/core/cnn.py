@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from trainer import config as cfg
-from trainer.config import ConfigError, Pooling, stream_seed
+from trainer.config import ConfigError, Pooling
 from trainer.core.mlp import ACTIVATIONS, initialise
+from trainer.core.seeds import stream_seed
 
 POOLINGS: dict[Pooling, type[nn.Module]] = {"max": nn.MaxPool2d, "mean": nn.AvgPool2d}
 

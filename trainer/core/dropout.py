@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from trainer.config import stream_seed
+from trainer.core.seeds import stream_seed
 
 
 class DropoutNoise:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer import config as cfg
-from trainer.config import Activation, Init, stream_seed
+from trainer.config import Activation, Init
 from trainer.core.dropout import DropoutNoise, StackedDropout
+from trainer.core.seeds import stream_seed
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from trainer import config as cfg
-from trainer.config import Config, stream_seed
+from trainer.config import Config
 from trainer.core import global_streams
 from trainer.core.cnn import cnn, draw_weights
 from trainer.core.data import Dataset
 from trainer.core.mlp import Mlp, Stacked, plain_mlp
 from trainer.core.own_function import OwnFunction
+from trainer.core.seeds import stream_seed
 from trainer.core.surfaces import FUNCTIONS, coordinates
 from trainer.core.user_module import UserModule, build
 

@@ -18,11 +18,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from trainer import config as cfg
-from trainer.config import ConfigError, CustomOptimizer, NamedSchedule, TorchOptimizer, nearest, stream_seed
+from trainer.config import ConfigError, CustomOptimizer, NamedSchedule, TorchOptimizer, nearest
 from trainer.core import own_optimizer
 from trainer.core.own_calls import in_words
 from trainer.core.own_optimizer import OwnOptimizer, Traits
 from trainer.core.schedules import LrSchedule
+from trainer.core.seeds import stream_seed
 
 # The update of a weight depends on that weight's gradient alone: a slice of members is as good as one.
 ELEMENTWISE = {

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainer.config import Config, ConfigError, Mlp, stream_seed, task_problems
+from trainer.config import Config, ConfigError, Mlp, task_problems
 from trainer.core import data as datasets
 from trainer.core import global_streams, losses, metrics, networks
 from trainer.core.activations import ActivationStatistics
@@ -24,6 +24,7 @@ from trainer.core.native import choice
 from trainer.core.native.step import NativeStep
 from trainer.core.optimizers import MemberOptimizers
 from trainer.core.schedules import lr_schedule
+from trainer.core.seeds import stream_seed
 from trainer.core.user_module import UserModule
 
 VERDICT_PATIENCE = 3  # epochs called overfit in a row; fewer stop healthy runs, see docs/overfitting.md

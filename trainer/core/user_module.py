@@ -15,9 +15,10 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from trainer import config as cfg
-from trainer.config import ConfigError, stream_seed
+from trainer.config import ConfigError
 from trainer.core import global_streams
 from trainer.core.own_calls import check_arguments, find_target, in_words, parameters, place
+from trainer.core.seeds import stream_seed
 
 TORCHVISION = "torchvision.models."  # its functions hand num_classes on, which their signatures do not show
 

@@ -12,11 +12,12 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from trainer import config as cfg
-from trainer.config import ConfigError, stream_seed
+from trainer.config import ConfigError
 from trainer.core import global_streams, own_calls
 from trainer.core.data.dataset import Raw
 from trainer.core.data.pictures import as_picture
 from trainer.core.data.user_arrays import as_array, nowhere, raw
+from trainer.core.seeds import stream_seed
 
 KEY = "data._target_"
 EXPECTED = "expected (x, y) or ((x, y), (x_test, y_test)), or one or two torch.utils.data.Dataset"

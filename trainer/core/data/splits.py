@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from trainer import config as cfg
-from trainer.config import ConfigError, stream_seed
+from trainer.config import ConfigError
 from trainer.core.data.dataset import Dataset, hash_of
+from trainer.core.seeds import stream_seed
 
 
 @dataclass(frozen=True)

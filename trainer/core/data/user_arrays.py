@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from trainer import config as cfg
-from trainer.config import ConfigError, stream_seed
+from trainer.config import ConfigError
 from trainer.core.data.dataset import Raw, check_finite
 from trainer.core.data.splits import stratified_order
+from trainer.core.seeds import stream_seed
 
 TEST_FRACTION = 0.2  # where the data come without a test split, and no fraction is asked for
 MOST_CLASSES = 1000
