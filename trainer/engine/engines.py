@@ -25,6 +25,7 @@ from trainer.engine.resume.plan_file import FOLDER
 from trainer.engine.task import Task
 
 QUEUE_S = 1.0  # between two questions for Slurm's queue
+SOON_S = 0.2  # where a job has left its result
 ANSWER_S = 10  # that a scheduler has to answer
 
 
@@ -54,10 +55,10 @@ class SlurmJob:
         return str(self.job.job_id)
 
     def done(self) -> bool:
-        """Whether it has ended by itself, or neither waits nor runs."""
+        """Whether it neither waits nor runs; one that asked for more time may have left a result, and wait again."""
         if self.engine.is_local:
             return self.job.done()
-        return self.job.paths.result_pickle.exists() or self.name not in self.engine.queue()
+        return self.name not in self.engine.queue(SOON_S if self.job.paths.result_pickle.exists() else QUEUE_S)
 
     def exception(self) -> BaseException | None:
         """Nothing: the log says why."""
@@ -103,9 +104,9 @@ class Slurm:
             return None
         return SlurmJob(self.submitit.SlurmJob(self.folder, name), self, None)
 
-    def queue(self) -> set[str]:
-        """Return the numbers of all jobs of this user that wait or run, as of a second ago at most."""
-        if time.monotonic() - self.asked > QUEUE_S:
+    def queue(self, age_s: float) -> set[str]:
+        """Return the numbers of all jobs of this user that wait or run, as of so many seconds ago at most."""
+        if time.monotonic() - self.asked > age_s:
             with contextlib.suppress(OSError, subprocess.SubprocessError):  # it is busy: what was known still holds
                 self.known = self._squeue()
             self.asked = time.monotonic()
