@@ -245,7 +245,9 @@ class _Control:
         why = flight.future.exception()
         said = f"{self.engine.name} job {flight.future.name or ''}".strip()
         lines = str(why or "").strip().splitlines()
-        how = f"{said} ended{f' ({lines[-1]})' if lines else ''}; its log is {_log(flight)}"
+        log = _log(flight)
+        hint = f"its log is {log}" if log.exists() else f"it has left no log: does its machine see {flight.folder}?"
+        how = f"{said} ended{f' ({lines[-1]})' if lines else ''}; {hint}"
         timed_out = number in (signal.SIGUSR1, signal.SIGUSR2)
         if timed_out or flight.false_starts > 1 or flight.launches >= MOST_LAUNCHES:
             if timed_out:

@@ -56,7 +56,7 @@ class Task:
                 line, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.directory, env=environment
             )
             self.process.communicate(sent)
-        if self.process.returncode:
+        if self.process.returncode and self.process.returncode <= 128:  # above: ended by a signal, with a checkpoint
             raise RuntimeError(f"its process ended with exit code {self.process.returncode}")
 
     def checkpoint(self) -> Any:
