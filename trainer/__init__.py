@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainer.api.commands import load, run, sweep
-    from trainer.api.results import Evaluation, Run, Runs
+    from trainer.api.evaluation import Evaluation
+    from trainer.api.results import Run, Runs
     from trainer.config import ConfigError
 
 __all__ = ["ConfigError", "Evaluation", "Run", "Runs", "load", "run", "sweep"]
 
-_HOMES = {"ConfigError": "config", "Evaluation": "api.results", "Run": "api.results", "Runs": "api.results"}
+_HOMES = {"ConfigError": "config", "Evaluation": "api.evaluation", "Run": "api.results", "Runs": "api.results"}
 
 
 def __getattr__(name: str) -> Any:

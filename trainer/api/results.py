@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import html
 import io
-import json
 import math
-import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from trainer import files
+from trainer.api import folders
+from trainer.api.evaluation import Evaluation
 from trainer.config import ConfigError
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Run:
         sentence = (self.summary.get("verdict") or {}).get("sentence")
         said = self.error or (f"{self.verdict}: {sentence}" if sentence else "")
         numbers = "  ".join(f"{key} {DIGITS(value)}" for key, value in self.numbers().items() if _is_shown(key))
-        return "\n".join(filter(None, [f"{_shown(self.folder)}: {self.status}", said, numbers]))
+        return "\n".join(filter(None, [f"{folders.shown(self.folder)}: {self.status}", said, numbers]))
 
     def _repr_html_(self) -> str:
         return Runs([self])._repr_html_()
@@ -194,29 +194,12 @@ class Runs(Sequence[Run]):
         """Return the runs of a sweep. rows: what its sweep.json says of each; none where another launcher trained."""
         if not rows:
             return cls.below(folder)
-        return cls([Run(Path(row["directory"]).absolute()) if _is_run(row) else Run(None, row) for row in rows])
+        return cls([Run(*folders.of_row(row)) for row in rows])
 
     @classmethod
     def below(cls, folder: Path) -> Runs:
         """Return all runs below a folder, those that were refused included. Raises ConfigError where there is none."""
-        from trainer.read.configs import FINAL, VERSUS
-        from trainer.read.find_runs import natural
-
-        if not folder.is_dir():
-            raise ConfigError([f"{folder}: no such folder"])
-        runs: dict[str, Run] = {}
-        for place, inside, names in os.walk(folder.absolute()):
-            if ".hydra" in inside:
-                runs[place] = Run(Path(place))
-                inside.clear()
-            inside[:] = [name for name in inside if not name.startswith(".")]
-            if VERSUS in names and FINAL in inside:
-                inside[:] = [FINAL]
-            if "sweep.json" in names:
-                runs |= {os.path.join(place, str(row["run"])): Run(None, row) for row in _refused(Path(place))}
-        if not runs:
-            raise ConfigError([f"{folder}: holds no run; a sweep lies in outputs/sweeps/<date>/<time>"])
-        return cls([runs[place] for place in sorted(runs, key=natural)])
+        return cls([Run(path, row) for path, row in folders.below(folder)])
 
     @overload
     def __getitem__(self, index: int) -> Run: ...
@@ -239,7 +222,7 @@ class Runs(Sequence[Run]):
         rows = []
         for run, settings in zip(self, self._settings(), strict=True):
             known = {"status": run.status, "verdict": run.verdict, **run.numbers()}
-            rows.append({**settings, **known, "error": run.error, "folder": _shown(run.folder)})
+            rows.append({**settings, **known, "error": run.error, "folder": folders.shown(run.folder)})
         columns = dict.fromkeys(key for row in rows for key in row if key not in ("error", "folder"))
         return pd.DataFrame(rows, columns=[*columns, "error", "folder"])
 
@@ -347,11 +330,11 @@ class Runs(Sequence[Run]):
         from trainer.evaluate import evaluate
         from trainer.read.find_runs import Problems
 
-        folders = [shown for run in self if (shown := _shown(run.folder)) is not None]
-        if not folders:
+        places = [shown for run in self if (shown := folders.shown(run.folder)) is not None]
+        if not places:
             raise ConfigError(["no run was trained: there is nothing to judge"])
         try:
-            return evaluate(folders, tune=tune)
+            return evaluate(places, tune=tune)
         except Problems as problems:
             raise ConfigError([line.removeprefix("--") for line in problems.lines]) from problems
 
@@ -381,56 +364,8 @@ class Runs(Sequence[Run]):
         return f"{html.escape(headline)}{table.to_html(max_rows=MOST_ROWS, float_format=DIGITS, na_rep='')}"
 
 
-class Evaluation:
-    """What `python -m trainer.evaluate` says: printed it is its text, `json` holds all of it.
-
-    >>> import trainer
-    >>> runs = trainer.sweep({"optimizer": ["sgd", "adam"], "seed": range(3)}, "epochs=6 model.depth=1")
-    >>> found = runs.compare()
-    >>> [group["name"] for group in found.groups]
-    ['optimizer=adam', 'optimizer=sgd']
-    """
-
-    def __init__(self, json: dict[str, Any]) -> None:
-        """json: what --json FILE writes, as docs/evaluate.md describes it."""
-        self.json = json
-        self.answer: str = json["answer"]["text"]
-        self.recommendation: str = json["recommendation"]["sentence"]
-        self.warnings: list[str] = json["warnings"]
-        self.groups: list[dict[str, Any]] = json["groups"]
-        self.effects: list[dict[str, Any]] = json["effects"]
-        self.differences: list[dict[str, Any]] = json["differences"]
-        self.interactions: list[dict[str, Any]] = json["interactions"]
-        self.runs: list[dict[str, Any]] = json["runs"]
-        self.problems: list[str] = json["problems"]
-
-    def __repr__(self) -> str:
-        from trainer.report import terminal
-
-        text = io.StringIO()
-        terminal.print_tables(self.json, text)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-
-
 def _is_shown(measure: str) -> bool:
     return measure in _SHOWN or measure.startswith("test_")
-
-
-def _is_run(row: Mapping[str, Any]) -> bool:
-    return (Path(row["directory"]) / ".hydra").is_dir()
-
-
-def _refused(sweep: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield what sweep.json says of runs that have no folder, since they were refused."""
-    from trainer.read.bounded import MOST_TABLE, Unreadable, content
-
-    try:
-        rows = json.loads(content(sweep / "sweep.json", MOST_TABLE))["runs"]
-    except (Unreadable, ValueError, KeyError, TypeError):
-        return
-    for row in rows:
-        if isinstance(row, dict) and row.get("status") == "failed" and Path(row["directory"]).name == sweep.name:
-            yield row
 
 
 def _number(text: Any) -> Any:
@@ -445,13 +380,6 @@ def _number(text: Any) -> Any:
 
 def _has_curves(run: Run) -> bool:
     return run.folder is not None and (run.folder / "metrics.csv").is_file()
-
-
-def _shown(folder: Path | None) -> str | None:
-    if folder is None:
-        return None
-    here = Path.cwd()
-    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def _shown_in_a_notebook(figure: Figure) -> Figure:
