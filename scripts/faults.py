@@ -5,7 +5,7 @@
     python -m scripts.faults full              ENOSPC and EIO at every write: reported, nothing half-written, resumable?
     python -m scripts.faults flip --n 20       each file with a bit flipped, and cut, at 20 places: reported, repaired?
     python -m scripts.faults foreign-files     directories that hold somebody's files: refused, and not a byte changed?
-    python -m scripts.faults hostile           scripts/hostile.py: each kind of hostile input, and 20,000 random changes
+    python -m scripts.faults hostile           scripts/hostile: each kind of hostile input, and 20,000 random changes
 
 Prints a line for each failure and a count at the end; exit code 1 where there was one. What is killed: a sweep of 12
 runs (three optimizers, dropout, batch norm, clipping, early stopping, two budgets), a sweep of functions to minimise,
@@ -37,7 +37,7 @@ from unittest import mock
 
 from hydra.core.global_hydra import GlobalHydra
 
-from scripts import hostile
+from scripts.hostile import mutations, trials
 from trainer import evaluate, files
 from trainer.cli import app
 from trainer.core import state
@@ -468,7 +468,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "full": lambda: full(folder),
         "flip": lambda: flip(options.n or 20, options.seed, folder),
         "foreign-files": lambda: foreign_files(folder),
-        "hostile": lambda: hostile.try_kinds(folder) + hostile.try_mutations(options.n or 20_000, options.seed, folder),
+        "hostile": lambda: (
+            trials.try_kinds(folder) + mutations.try_mutations(options.n or 20_000, options.seed, folder)
+        ),
     }
     failures = do[options.what]()
     if not failures:

@@ -47,8 +47,8 @@ def test_damaged_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_hostile_input_is_one_of_the_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked for all kinds, and for as many changes as were asked for."""
     asked = []
-    monkeypatch.setattr(faults.hostile, "try_kinds", lambda folder: asked.append("kinds") or 0)
-    monkeypatch.setattr(faults.hostile, "try_mutations", lambda count, seed, folder: asked.append(count) or 1)
+    monkeypatch.setattr(faults.trials, "try_kinds", lambda folder: asked.append("kinds") or 0)
+    monkeypatch.setattr(faults.mutations, "try_mutations", lambda count, seed, folder: asked.append(count) or 1)
     assert faults.main(["hostile", "--n", "7"]) == 1
     assert asked == ["kinds", 7]
 

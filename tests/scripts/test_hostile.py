@@ -1,47 +1,47 @@
-"""A few of each hostile input, and a few hundred mutations; scripts/hostile.py does all of them."""
+"""A few of each hostile input, and a few hundred mutations; scripts/hostile does all of them."""
 
 import random
 from pathlib import Path
 
 import pytest
 
-from scripts import hostile
+from scripts.hostile import kinds, mutations, sound, trials
 
 
 @pytest.mark.parametrize("word", ["metrics.csv: a pipe", "YAML: alias bomb of", "sealed summary: every key a list"])
 def test_a_kind_of_hostile_input(word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert hostile.try_kinds(tmp_path, word) == 0, capsys.readouterr().out
+    assert trials.try_kinds(tmp_path, word) == 0, capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_all_kinds_of_hostile_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(hostile.all_kinds()) > 200
-    assert hostile.try_kinds(tmp_path) == 0, capsys.readouterr().out
+    assert len(kinds.all_kinds()) > 200
+    assert trials.try_kinds(tmp_path) == 0, capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_mutations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert hostile.try_mutations(len(hostile.PARTS) * 20, 0, tmp_path) == 0, capsys.readouterr().out
+    assert mutations.try_mutations(len(mutations.PARTS) * 20, 0, tmp_path) == 0, capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_many_mutations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert hostile.try_mutations(1500, 1, tmp_path) == 0, capsys.readouterr().out
+    assert mutations.try_mutations(1500, 1, tmp_path) == 0, capsys.readouterr().out
 
 
 def test_a_fault_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of a command that is no evaluation, and of one that raises."""
-    monkeypatch.setattr(hostile.sys, "executable", "false")
-    assert hostile.try_kinds(tmp_path, "folders: circles") == 1
-    monkeypatch.setattr(hostile.evaluate, "main", lambda arguments: 1 / 0)
-    assert hostile.try_mutations(3, 0, tmp_path) == 3
+    monkeypatch.setattr(trials.sys, "executable", "false")
+    assert trials.try_kinds(tmp_path, "folders: circles") == 1
+    monkeypatch.setattr(mutations.evaluate, "main", lambda arguments: 1 / 0)
+    assert mutations.try_mutations(3, 0, tmp_path) == 3
     printed = capsys.readouterr().out
     assert "folders: circles: exit code 1" in printed
     assert printed.count("ZeroDivisionError") == 3
 
 
 def test_the_same_seed_makes_the_same_mutations() -> None:
-    for name, content in hostile.run_files().items():
-        assert len({hostile.mutated(name, content, random.Random("0 1")) for _ in range(3)}) == 1
+    for name, content in sound.run_files().items():
+        assert len({mutations.mutated(name, content, random.Random("0 1")) for _ in range(3)}) == 1
