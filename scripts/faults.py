@@ -4,6 +4,7 @@
     python -m scripts.faults jobs --n 25       scripts/job_faults.py: the same of sweeps sent to Slurm (needs slurm-wlm)
     python -m scripts.faults full              ENOSPC and EIO at every write: reported, nothing half-written, resumable?
     python -m scripts.faults flip --n 20       each file with a bit flipped, and cut, at 20 places: reported, repaired?
+    python -m scripts.faults limits            scripts/limits.py: too little memory, too few processes (control groups)
     python -m scripts.faults foreign-files     directories that hold somebody's files: refused, and not a byte changed?
     python -m scripts.faults hostile           scripts/hostile: each kind of hostile input, and 20,000 random changes
 
@@ -16,7 +17,6 @@ commands that were never killed, each in a process of its own.
 from __future__ import annotations
 
 import argparse
-import builtins
 import contextlib
 import errno
 import io
@@ -30,13 +30,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from hydra.core.global_hydra import GlobalHydra
 
+from scripts.bad_disk import BadDisk
 from scripts.hostile import mutations, trials
 from trainer import evaluate, files
 from trainer.cli import app
@@ -259,82 +259,6 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-class BadDisk:
-    """Every operation that writes below a folder is counted; from the `nth` on (or only that one) it fails.
-
-    A write that fails has written half of what it was given. In this process only: one stack after the other.
-    """
-
-    def __init__(self, folder: Path, number: int, nth: int, lasting: bool) -> None:
-        self.folder, self.number, self.nth, self.lasting = str(folder), number, nth, lasting
-        self.count = 0
-
-    def fails(self, path: object) -> bool:
-        """Whether this operation does."""
-        if not isinstance(path, str | os.PathLike) or not os.path.abspath(path).startswith(self.folder):
-            return False
-        self.count += 1
-        return self.count >= self.nth if self.lasting else self.count == self.nth
-
-    def error(self, path: object) -> OSError:
-        """The failure."""
-        return OSError(self.number, os.strerror(self.number), str(path))
-
-    @contextlib.contextmanager
-    def mounted(self) -> Iterator[None]:
-        """Python's own functions that write, in place of a disk of our own."""
-        with contextlib.ExitStack() as patches:
-            for module in (io, builtins):
-                patches.enter_context(mock.patch.object(module, "open", self._opening(io.open)))
-            for name in ("replace", "mkdir"):
-                patches.enter_context(mock.patch.object(os, name, self._calling(getattr(os, name))))
-            yield
-
-    def _calling(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(path: Any, *arguments: Any, **keywords: Any) -> Any:
-            idle = function.__name__ == "mkdir" and os.path.isdir(path)  # nothing to write
-            if not idle and self.fails(path):
-                raise self.error(path)
-            return function(path, *arguments, **keywords)
-
-        return call
-
-    def _opening(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def opening(path: Any, mode: str = "r", *arguments: Any, **keywords: Any) -> Any:
-            if not set(mode) & set("wax+"):
-                return function(path, mode, *arguments, **keywords)
-            if self.fails(path):
-                raise self.error(path)
-            file = function(path, mode, *arguments, **keywords)
-            write = file.write
-
-            def half(content: Any) -> int:
-                if self.fails(path):
-                    write(content[: len(content) // 2])
-                    raise self.error(path)
-                return write(content)
-
-            return _Half(file, half) if isinstance(path, str | os.PathLike) else file
-
-        return opening
-
-
-class _Half:
-    """A file whose `write` is another."""
-
-    def __init__(self, file: Any, write: Callable[[Any], int]) -> None:
-        self._file, self.write = file, write
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def __enter__(self) -> _Half:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-
 def full(folder: Path, every: int = 1) -> int:
     """ENOSPC from the nth write on, and EIO at it, for every n (or every so many); how many cases failed."""
     command(folder / "never", SMALL)
@@ -455,11 +379,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m scripts.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["kill", "jobs", "full", "flip", "foreign-files", "hostile"])
+    parser.add_argument("what", choices=["kill", "jobs", "full", "flip", "limits", "foreign-files", "hostile"])
     parser.add_argument("--n", type=int, help="sweeps (100; jobs: 25), places of a file (20), random changes (20,000)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and places (default %(default)s)")
     options = parser.parse_args(arguments)
-    from scripts import job_faults  # which uses what is here
+    from scripts import job_faults, limits  # which use what is here
 
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     do: dict[str, Callable[[], int]] = {
@@ -467,6 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "jobs": lambda: job_faults.jobs(options.n or 25, options.seed, folder),
         "full": lambda: full(folder),
         "flip": lambda: flip(options.n or 20, options.seed, folder),
+        "limits": lambda: limits.limits(folder),
         "foreign-files": lambda: foreign_files(folder),
         "hostile": lambda: (
             trials.try_kinds(folder) + mutations.try_mutations(options.n or 20_000, options.seed, folder)

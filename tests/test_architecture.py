@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "trainer"
-EVERYTHING = {"core", "engine", "record", "judge", "compare", "read", "report", "config", "files", "text", "streams"}
+EVERYTHING = {"core", "engine", "record", "judge", "compare", "read", "report", "language", "config", "files", "text"}
+EVERYTHING |= {"streams"}
 MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it may import beside itself
     "__main__": {"cli", "streams"},
     "api": {"evaluate", "report", "compare", "read", "engine", "core", "config", "files"},
@@ -16,14 +17,15 @@ MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it m
     "engine": {"record", "judge", "core", "config", "files", "text", "streams"},
     "record": {"judge", "core", "config", "files"},
     "core": {"config", "files"},
-    "evaluate": {"report", "compare", "read", "judge", "files", "text"},
+    "evaluate": {"report", "compare", "read", "judge", "language", "files", "text"},
     "cure": {"cli", "read", "report", "compare", "judge", "engine", "config", "files", "text"},
     "versus": {"cli", "evaluate", "report", "engine", "config", "files", "text"},
-    "report": {"compare", "read", "judge", "files", "text"},
+    "report": {"compare", "read", "judge", "language", "files", "text"},
     "compare": {"judge", "files"},
     "read": {"judge", "files", "text"},
     "judge": set[str](),
-    "trace": {"core", "config", "files", "streams"},
+    "language": set[str](),
+    "trace": {"core", "config", "files", "text", "streams"},
     "config": set[str](),
     "files": set[str](),
     "text": set[str](),

@@ -25,12 +25,13 @@ from trainer.compare.results import Recommendation
 from trainer.compare.sections import Section, compare_sections
 from trainer.compare.why import signals
 from trainer.judge.overfit import Verdict, judge
+from trainer.language import translated
 from trainer.read.configs import tuned_keys
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
 from trainer.read.numbers import number
 from trainer.report.vocabulary import KINDS, PER_CLASS, VERDICTS
-from trainer.text import printable
+from trainer.text import printable, version
 
 LISTS = ("groups", "effects", "differences", "interactions", "warnings")  # of a comparison
 EXAMPLES = {  # option that names a file -> a name for it
@@ -238,7 +239,7 @@ def _target_problems(options: argparse.Namespace) -> list[str]:
     """Say what keeps the outputs from being written, before anything is read."""
     targets = {name: value for name in (*TEXTS, "html") if (value := getattr(options, name))}
     problems = [line for name, value in targets.items() for line in files.target_problems(value, EXAMPLES[name])]
-    problems += files.folder_problems(options.figures)
+    problems += [line for folder in (options.figures, options.tensorboard) for line in files.folder_problems(folder)]
     named: dict[str, str] = {}
     for name, value in targets.items():
         first = named.setdefault("-" if value == "-" else os.path.realpath(value), name)
@@ -273,7 +274,7 @@ def _required(evaluation: dict[str, Any], options: argparse.Namespace) -> dict[s
 
 def _report(evaluation: dict[str, Any], runs: Sequence[Curves], options: argparse.Namespace, command: str) -> None:
     """Write the files that were asked for, then print the tables: whatever becomes of these, the files are there."""
-    from trainer.report import documents, html, junit, terminal  # rich, which bad input need not wait for
+    from trainer.report import documents, html, junit, links, terminal  # rich, which bad input need not wait for
 
     make: dict[str, Callable[[], str]] = {
         "json": lambda: json.dumps(evaluation, allow_nan=False),
@@ -296,13 +297,17 @@ def _report(evaluation: dict[str, Any], runs: Sequence[Curves], options: argpars
             _write(Path(os.path.realpath(target)), text)
     if options.figures:
         _write_figures(Path(options.figures), pictures)
+    if options.tensorboard:
+        links.link(evaluation, Path(options.tensorboard))
     if alone := any(getattr(options, name) == "-" for name in TEXTS):
         with _output(sys.stdout) as out:
             print(texts["-"].removesuffix("\n"), file=out)
     with _output(sys.stderr if alone else sys.stdout) as printed:
         terminal.print_tables(evaluation, printed)
         if page:
-            print(f"report: {page.as_uri()}", file=printed)
+            print(f"{translated('report:')} {page.as_uri()}", file=printed)
+        if options.tensorboard:
+            print(f"curves: tensorboard --logdir {shlex.quote(options.tensorboard)}", file=printed)
 
 
 def _write_figures(folder: Path, pictures: dict[str, bytes]) -> None:
@@ -344,7 +349,7 @@ def _complain(lines: Iterable[str]) -> None:
     """Print problems on the error stream, one a line, where there is one to print on."""
     with suppress(Problems), _output(sys.stderr) as errors:
         for line in lines:
-            print(printable(line), file=errors)
+            print(printable(translated(line)), file=errors)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -394,6 +399,7 @@ def _parser() -> argparse.ArgumentParser:
         help="keys that are tuned, not compared: every group stands at its own best, chosen by the validation split; "
         "none tunes nothing (default: the learning rate, where optimizers, schedules or batch sizes are compared)",
     )
+    add("--version", action="version", version=version(), help="say which versions run")
     write = parser.add_argument_group("outputs, written whole or not at all").add_argument
     write("--json", metavar="FILE", help="the evaluation as JSON")
     write("--html", metavar="FILE", help="the report, as one page that needs no network")
@@ -403,6 +409,7 @@ def _parser() -> argparse.ArgumentParser:
         "--csv", metavar="FILE", help="a row for each group: knobs, runs, share that overfit, each measure's statistics"
     )
     write("--figures", metavar="DIR", help="learning curves by group and the effect of each knob, as PNG and SVG")
+    write("--tensorboard", metavar="DIR", help="links to the runs, named by what was swept: tensorboard --logdir DIR")
     write("--junit", metavar="FILE", help="a test case for each run and each requirement, in JUnit's XML")
     require = parser.add_argument_group("requirements: exit with 1 where one does not hold").add_argument
     require(

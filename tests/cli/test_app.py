@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import shlex
@@ -20,6 +21,7 @@ from trainer.core.data import generated
 from trainer.core.own_calls import KINDS
 from trainer.engine.progress import News
 from trainer.record.tensorboard import EventWriter
+from trainer.text import version
 
 ROOT = Path(__file__).parents[2]
 
@@ -467,6 +469,15 @@ def test_commands_are_subcommands_of_the_console_script(line: str, says: str, tm
     command = [sys.executable, "-m", "trainer", *line.split()]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
     assert says in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command", ["trainer.evaluate", "trainer.trace.__main__", "trainer.versus.__main__", "trainer.cure.__main__"]
+)
+def test_every_command_says_its_version(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module(command).main(["--version"])
+    assert capsys.readouterr().out == f"{version()}\n"
 
 
 def test_resume_is_a_subcommand_and_a_comment_of_zsh_is_none_of_ours(cli: Cli) -> None:

@@ -307,7 +307,14 @@ def test_csv_of_keras_and_lightning(tmp_path: Path) -> None:
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "people.csv").write_text("name,age\nAda,36\n")
     runs, problems = find_runs([tmp_path])
-    assert not problems
+    assert [problem.partition(";")[0] for problem in problems] == [
+        f"{tmp_path}/people.csv: found the columns name, age"
+    ]
+    (tmp_path / "more.csv").write_text("name,age\nAda,36\n")
+    assert find_runs([tmp_path])[1] == [
+        f"{tmp_path}/more.csv, {tmp_path}/people.csv: tables without known losses; "
+        "python -m trainer.evaluate FILE lists the columns of one"
+    ]
     assert [run.name for run in runs] == ["keras.csv", "lightning_logs/version_0/metrics.csv"]
     for run in runs:
         np.testing.assert_allclose(run.train_loss, TRAIN)

@@ -1,22 +1,22 @@
-"""Both languages of the page: the same texts with the same places, and a reason for every verdict."""
+"""Both languages of the page: the same texts with the same places."""
 
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests import fake_runs
 from tests.helpers import Cli
 from tests.pages import browse, browser, page_data
+from trainer import language
 from trainer.evaluate import main
-from trainer.report import chinese, html, tables, vocabulary
+from trainer.report import html, tables, vocabulary
 
 PAGE = Path(html.__file__).parent / "page"
 CJK = re.compile(r"[\u4e00-\u9fff]")
 # what Python puts into the page as it is: titles of tables, facts, answers of contrasts, the rest of measures
-OF_PYTHON = {"Evaluation of {what}", "date", "data", "commit", "command", "n", "failed", "group", "all runs", "seed"}
+OF_PYTHON = {"date", "data", "commit", "command", "n", "failed", "group", "all runs", "seed"}
 OF_PYTHON |= {"no difference seen", "not enough seeds", "differs", "gap", "loss only", "This page"}
 OF_PYTHON |= {"epoch", "step or epoch, as it was logged", "{n} runs", "{n} groups", "loss", "accuracy", "copied"}
 
@@ -35,11 +35,11 @@ def said() -> set[str]:
 
 
 def test_every_text_of_the_page_has_one_in_chinese_and_none_is_left_over() -> None:
-    assert set(chinese.WORDS) == said()
+    assert set(language.table("page")) == said()
 
 
 def test_both_have_the_same_places() -> None:
-    for english, text in chinese.WORDS.items():
+    for english, text in language.table("page").items():
         assert sorted(re.findall(r"\{\w+\}", english)) == sorted(re.findall(r"\{\w+\}", text)), english
         assert CJK.search(text) or english in {"n", ".", ". ", "{a} of {b}"}, english
 
@@ -62,24 +62,7 @@ def test_the_language_is_asked_for_or_the_locale(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert chinese.is_chosen() is wanted
-
-
-@pytest.mark.parametrize("verdict", vocabulary.VERDICTS)
-@pytest.mark.parametrize("kind", [None, *vocabulary.KINDS])
-def test_each_verdict_has_a_reason_with_its_numbers(verdict: str, kind: str | None) -> None:
-    run: dict[str, Any] = {"verdict": verdict, "kind": kind, "best_epoch": 12.0, "onset": 17.0, "evidence": {}}
-    bare = chinese.reason(run, False)
-    assert CJK.search(bare)
-    assert not re.search("[A-Za-z]", bare)
-    evidence = {"best_val_loss": 0.4321, "rise": 0.0765, "gap": 0.25, "gap_share": 0.31, "learned": 0.9}
-    full = chinese.reason(run | {"evidence": evidence, "probability": 0.66}, True)
-    assert "66%" in full
-    if verdict == "overfit":
-        assert "第 17 轮" in full
-        assert ("31%" in full) if kind == "gap" else ("0.0765" in full and "0.4321" in full and "8%" in full)
-    if verdict == "healthy":
-        assert "0.4321" in full
+    assert language.is_chinese() is wanted
 
 
 def test_the_verdict_on_the_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +75,18 @@ def test_the_verdict_on_the_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) 
     assert "too short: 1 epoch with finite losses" in cli(f"{command}en")[1]
     verdicts = [json.loads(Path(name, "summary.json").read_text())["verdict"] for name in ("zh", "en")]
     assert verdicts[0] == verdicts[1]
+
+
+def test_what_a_sweep_comes_to_on_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_runs.sweep(tmp_path / "s", seeds=3, events=False)
+    monkeypatch.setenv("TRAINER_LANG", "zh")
+    assert main([str(tmp_path / "s")]) == 0
+    answer = capsys.readouterr().out.partition("\n\n")[0]
+    said = re.sub(r"python -m .*", "", answer)
+    assert "最佳验证损失随 model.dropout 下降" in said
+    assert not re.findall(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}", said)  # words of English; keys are in one
 
 
 @browser

@@ -21,6 +21,7 @@ from trainer.cli.config_files import Sources, VisibleOptions
 from trainer.config import Config, ConfigError
 from trainer.engine import interrupts
 from trainer.engine.resume.plan_file import path_of
+from trainer.language import translated
 from trainer.text import printable, version
 
 # Rounds that a thread of OpenMP (libgomp) waits for the others before it sleeps. With its own 300,000, two runs at once
@@ -102,7 +103,7 @@ def _say_how_to_continue(command: Command) -> None:
     """Print the command that goes on with what a signal has ended, if anything of it is kept."""
     directory = command.folder or command.directory
     if directory is not None and path_of(directory).exists():
-        print(printable(f"continue  {command.line.continuing(directory)}"))
+        print(printable(translated(f"continue  {command.line.continuing(directory)}")))
 
 
 def configure(overrides: Sequence[str]) -> Config:
@@ -115,7 +116,7 @@ def say(problems: Sequence[str], left_in: Path | None = None) -> int:
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     said = f"the run stopped; what it had recorded is in {left_in}" if left_in else "nothing was run"
     lines = [f"trainer: {count}; {said} (python -m trainer --help lists every key)", *problems]
-    print("\n  ".join(map(printable, lines)), file=sys.stderr)
+    print("\n  ".join(printable(translated(line)) for line in lines), file=sys.stderr)
     return 2
 
 

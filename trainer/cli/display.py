@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from trainer.engine.progress import TICK_S, News
 from trainer.judge import cures, health
+from trainer.language import translated
 from trainer.record import ground_truth
 from trainer.record.run_files import epoch_line
 from trainer.report import vocabulary
@@ -36,7 +38,12 @@ BAR_TEXT_WIDTH = 75  # characters beside the bar
 def words(*parts: str | tuple[str, str]) -> Text:
     """A line to print: parts, or (part, style). Nothing in them is rich's markup or a terminal's command."""
     pairs = ((part, "") if isinstance(part, str) else part for part in parts)
-    return Text.assemble(*((printable(part), style) for part, style in pairs))
+    return Text.assemble(*((printable(translated(part)), style) for part, style in pairs))
+
+
+def is_copied(console: Console, line: str) -> bool:
+    """Whether a line must not be broken: a path or command stands behind its label, or nobody counts columns there."""
+    return not console.is_terminal or re.match(r"\S+  ", line) is not None
 
 
 class Display:
@@ -75,7 +82,7 @@ class Display:
             self.progress.update(self.progress.task_ids[0], description=text)
         elif news.epoch in {1, news.epochs} or now - self.said > PLAIN_LINE_S:
             said = epoch_line(news.row).replace(f"epoch {news.epoch}", f"epoch {news.epoch}/{news.epochs}", 1)
-            print(f"{said}  {speed}", flush=True)
+            print(translated(f"{said}  {speed}"), flush=True)
             self.said = now
 
     def done(self, jobs: Sequence[Job]) -> None:
@@ -91,7 +98,7 @@ class Display:
         if summary["final"] and not ground_truth.is_of_function(summary):
             self.console.print(_table(summary, self.console))
         for line in _closing_lines(summary, shown(directory, self.here), finished_earlier):
-            self.console.print(line, soft_wrap=True)
+            self.console.print(line, soft_wrap=is_copied(self.console, line.plain))
         sys.stdout.flush()
 
 
@@ -160,7 +167,7 @@ class SweepDisplay:
         elif (ended == len(self.jobs) > self.told) or (ended < len(self.jobs) and now - self.said > PLAIN_SWEEP_LINE_S):
             left = (now - self.began) * (len(self.jobs) - runs) / self.trained if self.trained > LITTLE else 0
             rest = f"  {_time(left)} left" if left else ""
-            print(f"{math.floor(runs)} of {len(self.jobs)} runs  {'  '.join(said)}{rest}", flush=True)
+            print(f"{'  '.join([f'{math.floor(runs)} of {len(self.jobs)} runs', *said])}{rest}", flush=True)
             self.said, self.told = now, ended
 
 
@@ -197,12 +204,13 @@ def _table(summary: dict[str, Any], console: Console) -> Table:
     table.add_column("")
     for weights in (f"best (epoch {best['epoch']:.0f})", f"last (epoch {last['epoch']:.0f})"):
         for i, name in enumerate(names):
-            table.add_column(Text(f"{weights}\n{name}" if i == 0 else f"\n{name}"), justify="right")
+            head = f"{translated(weights)}\n" if i == 0 else "\n"
+            table.add_column(Text(head + translated(name)), justify="right")
     rows = [("train", best, last, "eval/train_"), ("val", best, last, "val/")]
     for name, *columns, prefix in [*rows, ("test", test.get("best", {}), test.get("last", {}), "")]:
         if f"{prefix}loss" in columns[0]:
-            table.add_row(name, *(number(values, prefix + n) for values in columns for n in names))
-    return fitting(console, table, [f"\n{name}" for name in names[::-1]])
+            table.add_row(translated(name), *(number(values, prefix + n) for values in columns for n in names))
+    return fitting(console, table, [f"\n{translated(name)}" for name in names[::-1]])
 
 
 def number(values: dict[str, float], key: str) -> str:
@@ -253,8 +261,8 @@ def _closing_lines(summary: dict[str, Any], directory: str, finished_earlier: bo
     if last and not summary["health"] and not of_function:
         lines.append(words(health.ALL_WELL))
     for finding in summary["health"]:
-        called = health.name(finding)
-        lines.append(words((called, "red"), health.line(finding).removeprefix(called)))
+        called = translated(health.name(finding))
+        lines.append(words((called, "red"), vocabulary.finding(finding).removeprefix(called)))
     if summary["stopped_by"] != "budget":
         lines.append(words(f"ended by {summary['stopped_by'].replace('_', ' ')} after epoch {summary['epochs']}"))
     if not finished_earlier:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from trainer import config as cfg
 from trainer.cli.config_files import Sources
+from trainer.language import is_chinese, translated
 
 KEY_WIDTH, VALUE_WIDTH = 26, 14
 COMMANDS = (
@@ -41,17 +42,20 @@ def text(sources: Sources, overrides: Sequence[str], width: int | None = None) -
     """
     values = sources.compose(overrides)
     width = width or min(120, max(80, shutil.get_terminal_size((100, 24)).columns))
-    lines = [*COMMANDS, "", "Choices, files of conf/ (--help data=mnist tells about that one, with its keys):", ""]
+    files = "Choices, files of conf/ (--help data=mnist tells about that one, with its keys):"
+    lines = [*map(translated, COMMANDS), "", translated(files), ""]
     for group, options in sources.groups.items():
         lines += _columns([(f"{group}=", KEY_WIDTH)], ", ".join(sorted(options)), width)
     for override in overrides:
         if comments := _comments(sources, override):
             lines += ["", f"{override}:", ""]
             lines += [f"  {part}" for comment in comments for part in textwrap.wrap(comment, width - 2)]
-    lines += ["", "Keys, with the values of this command line:", ""]
+    lines += ["", translated("Keys, with the values of this command line:"), ""]
     for key, value, meaning in knobs(cfg.Config, values):
+        said, _, expected = meaning.removesuffix(")").rpartition(" (")
+        meaning = f"{translated(said)}（{translated(expected)}）" if is_chinese() and said else translated(meaning)
         lines += _columns([(key, KEY_WIDTH), (value, VALUE_WIDTH)], meaning, width) if key else [""]
-    lines += ["", *textwrap.wrap(OWN, width)]
+    lines += ["", *_wrapped(translated(OWN), width)]
     lines += ["", 'Hydra\'s own flags: --hydra-help. Tab completion for bash: eval "$(trainer -sc install=bash)"']
     return "\n".join(lines)
 
@@ -92,10 +96,20 @@ def _columns(cells: Sequence[tuple[str, int]], meaning: str, width: int) -> list
     """Lay out cells of fixed widths and then text, wrapped in its column; a cell too long pushes the text down."""
     indent = 2 + sum(size for _, size in cells)
     head = "  " + "".join(f"{cell:<{size}}" for cell, size in cells)
-    wrapped = textwrap.wrap(meaning, width - indent, break_on_hyphens=False)
+    wrapped = _wrapped(meaning, width - indent)
     if len(head) > indent or not head.endswith(" "):
         return [head.rstrip(), *(" " * indent + line for line in wrapped)]
     return [head + wrapped[0], *(" " * indent + line for line in wrapped[1:])]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Break a text at blanks; Chinese, which has none and is two columns wide, where the line is full."""
+    if text.isascii():
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+    from rich.console import Console
+    from rich.text import Text
+
+    return [line.plain.rstrip() for line in Text(text).wrap(Console(), width)]
 
 
 def _short(value: Any) -> str:

@@ -15,12 +15,13 @@ import numpy as np
 from rich.table import Table
 
 from trainer import files
-from trainer.cli.display import words
+from trainer.cli.display import is_copied, words
 from trainer.config import ConfigError, Surface
 from trainer.core.surfaces import FUNCTIONS, PlaneFunction
 from trainer.engine.jobs import Job, describe, ranges, swept
 from trainer.engine.jobs import name as named
 from trainer.engine.jobs import values as typed
+from trainer.language import translated
 from trainer.record import ground_truth, trajectories
 from trainer.report import vocabulary
 from trainer.report.screen import fitting, screen
@@ -53,10 +54,10 @@ def close(jobs: Sequence[Job], folder: Path) -> None:
         error = problem
     console = screen()
     laid = table(jobs)
-    there = [name for name in measures(jobs) if any(name == column.header for column in laid.columns)]
+    there = [name for name in measures(jobs) if any(translated(name) == column.header for column in laid.columns)]
     console.print(fitting(console, laid, [*there[:0:-1], "verdicts"]))  # what ranks the rows stays
     for line in [*captions(jobs), *troubles(jobs), *_closing_lines(jobs, folder)]:
-        console.print(words(line), soft_wrap=True)
+        console.print(words(line), soft_wrap=is_copied(console, line))
     for name in pictures:
         console.print(words(f"picture   {shown(folder / name)}"), soft_wrap=True)
     if error is not None:
@@ -151,11 +152,11 @@ def table(jobs: Sequence[Job]) -> Table:
     out = Table(box=None, pad_edge=False)
     for key in keys:
         out.add_column(printable(key.removeprefix("model.").removeprefix("data.")))
-    out.add_column("runs", justify="right")
+    out.add_column(translated("runs"), justify="right")
     for name in measured:
-        out.add_column(name, justify="right", no_wrap=True)
+        out.add_column(translated(name), justify="right", no_wrap=True)
     if not of_functions:
-        out.add_column("verdicts")
+        out.add_column(translated("verdicts"))
     ranked = sorted(groups.items(), key=lambda item: _rank(item[1], next(iter(measured.values()), None)))
     for values, members in ranked[:MOST_ROWS]:
         cells = [_mean_cell([_measure(job, place) for job in members], name) for name, place in measured.items()]
@@ -212,7 +213,9 @@ def _measure(job: Job, place: Place) -> float | None:
 
 
 def _short(value: str) -> str:
-    """Write a drawn number in four digits; anything else as it was typed."""
+    """Write a drawn number in four digits, true and false as they are typed; anything else as it was typed."""
+    if value in ("True", "False"):  # as Hydra writes them
+        return value.lower()
     try:
         return f"{float(value):.4g}" if len(value) > len("0.00001") else value
     except ValueError:

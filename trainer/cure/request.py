@@ -18,6 +18,7 @@ from trainer.files import Damaged
 from trainer.judge import cures, health
 from trainer.judge.remedies import Settings
 from trainer.read.find_runs import Problems, find_runs
+from trainer.text import version
 
 SEEDS = 3  # the run's own and the next ones
 MOST_STEPS = 1000  # that a run of the trial takes, however long the run was
@@ -142,5 +143,6 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code: 0; 2 for bad input. What each finding means, and what cures it: docs/health.md.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=version(), help="say which versions run")
     parser.add_argument("--json", metavar="FILE", help="write what was tried, with every run's loss, as JSON")
     return parser

@@ -22,6 +22,7 @@ CONFIGS = (  # files beside a run that hold its settings, the first that has any
 JSON = (".json", ".jsonl", ".ndjson")
 CSV = (".csv", ".tsv")
 _OF_ONE_TAG = re.compile(r"run-(.*?)-tag-(.*)")  # a file that TensorBoard's page downloads
+_SAID = re.compile(r"(^|[\s:=])-?\d+\.\d")  # a number behind a word: no name of a column
 _OF_ONE_EPOCH = re.compile(r"metrics_epoch_([0-9]{1,9})\.json")  # AllenNLP
 _SOURCES = ("csv", "json", "mlflow", "events")  # of a run that two loggers recorded, the first is kept: its precision
 _NEAREST = 50  # runs that end alike, among which a copy is looked for
@@ -94,7 +95,9 @@ def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = 
             path = folder / name
             columns = _add_file(search, path, halves)
             if columns and _is_pair(search, columns):
-                search.problems.append(f"{path}: nothing to judge: its losses have no numbers")
+                is_log = any(_SAID.search(name) for name in columns)
+                why = "lines of a log, expected a table, CSV or JSON" if is_log else "its losses have no numbers"
+                search.problems.append(f"{path}: nothing to judge: {why}")
             elif columns is not None:
                 silent[path] = _no_columns(search, path, columns)
     for (subject, label), parts in halves.items():
@@ -105,7 +108,10 @@ def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = 
                 silent.pop(half.path, None)
     for path, sentence in silent.items():
         counted = any(half.path == path for parts in halves.values() for half in parts)
-        (search.problems if told or counted else search.unused).append(sentence)
+        if told or counted:
+            search.problems.append(sentence)
+        else:
+            search.unused[path] = sentence
 
 
 def _add_file(search: Search, path: Path, halves: dict[tuple[str, str], list[Half]]) -> list[str] | None:

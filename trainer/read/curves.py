@@ -57,7 +57,7 @@ class Search:
     base: Path  # names are given below it
     runs: list[Curves] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)  # what is said of tables that are no run's where there is no run
+    unused: dict[Path, str] = field(default_factory=dict)  # tables that are no run's, and what is said of each
     hparams: dict[Path, dict[str, Any]] = field(default_factory=dict)  # by the folder of the event file
     without: dict[Path, str] = field(default_factory=dict)  # folders of event files without losses, and what is said
     files: int = 0

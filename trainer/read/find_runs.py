@@ -61,7 +61,16 @@ def find_runs(
     search.problems = list(dict.fromkeys(search.problems))
     if not runs:
         raise Problems(_no_runs(search, paths))
-    return sorted(runs.values(), key=lambda run: natural(run.path)), search.problems
+    return sorted(runs.values(), key=lambda run: natural(run.path)), search.problems + _unused(search)
+
+
+def _unused(search: Search) -> list[str]:
+    """Say, in a line, which tables beside runs are no run's."""
+    if len(search.unused) < 2:
+        return list(search.unused.values())
+    named = ", ".join(map(str, list(search.unused)[:3]))
+    more = f" and {len(search.unused) - 3} more" if len(search.unused) > 3 else ""
+    return [f"{named}{more}: tables without known losses; python -m trainer.evaluate FILE lists the columns of one"]
 
 
 def _real(path: str) -> str:
@@ -222,7 +231,7 @@ def _no_runs(search: Search, paths: list[Path]) -> list[str]:
     return [
         f"{where}: found {found}; expected folders with metrics.csv (this trainer), or TensorBoard event files, "
         "CSV or JSON files with a training and a validation loss; a sweep lies in outputs/sweeps/<date>/<time>",
-        *[*search.problems, *search.unused][:10],
+        *[*search.problems, *search.unused.values()][:10],
     ]
 
 

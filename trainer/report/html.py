@@ -20,12 +20,13 @@ from urllib.parse import quote
 import numpy as np
 from scipy.special import stdtrit
 
+from trainer import language
 from trainer.compare.groups import label
 from trainer.read.bounded import Unreadable, listing
 from trainer.read.configs import read_yaml
 from trainer.read.curves import Curves
 from trainer.read.other_tools import read_event_folder
-from trainer.report import chinese, documents, tables, vocabulary
+from trainer.report import documents, tables, vocabulary
 from trainer.report.vocabulary import INTERVAL, MEASURES, NO_KNOB, PER_CLASS, STYLES, VERDICTS, short_names
 
 _POINTS = 400_000  # numbers in a page's curves, all together
@@ -61,7 +62,7 @@ _PAGE = ("report.html", "report.css", *_SCRIPTS)
 
 def _title(evaluation: Mapping[str, Any]) -> str:
     what = ", ".join(dict.fromkeys(str(path) for path in evaluation["paths"]))
-    return chinese.translated("Evaluation of {what}", what=what) if chinese.is_chosen() else f"Evaluation of {what}"
+    return language.translated(f"Evaluation of {what}")
 
 
 def _facts(evaluation: Mapping[str, Any], runs: Sequence[Curves], command: str) -> list[list[str]]:
@@ -80,7 +81,7 @@ def _facts(evaluation: Mapping[str, Any], runs: Sequence[Curves], command: str) 
 def _claims(part: Mapping[str, Any]) -> list[str]:
     """Return what holds up after correction, a sentence each: effects of single knobs, then of several together."""
     found = [*(one for one in part["effects"] if one["knob"] != NO_KNOB), *part["interactions"]]
-    return [one["sentence"] for one in found if one.get("claimed") and one["sentence"]]
+    return [language.translated(one["sentence"]) for one in found if one.get("claimed") and one["sentence"]]
 
 
 def _verdict_colours() -> str:
@@ -116,7 +117,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
     metrics = dict.fromkeys(name.partition("_")[2] for run in runs for name in run.metrics)
     return {
         "title": _title(evaluation),
-        "words": chinese.WORDS if chinese.is_chosen() else {},
+        "words": language.table("page") if language.is_chinese() else {},
         "facts": _facts(evaluation, runs, command),
         "verdicts": VERDICTS,
         "spelled": {verdict: vocabulary.spelled(verdict) for verdict in VERDICTS},
@@ -132,9 +133,12 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
         "interval": INTERVAL,
         "grids": grids,
         "runs": entries,
-        "answer": "\n".join(lines) or None,
+        "answer": "\n".join(map(language.translated, lines)) or None,
         "next": following,
-        "warnings": [*vocabulary.broken(evaluation), *vocabulary.findings_by_kind(judged), *warnings],
+        "warnings": [
+            language.translated(line)
+            for line in (*vocabulary.broken(evaluation), *vocabulary.findings_by_kind(judged), *warnings)
+        ],
         "parts": [
             _part(part, groups, index, part is not evaluation) for part, groups in zip(parts, ranked, strict=True)
         ],
@@ -154,9 +158,9 @@ def _part(
     laid = tables.table(compared, runs, tables.ordered(compared)) if 0 < len(compared) < len(runs) else None
     return {
         "name": part["name"] if named else None,
-        "answer": "\n".join(lines) or None,
+        "answer": "\n".join(map(language.translated, lines)) or None,
         "next": following,
-        "warnings": warnings,
+        "warnings": list(map(language.translated, warnings)),
         "runs": [index[run["path"]] for run in runs],
         "table": laid and vars(laid),
         "captions": tables.captions(part),
@@ -178,12 +182,22 @@ def _part(
             for group in ranked
         ],
         "effects": [
-            {**effect, "sentences": vocabulary.of_effect(effect), "beside": vocabulary.beside(effect)}
+            {
+                **effect,
+                "sentences": list(map(language.translated, vocabulary.of_effect(effect))),
+                "beside": language.translated(vocabulary.beside(effect)),
+                "why": _in_words(effect.get("why") or []),
+            }
             for effect in part["effects"]
             if effect["knob"] != NO_KNOB
         ],
-        "interactions": part["interactions"],
+        "interactions": _in_words(part["interactions"]),
     }
+
+
+def _in_words(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what was found with its sentence in the reader's language."""
+    return [{**one, "sentence": language.translated(one["sentence"])} for one in found]
 
 
 def _runs(

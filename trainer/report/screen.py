@@ -9,6 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from trainer.language import translated
 from trainer.text import printable
 
 PLAIN_WIDTH = 160  # characters, where there is no terminal to ask
@@ -27,7 +28,7 @@ def fitting(console: Console, table: Table, spared: Iterable[str]) -> Table:
     for title in spared:
         if fits(console, table):
             break
-        table.columns = [column for column in table.columns if str(column.header) != title]
+        table.columns = [column for column in table.columns if str(column.header) not in (title, translated(title))]
         for i, column in enumerate(table.columns):
             column._index = i
     return table

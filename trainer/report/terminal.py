@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trainer.language import translated
 from trainer.report import tables, vocabulary
 from trainer.report.screen import fits, fitting, screen
 from trainer.report.tables import cell
@@ -30,11 +31,11 @@ def print_tables(evaluation: Mapping[str, Any], file: TextIO) -> None:
     _print_answer(console, vocabulary.overview(evaluation), evaluation["problems"], evaluation.get("remarks", []))
     for part in vocabulary.parts(evaluation):
         if part is not evaluation:
-            console.print(part["name"], style="bold underline")
+            console.print(translated(part["name"]), style="bold underline")
             _print_answer(console, vocabulary.advice(part))
         _print_part(console, part)
     for one in evaluation.get("requirements", []):
-        console.print(f"required: {one['sentence']}", style="green" if one["passed"] else "bold red")
+        console.print(translated(f"required: {one['sentence']}"), style="green" if one["passed"] else "bold red")
 
 
 def _print_answer(
@@ -43,20 +44,20 @@ def _print_answer(
     """Print what can be quoted, the command to run next, the reasons to doubt it, and how what was read was taken."""
     text, command, warnings, lines = advice
     for line in lines:
-        console.print(line, style="bold")
+        console.print(translated(line), style="bold")
     if command:
-        console.print(f"next: {command}", soft_wrap=True)  # to be copied whole
+        console.print(f"{translated('next:')} {command}", soft_wrap=True)  # to be copied whole
     for line in [
         *(f"warning: {warning}" for warning in warnings),
         *(f"left out: {problem}" for problem in problems[:_MOST_PROBLEMS]),
     ]:
-        console.print(line, style="yellow")
+        console.print(translated(line), style="yellow")
     if len(problems) > _MOST_PROBLEMS:
-        console.print(f"and {len(problems) - _MOST_PROBLEMS} more like these", style="yellow")
+        console.print(translated(f"and {len(problems) - _MOST_PROBLEMS} more like these"), style="yellow")
     for line in remarks[:_MOST_PROBLEMS]:
-        console.print(f"read: {line}", style="cyan")
+        console.print(translated(f"read: {line}"), style="cyan")
     if len(remarks) > _MOST_PROBLEMS:
-        console.print(f"and {len(remarks) - _MOST_PROBLEMS} more like these, in --json", style="cyan")
+        console.print(translated(f"and {len(remarks) - _MOST_PROBLEMS} more like these, in --json"), style="cyan")
     if text or command or warnings or problems or remarks:
         console.print()
 
@@ -69,34 +70,34 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
     say(fitting(console, _runs(runs, levels, knobs), _spared(runs, vocabulary.short_names(knobs))))
     counts = vocabulary.counted(run["verdict"] for run in runs)
     hidden = f"; the other {len(runs) - _MOST_ROWS} are in --html and --json" if len(runs) > _MOST_ROWS else ""
-    say(f"{plural(len(runs), 'run')}: {counts}{hidden}", style="bold")
+    say(translated(f"{plural(len(runs), 'run')}: {counts}{hidden}"), style="bold")
     if len(runs) <= _FEW:
         for run in runs:
             say(f"{run['name']}: {vocabulary.reason(run)}", style=STYLES[run["verdict"]].terminal)
     for line in _findings(runs):
-        say(line, style="red")
+        say(translated(line), style="red")
     say()
     compared = tables.compared(part)
     if 0 < len(compared) < len(runs):
         say(fitting(console, _groups(part, compared), _spared(compared, ["overfit", "failed"])))
-        say(tables.caption(part), style="dim")
+        say(translated(tables.caption(part)), style="dim")
         say()
     effects = [effect for effect in part["effects"] if effect["knob"] != NO_KNOB]
     if any(vocabulary.largest(effect) for effect in effects):
         say(_fitting_effects(console, effects))
         more = "; more in --html and --json" * (len(_contrasts(effects)) > _MOST_ROWS)
-        say(f"p corrected for all tests, intervals of each difference alone{more}", style="dim")
+        say(translated(f"p corrected for all tests, intervals of each difference alone{more}"), style="dim")
         say()
     said = (vocabulary.advice(part).text or "").lower()
     shapes = [shape["sentence"] for effect in effects if (shape := effect.get("shape"))]
     for sentence in [*shapes, *(one["sentence"] for one in part["interactions"] if one["claimed"])]:
         if sentence and sentence.lower() not in said:
-            say(sentence, style="bold")
+            say(translated(sentence), style="bold")
     for effect in effects:
         if beside := effect.get("why"):
-            say(vocabulary.beside(effect), style="bold")
+            say(translated(vocabulary.beside(effect)), style="bold")
             for one in beside:
-                say(f"- {one['sentence']}")
+                say(f"- {translated(one['sentence'])}")
 
 
 def _findings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -127,9 +128,9 @@ def _spared(items: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[st
 def _table(columns: Sequence[str], numbers: Sequence[str]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in columns:
-        table.add_column(title, overflow="fold")
+        table.add_column(translated(title), overflow="fold")
     for title in numbers:
-        table.add_column(title, justify="right", no_wrap=True)
+        table.add_column(translated(title), justify="right", no_wrap=True)
     return table
 
 
@@ -148,7 +149,7 @@ def _runs(
         table.add_row(
             cell(run["name"]),
             *(cell(own.get(knob)) for knob in knobs),
-            *([cell(run["status"])] if odd else []),
+            *([translated(cell(run["status"]))] if odd else []),
             Text(vocabulary.judged(run), STYLES[verdict].terminal),
             cell(run["best_epoch"]),
             cell(run["onset"]),
@@ -186,15 +187,15 @@ def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
         measure = one["measure"]
         low, high = (vocabulary.difference(one[end], measure).removesuffix(" points") for end in ("low", "high"))
         table.add_row(
-            vocabulary.called(measure).short if at is None else "",
+            translated(vocabulary.called(measure).short) if at is None else "",
             knob,
             f"{_cut(cell(one['a']) or 'null')} − {_cut(cell(one['b']) or 'null')}",
-            "" if at is None else f"at {_cut(at)}",
-            vocabulary.difference(one["difference"], measure),
-            f"{low} to {high}" if low else "",
+            "" if at is None else translated(f"at {_cut(at)}"),
+            translated(vocabulary.difference(one["difference"], measure)),
+            f"{low} {translated('to')} {high}" if low else "",
             str(one["n"]),
             "" if one["p_adjusted"] is None else f"{one['p_adjusted']:.2g}",
-            one["answer"],
+            translated(one["answer"]),
             style="bold" if one["claimed"] else "dim",
         )
     return table

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, get_args
 
 from trainer.judge import health
 from trainer.judge.overfit import Kind, Label, is_unsure
+from trainer.language import translated
 from trainer.read.curves import Curves
-from trainer.report import chinese
 
 VERDICTS: tuple[Label, ...] = get_args(Label)  # worst first
 KINDS: tuple[Kind, ...] = get_args(Kind)  # of the verdict overfit
@@ -77,7 +77,7 @@ def axis(runs: Iterable[Curves]) -> str:
 
 def worded(name: str) -> str:
     """Write a verdict or its kind in the reader's language."""
-    return chinese.WORDS.get(spelled(name), spelled(name)) if chinese.is_chosen() else spelled(name)
+    return translated(spelled(name))
 
 
 def judged(run: Mapping[str, Any]) -> str:
@@ -103,7 +103,7 @@ def is_doubtful(run: Mapping[str, Any]) -> bool:
 
 def reason(run: Mapping[str, Any]) -> str:
     """Say why a run is judged so, in the reader's language."""
-    return chinese.reason(run, _is_unsure(run)) if chinese.is_chosen() else run["sentence"]
+    return translated(run["sentence"])
 
 
 def _is_unsure(run: Mapping[str, Any]) -> bool:
@@ -223,7 +223,8 @@ def overview(evaluation: Mapping[str, Any]) -> Advice:
         return Advice(text, command, [*warnings, *apart], lines)
     told = [advice(part) for part in each]
     if all((one.text or "") in (text or "") for one in told):
-        text = f"{len(evaluation['sweeps'])} sweeps, each compared on its own"
+        what = "sets of runs" if any(len(sweep["runs"]) == 1 for sweep in evaluation["sweeps"]) else "sweeps"
+        text = f"{len(evaluation['sweeps'])} {what}, each compared on its own"
     warnings = [one for one in warnings if not any(one in other.warnings for other in told)]
     return Advice(text, command, [*warnings, *apart], [text] if text else [])
 
@@ -264,9 +265,9 @@ def difference(value: float | None, measure: str) -> str:
 def finding(item: Any) -> str:
     """Write a finding of summary.json in words, whatever another version or tool has put there."""
     if isinstance(item, dict) and {"where", "step", "sentence", "why", "try"} <= item.keys():
-        return health.line(item)
+        return translated(health.line(item))
     if isinstance(item, dict):
-        return str(item.get("sentence") or item.get("text") or json.dumps(item))
+        return translated(str(item.get("sentence") or item.get("text") or json.dumps(item)))
     return str(item)
 
 

@@ -17,11 +17,12 @@ from trainer import files, streams
 from trainer.cli import command_line, hints
 from trainer.cli.config_files import CONF, Sources
 from trainer.config import ConfigError, nearest
+from trainer.text import version
 
 DATA = ("data=clusters", "data.batch_size=5")  # where no data set is chosen
 NETWORK = ("model.depth=1", "model.width=5")  # 4-5-10, where no model is chosen either
 RIVALS = ("adam", "adamw", "nadam", "rmsprop", "sgd")  # compared in part 7
-FLAGS = ("--help", "--member", "--steps", "--part", "--json", "--svg", "--config-dir")
+FLAGS = ("--help", "--member", "--steps", "--part", "--json", "--svg", "--config-dir", "--version")
 CHOOSES_DATA = ("data=", "experiment=", "problem=")
 MOST_STEPS = 1000
 
@@ -131,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         "alone; may be repeated")  # fmt: skip
     add("--json", metavar="FILE", help="write everything as JSON; - prints it on the standard output")
     add("--svg", metavar="FILE", help="draw the graph")
+    add("--version", action="version", version=version(), help="say which versions run")
     add(
         "--config-dir", metavar="DIR", help="a folder of your own configuration files (default ./conf, if there is one)"
     )

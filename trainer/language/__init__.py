@@ -1,0 +1,73 @@
+"""What people read, in their language: English, or Chinese by TRAINER_LANG, else by the locale.
+
+Everything is written in English first, and stays so in files. The tables beside this module give the Chinese of each
+text; where a text has places, {0} and {1}, what stands there is translated in turn, but for {0!s}: a name or value of
+the user's. What no table has stays as it is.
+"""
+
+import functools
+import json
+import os
+import re
+from pathlib import Path
+
+TABLES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.json"))}  # page.json: of the report's page
+INSIDE = "inside"  # the table of what binds words together: of a text that no other table has, it would leave a mixture
+_CLAUSES = re.compile(r"(?:; |, (?=at [\w.]+=))(?![^()]*\))")  # what semicolons join, and levels, outside of brackets
+_PLACE = re.compile(r"\{\d\}")
+
+
+def is_chinese() -> bool:
+    """Whether the reader wants Chinese: by TRAINER_LANG, else by the locale."""
+    named = (os.environ.get(name) for name in ("TRAINER_LANG", "LC_ALL", "LC_MESSAGES", "LANG"))
+    return next((name for name in named if name), "").lower().startswith("zh")
+
+
+def translated(text: str) -> str:
+    """Write a text in the reader's language."""
+    return in_chinese(text) if is_chinese() else text
+
+
+@functools.cache
+def table(name: str) -> dict[str, str]:
+    """Return a table: English -> Chinese."""
+    return json.loads(TABLES[name].read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _all() -> tuple[dict[str, str], list[tuple[re.Pattern[str], str, bool]]]:
+    """Return all texts, and as patterns those with places: what begins as they do first, then the most literal."""
+    texts = {english: chinese for name in TABLES for english, chinese in table(name).items()}
+    placed = [one for one in texts if _PLACE.search(one)]
+    placed.sort(key=lambda one: (one.startswith("{"), -len(_PLACE.sub("", one))))
+    return texts, [(_pattern(english), texts[english], english in table(INSIDE)) for english in placed]
+
+
+class _Place(str):
+    """What stands in a place: written {0} in Chinese, as far as the tables have it; {0!s} as it is."""
+
+    def __format__(self, _: str) -> str:
+        return in_chinese(str(self), inside=True)
+
+
+def _pattern(english: str) -> re.Pattern[str]:
+    return re.compile("(.+?)".join(map(re.escape, _PLACE.split(english))), re.DOTALL)
+
+
+def in_chinese(text: str, inside: bool = False) -> str:
+    """Write a text in Chinese, as far as the tables have it. inside: it stands in a place of another."""
+    texts, patterns = _all()
+    spelled = (text, text[:1].lower() + text[1:])  # a sentence may begin with what stands inside of another one
+    if found := texts.get(spelled[0]) or texts.get(spelled[1]):
+        return found
+    if text.endswith(".") and (found := in_chinese(text[:-1], inside)) != text[:-1]:
+        return f"{found}。"
+    clauses = _CLAUSES.split(text)
+    if len(clauses) > 1:
+        found = [in_chinese(clause, inside) for clause in clauses]
+        return text if found == clauses else "；".join(found)
+    for pattern, chinese, binds in patterns:
+        match = pattern.fullmatch(spelled[0]) or pattern.fullmatch(spelled[1])
+        if match and (inside or not binds):
+            return chinese.format(*map(_Place, match.groups()))
+    return text
