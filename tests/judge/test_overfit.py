@@ -92,6 +92,8 @@ def test_onset_of_a_stall_is_where_validation_stopped_improving() -> None:
     assert found.onset == pytest.approx(4, abs=1)
     assert "has hardly improved since epoch" in found.sentence
     assert "the gap has opened by" in found.sentence
+    later = judge(TRAIN, STALLED - np.where(T == 12, 0.01, 0.0))
+    assert "has hardly improved since epoch 4 (its lowest is at epoch 13)" in later.sentence
 
 
 def test_onset_of_a_stall_is_in_shares_of_what_was_learned() -> None:
@@ -165,6 +167,26 @@ def test_a_late_drop_of_the_learning_rate_then_a_rise() -> None:
     assert (found.verdict, found.kind) == ("overfit", "rise"), found.sentence
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_late_drop_of_the_learning_rate_that_the_noise_before_it_hides(seed: int) -> None:
+    """The drop is hardly larger than what single epochs differ by before it."""
+    rng = np.random.default_rng([3, seed])
+    t = np.arange(120)
+    late = t >= 90
+    noise = np.where(late, 0.01, 0.06) * rng.normal(size=(2, 120))
+    train = np.exp(-t / 10) - 0.25 * late
+    val = train + 0.1 + 0.01 * np.maximum(t - 90, 0)
+    found = judge(train + 0.8 * noise[0], val + noise[1])
+    assert (found.verdict, found.kind) == ("overfit", "rise"), found.sentence
+
+
+@pytest.mark.parametrize("depth", [0.3, 1.0])
+def test_a_lone_dip_of_the_validation_loss_is_no_level_that_it_rose_from(depth: float) -> None:
+    dip = np.where(T == 20, depth, 0.0)
+    assert judge(TRAIN, HEALTHY - dip + 0.01 * NOISE[0]).verdict == "healthy"
+    assert judge(TRAIN, OVERFIT - dip + 0.01 * NOISE[0]).verdict == "overfit"
+
+
 def test_a_hump_in_the_first_epochs_then_a_rise() -> None:
     t = np.arange(100)
     train = 0.7 * np.exp(-t / 15)
@@ -217,10 +239,27 @@ def test_training_that_goes_backward_is_said() -> None:
     assert found.sentence.startswith("training has gone backward")
 
 
-def test_a_zigzag_that_falls_has_learned_something() -> None:
-    zigzag = np.linspace(2.24, 1.93, 30) + 0.08 * (-1) ** T
-    assert "nothing was learned" not in judge(zigzag, zigzag).sentence
-    assert "nothing was learned" in judge(2.0 + 0.08 * (-1) ** T, np.full(30, 2.0)).sentence
+def test_training_that_goes_backward_is_said_though_validation_is_noisy() -> None:
+    both = 0.8 * np.exp(-T / 3) + 0.02 * np.maximum(T - 8, 0)
+    assert judge(both, both + 0.05 + 0.16 * NOISE[0]).sentence.startswith("training has gone backward")
+
+
+@pytest.mark.parametrize("n", [6, 8, 14, 30])
+def test_a_zigzag_that_falls_has_learned_something(n: int) -> None:
+    t = np.arange(n)
+    for zigzag in (
+        np.linspace(2.24, 1.93, n) + 0.08 * (-1.0) ** t,
+        600 + 2200 * np.exp(-t / 2) + 500 * (-1.0) ** t,
+    ):
+        assert "was learned:" not in judge(zigzag, zigzag).sentence
+    assert "nothing was learned" in judge(2.0 + 0.08 * (-1.0) ** t, np.full(n, 2.0)).sentence
+
+
+def test_a_fall_that_noise_may_have_made_is_not_called_nothing() -> None:
+    train = np.array([2900, 1600, 400, 3400, 2500, 1600, 3300, 900, 1600, 2000, 1100, 900, 800, 4800, 3300, 1000.0])
+    found = judge(np.append(train, [3600, 2100, 1300, 600]), np.append(train, [3600, 2100, 1300, 600]))
+    assert found.verdict == "underfit"
+    assert found.sentence.startswith("little was learned, if anything: training loss went from 2900 to ")
 
 
 def test_a_validation_loss_that_swings_cannot_be_judged_surely() -> None:
@@ -229,6 +268,25 @@ def test_a_validation_loss_that_swings_cannot_be_judged_surely() -> None:
     assert is_unsure(found.probability, found.evidence)
     steady = judge(TRAIN, HEALTHY)
     assert not is_unsure(steady.probability, steady.evidence)
+
+
+@pytest.mark.parametrize("n", [30, 60, 150])
+def test_no_one_is_sure_of_swings_of_twice_what_was_learned(n: int) -> None:
+    t = np.arange(n)
+    train = np.exp(-6 * t / n)
+    sure = 0
+    for seed in range(30):
+        rng = np.random.default_rng([seed, n])
+        slow = np.sin(2 * np.pi * (t / rng.uniform(5, n / 5) + rng.random()))
+        for swings in (rng.normal(size=n), 2 * slow):
+            found = judge(train, 0.1 + 0.9 * train + 2 * swings)
+            sure += found.verdict == "healthy" and not is_unsure(found.probability, found.evidence)
+    assert sure <= 1  # of 60
+
+
+def test_a_large_rise_is_seen_through_its_swings() -> None:
+    found = judge(TRAIN, OVERFIT + 1.5 * T + 2 * NOISE[0])
+    assert (found.verdict, is_unsure(found.probability, found.evidence)) == ("overfit", False)
 
 
 def test_a_validation_loss_that_is_infinite_at_first() -> None:

@@ -13,16 +13,26 @@ Curve = Sequence[float] | Floats
 INFINITE = 1e150  # a loss beyond this counts as infinite: its square overflows
 
 
-def noise_of(curve: Floats, order: Literal[2, 3] = 2) -> float:
+def noise_of(curve: Floats, order: Literal[2, 3] = 2, lag: int = 1) -> float:
     """Return the standard deviation of a curve's noise from its second differences, in which a trend vanishes.
+
+    The differences are of epochs `lag` apart: swings are seen that take twice as many.
 
     The median makes steps and spikes of less than a quarter of the epochs harmless (0.6745: median of |N(0, 1)|; a
     second difference of white noise has 1 + 4 + 1 times its variance, a third one, in which a bend vanishes too,
     1 + 9 + 9 + 1 times).
     """
-    if len(curve) <= order:
+    if len(curve) <= order * lag:
         return 0.0
-    return quantile(np.abs(np.diff(curve, order)), 0.5) / (0.6745 * math.sqrt(6 if order == 2 else 20))
+    differences = curve
+    for _ in range(order):
+        differences = differences[lag:] - differences[:-lag]
+    return quantile(np.abs(differences), 0.5) / (0.6745 * math.sqrt(6 if order == 2 else 20))
+
+
+def swings_of(curve: Floats) -> list[float]:
+    """Return the noise of a curve from epoch to epoch, then of ever slower swings, while four of them fit in."""
+    return [noise_of(curve, lag=2**power) for power in range(max(1, (len(curve) // 8).bit_length()))]
 
 
 def quantile(values: Floats, q: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.judge.curves import INFINITE, Floats, noise_of, only_finite, quantile
+from trainer.judge.curves import INFINITE, Floats, noise_of, only_finite, quantile, swings_of
 
 Evidence = dict[str, float | int | None]
 
@@ -43,13 +43,17 @@ def of_training(train: Floats, chance_loss: float | None) -> TrainEvidence:
 
 
 def _trend(curve: Floats) -> float:
-    """Return how many standard errors the mean of the last third is below that of the first; 0 for a few values."""
-    k = len(curve) // 3
-    if k < 3:
-        return 0.0
-    first, last = curve[:k], curve[-k:]
-    error = math.sqrt((first.var() + last.var()) / (k - 1))
-    return float(first.mean() - last.mean()) / error if error > 0 else 0.0
+    """Return by how many standard errors a curve fell: from its first third to its last, or in its means of two epochs.
+
+    In those a zigzag vanishes, which is no noise that hides a fall; the noise of their second differences is that of
+    four epochs' sums, a third of the variance that white noise has in a mean of two. The larger counts.
+    """
+    k, pairs = len(curve) // 3, (curve[1:] + curve[:-1]) / 2
+    falls = [(float(pairs[0]) - quantile(pairs[-max(3, len(pairs) // 10) :], 0.5), math.sqrt(3) * noise_of(pairs))]
+    if k >= 3:
+        first, last = curve[:k], curve[-k:]
+        falls.append((float(first.mean() - last.mean()), math.sqrt((first.var() + last.var()) / (k - 1))))
+    return max((fall / max(error, 1e-9 * fall) for fall, error in falls if fall > 0), default=0.0)
 
 
 # ------------------------------------------------------------------ both losses
@@ -80,6 +84,7 @@ class ValEvidence:
     score: float | None  # 1 or more: overfit
     train_fall_since_best: float
     still_falling_share: float | None
+    swing_share: float | None  # swings of the validation loss, of what was learned, or half of what was lost
     scales_differ: int  # 1: the training loss is on another scale than the validation loss
 
 
@@ -143,6 +148,8 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
     def share(loss: float) -> float | None:
         return loss / learned if learned > 0 else None
 
+    swings = swings_of(bounded)  # in what validation fell by are its swings: held against what training learned
+    moved = max(learned if scales else min(learned, float(np.ptp(train))), max(rises) / 2)
     rise_unit, gap_unit = RISE * learned + RISE_NOISE * noise, GAP * learned + GAP_NOISE * noise
     return ValEvidence(
         best_index=best,
@@ -153,7 +160,7 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
         late_val_loss=late,
         late_train_loss=train_late,
         learned=learned,
-        noise=noise_of(bounded),
+        noise=swings[0],
         noise_before_best=noise,
         rise=end - float(val[best]),
         rise_share=share(max(rises)),
@@ -163,27 +170,28 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
         score=FLOOR + max(rises) / rise_unit + gap / gap_unit if learned > 0 else None,
         train_fall_since_best=train_best - train_late,
         still_falling_share=share(_still_falling(train, bounded)),
+        swing_share=max(swings) / moved if moved > 0 else None,
         scales_differ=int(scales),
     )
 
 
 DROP = 0.03  # of the fall of the training loss, in one epoch; and
-SUDDEN = 8.0  # times the median change from epoch to epoch
-AROUND = 5  # epochs before and after, whose medians tell whether it lasts
+SUDDEN = 3.0  # times the median change from epoch to epoch
+AROUND = 5  # epochs at least, before and after, whose medians tell whether it lasts; of many a twentieth
 
 
 def _last_drop(train: Floats, best: int) -> int | None:
     """Return the last epoch up to the minimum at which the training loss fell suddenly, past the first quarter.
 
-    And lastingly: half of it holds between the medians of a few epochs before and after; the way back from a spike
-    does not.
+    And lastingly: it holds between the medians before and after; the way back from a spike does not.
     """
-    falls = -np.diff(train)
-    first = max(len(train) // 4, NOISE_EPOCHS)
+    n, falls = len(train), -np.diff(train)
+    width, first = max(AROUND, n // 20), max(n // 4, NOISE_EPOCHS)
     wanted = max(DROP * float(np.ptp(train[1:])), SUDDEN * quantile(np.abs(falls), 0.5))
     found = np.flatnonzero(falls[:best] >= wanted) + 1
     for epoch in found[found >= first][::-1].tolist():
-        if quantile(train[epoch - AROUND : epoch], 0.5) - quantile(train[epoch : epoch + AROUND], 0.5) >= wanted / 2:
+        before, after = train[epoch - width : epoch], train[epoch : epoch + width]
+        if quantile(before, 0.5) - quantile(after, 0.5) >= wanted:
             return epoch
     return None
 
@@ -203,6 +211,7 @@ def _settled(before: Floats) -> Floats:
     return before[min(start, n - NOISE_EPOCHS) :]
 
 
+SCALE_NOISE = 6.0  # a fall of the validation loss by less than so many times its noise tells no scale
 SCALE_GAP, SCALE_FALL = 2.0, 4.0  # apart by more than so many falls of the lower loss, of which the other fell more
 
 
@@ -211,9 +220,10 @@ def _learned(train: Floats, val: Floats, best: int) -> tuple[float, bool, bool]:
     first = train.copy()
     first[0] = min(train[0], max(val[0], train[1]))
     learned, tall = _fall(first)
-    of_val = _fall(only_finite(val[: best + 1]))[0]
+    before = only_finite(val[: best + 1])
+    of_val = _fall(before)[0]
     of_train = float(first[0] - first[: best + 1].min())
-    if best >= 1 and of_val > 0 and math.isfinite(val[1]):
+    if best >= 1 and of_val > SCALE_NOISE * noise_of(before) and math.isfinite(val[1]):
         apart = float(train[1] - val[1])
         is_above = apart > SCALE_GAP * of_val and of_train > SCALE_FALL * of_val
         is_below = -apart > SCALE_GAP * of_train and of_val > SCALE_FALL * of_train
@@ -250,7 +260,7 @@ def _still_falling(train: Floats, val: Floats) -> float:
         falls += [middles[-2] - middles[-1] - noise, (min(middles[:-1]) - middles[-1]) * 4 / 3 + noise]
         part, times = parts[-1], 2
         while len(part) >= 2 * times - 2 and times <= 4:
-            first, part = np.array_split(part, 2)
+            first, part = part[: (len(part) + 1) // 2], part[(len(part) + 1) // 2 :]
             falls.append(times * (quantile(first, 0.5) - quantile(part, 0.5)) + times**2 * noise)
             times *= 2
     return min(falls)
@@ -293,7 +303,7 @@ def _noise_before(val: Floats) -> float:
     return float(np.sqrt(2 * np.mean(below**2)))
 
 
-SINGLE = 6.0  # times the luck of a single epoch: among heavy-tailed noise there are outliers
+SINGLE = 4.0  # times the luck of a single epoch: among heavy-tailed noise there are outliers
 REACH = 4.0  # an epoch within this many standard deviations of the lowest stretch might have been lowest by luck
 
 
@@ -302,12 +312,15 @@ def _level_before(val: Floats, noise: float, widest: int) -> float:
 
     The lowest of m means is low by luck: sqrt(2 log m) standard errors are added back, m counting only what is within
     reach of the lowest. The means are of medians of three epochs, so that no single one makes a level; it may by
-    itself, with more luck added. Of all lengths up to `widest`, in steps of a factor 3, the lowest result counts: a
+    itself, with more luck added, and no further below those before than the loss fell in one of the last few epochs: a
+    lone dip is an outlier. Of all lengths up to `widest`, in steps of a factor 3, the lowest result counts: a
     long stretch averages noise, a short one fits into a narrow minimum.
     """
     level = float(val.min()) + SINGLE * noise * math.sqrt(2 * math.log(len(val)))
     if noise == 0 or len(val) < 3:
         return level
+    usual = max(0.0, -float(np.diff(val[:-1])[-AROUND:].min()))
+    level += max(0.0, float(val[:-1].min() - val[-1]) - usual)
     a, b, c = val[:-2], val[1:-1], val[2:]
     middles = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))  # the median of the three
     sums = np.cumsum(np.append(0.0, middles))

@@ -7,7 +7,6 @@ cannot change, and on quantiles of the curve after it. So a tail that is worse a
 verdict (monotonicity).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -131,7 +130,7 @@ def _judge_finite(table: Floats, has_val: bool, chance_loss: float | None, unit:
             decided = "overfit", _overfit_sentence(of_val, accuracies, kind, place, f"{unit} {x[onset]:g}")
     label, sentence = decided or _judge_validation(of_train, of_val, place)
     if probability is not None:
-        sentence += _doubts(of_train, of_val, probability)
+        sentence += _doubts(of_val, probability)
     at = None if onset is None else float(x[onset])
     return Verdict(label, float(x[best]), at, sentence, evidence, kind, probability)
 
@@ -151,13 +150,16 @@ def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
         predictions = f"predictions that do not look at the input cost {chance:.4g}"
         return "underfit", f"nothing was learned: training loss was never below {low:.4g}, and {predictions}"
     if start - end <= NOTHING_LEARNED * e.train_noise and e.train_trend <= TREND:
-        return "underfit", f"nothing was learned: training loss went from {start:.4g} to {end:.4g}"
+        learned, times = "nothing was learned", ""
+        if start - end > e.train_noise:
+            learned, times = "little was learned, if anything", f", {(start - end) / e.train_noise:.1f} times its noise"
+        return "underfit", f"{learned}: training loss went from {start:.4g} to {end:.4g}{times}"
     return None
 
 
 STEEPNESS = 4.0  # of the probability over the logarithm of the score
 SURE = 0.9  # a probability above it, or below one less it, is sure
-SWINGS = 0.5  # noise of more than this share of what was learned leaves no one sure
+SWINGS = 0.5  # swings of more than this share of what was learned, or lost again, leave no one sure
 ROSE = 0.04  # a verdict rests on the rise from this share of what was learned on
 
 
@@ -173,7 +175,8 @@ def _judge_validation(of_train: TrainEvidence, e: ValEvidence, place: str) -> tu
             "learned; train longer or faster"
         )
     backward = of_train.train_end - of_train.train_low, e.final_val_loss - e.best_val_loss
-    if min(backward) > max(BACKWARD * e.learned, 6 * of_train.train_noise, 3 * e.noise):
+    noises = 6 * of_train.train_noise, 3 * e.noise
+    if all(rise > max(BACKWARD * e.learned, noise) for rise, noise in zip(backward, noises, strict=True)):
         return "healthy", (
             f"training has gone backward: since validation loss was lowest, {e.best_val_loss:.4g} at {place}, "
             f"it has risen by {backward[1]:.3g}, and training loss by {backward[0]:.3g} from its own lowest: no "
@@ -195,35 +198,20 @@ def _probability(e: ValEvidence) -> float | None:
 
 
 def is_unsure(probability: float | None, evidence: Mapping[str, Any]) -> bool:
-    """Whether a verdict may well be wrong: by its probability, or as validation swings more than it learned."""
+    """Whether a verdict may well be wrong: by its probability, or as validation swings too much."""
     if probability is None:
         return False
-    return 1 - SURE < probability < SURE or _swings(evidence) > SWINGS
+    return 1 - SURE < probability < SURE or (evidence.get("swing_share") or 0.0) > SWINGS
 
 
-def _swings(evidence: Mapping[str, Any]) -> float:
-    """Return the noise of the validation loss as a share of what was learned: by the training loss, if that is less.
-
-    What the validation loss fell by has its swings in it; a training loss on another scale says nothing of them.
-    """
-    learned, fall = (
-        evidence.get("learned", math.inf),
-        evidence.get("train_start", math.inf) - evidence.get("train_low", 0.0),
-    )
-    if fall > 0 and not evidence.get("scales_differ"):
-        learned = min(learned, fall)
-    return evidence.get("noise", 0.0) / learned if learned > 0 else 0.0
-
-
-def _doubts(of_train: TrainEvidence, e: ValEvidence, probability: float) -> str:
+def _doubts(e: ValEvidence, probability: float) -> str:
     """Return what makes a verdict unsure, to be said behind it."""
     out = ""
     if e.scales_differ:
         out += "; training and validation loss are on different scales, so only the rise of the latter is judged"
-    evidence = vars(of_train) | vars(e)
-    if (swings := _swings(evidence)) > SWINGS:
-        out += f"; validation loss swings by {_learned_share(swings)}, too much to judge it surely"
-    elif is_unsure(probability, evidence):
+    if (swings := e.swing_share or 0.0) > SWINGS:
+        out += f"; validation loss swings by {_learned_share(swings)} or lost, too much to judge it surely"
+    elif is_unsure(probability, vars(e)):
         out += f"; not sure: overfit with a probability of {probability:.0%}"
     return out
 
