@@ -47,6 +47,7 @@ from trainer.record.tensorboard import EventWriter
 PYTHON = sys.executable
 MNIST = ["data=mnist", "data.batch_size=64", "model.depth=1", "model.width=256", "model.dropout=0", "epochs=1"]
 SWEEP = ["optimizer=sgd,adam,adamw", "model.dropout=0,0.25,0.5", "model.batchnorm=false,true", "seed=range(5)"]
+NINE = ["optimizer=sgd,adam,adamw", "dropout=0,0.25,0.5", "batchnorm=false", "seed=0"]  # of its runs
 
 
 ACCUMULATE = """
@@ -197,8 +198,7 @@ def sweep(n: int, only: str) -> None:
     x, y = dataset.x[split.train], dataset.y[split.train]
     grid = list(itertools.product(("sgd", "adam", "adamw"), (0.0, 0.25, 0.5), (False, True), range(5)))
     with tempfile.TemporaryDirectory() as folder:
-        file = f"{folder}/digits.pt"
-        torch.save({"train": (x, y), "val": (dataset.x[split.val], dataset.y[split.val])}, file)
+        file = _digits(folder)
         peer = ["-m", "scripts.peers.textbook", "-m", *(o.replace("model.", "") for o in SWEEP), f"data={file}"]
         joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
         lightning = ["-m", "scripts.peers.lightning_runs", file, folder, "9"]
@@ -303,6 +303,25 @@ def engines(n: int) -> None:
                 line = ["-m", "trainer", "-m", *SWEEP, *chosen, "hydra.launcher.jobs=2"]
                 ratios = pairs(lambda line=line: command(*line, folder=folder), here, n, warm_up=False)
                 say(f"90 runs as two jobs of {name} / by two workers here, whole command", ratios, "at most 1.5")
+        if "Slurm" in kinds and _installed("hydra_plugins.hydra_submitit_launcher"):
+            peer = ["-m", "scripts.peers.textbook", "-m", *NINE, f"data={_digits(folder)}"]
+            asked = [f"hydra.launcher.{text}" for text in ("cpus_per_task=1", "mem_gb=1", "timeout_min=10")]
+            theirs = lambda: 10 * command(*peer, "hydra/launcher=submitit_slurm", *asked, folder=folder)  # noqa: E731
+            line = ["-m", "trainer", "-m", *SWEEP, *kinds["Slurm"][1], "hydra.launcher.jobs=2"]
+            ratios = pairs(theirs, lambda: command(*line, folder=folder), n, warm_up=False)
+            say(
+                "a textbook loop, a job a run by hydra-submitit-launcher, 9 runs times 10 / ours", ratios, "at least 15"
+            )
+
+
+def _digits(folder: str) -> str:
+    """Save what a textbook loop trains on; return the file."""
+    config = app.configure([])
+    dataset = data.load(config.data)
+    split = data.split(dataset, config.data, 0)
+    parts = {"train": split.train, "val": split.val}
+    torch.save({name: (dataset.x[rows], dataset.y[rows]) for name, rows in parts.items()}, f"{folder}/digits.pt")
+    return f"{folder}/digits.pt"
 
 
 def _installed(module: str) -> bool:

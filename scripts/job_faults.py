@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -26,7 +29,9 @@ SENT = shlex.split(
     "hydra/launcher=slurm hydra.launcher.jobs=2 hydra.launcher.mem_gb=1 hydra.launcher.max_num_timeout=20 "
     "hydra.launcher.signal_delay_s=5"
 )
-LONGEST_S = 600.0
+LONGEST_S = 900.0
+LIMIT = "time limit"
+RUNS_S = 180.0  # that runs take where jobs may take a minute
 
 
 def _slurm(*call: str) -> str:
@@ -79,6 +84,24 @@ WAYS: dict[str, Callable[[random.Random], None]] = {
 }
 
 
+def run_into_limits(directory: Path, sweep: Sequence[str]) -> int:
+    """Run a sweep that takes longer than its jobs may; return how often a job was queued again.
+
+    Raises RuntimeError where the sweep does not complete.
+    """
+    line = [sys.executable, "-m", "trainer", *sweep, *SENT, "hydra.launcher.timeout_min=1"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with open(directory.with_suffix(".log"), "ab") as log:
+        arguments = [*line, f"hydra.sweep.dir={directory.name}"]
+        ended = subprocess.run(
+            arguments, cwd=directory.parent, env=environment, stdout=log, stderr=log, timeout=LONGEST_S, check=False
+        )
+    if ended.returncode:
+        raise RuntimeError(f"exit code {ended.returncode}: {faults.log_of(directory)[-800:]}")
+    shown = [line for line in _slurm("scontrol", "--oneliner", "show", "jobs").splitlines() if f"{directory}/" in line]
+    return sum(int(found[1]) for line in shown if (found := re.search(r"\bRestarts=(\d+)", line)))
+
+
 def run(directory: Path, way: str, chance: random.Random, length: float, most_faults: int = 3) -> int:
     """Run a sweep on Slurm, with so many faults; the command is killed too, now and then. Return how many there were.
 
@@ -117,24 +140,30 @@ def run(directory: Path, way: str, chance: random.Random, length: float, most_fa
             raise RuntimeError(f"exit code {command.returncode}: {faults.log_of(directory)[-800:]}")
 
 
-def jobs(n: int, seed: int, folder: Path, ways: Sequence[str] = (*WAYS, "command killed")) -> int:
+def jobs(n: int, seed: int, folder: Path, ways: Sequence[str] = (*WAYS, "command killed", LIMIT)) -> int:
     """Send n sweeps to Slurm and lose their jobs, in each way in turn; return how many of them failed."""
     if slurm_cluster.WHY_NOT:
         raise SystemExit(f"a Slurm cluster of this machine {slurm_cluster.WHY_NOT}")
     chance = random.Random(seed)
     began = time.monotonic()
     faults.run(folder / "never", [*SWEEP, "hydra.launcher.workers=2"])
-    length, wanted = time.monotonic() - began, faults.results(folder / "never")
+    length = time.monotonic() - began
+    cost = json.loads((folder / "never" / "0" / "summary.json").read_text())["cost"]["seconds"]
+    long = [text.replace("epochs=100", f"epochs={math.ceil(100 * RUNS_S / cost)}") for text in SWEEP]
+    wanted = {way: faults.results(folder / "never") for way in ways}
+    if LIMIT in ways[:n]:
+        faults.run(folder / "long", [*long, "hydra.launcher.workers=2"])
+        wanted[LIMIT] = faults.results(folder / "long")
     failures = lost = 0
     with slurm_cluster.started(Path(tempfile.mkdtemp(prefix="slurm-"))) as variables:
         os.environ.update(variables)
         for trial in range(n):
             directory, way = folder / str(trial), ways[trial % len(ways)]
             try:
-                count = run(directory, way, chance, length)
-                wrong = faults.differing(faults.results(directory), wanted)
+                count = run_into_limits(directory, long) if way == LIMIT else run(directory, way, chance, length)
+                wrong = faults.differing(faults.results(directory), wanted[way])
                 wrong += ["a traceback"] * ("Traceback" in faults.log_of(directory))
-            except (RuntimeError, OSError, ValueError) as error:
+            except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
                 count, wrong = 0, [str(error)]
             lost += count
             failures += bool(wrong)

@@ -254,7 +254,37 @@ def test_a_bad_run_ends_no_later_batch(cli: Cli) -> None:
 def test_another_launcher_learns_that_a_job_failed(cli: Cli) -> None:
     code, _, err = cli(f"-m {HERE} hydra/launcher=basic hydra/sweeper=basic {TINY} model.dropout=0,1.5")
     assert code == 2
+    assert "what it had recorded is in here" in err
     assert "model.dropout: found 1.5, expected a number >= 0 and < 1" in err
+
+
+OTHERS = [
+    pytest.param("basic", "hydra"),
+    pytest.param("joblib", "hydra_plugins.hydra_joblib_launcher", marks=pytest.mark.slow),
+    pytest.param("submitit_local", "hydra_plugins.hydra_submitit_launcher", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("name", "package"), OTHERS)
+def test_other_launchers_take_what_is_left_a_job_a_run(name: str, package: str, cli: Cli, tmp_path: Path) -> None:
+    """A bad run fails alone; done runs are done, whoever trained them; the bits and the table are those of a stack."""
+    pytest.importorskip(package)
+    launcher = f"hydra/launcher={name}"
+    code, out, _ = cli(f"-m {HERE} {launcher} {TINY} seed=1,2 model.dropout=0.2,1.5")
+    assert code == 1
+    assert "2 of 4 runs completed" in out
+    code, out, _ = cli(f"resume=here {launcher} seed=1,2,3 model.dropout=0.2")
+    assert code == 0
+    assert "3 of 3 runs completed, 2 of them before" in out
+    assert cli(f"-m hydra.sweep.dir=stack {TINY} seed=1,2,3 model.dropout=0.2")[0] == 0
+    rows = {folder: read(tmp_path / folder / "sweep.json")["runs"] for folder in ("here", "stack")}
+    assert [Path(row["directory"]).name for row in rows["here"]] == ["0", "2", "3"]
+    for ours, theirs in zip(rows["stack"], rows["here"], strict=True):
+        assert {**ours, "run": 0, "directory": ""} == {**theirs, "run": 0, "directory": ""}
+    code, _, err = cli("resume=here")
+    assert code == 2
+    assert f"{launcher}, which may name code to run; if you trust it, type it again here" in err
+    assert "3 of them before" in cli("resume=here hydra/launcher=stack")[1]
 
 
 class Spy(Callback):

@@ -181,6 +181,12 @@ def test_a_busy_slurm_is_no_empty_queue(tmp_path: Path, monkeypatch: pytest.Monk
     assert not job.done()
     with pytest.raises(ConfigError, match="squeue"):
         slurm.attach("7")
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 7\n")
+    slurm.asked = -math.inf
+    job.job.paths.result_pickle.touch()
+    assert (
+        not job.done()
+    )  # at its time limit it asked to be queued again, and was killed while it waited for the answer
     (tmp_path / "squeue").write_text("#!/bin/sh\n")
     slurm.asked = -math.inf
     assert job.done()

@@ -14,9 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import nn
 
-from tests.helpers import make_config, record, rows, run, scalars, small_data, summary
+import trainer
+from tests.helpers import Cli, make_config, record, rows, run, scalars, small_data, summary
 from trainer import files
-from trainer.config import Config, Mlp
+from trainer.config import Config, ConfigError, Mlp
 from trainer.core import networks
 from trainer.core.data import Dataset
 from trainer.judge import overfit
@@ -332,3 +333,22 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path) -> None:
         record([short(epochs=1)], tmp_path)
     assert not list((tmp_path / "0" / "checkpoints").iterdir())
     assert not (tmp_path / "0" / "summary.json").exists()
+
+
+def test_what_is_not_kept_changes_nothing_else(cli: Cli, tmp_path: Path) -> None:
+    """The same numbers; neither weights nor events where they are not wanted, and who asks for them is told."""
+    line = "epochs=1 data.train_size=64 model.width=4 record.pictures=false"
+    for keep in ("all", "curves", "none"):
+        assert cli(f"{line} record.keep={keep} hydra.run.dir={keep}")[0] == 0
+    names = {keep: {path.name[:6] for path in (tmp_path / keep).iterdir()} for keep in ("all", "curves", "none")}
+    assert names["all"] - names["curves"] == {"checkp"}
+    assert names["all"] - names["none"] == {"checkp", "events"}
+    for keep in ("curves", "none"):
+        assert (tmp_path / keep / "metrics.csv").read_bytes() == (tmp_path / "all" / "metrics.csv").read_bytes()
+        assert summary(tmp_path / keep)["test"] == summary(tmp_path / "all")["test"]
+        assert "done before" in cli(f"resume={keep}")[1]
+        code, _, err = cli(f"resume={keep} epochs=2")
+        assert code == 2
+        assert f"epochs was 1, is 2, but record.keep={keep} kept no weights to go on from" in err
+        with pytest.raises(ConfigError, match=f"has no checkpoints/best.pt: record.keep={keep}, train it again"):
+            trainer.load(tmp_path / keep)[0].model()

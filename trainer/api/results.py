@@ -165,7 +165,9 @@ class Run:
 
     def _file(self, name: str) -> Path:
         if self.folder is None or not (self.folder / name).is_file():
-            why = self.error or f"{self.folder} has no {name}"
+            keep = (self.summary.get("config") or {}).get("record.keep", "all")
+            hint = f": record.keep={keep}, train it again with all" if keep != "all" else ""
+            why = self.error or f"{self.folder} has no {name}{hint}"
             raise ConfigError([f"the run {self.status}: {why}"])
         return self.folder / name
 

@@ -181,8 +181,8 @@ def problems(command: Command) -> tuple[list[str], Path | None]:
     Nothing where it has one. Raises an error that is a bug of ours.
     """
     if command.error is not None:
-        left_in = command.directory if command.began and command.directory and command.directory.exists() else None
-        return _problems(command.error, command), left_in
+        began = command.began and command.directory and command.directory.exists()
+        return _problems(command.error, command), command.directory if began else command.kept
     refused = [job.error for job in command.jobs if job.was_refused and isinstance(job.error, ConfigError)]
     if not refused or len(refused) < len(command.jobs):
         return [], None

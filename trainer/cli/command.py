@@ -38,18 +38,21 @@ class Command:
         self.here = Path.cwd()  # a run may be in another: hydra.job.chdir
         self.found_there = self.directory is not None and self.directory.exists()
         self.began = False  # whether a single run was trained, or part of it
+        self.kept: Path | None = None  # where runs lie that another sweeper and launcher had trained in this process
 
     def __call__(self, composed: DictConfig) -> float:
         """Train one run, or what is left of it, in the directory Hydra made; return its best monitored value.
 
-        Errors are kept in `error`, since Hydra would print a line of its own first. In a job of a launcher other than
-        ours they are raised.
+        Errors are kept in `error`, since Hydra would print a line of its own first. In a job of a sweeper and launcher
+        other than ours they are raised.
         """
         self.directory = Path(HydraConfig.get().runtime.output_dir)
         is_job = HydraConfig.get().mode is RunMode.MULTIRUN
         typed = list(HydraConfig.get().overrides.task) if is_job else self.line.repeatable
         try:
-            return self._train(composed, self.directory, typed)
+            objective = self._train(composed, self.directory, typed)
+            self.kept = Path(HydraConfig.get().sweep.dir) if is_job else None
+            return objective
         except Exception as error:
             if not self.found_there:
                 remove_if_empty(self.directory)

@@ -271,8 +271,11 @@ def _closing_lines(summary: dict[str, Any], directory: str, finished_earlier: bo
         lines.append(words(f"{cost['seconds']:.2f} s at {cost['steps_per_second']:,.0f} steps/s: {spent}"))
     if cures.can_be_tried((finding["finding"] for finding in summary["health"]), summary.get("config", {})):
         lines.append(words(f"cures     python -m trainer.cure {directory}"))
-    lines.append(words(f"curves    tensorboard --logdir {directory}"))
-    lines.append(words(f"numbers   {directory}/summary.json, metrics.csv, checkpoints/"))
+    keeps = summary.get("config", {}).get("record.keep", "all")
+    if keeps != "none":
+        lines.append(words(f"curves    tensorboard --logdir {directory}"))
+    weights = ", checkpoints/" if keeps == "all" else f"; record.keep={keeps}: no weights"
+    lines.append(words(f"numbers   {directory}/summary.json, metrics.csv{weights}"))
     return lines
 
 

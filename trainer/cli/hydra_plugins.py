@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from trainer import files
 from trainer.cli import choices
 from trainer.cli.command import Command, refuse_what_is_not_ours
+from trainer.cli.command_line import quoted
 from trainer.cli.compose import Composed, Composer, write_hydra
 from trainer.config import ConfigError
 from trainer.engine import interrupts, lock
@@ -44,6 +45,10 @@ class GridSweeper(BasicSweeper):
         """Take what Hydra hands over; its task function is our command."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self.command = _command(task_function)
+        if not isinstance(self.launcher, StackLauncher):
+            assert self.launcher is not None
+            self.launcher = OtherLauncher(self.launcher)
+            self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def validate_batch_is_legal(self, batch: Any) -> None:
         """Accept every batch: the launcher reports a job that cannot be composed, and trains the others."""
@@ -60,19 +65,13 @@ class GridSweeper(BasicSweeper):
         (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
         if not jobs:
             raise ConfigError([f"{' '.join(arguments)}: an empty sweep; give every key at least one value"])
-        sources = self.command.line.sources
-        jobs, notes = choices.settle(sources, jobs)
+        jobs, notes = choices.settle(self.command.line.sources, jobs)
         for note in notes:
             print(printable(f"note: {note}"))
-        if not isinstance(self.launcher, StackLauncher):  # which lets Hydra compose
-            jobs = [sources.with_pluses(job) for job in jobs]
         size = self.max_batch_size or len(jobs)
         returns: list[Sequence[JobReturn]] = []
         for start in range(0, len(jobs), size):
             returns.append(self.launcher.launch(jobs[start : start + size], initial_job_idx=start))
-        if not isinstance(self.launcher, StackLauncher):  # whose table tells of failed jobs
-            for job in (job for batch in returns for job in batch):
-                _ = job.return_value  # raises what the job raised
         return returns
 
 
@@ -110,7 +109,6 @@ class StackLauncher(Launcher):
         """Make ready what trains; it is closed with the stack. Raises ConfigError."""
 
     def _launch(self, folder: Path, jobs: list[Job], composed: Sequence[Composed | None]) -> Sequence[JobReturn]:
-        from trainer.cli.display import SweepDisplay
         from trainer.engine import remote
         from trainer.engine.resume import run_plan
 
@@ -135,8 +133,7 @@ class StackLauncher(Launcher):
                 print(printable(f"note: {note}"))
             with env_override(self.config.hydra.job.env_set), interrupts.caught() as ended_by:
                 self._call("on_job_start", composed)
-                show = self.command.display or SweepDisplay
-                with show([job for job in jobs if not job.finished_earlier]) as display:
+                with self._show([job for job in jobs if not job.finished_earlier]) as display:
                     try:
                         left = self._train(session, jobs, display, lambda: bool(ended_by), handle)
                     except ConfigError:
@@ -170,6 +167,12 @@ class StackLauncher(Launcher):
         fill_rows(jobs)
         session.plan(jobs, self.max_members, *self._shares())
         return session
+
+    def _show(self, jobs: Sequence[Job]) -> contextlib.AbstractContextManager[SweepDisplay]:
+        """Return who is told of the progress of jobs."""
+        from trainer.cli.display import SweepDisplay
+
+        return (self.command.display or SweepDisplay)(jobs)
 
     def _shares(self) -> tuple[int | None, int | None]:
         """Return how many stacks train side by side, and the threads of each, where this machine does not say."""
@@ -241,6 +244,49 @@ class EngineLauncher(StackLauncher):
         return remote.train_stacks(
             session.stacks, self.engine, side_by_side, session.folder, display, stop, environment, self.detach
         )
+
+
+class OtherLauncher(StackLauncher):
+    """Hands what is left of a batch to a launcher of Hydra's or somebody else's, each run a job of its own."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        super().__init__(max_members=1)
+        self.launcher = launcher
+
+    def _show(self, jobs: Sequence[Job]) -> contextlib.AbstractContextManager[Any]:
+        """Nobody: a launcher does not say how far it is, and each run shows itself where it is trained."""
+        return self.command.display(jobs) if self.command.display else contextlib.nullcontext()
+
+    def _shares(self) -> tuple[int | None, int | None]:
+        return 1, None
+
+    def _train(
+        self,
+        session: run_plan.Session,
+        jobs: Sequence[Job],
+        display: SweepDisplay | None,
+        stop: Callable[[], bool],
+        handle: int | None,
+    ) -> list[str]:
+        from trainer.cli import other_launchers
+
+        left = [item.jobs[0] for item in session.stacks]
+        typed = [self.command.line.sources.with_pluses(job.overrides) for job in left]
+        folders = [f"hydra.sweep.subdir={quoted(session.name(job))}" for job in left]
+        lines = [[*texts, folder] for texts, folder in zip(typed, folders, strict=True)]
+        try:
+            if lines:
+                other_launchers.train_each(self.launcher, self.hydra_context, self.config, session.stacks, lines)
+        except KeyboardInterrupt:
+            for job in (job for job in left if job.status == "waiting"):
+                job.status, job.summary = "interrupted", {}  # its job may go on somewhere: nothing is written
+            raise
+        if display is not None:
+            display.done(left)
+        return []
+
+    def _call(self, hook: str, composed: Sequence[Composed | None], returns: Any = None) -> None:
+        """Nothing: the launcher's jobs call them."""
 
 
 class QuietJobReturn(JobReturn):

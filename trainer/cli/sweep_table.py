@@ -78,11 +78,12 @@ def _closing_lines(jobs: Sequence[Job], folder: Path) -> list[str]:
     before = sum(job.finished_earlier for job in jobs)
     said = f", {before} of them before" if before else ""
     where = shown(folder)
+    has_curves = not all(job.config is not None and job.config.record.keep == "none" for job in jobs)
     return [
         *vocabulary.findings_by_kind([{"name": job.number, **(job.summary or {})} for job in jobs]),
         f"{done} of {plural(len(jobs), 'run')} completed{said}",
         f"judged    python -m trainer.evaluate {where}",
-        f"curves    tensorboard --logdir {where}",
+        *[f"curves    tensorboard --logdir {where}"] * has_curves,
         f"numbers   {where}/sweep.csv, sweep.json",
     ]
 

@@ -15,6 +15,7 @@ from trainer.config.optimizer import CustomOptimizer, CustomSchedule, NamedSched
 LossName = Literal["auto", "cross_entropy", "mse", "huber", "focal", "bce", "output"]
 OF_CLASSES = ("cross_entropy", "focal", "bce")  # losses that want class targets
 MetricName = Literal["f1", "balanced_accuracy", "auroc", "top5", "mae", "rmse", "r2"]
+Keep = Literal["all", "curves", "none"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Monitor = Literal["val/loss", "val/accuracy", "verdict", "health"]
 StepBy = Literal["auto", "torch", "native"]
@@ -79,6 +80,9 @@ class Check:
 class Record:
     every: int = knob("record every n-th step (always the first and the last of an epoch); 0: none", "steps", ge=0)
     pictures: bool = knob("confusion matrix, most confidently wrong examples, first-layer weights")
+    keep: Keep = knob(
+        "of a run: all; curves: no weights; none: no events either, a row an epoch remains", default="all"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,11 @@ from __future__ import annotations
 import contextlib
 import getpass
 import importlib
+import io
+import logging
 import math
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -25,6 +28,7 @@ from trainer.engine.resume.plan_file import FOLDER
 from trainer.engine.task import Task
 
 QUEUE_S = 1.0  # between two questions for Slurm's queue
+SOON_S = 0.2  # where a job has left its result
 ANSWER_S = 10  # that a scheduler has to answer
 
 
@@ -54,10 +58,10 @@ class SlurmJob:
         return str(self.job.job_id)
 
     def done(self) -> bool:
-        """Whether it has ended by itself, or neither waits nor runs."""
+        """Whether it neither waits nor runs; one that asked for more time may have left a result, and wait again."""
         if self.engine.is_local:
             return self.job.done()
-        return self.job.paths.result_pickle.exists() or self.name not in self.engine.queue()
+        return self.name not in self.engine.queue(SOON_S if self.job.paths.result_pickle.exists() else QUEUE_S)
 
     def exception(self) -> BaseException | None:
         """Nothing: the log says why."""
@@ -86,10 +90,14 @@ class Slurm:
     def submit(self, tasks: Sequence[Task]) -> list[SlurmJob]:
         """Submit tasks as one array. Raises ConfigError with what sbatch says."""
         cluster = "local" if self.is_local else "slurm"
-        with _said("hydra/launcher=slurm"):
+        with (
+            _said("hydra/launcher=slurm"),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):  # sbatch's own words, which we say
             executor = self.submitit.AutoExecutor(self.folder, cluster, slurm_max_num_timeout=self.max_num_timeout)
             executor.update_parameters(**{key: value for key, value in self.parameters.items() if value is not None})
-            jobs = executor.submit_array(tasks)
+            with _deaf() if self.is_local else contextlib.nullcontext():
+                jobs = executor.submit_array(tasks)
         self.known |= {str(job.job_id) for job in jobs}
         return [SlurmJob(job, self, job.paths.stderr) for job in jobs]
 
@@ -103,9 +111,9 @@ class Slurm:
             return None
         return SlurmJob(self.submitit.SlurmJob(self.folder, name), self, None)
 
-    def queue(self) -> set[str]:
-        """Return the numbers of all jobs of this user that wait or run, as of a second ago at most."""
-        if time.monotonic() - self.asked > QUEUE_S:
+    def queue(self, age_s: float) -> set[str]:
+        """Return the numbers of all jobs of this user that wait or run, as of so many seconds ago at most."""
+        if time.monotonic() - self.asked > age_s:
             with contextlib.suppress(OSError, subprocess.SubprocessError):  # it is busy: what was known still holds
                 self.known = self._squeue()
             self.asked = time.monotonic()
@@ -154,7 +162,9 @@ class Dask:
         distributed = _package("distributed", self.name)
         self.fire_and_forget, self.future = distributed.fire_and_forget, distributed.Future
         self.is_ours = address is None
-        with _said("hydra.launcher.address" if address else "hydra/launcher=dask"):
+        if self.is_ours:
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what a task raises we say ourselves
+        with _said(f"hydra.launcher.address={address}" if address else "hydra/launcher=dask"):
             if address:
                 _knock(address)
                 self.client = distributed.Client(address, timeout=ANSWER_S)
@@ -236,7 +246,7 @@ class Ray:
         """num_cpus, num_gpus: of a stack. Raises ConfigError where nobody answers."""
         ray = self.ray = _package("ray", self.name)
         here = {} if address else {"num_cpus": max(runtime.cores(), int(num_cpus)), "include_dashboard": False}
-        with _said("hydra.launcher.address" if address else "hydra/launcher=ray"):
+        with _said(f"hydra.launcher.address={address}" if address else "hydra/launcher=ray"):
             if address:
                 _knock(address)
             ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **here)
@@ -285,7 +295,17 @@ def _knock(address: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
         except OSError as error:
             hint = "start a scheduler, or leave the address out"
-            raise OSError(f"nobody answers at {address} ({error.strerror or error}); {hint}") from error
+            raise OSError(f"nobody answers there ({error.strerror or error}); {hint}") from error
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Let processes that are started now ignore a Ctrl-C: what trains in them answers it, what watches it need not."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

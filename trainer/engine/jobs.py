@@ -87,6 +87,15 @@ class StackJob:
         halves = zip(members, self.checkpoints.halves(), strict=True)
         return [replace(self, jobs=jobs, checkpoints=checkpoints, deaths=0) for jobs, checkpoints in halves]
 
+    def absolute(self) -> StackJob:
+        """Return it as it can be trained from any folder."""
+        jobs = [
+            replace(job, directory=job.directory.absolute(), staging=job.staging and job.staging.absolute())
+            for job in self.jobs
+        ]
+        folder = self.checkpoints.folder
+        return replace(self, jobs=jobs, checkpoints=replace(self.checkpoints, folder=folder and folder.absolute()))
+
     @property
     def configs(self) -> list[Config]:
         """The configurations of its jobs."""

@@ -189,7 +189,7 @@ class _Control:
         folder.mkdir(parents=True, exist_ok=True)
         for path in (folder / ENDS, *folder.glob("*.news")):
             path.unlink(missing_ok=True)
-        task = Task([(number, _absolute(item)) for number, item in items], folder, uuid.uuid4().hex)
+        task = Task([(number, item.absolute()) for number, item in items], folder, uuid.uuid4().hex)
         threads = max(item.threads or 1 for _, item in items)
         task.environment = self.environment | {"OMP_NUM_THREADS": str(threads)}
         for config in kinds(items):
@@ -245,7 +245,9 @@ class _Control:
         why = flight.future.exception()
         said = f"{self.engine.name} job {flight.future.name or ''}".strip()
         lines = str(why or "").strip().splitlines()
-        how = f"{said} ended{f' ({lines[-1]})' if lines else ''}; its log is {_log(flight)}"
+        log = _log(flight)
+        hint = f"its log is {log}" if log.exists() else f"it has left no log: does its machine see {flight.folder}?"
+        how = f"{said} ended{f' ({lines[-1]})' if lines else ''}; {hint}"
         timed_out = number in (signal.SIGUSR1, signal.SIGUSR2)
         if timed_out or flight.false_starts > 1 or flight.launches >= MOST_LAUNCHES:
             if timed_out:
@@ -285,16 +287,6 @@ def sent_elsewhere(folder: Path, engine: str | None = None) -> list[str]:
             hint = f"hydra/launcher={name} attaches to it; else cancel it, and remove {path}"
             problems.append(f"{said}; {hint}")
     return problems
-
-
-def _absolute(item: StackJob) -> StackJob:
-    """Return a stack that can be trained from any folder."""
-    jobs = [
-        replace(job, directory=job.directory.absolute(), staging=job.staging and job.staging.absolute())
-        for job in item.jobs
-    ]
-    folder = item.checkpoints.folder
-    return replace(item, jobs=jobs, checkpoints=replace(item.checkpoints, folder=folder and folder.absolute()))
 
 
 def _error(end: dict[str, Any]) -> Exception:

@@ -56,7 +56,7 @@ class Task:
                 line, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.directory, env=environment
             )
             self.process.communicate(sent)
-        if self.process.returncode:
+        if self.process.returncode and self.process.returncode <= 128:  # above: ended by a signal, with a checkpoint
             raise RuntimeError(f"its process ended with exit code {self.process.returncode}")
 
     def checkpoint(self) -> Any:
@@ -152,7 +152,14 @@ class _Numbered:
 
 
 def _left(item: StackJob, notes: _Notes) -> bool:
-    """Whether something of a stack is left to train. A job may run again: what it finished the first time counts."""
+    """Whether something of a stack is left to train."""
+    take_finished(item)
+    notes.done([job for job in item.jobs if job.status != "waiting"])
+    return bool(item.waiting)
+
+
+def take_finished(item: StackJob) -> None:
+    """Complete the runs of a stack that are finished. A job may run again: what it did the first time counts."""
     from trainer.engine.resume.run_plan import read_summary
 
     for job in item.waiting:
@@ -162,8 +169,6 @@ def _left(item: StackJob, notes: _Notes) -> bool:
             summary, _ = read_summary(job.directory, provenance.result_keys(job.config))
         if summary is not None:
             job.finish(summary)
-    notes.done([job for job in item.jobs if job.status != "waiting"])
-    return bool(item.waiting)
 
 
 def kinds(items: Sequence[tuple[int, StackJob]]) -> Iterator[Config]:

@@ -9,7 +9,8 @@ from typing import Any
 from trainer.config import Config
 from trainer.record.provenance import NO_RESULT
 
-_NOT_SHOWN = NO_RESULT | {"device", "threads", "step", "deterministic", "record.every", "record.pictures", "metrics"}
+_NOT_SHOWN = NO_RESULT | {"device", "threads", "step", "deterministic", "metrics"}
+_NOT_SHOWN |= {"record.every", "record.pictures", "record.keep"}
 _OFTEN_LISTS = {"model.width", "model.channels"}  # text in every sweep: several may lie below one --logdir
 _USUAL = {"data.name", "model.depth", "model.width", "model.dropout", "model.batchnorm", "optimizer.name"}
 _USUAL |= {"optimizer.lr", "seed"}

@@ -26,6 +26,8 @@ def result_keys(config: Config) -> dict[str, Any]:
     flat = {key: value for key, value in config.flat().items() if key not in NO_RESULT}
     if config.step == "auto":  # not in what older directories hold; their checkpoints say which step it was
         del flat["step"]
+    if config.record.keep == "all":  # nor is this
+        del flat["record.keep"]
     return json.loads(files.to_json(flat))
 
 

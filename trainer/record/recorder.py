@@ -169,7 +169,8 @@ class Recorder:
     def _finish(self, stack: Stack, k: int, run: RunFiles, reason: str) -> dict[str, Any]:
         """Complete the files of member k; its summary."""
         member = stack.members[k]
-        checkpoints.save(stack, k, run.directory)
+        if member.config.record.keep == "all":
+            checkpoints.save(stack, k, run.directory)
         trained = run.state["events"]
         test = {} if reason == "interrupt" else self._test(stack, k, run)
         rows, config = member.rows, member.config.flat()

@@ -52,6 +52,7 @@ class RunFiles:
         self.csv: list[str] = []
         self.lines: list[str] = []
         self.not_finite: NotFinite | None = None  # the first recorded step with NaN or infinity
+        self.keeps_events = config.record.keep != "none"
         if written is None:
             destination.discard()
             self.metrics, self.logged = (Growing(directory / name) for name in TEXTS.values())
@@ -99,7 +100,10 @@ class RunFiles:
             if lines:
                 file.append(("\n".join(lines) + "\n").encode())
                 lines.clear()
-        self.events.flush()
+        if self.keeps_events:
+            self.events.flush()
+        else:
+            self.events.drop()
 
 
 def _shown(tag: str) -> str:
@@ -130,7 +134,7 @@ def epoch_line(row: dict[str, float]) -> str:
 
 def manifest(run: RunFiles) -> dict[str, Any]:
     """Return size and checksum of each file of a run whose numbers somebody reads, by its path below the folder."""
-    out = {state["name"]: state for state in run.state.values()}
+    out = {state["name"]: state for state in run.state.values() if state["size"]}
     for name in (*WEIGHTS, ".hydra/config.yaml"):
         if (run.directory / name).exists():
             out[name] = files.state(run.directory / name)

@@ -132,6 +132,10 @@ class EventWriter:
             self.file.append(b"".join(self._pending))
             self._pending = []
 
+    def drop(self) -> None:
+        """Forget what was added since the last flush."""
+        self._pending = []
+
     def _add(self, value: Summary.Value, step: int, wall_time: float) -> None:
         self._pending.append(_record(Event(wall_time=wall_time, step=step, summary=Summary(value=[value]))))
 

@@ -130,6 +130,9 @@ class Session:
         summary, _ = read_summary(self.directory / name, was)
         if summary is None:
             return [f"{where}, but the run is not finished; finish it as it was, then extend it"]
+        if config.record.keep != "all":
+            why = f"record.keep={config.record.keep} kept no weights to go on from"
+            return [f"{where}, but {why}; choose another directory"]
         if config.steps is not None:
             return [f"{where}, but its budget is steps={config.steps}; choose another directory"]
         if now["epochs"] < was["epochs"]:
