@@ -54,7 +54,7 @@ BAD = {
     "torch.nn.Module class or function, e.g. my_models.ConvNet)",
     "data=line +data.noise=3": "data.noise: is there already; type it without the plus, data.noise=VALUE",
     "epochs.foo=1": "epochs.foo: epochs is a value, not a group of keys",
-    "+record.foo.bar=1": "record.foo: no such key; choose from every, pictures",
+    "+record.foo.bar=1": "record.foo: no such key; choose from every, keep, pictures",
     "epochs": "epochs: has no value; type epochs=VALUE",
     "optimizer=AdamW": "optimizer=AdamW: no such option; did you mean adamw?",
     "data=Fashion-MNIST": "data=Fashion-MNIST: no such option; did you mean fashion_mnist?",

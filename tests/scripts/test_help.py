@@ -10,7 +10,7 @@ import pytest
 from tests.helpers import ROOT, environment
 
 COMMANDS = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
     for path in (ROOT / "scripts").rglob("*.py")
     if '__name__ == "__main__"' in path.read_text("utf-8")
 )
