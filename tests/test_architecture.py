@@ -19,7 +19,7 @@ MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it m
     "core": {"config", "files"},
     "evaluate": {"report", "compare", "read", "judge", "language", "files", "text"},
     "cure": {"cli", "read", "report", "compare", "judge", "engine", "config", "files", "text"},
-    "versus": {"cli", "evaluate", "report", "engine", "config", "files", "text"},
+    "versus": {"cli", "evaluate", "read", "report", "engine", "config", "files", "text"},
     "report": {"compare", "read", "judge", "language", "files", "text"},
     "compare": {"judge", "files"},
     "read": {"judge", "files", "text"},

@@ -16,6 +16,7 @@ from trainer.cli.command import Command, remove_if_empty
 from trainer.cli.compose import Composed
 from trainer.config import ConfigError
 from trainer.engine import lock
+from trainer.read.find_runs import Problems
 from trainer.text import printable
 from trainer.versus import request as requests
 from trainer.versus.comparison import Comparison, refuse_what_is_not_ours
@@ -107,7 +108,7 @@ def _answer(comparison: Comparison, typed: str) -> None:
     options = comparison.request.options
     try:
         evaluation, curves = evaluate.evaluate([comparison.directory / "final"])
-    except evaluate.Problems as none:  # every run failed before its first epoch ended
+    except Problems as none:  # every run failed before its first epoch ended
         raise ConfigError(none.lines) from none
     if options.json:
         whole: dict[str, Any] = {**evaluation, "versus": files.strict(comparison.to_json())}
