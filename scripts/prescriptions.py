@@ -28,7 +28,7 @@ from trainer.core.data import Dataset
 from trainer.core.stack import Stack, Step
 from trainer.cure import trial
 from trainer.engine.planning import stack_key
-from trainer.judge import cures, health, overfit
+from trainer.judge import advice, health, overfit
 from trainer.judge.remedies import Overrides
 
 NO_CURE = (
@@ -90,7 +90,7 @@ def patient(rng: Rng, seeds: int = SEEDS) -> Patient | None:
     prescribed = [
         (name, rule, cure)
         for name in findings
-        for rule, cure in itertools.islice(cures.cures(name, settings).items(), cures.SHOWN)
+        for rule, cure in itertools.islice(advice.cures(name, settings).items(), advice.SHOWN)
     ]
     out = Patient(fault.name, " ".join(_typed(sick)), prescribed, [], _cost(twin, chance))
     asked: list[Overrides] = [{}, *trial.candidates(findings, settings)]

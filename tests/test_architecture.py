@@ -9,12 +9,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "trainer"
 EVERYTHING = {"core", "engine", "record", "judge", "compare", "read", "report", "language", "config", "files", "text"}
-EVERYTHING |= {"streams"}
+EVERYTHING |= {"stdio"}
 MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it may import beside itself
-    "__main__": {"cli", "streams"},
+    "__main__": {"cli", "stdio"},
     "api": {"evaluate", "report", "compare", "read", "engine", "core", "config", "files"},
     "cli": EVERYTHING,
-    "engine": {"record", "judge", "core", "config", "files", "text", "streams"},
+    "engine": {"record", "judge", "core", "config", "files", "text", "stdio"},
     "record": {"judge", "core", "config", "files"},
     "core": {"config", "files"},
     "evaluate": {"report", "compare", "read", "judge", "language", "files", "text"},
@@ -25,11 +25,11 @@ MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it m
     "read": {"judge", "files", "text"},
     "judge": set[str](),
     "language": set[str](),
-    "trace": {"core", "config", "files", "text", "streams"},
+    "trace": {"core", "config", "files", "text", "stdio"},
     "config": set[str](),
     "files": set[str](),
     "text": set[str](),
-    "streams": set[str](),
+    "stdio": set[str](),
     "__init__": {"api", "config"},
 }
 ENTRIES = {
@@ -38,7 +38,7 @@ ENTRIES = {
     "trainer.trace.__main__",
 }  # what a process begins with: may import cli
 KNOW_HYDRA = {"cli"}
-WITHOUT_TORCH = {"judge", "compare", "read", "report", "evaluate", "config", "files", "text", "streams"}
+WITHOUT_TORCH = {"judge", "compare", "read", "report", "evaluate", "config", "files", "text", "stdio"}
 
 
 def modules(folder: Path = PACKAGE) -> dict[str, ast.Module]:

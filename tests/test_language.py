@@ -12,7 +12,7 @@ import pytest
 
 from trainer import language
 from trainer.judge import overfit
-from trainer.judge.cures import ADVICE
+from trainer.judge.advice import ADVICE
 
 JUDGE = Path(overfit.__file__).parent
 SAYING = {"overfit", "causes", "symptoms", "steps", "data"}  # modules of the judge that write sentences

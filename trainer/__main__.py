@@ -7,16 +7,16 @@ import os
 import sys
 import threading
 
-from trainer import streams
+from trainer import stdio
 from trainer.cli import SUBCOMMANDS
 
 
 def main() -> None:
-    streams.prepare()
+    stdio.prepare()
     if (word := "".join(sys.argv[1:2])) in SUBCOMMANDS:
         command = importlib.import_module(SUBCOMMANDS[word])
-        sys.exit(streams.settled(f"trainer.{word}", command.main(sys.argv[2:])))
-    streams.say_briefly("starting")
+        sys.exit(stdio.settled(f"trainer.{word}", command.main(sys.argv[2:])))
+    stdio.say_briefly("starting")
     gc.disable()  # searching for garbage takes a third of importing torch; stack.train_jobs enables it
     try:
         from trainer.cli import app
@@ -33,7 +33,7 @@ def leave(code: int) -> None:
     has_threads = threading.active_count() > 1  # of another launcher's: Python waits for them
     if not has_threads:
         atexit._run_exitfuncs()
-    code = streams.settled("trainer", code)
+    code = stdio.settled("trainer", code)
     if has_threads:
         sys.exit(code)
     os._exit(code)

@@ -13,8 +13,8 @@ from trainer.config import Activation
 from trainer.core import losses, mlp, networks
 from trainer.core.activations import PROBE_EXAMPLES, ActivationStatistics, input_statistics
 from trainer.core.loop import measure_start
+from trainer.core.own_module import UserModule
 from trainer.core.stack import Stack
-from trainer.core.user_module import UserModule
 
 STEEPEST = {"relu": 1.0, "tanh": 1.0, "sigmoid": 0.25, "gelu": 1.0, "silu": 1.0}
 

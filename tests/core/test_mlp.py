@@ -23,8 +23,8 @@ from trainer.core.mlp import Mlp
 from trainer.core.networks import plain
 from trainer.core.optimizers import MemberOptimizers
 from trainer.core.own_calls import KINDS
+from trainer.core.own_module import UserModule, build
 from trainer.core.schedules import lr_schedule
-from trainer.core.user_module import UserModule, build
 
 EXPECTED = KINDS["model"].words
 CPU = torch.device("cpu")

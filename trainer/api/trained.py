@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainer import config as cfg
 from trainer.config import Config, ConfigError, CustomModel
-from trainer.core import global_streams, networks, own_calls, own_code, state, user_module
+from trainer.core import global_streams, networks, own_calls, own_code, own_module, state
 
 
 class Trained(nn.Module):
@@ -67,7 +67,7 @@ def _own(
 ) -> nn.Module:
     """Make a network of the user's own, as training did. Raises ConfigError."""
     if target is not None:
-        return user_module.build(model, shape, out_features, config.seed, target)
+        return own_module.build(model, shape, out_features, config.seed, target)
     here = Path.cwd()
     before, sys.path[:] = list(sys.path), [str(here), *sys.path]  # as training found it
     try:
@@ -81,6 +81,6 @@ def _own(
         if not (isinstance(found, type) or own_code.is_own(own_code.find(module)) or is_builder):
             why = "is a function outside the current folder; if you trust it, say .model(target=FUNCTION)"
             raise ConfigError([f"{path}: its network {model._target_} {why}"])
-        return user_module.build(model, shape, out_features, config.seed, found)
+        return own_module.build(model, shape, out_features, config.seed, found)
     finally:
         sys.path[:] = before

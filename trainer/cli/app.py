@@ -13,7 +13,7 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 
 from trainer import config as cfg
-from trainer import streams
+from trainer import stdio
 from trainer.cli import choices, command_line, file_errors, help, hints, hydra_plugins
 from trainer.cli.command import Command, plan, remove_if_empty
 from trainer.cli.command_line import CommandLine
@@ -122,7 +122,7 @@ def say(problems: Sequence[str], left_in: Path | None = None) -> int:
 
 def prepare_process(is_sweep: bool) -> None:
     """Set what a command needs before it starts. is_sweep: whether workers will be wanted."""
-    streams.prepare()
+    stdio.prepare()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that we say it in our words
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic=true wants on a GPU
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

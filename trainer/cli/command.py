@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trainer import config as cfg
-from trainer import streams
+from trainer import stdio
 from trainer.cli import compose
 from trainer.cli.command_line import CommandLine
 from trainer.config import Config, ConfigError
@@ -67,13 +67,13 @@ class Command:
         config = cfg.from_dict(cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True)))
         self.line.check_code([config])
         refuse_what_is_not_ours(directory)
-        streams.say_briefly("loading PyTorch")
+        stdio.say_briefly("loading PyTorch")
         with interrupts.caught() as ended_by, lock.held(directory):
             from trainer.cli.display import Display  # torch comes with these: --help and --cfg start without it
             from trainer.engine import pool
 
             session, job = plan(config, directory, typed)
-            streams.say_briefly("reading the data, making the network")
+            stdio.say_briefly("reading the data, making the network")
             with self.display([job]) if self.display else Display(self.here) as display:
                 for note in session.notes:
                     print(printable(f"note: {note}"))

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.engine.progress import TICK_S, News
-from trainer.judge import cures, health
+from trainer.judge import advice, health
 from trainer.language import translated
 from trainer.record import ground_truth
 from trainer.record.run_files import epoch_line
@@ -269,7 +269,7 @@ def _closing_lines(summary: dict[str, Any], directory: str, finished_earlier: bo
         shares = {key: cost[f"{key}_s"] / cost["seconds"] for key in ("training", "evaluation", "recording")}
         spent = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         lines.append(words(f"{cost['seconds']:.2f} s at {cost['steps_per_second']:,.0f} steps/s: {spent}"))
-    if cures.can_be_tried((finding["finding"] for finding in summary["health"]), summary.get("config", {})):
+    if advice.can_be_tried((finding["finding"] for finding in summary["health"]), summary.get("config", {})):
         lines.append(words(f"cures     python -m trainer.cure {directory}"))
     keeps = summary.get("config", {}).get("record.keep", "all")
     if keeps != "none":

@@ -220,9 +220,9 @@ class EngineLauncher(StackLauncher):
         self.parameters = parameters
 
     def _open(self, folder: Path, stack: contextlib.ExitStack) -> None:
-        from trainer.engine import engines
+        from trainer.engine import clusters
 
-        self.engine = engines.connect(str(self.engine_name), folder, self.jobs, self.detach, self.parameters)
+        self.engine = clusters.connect(str(self.engine_name), folder, self.jobs, self.detach, self.parameters)
         stack.callback(self.engine.close)
 
     def _shares(self) -> tuple[int | None, int | None]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.core.networks import Network
-from trainer.core.user_module import UserModule
+from trainer.core.own_module import UserModule
 
 PROBE_EXAMPLES = 128
 FLAT_SLOPE = 0.05  # an activation is flat where its slope is below this share of its steepest

@@ -14,9 +14,9 @@ from trainer.core.cnn import cnn, draw_weights
 from trainer.core.data import Dataset
 from trainer.core.mlp import Mlp, Stacked, plain_mlp
 from trainer.core.own_function import OwnFunction
+from trainer.core.own_module import UserModule, build
 from trainer.core.seeds import stream_seed
 from trainer.core.surfaces import FUNCTIONS, coordinates
-from trainer.core.user_module import UserModule, build
 
 
 class Surface(Stacked):

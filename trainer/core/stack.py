@@ -24,9 +24,9 @@ from trainer.core.mlp import Mlp as MlpNetwork
 from trainer.core.native import choice
 from trainer.core.native.step import NativeStep
 from trainer.core.optimizers import MemberOptimizers
+from trainer.core.own_module import UserModule
 from trainer.core.schedules import lr_schedule
 from trainer.core.seeds import stream_seed
-from trainer.core.user_module import UserModule
 
 VERDICT_PATIENCE = 3  # epochs called overfit in a row; fewer stop healthy runs, see docs/overfitting.md
 LOOKS = 100  # of a run, at least, by a judge who reads all its epochs each time: their cost stays linear in them

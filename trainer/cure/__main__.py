@@ -20,7 +20,7 @@ from trainer.cure import trial
 from trainer.cure.answer import Answer
 from trainer.cure.request import QUIET, SEEDS, Request
 from trainer.engine.jobs import Job, describe
-from trainer.judge import cures, health
+from trainer.judge import advice, health
 from trainer.judge.remedies import Overrides
 from trainer.text import printable, shown
 
@@ -86,7 +86,7 @@ def _answer(request: Request, tried: Sequence[Overrides], groups: Sequence[Seque
     for cure, jobs in zip(({}, *tried), groups, strict=True):
         if failed := [job for job in jobs if job.error is not None]:
             assert failed[0].error is not None
-            print(printable(f"{cures.written(cure)} cannot be tried: {describe(failed[0].error)}"))
+            print(printable(f"{advice.written(cure)} cannot be tried: {describe(failed[0].error)}"))
             continue
         kept.append(cure)
         costs.append([_cost(job, chance) for job, chance in zip(jobs, chances, strict=True)])

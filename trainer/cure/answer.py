@@ -14,7 +14,7 @@ from trainer.compare.statistics import Floats
 from trainer.cure import trial
 from trainer.cure.request import Request
 from trainer.cure.trial import Shown
-from trainer.judge import cures
+from trainer.judge import advice
 from trainer.judge.remedies import Overrides
 from trainer.report.screen import screen
 from trainer.report.vocabulary import plural
@@ -80,7 +80,7 @@ class Answer:
         rows = zip(self.cures, self.shown, strict=True)
         for cure, one in sorted(rows, key=lambda row: row[1].mean):
             interval = f"{one.low:+.3g} to {one.high:+.3g}"
-            cells = [cures.written(cure), f"{one.mean:.4g}", f"{one.difference:+.3g}", interval, f"{one.p:.2g}"]
+            cells = [advice.written(cure), f"{one.mean:.4g}", f"{one.difference:+.3g}", interval, f"{one.p:.2g}"]
             table.add_row(*cells, one.words)
         return table
 
@@ -98,5 +98,5 @@ class Answer:
         numbers = f"{self.measure} {one.mean:.4g} instead of {self.costs_CS[0].mean():.4g}"
         sure = f"95 % interval of the change {one.low:+.3g} to {one.high:+.3g}, {seeds}, corrected p = {one.p:.2g}"
         said = one.words.replace("not shown", "is not shown to help")
-        lines.append(f"{cures.written(cure)} {said}: {numbers} ({sure})")
+        lines.append(f"{advice.written(cure)} {said}: {numbers} ({sure})")
         return [*lines, f"type      {self.command(cure)}"]

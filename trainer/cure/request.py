@@ -16,7 +16,7 @@ from trainer.cli.command_line import FILE_FLAGS, CommandLine
 from trainer.config import ConfigError
 from trainer.engine.resume.plan_file import read_plan
 from trainer.files import Damaged
-from trainer.judge import cures, health
+from trainer.judge import advice, health
 from trainer.judge.remedies import Settings
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
@@ -90,7 +90,7 @@ def _of_run(run: Path, flags: Sequence[str], typed: Sequence[str], options: argp
     if not findings:
         raise ConfigError([f"{run}: nothing was found wrong with it, so there is nothing to cure"])
     names = [*map(_name, findings)]
-    if not cures.can_be_tried(names, one.config):
+    if not advice.can_be_tried(names, one.config):
         said = "; ".join(f"{health.name(f)}: {health.ADVICE[str(f['finding'])].words}" for f in findings)
         raise ConfigError([f"{run}: nothing that can be typed is known to cure it ({said})"])
     line = _line(run, typed_for_it, flags, typed)
@@ -100,7 +100,7 @@ def _of_run(run: Path, flags: Sequence[str], typed: Sequence[str], options: argp
 
 def _several(found: Sequence[Curves]) -> str:
     """Say how many runs a folder holds, and which to choose: the last one that something can be tried on."""
-    sick = [one.path for one in found if cures.can_be_tried(map(_name, _findings(one)), one.config)]
+    sick = [one.path for one in found if advice.can_be_tried(map(_name, _findings(one)), one.config)]
     held = plural(len(found), "run")
     if not sick:
         return f"{held}, none of which has a finding that a cure is known for"

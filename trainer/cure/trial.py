@@ -14,7 +14,7 @@ import numpy as np
 
 from trainer.compare.inference import ALPHA, Question, answer, model
 from trainer.compare.statistics import Floats
-from trainer.judge import cures
+from trainer.judge import advice
 from trainer.judge.remedies import Overrides, Settings
 
 SINGLE = 12  # cures that are tried by themselves
@@ -24,7 +24,7 @@ ENOUGH = 0.9  # of what the best brings: who changes least among those that brin
 
 def candidates(findings: Sequence[str], config: Settings) -> list[Overrides]:
     """Return what to try: the findings' cures in turn, the first of each first; then pairs of the first ones."""
-    columns = itertools.zip_longest(*(cures.cures(name, config).values() for name in dict.fromkeys(findings)))
+    columns = itertools.zip_longest(*(advice.cures(name, config).values() for name in dict.fromkeys(findings)))
     single: list[Overrides] = []
     for one in itertools.chain.from_iterable(columns):
         if one and one not in single:

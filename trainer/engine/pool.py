@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer import streams
+from trainer import stdio
 from trainer.engine import interrupts
 from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News, Reporter
@@ -190,7 +190,7 @@ def _serve(
     """Live as a worker: stacks come, news and ends of jobs go. shared: folder of the data that all workers read."""
     from trainer.engine.worker import train_stack
 
-    streams.prepare()
+    stdio.prepare()
     for number in interrupts.SIGNALS:  # they may reach all processes; the first one decides
         signal.signal(number, signal.SIG_IGN)
     os.environ.clear()
@@ -214,7 +214,7 @@ def _serve(
         while True:
             number, item = receive()
             train_stack(item, Reporter(number, connection.send), stop, done, Path(shared) if shared else None)
-            streams.flush()  # what a module of the user's own printed is out before this process is killed
+            stdio.flush()  # what a module of the user's own printed is out before this process is killed
             connection.send(None)
 
 

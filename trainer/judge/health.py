@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from trainer.judge.advice import ADVICE
 from trainer.judge.causes import CAUSES, broken
-from trainer.judge.cures import ADVICE
 from trainer.judge.records import LEARNED, Finding, Floats, NotFinite, Run
 from trainer.judge.steps import FLAT, NOISY, STEPS, hardly_moved
 from trainer.judge.symptoms import STILL, SYMPTOMS

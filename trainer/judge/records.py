@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trainer.judge import cures
-from trainer.judge.cures import ADVICE
+from trainer.judge import advice
+from trainer.judge.advice import ADVICE
 
 Floats = np.ndarray
 
@@ -31,7 +31,7 @@ class Finding:
 
     def to_json(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return it as summary.json and evaluation.json hold it. config: of the run, dotted keys."""
-        return {**vars(self), "why": ADVICE[self.finding].why, "try": cures.sentence(self.finding, config)}
+        return {**vars(self), "why": ADVICE[self.finding].why, "try": advice.sentence(self.finding, config)}
 
 
 class NotFinite(NamedTuple):

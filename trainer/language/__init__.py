@@ -11,8 +11,10 @@ import os
 import re
 from pathlib import Path
 
-TABLES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.json"))}  # page.json: of the report's page
-INSIDE = "inside"  # the table of what binds words together: of a text that no other table has, it would leave a mixture
+TABLES = {
+    path.stem: path for path in sorted(Path(__file__).parent.glob("zh/*.json"))
+}  # page.json: of the report's page
+CONJUNCTIONS = "conjunctions"  # the table of what binds words together: of a text that no other table has, it would leave a mixture
 _CLAUSES = re.compile(r"(?:; |, (?=at [\w.]+=))(?![^()]*\))")  # what semicolons join, and levels, outside of brackets
 _PLACE = re.compile(r"\{\d\}")
 
@@ -40,7 +42,7 @@ def _all() -> tuple[dict[str, str], list[tuple[re.Pattern[str], str, bool]]]:
     texts = {english: chinese for name in TABLES for english, chinese in table(name).items()}
     placed = [one for one in texts if _PLACE.search(one)]
     placed.sort(key=lambda one: (one.startswith("{"), -len(_PLACE.sub("", one))))
-    return texts, [(_pattern(english), texts[english], english in table(INSIDE)) for english in placed]
+    return texts, [(_pattern(english), texts[english], english in table(CONJUNCTIONS)) for english in placed]
 
 
 class _Place(str):

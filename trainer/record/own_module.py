@@ -18,8 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainer.config import ConfigError, CustomModel
 from trainer.core import global_streams, networks
+from trainer.core.own_module import UserModule
 from trainer.core.stack import Stack
-from trainer.core.user_module import UserModule
 from trainer.judge.health import Finding
 
 EXAMPLES = 64

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from trainer import config as cfg
-from trainer import files, streams
+from trainer import files, stdio
 from trainer.cli import command_line, hints
 from trainer.cli.config_files import CONF, Sources
 from trainer.config import ConfigError, nearest
@@ -168,5 +168,5 @@ def rivals(
 
 
 if __name__ == "__main__":
-    streams.prepare()
-    sys.exit(streams.settled("trainer.trace", main()))
+    stdio.prepare()
+    sys.exit(stdio.settled("trainer.trace", main()))

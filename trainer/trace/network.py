@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainer import config as cfg
 from trainer.config import Config, ConfigError, CustomModel, Mlp
 from trainer.core import data as datasets
-from trainer.core import networks, user_module
+from trainer.core import networks, own_module
 from trainer.core.dropout import StackedDropout
 from trainer.core.gradients import clip_factor_K, norms_PK, total_norm_K
 from trainer.core.loop import check_functions
@@ -93,7 +93,7 @@ class Subject:
     def output(self, x: Tensor) -> Tensor:
         """(B, *shape) -> (B, O). Raises ConfigError where a user's module fails."""
         with _in_float64("forward", "x"):
-            return user_module.outputs(self.network, x, self.dataset.out_features)
+            return own_module.outputs(self.network, x, self.dataset.out_features)
 
     def losses(self, batches: Sequence[Batch]) -> Tensor:
         """Every example's share of the step's loss, (N,): their sum is the loss, a mean over the step's examples.
@@ -134,7 +134,7 @@ def _plain(stack: Stack) -> nn.Module:
     config = stack.members[0].config
     dataset = stack.dataset
     if isinstance(config.model, CustomModel):
-        network = user_module.build(config.model, dataset.shape, dataset.out_features, config.seed)
+        network = own_module.build(config.model, dataset.shape, dataset.out_features, config.seed)
         return network.to(torch.float64).train()
     network = networks.plain(config.model, dataset.in_features, dataset.out_features, dataset.shape)
     network.load_state_dict(stack.model.member_state(0))

@@ -15,8 +15,8 @@ from trainer import config as cfg
 from trainer.config import ConfigError
 from trainer.core import global_streams, own_calls
 from trainer.core.data.dataset import Raw
+from trainer.core.data.own_arrays import as_array, nowhere, raw
 from trainer.core.data.pictures import as_picture
-from trainer.core.data.user_arrays import as_array, nowhere, raw
 from trainer.core.seeds import stream_seed
 
 KEY = "data._target_"

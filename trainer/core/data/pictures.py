@@ -10,7 +10,7 @@ import numpy as np
 from trainer import config as cfg
 from trainer.config import ConfigError
 from trainer.core.data.dataset import Raw
-from trainer.core.data.user_arrays import nowhere, raw
+from trainer.core.data.own_arrays import nowhere, raw
 
 GREY = {"1", "L", "LA"}  # Pillow's modes that are one channel; all others are read as red, green, blue
 DEEP = {"I", "F", "I;16", "I;16B", "I;16L"}

@@ -17,7 +17,7 @@ import numpy as np
 from trainer import config as cfg
 from trainer.config import ConfigError, nearest
 from trainer.core.data.dataset import Raw
-from trainer.core.data.user_arrays import Targets, as_targets, held_out, nowhere
+from trainer.core.data.own_arrays import Targets, as_targets, held_out, nowhere
 
 if TYPE_CHECKING:
     import pandas

@@ -21,8 +21,8 @@ import numpy as np
 from trainer import config as cfg
 from trainer.config import ConfigError
 from trainer.core.data.dataset import Raw
+from trainer.core.data.own_arrays import raw
 from trainer.core.data.pictures import as_picture
-from trainer.core.data.user_arrays import raw
 
 PRESETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10"}
 FOLDERS = {  # below data.root; of all others that itself

@@ -20,7 +20,7 @@ from tests import slurm_cluster
 from tests.helpers import ROOT, Cli, environment, summary
 from trainer.cli import launchers
 from trainer.config import ConfigError
-from trainer.engine import engines
+from trainer.engine import clusters
 from trainer.engine.task import Task
 
 ENGINES = {
@@ -176,7 +176,7 @@ def test_a_busy_slurm_is_no_empty_queue(tmp_path: Path, monkeypatch: pytest.Monk
     for path in tmp_path.iterdir():
         path.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    slurm = engines.Slurm(tmp_path / "jobs", "slurm", 3)
+    slurm = clusters.Slurm(tmp_path / "jobs", "slurm", 3)
     (job,) = slurm.submit([Task([], tmp_path, "")])
     assert not job.done()
     with pytest.raises(ConfigError, match="squeue"):

@@ -11,8 +11,8 @@ from tests.helpers import make_config
 from trainer.cli.app import configure
 from trainer.config import Config
 from trainer.cure.trial import applied
-from trainer.judge import cures
-from trainer.judge.cures import ADVICE
+from trainer.judge import advice
+from trainer.judge.advice import ADVICE
 
 CHOICES = {
     "model.activation": ["relu", "tanh", "sigmoid", "gelu"],
@@ -46,7 +46,7 @@ def composed(typed: list[str]) -> Config:
 def test_every_cure_is_accepted_and_changes_something(values: dict[str, str]) -> None:
     typed = [f"{key}={value}" for key, value in values.items()]
     config = composed(typed)
-    said = {tuple(cure.items()): cure for name in ADVICE for cure in cures.cures(name, config.flat()).values()}
+    said = {tuple(cure.items()): cure for name in ADVICE for cure in advice.cures(name, config.flat()).values()}
     for cure in said.values():
         cured = composed(applied(typed, cure))
         assert cured != config, cure
@@ -76,8 +76,8 @@ def test_every_cure_is_accepted_and_changes_something(values: dict[str, str]) ->
     ],
 )  # fmt: skip
 def test_the_first_cure_undoes_what_is_odd(finding: str, typed: list[str], expected: str) -> None:
-    first = next(iter(cures.cures(finding, configure(typed).flat()).values()))
-    assert cures.written(first) == expected
+    first = next(iter(advice.cures(finding, configure(typed).flat()).values()))
+    assert advice.written(first) == expected
 
 
 @pytest.mark.parametrize(
@@ -92,15 +92,15 @@ def test_the_first_cure_undoes_what_is_odd(finding: str, typed: list[str], expec
 )
 def test_no_cure_is_said_that_has_no_place(typed: list[str], never: set[str]) -> None:
     config = configure(typed).flat()
-    said = {key for name in ADVICE for cure in cures.cures(name, config).values() for key in cure}
+    said = {key for name in ADVICE for cure in advice.cures(name, config).values() for key in cure}
     assert not said & never
 
 
 def test_a_sentence_is_made_of_the_first_cures() -> None:
     config: dict[str, Any] = make_config(**{"model.depth": 20, "model.activation": "sigmoid"}).flat()
-    said = cures.sentence("vanishing_gradients", config)
+    said = advice.sentence("vanishing_gradients", config)
     assert said.startswith("model.batchnorm=true, model.activation=relu with model.init=he_normal, ")
-    assert cures.sentence("vanishing_gradients", {}) == ADVICE["vanishing_gradients"].words
+    assert advice.sentence("vanishing_gradients", {}) == ADVICE["vanishing_gradients"].words
     assert all(advice.words and advice.why for advice in ADVICE.values())
 
 
@@ -114,4 +114,4 @@ def test_a_sentence_is_made_of_the_first_cures() -> None:
     ],
 )
 def test_a_sentence_says_a_thing_once(finding: str, typed: list[str], said: str) -> None:
-    assert cures.sentence(finding, configure(typed).flat()).startswith(said)
+    assert advice.sentence(finding, configure(typed).flat()).startswith(said)
