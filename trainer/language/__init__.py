@@ -11,10 +11,8 @@ import os
 import re
 from pathlib import Path
 
-TABLES = {
-    path.stem: path for path in sorted(Path(__file__).parent.glob("zh/*.json"))
-}  # page.json: of the report's page
-CONJUNCTIONS = "conjunctions"  # the table of what binds words together: of a text that no other table has, it would leave a mixture
+TABLES = {path.stem: path for path in sorted((Path(__file__).parent / "zh").glob("*.json"))}
+CONJUNCTIONS = "conjunctions"  # binds words together; where no other table has a text, it would leave a mixture
 _CLAUSES = re.compile(r"(?:; |, (?=at [\w.]+=))(?![^()]*\))")  # what semicolons join, and levels, outside of brackets
 _PLACE = re.compile(r"\{\d\}")
 
