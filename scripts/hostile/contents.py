@@ -126,6 +126,8 @@ TABLES: dict[str, str | bytes] = {
     + "\n"
     + "1," * 9999
     + "1\n",
+    "names too long for a folder": ",".join(f"{'r/' * 3000} - {side}_loss" for side in ("train", "val")) + "\n1,2" * 9,
+    "a step of 120 digits": "epoch,train_loss,val_loss\n" + "1,3,3\n2,2,2\n3,1,1\n" * 2 + "9" * 120 + ",1,2\n",
     "dashes": ",".join(f"r{i} - {side}_loss" for i in range(3000) for side in ("train", "val"))
     + ("\n" + "1," * 5999 + "1") * 9,
 }

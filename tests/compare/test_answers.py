@@ -226,6 +226,26 @@ def test_two_crossed_knobs_are_told_per_level_and_then_together() -> None:
     assert "At model.batchnorm=false: best validation loss is 0.1" in found.answer.text
 
 
+def test_what_turns_with_another_knob_is_not_told_as_an_average() -> None:
+    """A knob that helps much at one level and harms a little at the other: no sentence of what it does on average."""
+    settings = [{"model.batchnorm": b, "model.dropout": d} for b in (False, True) for d in (0, 0.5)]
+    loss = {(False, 0): 0.9, (False, 0.5): 0.4, (True, 0): 0.4, (True, 0.5): 0.5}
+    found = compare(sweep(settings, lambda s: loss[s["model.batchnorm"], s["model.dropout"]], seeds=6))
+    assert effect(found, "model.dropout").claimed
+    assert found.answer.lines[0].startswith("What model.batchnorm does to the best validation loss depends on")
+    assert not any(line.startswith("Best validation loss is") for line in found.answer.lines)
+
+
+def test_where_nothing_is_shown_no_group_is_recommended() -> None:
+    rng = np.random.default_rng(3)
+    settings = [{"model.dropout": dropout} for dropout in (0, 0.2, 0.5)]
+    found = compare(sweep(settings, lambda setting: 0.4 + 0.01 * rng.standard_normal()))
+    assert found.recommendation.sentence.startswith("no group is shown to be better than another; model.dropout=")
+    assert "95 % interval" in found.recommendation.sentence
+    assert "wider for having been chosen" in found.recommendation.sentence
+    assert len(found.recommendation.ties) == 2
+
+
 def test_a_network_that_guesses_is_shown_to_be_worse() -> None:
     rng = np.random.default_rng(0)
     runs = sweep([{"optimizer.lr": 0.001}], lambda _: 0.1)

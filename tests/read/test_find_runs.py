@@ -10,7 +10,9 @@ import pytest
 
 from tests import fake_runs
 from trainer.files import write_sealed
+from trainer.read.curves import Series
 from trainer.read.find_runs import find_runs
+from trainer.read.other_tools import choose
 from trainer.record.tensorboard import EventWriter
 
 TRAIN, VAL = fake_runs.curves(30, 0.5, 0)
@@ -169,6 +171,15 @@ def test_a_failed_run_without_epochs_is_named(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------ other tools' runs
+
+
+def test_a_step_that_no_float_counts_is_left_out() -> None:
+    """Its point alone: a warning of NumPy's would be an error here."""
+    steps, losses = np.arange(12.0), np.exp(-np.arange(12.0))
+    (found,) = choose(
+        {"train_loss": Series(steps, losses), "val_loss": Series(np.append(steps, 1e119), np.append(losses, 1.0))}
+    )
+    np.testing.assert_array_equal(found.val_loss, losses)
 
 
 def test_a_hand_written_loop(tmp_path: Path) -> None:

@@ -55,16 +55,26 @@ def _differences(found: Comparison, plan: Layout, claimed: Sequence[Effect], mai
         for said in ("no difference shown; ", "not enough seeds to tell: ", "not enough runs to tell: "):
             largest = largest.removeprefix(said)
         return [f"No difference is shown; the largest: {largest}."]
-    lines = []
+    averages, depends = [], []
     for knob in list(dict.fromkeys(effect.knob for effect in claimed))[:MOST]:
         for effect in claimed:
-            if effect.knob == knob:
-                lines.append(f"{effect.sentence}.")
-                lines += [_means(effect, plan), _per_level(effect)] if effect.measure == main else []
+            if effect.knob == knob and not _turns(effect):
+                averages.append(f"{effect.sentence}.")
+                averages += [_means(effect, plan), _per_level(effect)] if effect.measure == main else []
     for one in crossed[:MOST]:
-        lines.append(f"{one.sentence}.")
-        lines += _by_level(found, one.knobs, one.measure)
-    return lines
+        depends.append(f"{one.sentence}.")
+        depends += _by_level(found, one.knobs, one.measure)
+    return depends + averages if any(_turns(effect) for effect in claimed) else averages + depends
+
+
+def _turns(effect: Effect) -> bool:
+    """Whether an effect is shown in both directions, at one level of another knob and at another: no average tells."""
+    shown = [one for at in effect.simple for one in at.contrasts if one.claimed and one.difference]
+    return any(
+        (one.a, one.b) == (other.a, other.b) and (one.difference or 0) * (other.difference or 0) < 0
+        for one in shown
+        for other in shown
+    )
 
 
 def _strongest(found: Comparison, main: str | None) -> list[Interaction]:
@@ -126,8 +136,9 @@ def _overfits(plan: Layout, k: int, chosen: set[str]) -> str:
 
 
 def _doubt(plan: Layout, edge: Edge) -> str:
-    whose = f"{plan.contenders[edge.contender].name} is best at" if edge.own else "The best group has"
-    return f"Not known: {whose} the {edge.side} {edge.knob.name} tried ({edge.tried}), beyond it may be better."
+    whose = f"{plan.contenders[edge.contender].name} is best at" if edge.own else "the best group has"
+    beyond = "lower" if edge.side == "lowest" else "higher"
+    return f"Not known: whether a {beyond} {edge.knob.name} is better; {whose} the {edge.side} tried ({edge.tried})."
 
 
 def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> str | None:

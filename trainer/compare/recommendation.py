@@ -25,7 +25,8 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
     honest = _winners(answered, len(ties))
     of = f"mean {words.measure(answered.criterion)}"
     first = "lowest" if answered.sign(answered.criterion) > 0 else "highest"
-    interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}"
+    chosen = ", wider for having been chosen" if len(groups) > 1 and (ties or answered.choice.inflation_C.any()) else ""
+    interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}{chosen}"
     apart = " at seeds that had no say in the choice" if answered.choice.inflation_C[answered.best] else ""
     sentence = f"use {group.name}: the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval})"
     worse = [index for index, one in rivals if one.claimed or index in also]
@@ -43,7 +44,10 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
             if worse
             else ""
         )
-        sentence += f"{counted}; not shown to be worse: {shown}"
+        if worse:
+            sentence += f"{counted}; not shown to be worse: {shown}"
+        else:
+            sentence = f"no group is shown to be better than another; {sentence.removeprefix('use ')}"
     elif worse and len(worse) + len(gone) == others:
         sentence += f"; {'the other group' if others == 1 else 'every other group'} is shown to be worse{how}"
     if gone:

@@ -145,7 +145,7 @@ def _sweep(folder: Path) -> str:
     """Return the folder of the sweep that lies at a folder or up to two above it; "" where there is none."""
     marks = ("multirun.yaml", ".resume/plan.json")
     places = (folder, *folder.parents[:2])
-    return next((str(place) for place in places if any((place / mark).exists() for mark in marks)), "")
+    return next((str(place) for place in places if any(os.path.exists(place / mark) for mark in marks)), "")
 
 
 def _unknown(keys: Iterable[str], runs: Sequence[Curves]) -> list[str]:

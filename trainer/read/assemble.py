@@ -1,5 +1,6 @@
 """Turn what other tools' files hold into runs: one for each curve of both losses, with its configuration, each once."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -206,10 +207,10 @@ def configure(search: Search) -> None:
 
 def _place(run: Curves) -> Path:
     """Return the folder that a run lies in."""
-    path = Path(run.path)
-    if not path.is_dir():
-        path = path if path.exists() else Path(run.path.rpartition("#")[0] or run.path)
-    return path if path.is_dir() else path.parent
+    path = run.path  # os.path calls what is too long for a name no folder, where Path raises
+    if not os.path.exists(path):
+        path = path.rpartition("#")[0] or path
+    return Path(path if os.path.isdir(path) else os.path.dirname(path))
 
 
 def _beside(search: Search, folder: Path) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def choose(
 
     The series are in the order of the file: where the steps of both losses start again, each fit is one.
     """
-    series = dict(series)
+    series = {name: _countable(points) for name, points in series.items()}
     counts = {name: len(points.steps) for name, points in series.items()}
     found = tag_names.guess(counts, train_tag, val_tag)
     if found is None:
@@ -100,6 +100,12 @@ def choose(
     remarks = [_said_choice(found, rivals)] if rivals or taken != {found.train_loss, found.val_loss} else []
     fits = _split_fits(series, found)
     return [_recorded(fit, found, unit, remarks) for fit in fits]
+
+
+def _countable(points: Series) -> Series:
+    """Leave out points at a step beyond 2^53, where floats no longer tell whole numbers apart."""
+    there = np.abs(points.steps.astype(np.float64)) <= 2**53
+    return points if there.all() else Series(points.steps[there], points.values[there])
 
 
 def _sum(series: Mapping[str, Series], names: Sequence[str]) -> Series | None:
