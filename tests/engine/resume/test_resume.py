@@ -337,9 +337,10 @@ def test_checkpoints_by_epochs_and_by_the_minute(cli: Cli, monkeypatch: pytest.M
         save(self, payload)
 
     monkeypatch.setattr(Checkpoints, "save", note)
-    for line, expected in (("checkpoint.epochs=2", [4, 8]), ("checkpoint.minutes=0", None), ("", [])):
+    lines = (("epochs=6 checkpoint.epochs=2", [4, 8]), ("epochs=500 checkpoint.minutes=0", None), ("epochs=6", []))
+    for line, expected in lines:
         places.clear()
-        assert cli(f"hydra.run.dir={len(line)} {TINY} epochs=6 {line}")[0] == 0
+        assert cli(f"hydra.run.dir={len(line)} {TINY} {line}")[0] == 0
         assert places == expected if expected is not None else places
 
 
