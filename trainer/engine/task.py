@@ -160,7 +160,7 @@ def _left(item: StackJob, notes: _Notes) -> bool:
 
 def take_finished(item: StackJob) -> None:
     """Complete the runs of a stack that are finished. A job may run again: what it did the first time counts."""
-    from trainer.engine.resume.run_plan import read_summary
+    from trainer.engine.resume.finished import read_summary
 
     for job in item.waiting:
         assert job.config is not None

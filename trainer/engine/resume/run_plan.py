@@ -19,11 +19,12 @@ from trainer.config import Config, ConfigError
 from trainer.core.native import choice
 from trainer.engine import lock, planning
 from trainer.engine.jobs import Job, StackJob, describe, ranges
+from trainer.engine.resume import finished
 from trainer.engine.resume.checkpoint import Checkpoints, Place, place
 from trainer.engine.resume.plan_file import FOLDER, read_plan
 from trainer.files import Damaged
 from trainer.record import provenance
-from trainer.record.destination import HYDRA, Destination, earlier_event_files, event_file_name, remove_empty
+from trainer.record.destination import HYDRA, Destination, remove_empty
 from trainer.text import printable
 
 MAX_PROBLEMS = 10  # told in one message
@@ -59,7 +60,7 @@ class Session:
             found = read_plan(directory)
         except Damaged as damage:
             self.notes.append(f"{damage}; stacks are planned anew")
-            found = _recovered(directory)
+            found = finished.recovered(directory)
         self.runs, self.planned = found["runs"], found["stacks"]
 
     @property
@@ -127,7 +128,7 @@ class Session:
         if was == now:
             return []
         where = f"{self.directory / name}: {provenance.differences(was, now)[0]}"
-        summary, _ = read_summary(self.directory / name, was)
+        summary, _ = finished.read_summary(self.directory / name, was)
         if summary is None:
             return [f"{where}, but the run is not finished; finish it as it was, then extend it"]
         if config.record.keep != "all":
@@ -229,10 +230,10 @@ class Session:
         """Complete a job that is done before; what is wrong with it."""
         assert job.config is not None
         was, code = self.runs[name], self._code(job.config)
-        summary, damage = read_summary(job.directory, was["config"])
+        summary, damage = finished.read_summary(job.directory, was["config"])
         if summary is None and was.get("staged"):  # an extension, which may be complete and not in its place
             destination = Destination(job.directory, was["events"], self.folder / EXTENDED / name)
-            summary = _completed(destination.folder, was["config"])
+            summary = finished.completed(destination.folder, was["config"])
             if summary is not None:
                 self._complete.append(destination)
                 damage = None
@@ -295,7 +296,7 @@ class Session:
                 checkpoints = Checkpoints(self.folder, self._add_stack(names, entry))
                 summaries = [self._extended[name] for name in names]
                 jobs = [by_name[name] for name in names]
-                self._before.append(lambda c=checkpoints, jobs=jobs, s=summaries: c.save(_continued(jobs, s)))
+                self._before.append(lambda c=checkpoints, jobs=jobs, s=summaries: c.save(finished.continued(jobs, s)))
             entry["runs"] = [name for name in entry["runs"] if name not in self._extended]
             if not entry["runs"]:
                 del self.planned[stack]
@@ -401,94 +402,6 @@ def not_ours(directory: Path) -> list[str]:
         return []
     shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
     return [f"{directory}: holds {shown}, but no plan to continue by; nothing was touched, choose another directory"]
-
-
-def read_summary(directory: Path, config: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
-    """Return the summary of a run that completed with this flat configuration and is whole; what is damaged of it."""
-    try:
-        summary = _completed(directory, config)
-        if summary is None:
-            return None, None
-        for name, state in summary["files"].items():
-            files.check(files.inside(directory, name), state)
-            if (directory / name).stat().st_size > state["size"]:
-                raise Damaged(f"{directory / name}: damaged; it is longer than it was")
-    except Damaged as damage:
-        return None, str(damage)
-    except (KeyError, TypeError, AttributeError):  # entries of another shape
-        return None, f"{directory / 'summary.json'}: is no summary of this trainer's"
-    return summary, None
-
-
-def _completed(directory: Path, config: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the summary of a run that completed with this flat configuration. Raises Damaged."""
-    try:
-        summary = files.read_sealed(directory / "summary.json")
-    except FileNotFoundError:
-        return None
-    if summary.get("status") in ("interrupted", "failed"):
-        return None
-    if not {"status", "config", "files"} <= summary.keys():
-        raise Damaged(f"{directory / 'summary.json'}: is no summary of this trainer's")
-    return summary if summary["status"] == "completed" and summary["config"] == config else None
-
-
-def _recovered(directory: Path) -> dict[str, Any]:
-    """What finished runs say of themselves, where the plan is lost."""
-    runs = {}
-    for path in (directory, *sorted(directory.iterdir())):
-        try:
-            summary = files.read_sealed(path / "summary.json")
-            name = str(path.relative_to(directory))
-            files.inside(directory, name)
-            runs[name] = {
-                "config": summary["config"],
-                "code": summary["provenance"]["code"],
-                "events": next(iter(earlier_event_files(path)), event_file_name()),
-            }
-        except (OSError, Damaged, KeyError):
-            continue
-    return {"command": [], "runs": runs, "stacks": {}}
-
-
-def _continued(jobs: Sequence[Job], summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The checkpoint from which finished runs go on, out of what each left: as if it had been written at their end.
-
-    Their records go on as copies: what is there stays until the new result is complete. Event files get the new
-    configuration for TensorBoard's HParams.
-    """
-    from trainer.core import state
-    from trainer.record import hparams, run_files, tensorboard
-
-    members, runs, stopped, not_finite = [], {}, {}, {}
-    at_end: dict[str, Any] = {}
-    for index, (job, summary) in enumerate(zip(jobs, summaries, strict=True)):
-        assert job.config is not None
-        folder = job.directory / "checkpoints"
-        last, best = (state.from_bytes((folder / f"{name}.pt").read_bytes()) for name in ("last", "best"))
-        members.append({"index": index, **last, "best_model": best["model"]})
-        at_end = {key: last[key] for key in ("epoch", "step", "epoch_step", "looked")}  # of all the same
-        at_end["served"] = last.get("served", "torch")  # older ones do not say
-        destination = job.destination
-        destination.folder.mkdir(parents=True, exist_ok=True)
-        for name in run_files.TEXTS.values():
-            files.write(destination.folder / name, (job.directory / name).read_bytes())
-        content = files.check(files.inside(job.directory, summary["trained"]["name"]), summary["trained"])
-        if summary.get("not_finite"):
-            not_finite[index] = summary["not_finite"]
-        content = tensorboard.with_hparams(content, job.row or hparams.alone(job.config))
-        files.write(destination.folder / job.events, content)
-        names = {**run_files.TEXTS, "events": job.events}
-        runs[index] = {key: files.state(destination.folder / name) for key, name in names.items()}
-        if summary["stopped_by"] != "budget":
-            stopped[index] = summary["stopped_by"]
-    return at_end | {
-        "members": members,
-        "stopped": stopped,
-        "records": {"runs": runs, "not_finite": not_finite, "spent": {}},
-        "data_hash": summaries[0]["provenance"]["data_hash"],
-        "runs": StackJob(list(jobs)).hashes,
-    }
 
 
 def _next_number(taken: set[str]) -> str:
