@@ -8,6 +8,7 @@ import pytest
 
 from tests import fake_runs
 from trainer.evaluate import evaluate
+from trainer.report import tables
 from trainer.report.terminal import print_tables
 
 
@@ -99,3 +100,15 @@ def test_where_something_was_tuned_groups_stand_at_their_own_best(evaluation: di
     text = printed(evaluation | {"tuned": ["model.dropout"], "chosen": {name: name for name in best}})
     table = text[text.index("n  overfit") : text.index("each at its own best model.dropout, chosen by the validation")]
     assert len(table.splitlines()) == 1 + len(best) + 1
+
+
+def test_groups_are_told_by_what_decides_the_best_first() -> None:
+    def group(name: str, **means: float) -> dict[str, Any]:
+        return {"name": name, "measures": {measure: {"mean": mean} for measure, mean in means.items()}}
+
+    groups = [group("a", best_val_loss=0.3, gap=0.1), group("b", gap=0.5), group("c", best_val_loss=0.2, gap=0.2)]
+
+    def names(criterion: str | None) -> str:
+        return "".join(one["name"] for one in tables.ranked({"recommendation": {"criterion": criterion}}, groups))
+
+    assert (names("best_val_loss"), names(None)) == ("cab", "bca")

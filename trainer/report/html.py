@@ -110,7 +110,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
         for key, value in (judged[0]["config"] if judged else {}).items()
         if all(key in run["config"] and run["config"][key] == value for run in judged)
     }
-    ranked = [sorted(part["groups"], key=lambda group: -(tables.mean(group, "gap") or -math.inf)) for part in parts]
+    ranked = [tables.ranked(part, part["groups"]) for part in parts]
     grids, entries = _runs(evaluation, runs, knobs, common, folder)
     _, following, warnings, lines = vocabulary.overview(evaluation)
     measures = vocabulary.known([*MEASURES, *(name for run in judged for name in run["measures"])])

@@ -77,6 +77,18 @@ def mean(group: Mapping[str, Any], measure: str) -> float | None:
     return (group["measures"].get(measure) or {}).get("mean")
 
 
+def ranked(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Sort groups by what decides between them, the best first; by their gap where nothing does, the largest first."""
+    measure = (part.get("recommendation") or {}).get("criterion") or "gap"
+    sign = 1 if measure.endswith("loss") else -1
+
+    def rank(group: Mapping[str, Any]) -> float:
+        found = mean(group, measure)
+        return math.inf if found is None else sign * found
+
+    return sorted(groups, key=rank)
+
+
 def table(
     groups: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], shown: Sequence[str], full: bool = False
 ) -> GroupTable:

@@ -142,7 +142,8 @@ def _runs(
     measures = _measures(runs)
     odd = any(run["status"] not in (None, "completed") for run in runs)
     columns = ["run", *vocabulary.short_names(knobs), *(["status"] if odd else []), "verdict"]
-    table = _table(columns, ["best", "onset", *(vocabulary.called(name).short for name in measures)])
+    onset = ["onset"] if any(run["onset"] is not None for run in runs) else []
+    table = _table(columns, ["best", *onset, *(vocabulary.called(name).short for name in measures)])
     for run in sorted(runs, key=_rank)[:_MOST_ROWS]:
         own = {"seed": run["config"].get("seed")} | levels.get(run["path"], {})
         verdict = run["verdict"]
@@ -152,15 +153,14 @@ def _runs(
             *([translated(cell(run["status"]))] if odd else []),
             Text(vocabulary.judged(run), STYLES[verdict].terminal),
             cell(run["best_epoch"]),
-            cell(run["onset"]),
+            *(cell(run[name]) for name in onset),
             *(number(run["measures"].get(name), name) for name in measures),
         )
     return table
 
 
 def _groups(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> Table:
-    ranked = sorted(groups, key=lambda group: -(tables.mean(group, "gap") or 0.0))
-    laid = tables.table(ranked[:_MOST_ROWS], part["runs"], _measures(groups))
+    laid = tables.table(tables.ranked(part, groups)[:_MOST_ROWS], part["runs"], _measures(groups))
     table = _table(laid.names, laid.numbers)
     for row in laid.rows:
         table.add_row(*row)
