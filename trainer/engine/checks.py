@@ -124,8 +124,8 @@ def wrong_gradients(config: Config, dataset: Dataset, coordinates: int = COORDIN
 
     try:
         checks = check_gradients(losses_B, stack.parameters, coordinates=coordinates)
-    except ValueError as error:
-        raise ConfigError([f"check.gradients: {error}"]) from error
+    except Exception as error:  # a loss without a gradient; whatever a backward of the user's own raises
+        raise ConfigError([f"check.gradients: {' '.join(str(error).split())}"]) from error
     wrong = {name: found for name, found in checks.items() if not found.ok and not found.kink}
     if not wrong:
         return []

@@ -22,6 +22,7 @@ _PLAIN = re.compile(r"- [+~]*[A-Za-z_][\w./@]*=[\w./+-]+")
 FINAL = "final"  # whose runs a comparison compares, at settings that the runs of its search chose
 VERSUS = "versus.json"
 NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # as in record.provenance: they change no result
+UNSAID = [("step", "auto"), ("record.keep", "all")]  # in Hydra's file, and in no summary
 
 
 def recorded_config(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -33,7 +34,9 @@ def recorded_config(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         config = read_config(folder / ".hydra" / "config.yaml")
     kept = {key: value for key, value in _short(config, folder / "summary.json").items() if key not in NO_RESULT}
-    return {key: value for key, value in kept.items() if (key, value) != ("step", "auto")}  # neither has a summary
+    if "model._target_" not in kept:  # of a built-in network an open check is none
+        kept |= {key: bool(kept[key]) for key in ("check.one_batch", "check.gradients") if key in kept}
+    return {key: value for key, value in kept.items() if (key, value) not in UNSAID}
 
 
 def recorded_overrides(folder: Path) -> tuple[str, ...] | None:
