@@ -172,6 +172,7 @@ def test_a_killed_caller_ends_what_trains_for_it(tmp_path: Path) -> None:
     assert {run.status for run in trainer.load(tmp_path / "long")} == {"interrupted"}
 
 
+@pytest.mark.slow
 def test_what_own_code_prints_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -460,7 +460,7 @@ def test_on_a_terminal_something_is_said_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("trace --part 1", "1  PARAMETERS"),
+        pytest.param("trace --part 1", "1  PARAMETERS", marks=pytest.mark.slow),
         ("evaluate --help", "usage: python -m trainer.evaluate"),
         ("--version", "trainer "),
     ],

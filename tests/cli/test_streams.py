@@ -88,6 +88,7 @@ class Net(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_what_ones_own_module_prints_may_be_lost(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(TALKATIVE)
     command = f"'{sys.executable}' -m trainer {' '.join(SWEEP)} model=custom model._target_=own.Net > /dev/full"
@@ -96,6 +97,7 @@ def test_what_ones_own_module_prints_may_be_lost(tmp_path: Path) -> None:
     assert (tmp_path / "sweep/1/checkpoints/last.pt").exists()
 
 
+@pytest.mark.slow
 def test_what_ones_own_module_prints_in_a_sweep_is_printed(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(TALKATIVE.replace('"a word" * 2000', '"a word"'))
     command = [sys.executable, "-m", "trainer", *SWEEP, "model=custom", "model._target_=own.Net"]

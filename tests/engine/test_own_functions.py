@@ -88,6 +88,7 @@ def test_one_that_is_wrong_harms_no_other(folder: Path) -> None:
     assert "runs 2-3 failed: loss._target_: own.mean gives a tensor ()" in done.stdout
 
 
+@pytest.mark.slow
 def test_one_that_fails_after_epochs_says_where(folder: Path) -> None:
     done = run(folder, "loss._target_=own.late", "epochs=40", "hydra.run.dir=run", *TINY)
     assert done.returncode == 2

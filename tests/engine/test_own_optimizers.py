@@ -97,6 +97,7 @@ def test_more_epochs_where_the_budget_decides(schedule: str, cli: Cli) -> None:
     assert f"but schedule={name}: its learning rate spans 2 epochs, over 4 it would be another; choose" in err
 
 
+@pytest.mark.slow
 def test_a_step_that_raises_ends_its_run_alone(cli: Cli, tmp_path: Path) -> None:
     """Whether in company of leaves or of the stack alone: the others are as they are without it, to round-off."""
     for name in ("Sign", "Noisy"):

@@ -46,10 +46,12 @@ def test_curves_and_effects_as_png_and_svg(evaluated: Evaluated) -> None:
     assert {"0", "0.25", "0.5", "model.dropout", "gap (validation − training loss)", "test accuracy (%)"} <= set(shown)
 
 
+@pytest.mark.slow
 def test_the_same_numbers_are_the_same_files(evaluated: Evaluated) -> None:
     assert figures(*evaluated) == figures(*evaluated)
 
 
+@pytest.mark.slow
 def test_each_sweep_has_its_own(evaluated: Evaluated) -> None:
     evaluation, runs = evaluated
     both = fake_runs.two_sweeps(evaluation)
