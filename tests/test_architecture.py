@@ -22,7 +22,7 @@ MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it m
     "versus": {"cli", "evaluate", "read", "report", "engine", "config", "files", "text"},
     "report": {"compare", "read", "judge", "language", "files", "text"},
     "compare": {"judge", "files"},
-    "read": {"judge", "files", "text"},
+    "read": {"judge", "config", "files", "text"},
     "judge": set[str](),
     "language": set[str](),
     "trace": {"core", "config", "files", "text", "stdio"},

@@ -48,7 +48,7 @@ def files(page: Path) -> dict[str, str]:
 
 
 def with_commands(pages: list[Path]) -> list[Path]:
-    """Those whose commands can be run here: a cluster's are run by tests/engine/test_engines.py, where there is one."""
+    """Those whose commands can be run here: a cluster's are run by tests/engine/test_clusters.py."""
     return [page for page in pages if commands(page) and page.stem != "cluster"]
 
 

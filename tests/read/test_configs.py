@@ -6,9 +6,8 @@ import pytest
 
 from tests import fake_runs
 from trainer.read.bounded import Unreadable, json_document
-from trainer.read.configs import NO_RESULT, read_config, recorded_config
+from trainer.read.configs import read_config, recorded_config
 from trainer.read.find_runs import find_runs
-from trainer.record import provenance
 
 
 @pytest.mark.parametrize(
@@ -83,10 +82,6 @@ def test_a_finished_and_an_unfinished_run_have_the_same_keys(tmp_path: Path) -> 
     (tmp_path / "finished" / ".hydra" / "config.yaml").unlink()
     finished, unfinished = find_runs([tmp_path])[0]
     assert finished.config == unfinished.config == {"seed": 0, "model.depth": 2}
-
-
-def test_what_changes_no_result_is_the_recorders_list() -> None:
-    assert NO_RESULT == provenance.NO_RESULT
 
 
 def test_a_summary_with_endless_numbers_or_without_a_configuration(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from trainer.config.identity import result_keys
 from trainer.files import digest
 from trainer.read.bounded import (
     MOST_DOCUMENT,
@@ -21,8 +22,6 @@ from trainer.read.bounded import (
 _PLAIN = re.compile(r"- [+~]*[A-Za-z_][\w./@]*=[\w./+-]+")
 FINAL = "final"  # whose runs a comparison compares, at settings that the runs of its search chose
 VERSUS = "versus.json"
-NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # as in record.provenance: they change no result
-UNSAID = [("step", "auto"), ("record.keep", "all")]  # in Hydra's file, and in no summary
 
 
 def recorded_config(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -33,10 +32,7 @@ def recorded_config(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
     config = summary.get("config")
     if not isinstance(config, dict):
         config = read_config(folder / ".hydra" / "config.yaml")
-    kept = {key: value for key, value in _short(config, folder / "summary.json").items() if key not in NO_RESULT}
-    if "model._target_" not in kept:  # of a built-in network an open check is none
-        kept |= {key: bool(kept[key]) for key in ("check.one_batch", "check.gradients") if key in kept}
-    return {key: value for key, value in kept.items() if (key, value) not in UNSAID}
+    return result_keys(_short(config, folder / "summary.json"))
 
 
 def recorded_overrides(folder: Path) -> tuple[str, ...] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.config import Config
-from trainer.record.provenance import NO_RESULT
+from trainer.config.identity import NO_RESULT
 
 _NOT_SHOWN = NO_RESULT | {"device", "threads", "step", "deterministic", "metrics"}
 _NOT_SHOWN |= {"record.every", "record.pictures", "record.keep"}

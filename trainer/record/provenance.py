@@ -14,23 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from trainer import files
-from trainer.config import Config, CustomModel
+from trainer.config import Config, identity
 from trainer.core import own_code
 
 RESULTS = 2  # raised with every change of the golden values in tests/, and by nothing else: results then differ
-NO_RESULT = {"data.root", "checkpoint.minutes", "checkpoint.epochs"}  # keys that change nothing of what a run leaves
 
 
 def result_keys(config: Config) -> dict[str, Any]:
     """The flat configuration, without what changes no result, in JSON's own values."""
-    flat = {key: value for key, value in config.flat().items() if key not in NO_RESULT}
-    if config.step == "auto":  # not in what older directories hold; their checkpoints say which step it was
-        del flat["step"]
-    if config.record.keep == "all":  # nor is this
-        del flat["record.keep"]
-    if not isinstance(config.model, CustomModel):  # of which alone null makes a check
-        flat |= {key: bool(flat[key]) for key in ("check.one_batch", "check.gradients")}
-    return json.loads(files.to_json(flat))
+    return json.loads(files.to_json(identity.result_keys(config.flat())))
 
 
 def config_hash(config: Config) -> str:
