@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from trainer.compare import words
 from trainer.compare.groups import Group, Layout
-from trainer.compare.knobs import is_seed, seed_of, tidy, typed
+from trainer.compare.keys import is_seed, seed_of
+from trainer.compare.knobs import tidy, typed
 from trainer.compare.results import Answer, Comparison, Effect, Interaction
 from trainer.compare.tuning import Edge
 

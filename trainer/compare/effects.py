@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from trainer.compare import why, words
 from trainer.compare.answered import Answered, is_loss
-from trainer.compare.knobs import Knob, label
+from trainer.compare.keys import label
+from trainer.compare.knobs import Knob
 from trainer.compare.questions import About
 from trainer.compare.results import (
     Contrast,

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainer.compare.groups import UNFINISHED, Group, Layout, Run
-from trainer.compare.knobs import Knob, hashable, label
+from trainer.compare.keys import hashable, label
+from trainer.compare.knobs import Knob
 from trainer.compare.results import Caveat
 from trainer.compare.tuning import Choice, Edge
 
@@ -45,7 +46,8 @@ def _together(knob: Knob) -> Caveat | None:
     shown = [knob.plain(i) for i in range(len(knob.texts))]
     levels = " | ".join([*shown[:4], *(["..."] if len(shown) > 4 else [])])
     names = f"{', '.join(knob.together[:-1])} and {knob.together[-1]}"
-    return Caveat("together", f"{names} moved together ({levels}): what each does alone cannot be told apart")
+    how = f"moved together ({levels})" if len(shown) <= 4 else f"differ together, in {len(shown)} ways ({levels})"
+    return Caveat("together", f"{names} {how}: what each does alone cannot be told apart")
 
 
 def _loss(plan: Layout, knobs: Sequence[Knob]) -> Caveat | None:

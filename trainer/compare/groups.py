@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.compare import knobs as knob_finder
-from trainer.compare.knobs import Knob, Setting, hashable, label, natural, seed_of
+from trainer.compare.keys import hashable, is_seed, label, natural, seed_of
+from trainer.compare.knobs import Knob, Setting
 from trainer.compare.results import Estimate, GroupSummary, Interval
 from trainer.compare.statistics import Floats, mean_interval, number, share_interval
 from trainer.judge.curves import INFINITE
@@ -248,7 +249,7 @@ def command(group: Group) -> str | None:
     for run in group.runs:
         keys = knob_finder.typed(run.overrides or ())
         kept = [text for text in run.overrides or () if text.partition("=")[0].lstrip("+~") in keys]
-        kept = [knob_finder.tidy(text) for text in kept if not knob_finder.is_seed(text.partition("=")[0])]
+        kept = [knob_finder.tidy(text) for text in kept if not is_seed(text.partition("=")[0])]
         made.setdefault(tuple(sorted(kept)), kept)
     if len(made) != 1 or any(run.overrides is None for run in group.runs):
         return None

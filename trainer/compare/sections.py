@@ -3,16 +3,16 @@
 import itertools
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trainer.compare.comparison import compare
 from trainer.compare.groups import Run, common_config, layout
-from trainer.compare.knobs import hashable, is_seed
+from trainer.compare.keys import CLASS, hashable, is_data, is_seed, label
 from trainer.compare.results import Comparison
 
-DATA = {"data", "data.name", "data._target_", "data.path", "data.dataset", "dataset", "dataset.name", "dataset_name"}
 WHOLE = 0.5  # runs make one grid where at least this share of the combinations of their knobs was run
 MANY = 4  # single runs that differ in more keys than this are not compared
 
@@ -30,26 +30,55 @@ def compare_sections(runs: Sequence[Run], tune: Sequence[str] | None = None) -> 
     """Compare the runs of each section; and say, in a line each, what is not compared with what."""
     parts: list[list[Run]] = []
     blocks: dict[tuple[Any, str], list[Run]] = {}
-    for run in runs:
-        blocks.setdefault((_data(run), run.sweep), []).append(run)
+    for run, sweep in zip(runs, _sweeps(runs, tune), strict=True):
+        blocks.setdefault((_data(run), sweep), []).append(run)
     for (data, _), block in blocks.items():
         near = next((part for part in parts if _data(part[0]) == data and _are_one_grid(part, block, tune)), None)
         if near is None:
             parts.append(list(block))
         else:
             near += block
+    names = [_name(part) for part in parts]
+    names = [
+        f"{name} ({_data_text(part[0])})" if names.count(name) > 1 and _data(part[0]) else name
+        for name, part in zip(names, parts, strict=True)
+    ]
     sections = []
-    for part in parts:
+    for name, part in zip(names, parts, strict=True):
         alone = len(parts) == 1 or part[0].sweep or _is_grid(part, tune)
-        sections.append(Section(_name(part), part, compare(part, tune) if alone else compare([])))
+        sections.append(Section(name, part, compare(part, tune) if alone else compare([])))
     kept = [one for one in sections if one.found.groups]
     heaps = [one for one in sections if not one.found.groups]
-    lines = [_heap(one.runs) for one in heaps] + [_apart(one, two) for one, two in itertools.pairwise(kept)]
+    lines = [_heap(one) for one in heaps] + [_apart(one, two) for one, two in itertools.pairwise(kept)]
     return kept or [Section(_name(list(runs)), list(runs), compare(runs, tune))], lines
 
 
+def _sweeps(runs: Sequence[Run], tune: Sequence[str] | None) -> list[str]:
+    """Return each run's sweep: another tool's is the folder above, where its runs differ and all make no one grid."""
+    others: dict[Any, list[Run]] = {}
+    for run in runs:
+        if not run.sweep and run.overrides is None and run.config:
+            others.setdefault(_data(run), []).append(run)
+    above: dict[str, str] = {}
+    for some in others.values():
+        if not _is_grid(some, tune):
+            beside = Counter(os.path.dirname(run.path) for run in some)
+            folders: dict[str, list[Run]] = {}
+            for run in some:
+                folder = os.path.dirname(run.path)
+                folders.setdefault(folder if beside[folder] > 1 else os.path.dirname(folder), []).append(run)
+            for folder, within in folders.items():
+                if len(layout(within, tune).contenders) > 1:
+                    above |= {run.path: folder for run in within}
+    return [above.get(run.path, run.sweep) for run in runs]
+
+
 def _data(run: Run) -> Any:
-    return tuple((key, hashable(run.config[key])) for key in sorted(DATA & run.config.keys()))
+    return tuple((key, hashable(run.config[key])) for key in sorted(run.config) if is_data(key))
+
+
+def _data_text(run: Run) -> str:
+    return " ".join(f"{key.removesuffix(CLASS)}={label(value)}" for key, value in _data(run))
 
 
 def _are_one_grid(one: Sequence[Run], two: Sequence[Run], tune: Sequence[str] | None) -> bool:
@@ -78,9 +107,10 @@ def _name(runs: Sequence[Run]) -> str:
         return "single runs"
 
 
-def _heap(runs: Sequence[Run]) -> str:
-    keys = _keys([run.config for run in runs])
-    return f"{_name(runs)}: {len(runs)} runs that differ in {_some(keys)} are not compared: too few of them are alike"
+def _heap(one: Section) -> str:
+    keys = _keys([run.config for run in one.runs])
+    count = len(one.runs)
+    return f"{one.name}: {count} runs that differ in {_some(keys)} are not compared: too few of them are alike"
 
 
 def _apart(one: Section, two: Section) -> str:

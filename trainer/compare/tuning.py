@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.compare.groups import Layout
-from trainer.compare.knobs import Knob, label
+from trainer.compare.keys import label
+from trainer.compare.knobs import Knob
 from trainer.compare.statistics import Floats, mean_of
 
 TUNED = 4.0

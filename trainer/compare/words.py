@@ -1,6 +1,7 @@
 """Say what tests found, in words that one can quote."""
 
-from trainer.compare.knobs import Knob, label
+from trainer.compare.keys import label
+from trainer.compare.knobs import Knob
 from trainer.compare.results import Contrast, Level, Shape, ShapeKind
 
 SMALL = 1e-4  # a smaller p is not told: it would promise that the model of the noise is exact

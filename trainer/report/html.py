@@ -21,7 +21,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from trainer import language
-from trainer.compare.groups import label
+from trainer.compare.keys import label
 from trainer.read.bounded import Unreadable, listing
 from trainer.read.configs import read_yaml
 from trainer.read.curves import Curves
