@@ -13,9 +13,11 @@ CHOICE = {"target", "name", "type", "class", "cls", "kind"}  # what says which o
 _SEEDS = {"random_state", "rng", "fold", "cv_fold", "replicate", "repetition", "repeat", "rep", "trial", "run_idx"}
 _RATES = {"lr", "lr0", "learning_rate", "learningrate"}
 _OTHER_RATES = {"min", "end", "final", "warmup"}  # rates that a schedule has beside the one that is tuned
-_RIVALS = {"optimizer", "optimiser", "optim", "opt", "schedule", "scheduler", "sched", "batch", "batchsize", "bs"}
+_OPTIMIZERS = {"optimizer", "optimiser", "optim", "opt"}
+_RIVALS = _OPTIMIZERS | {"schedule", "scheduler", "sched", "batch", "batchsize", "bs"}
 _BESIDE_A_RIVAL = CHOICE | {"lr", "learning", "rate", "size", "train", "training", "per", "device", "global"}
 _LOSSES = {"loss", "lossfn", "criterion", "objective", "reduction"}
+_SCALES = {"normalize", "normalise", "standardize", "standardise", "scale", "scaling", "scaler"}
 _DATA = {"data", "dataset", "datasets", "datamodule", "data_set", "corpus", "task"}
 _DATA |= {"dataset_name", "data_name", "task_name"}
 _DATA_PARTS = {"name", "target", "path", "dataset"}
@@ -27,17 +29,12 @@ _PLACES = {  # where, when and with which means a run was made: they change noth
 _LABELS = {
     "run_id", "trial_id", "job_id", "exp_id", "experiment_id", "run_name", "exp_name", "experiment_name", "trial_name",
     "job_name", "display_name", "notes", "description", "timestamp", "start_time", "started_at", "created_at",
-    "wall_time", "runtime", "logdir", "uuid", "n_params", "num_params", "num_parameters", "n_parameters", "total_params",
-    "trainable_params", "steps_per_epoch", "num_batches", "num_training_steps", "total_steps",
+    "runtime", "wall_time", "logdir", "uuid", "n_params", "num_params", "num_parameters", "n_parameters",
+    "total_params", "trainable_params", "steps_per_epoch", "num_batches", "num_training_steps", "total_steps",
 }  # fmt: skip
-_LABELS_OF_RUNS = {  # where no group of the configuration has them
-    "name", "id", "version", "tag", "tags", "group", "time", "date", "output", "out", "path", "dir", "run", "exp",
-    "experiment",
-}  # fmt: skip
-_OF_RUNS = {  # where no group of the configuration has them
-    "name", "id", "version", "tag", "tags", "group", "time", "date", "output", "out", "path", "dir", "run", "exp", "experiment",
-}  # fmt: skip
-_OF_RUNS = {"", "run", "runs", "experiment", "exp", "wandb", "logger", "logging", "mlflow", "trainer", "job", "hydra"}
+_LABELS_OF_RUNS = {"name", "id", "version", "tag", "tags", "group", "time", "date", "output", "out", "path", "dir"}
+_LABELS_OF_RUNS |= {"run", "exp", "experiment"}
+_OF_RUNS = {"", "run", "runs", "experiment", "exp", "wandb", "logger", "logging", "mlflow", "trainer", "job"}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
@@ -82,10 +79,16 @@ def needs_a_rate(key: str) -> bool:
     return not _RIVALS.isdisjoint(found) and found <= _RIVALS | _BESIDE_A_RIVAL
 
 
+def is_optimizer(key: str) -> bool:
+    """Whether a key chooses the optimizer."""
+    return needs_a_rate(key) and not _OPTIMIZERS.isdisjoint(words(parent(key)))
+
+
 def defines_loss(key: str) -> bool:
     """Whether losses at different values of a key are different quantities."""
     found = {word for part in key.split(".") for word in words(part)}
-    return not _LOSSES.isdisjoint(found) or "smoothing" in found or {"class", "weights"} <= found
+    is_scale = not (_SCALES.isdisjoint(found) or found.isdisjoint({"target", "targets", "label", "labels"}))
+    return not _LOSSES.isdisjoint(found) or "smoothing" in found or {"class", "weights"} <= found or is_scale
 
 
 def is_data(key: str) -> bool:

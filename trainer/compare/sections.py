@@ -83,8 +83,11 @@ def _data_text(run: Run) -> str:
 
 def _are_one_grid(one: Sequence[Run], two: Sequence[Run], tune: Sequence[str] | None) -> bool:
     """Whether two parts make one grid together, and nothing that differs between them hides behind something else."""
-    hidden = [{key for knob in layout(runs, tune).knobs for key in knob.together} for runs in (one, two, [*one, *two])]
-    return hidden[2] <= hidden[0] | hidden[1] and _is_grid([*one, *two], tune)
+    plans = [layout(runs, tune) for runs in (one, two, [*one, *two])]
+    hidden = [{key for knob in plan.knobs for key in knob.together} for plan in plans]
+    varied = [{knob.name for knob in (*plan.knobs, *plan.tuned)} for plan in plans[:2]]
+    is_tuned_in_one = {knob.name for knob in plans[2].tuned} <= varied[0] | varied[1]
+    return hidden[2] <= hidden[0] | hidden[1] and is_tuned_in_one and _is_grid([*one, *two], tune)
 
 
 def _is_grid(runs: Sequence[Run], tune: Sequence[str] | None) -> bool:
@@ -101,10 +104,11 @@ def _name(runs: Sequence[Run]) -> str:
         return ", ".join(sweeps)
     if len(runs) == 1:
         return runs[0].path
+    kind = "runs" if any(run.overrides is None for run in runs) else "single runs"
     try:
-        return f"single runs in {os.path.commonpath([os.path.dirname(run.path) for run in runs]) or '.'}"
+        return f"{kind} in {os.path.commonpath([os.path.dirname(run.path) for run in runs]) or '.'}"
     except ValueError:  # relative and absolute paths together
-        return "single runs"
+        return kind
 
 
 def _heap(one: Section) -> str:

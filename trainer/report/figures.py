@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainer.compare.groups import NO_KNOB
 from trainer.compare.statistics import mean_interval
 from trainer.judge.curves import INFINITE
 from trainer.read.curves import Curves
 from trainer.report import tables, vocabulary
-from trainer.report.vocabulary import NO_KNOB
 from trainer.text import printable
 
 if TYPE_CHECKING:
