@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainer.compare.groups import UNFINISHED, Group, Layout, Run
+from trainer.compare.groups import NO_KNOB, UNFINISHED, Group, Layout, Run
 from trainer.compare.keys import hashable, is_epochs, is_optimizer, is_rate, label
 from trainer.compare.knobs import Knob
 from trainer.compare.results import Caveat
@@ -158,7 +158,7 @@ def _selection(runs: list[Run]) -> Caveat | None:
 
 def _seeds(plan: Layout) -> Caveat | None:
     few = [group.name for group in plan.groups if len(group.distinct) < 3]
-    if not few:
+    if not few or NO_KNOB in (knob.name for knob in plan.knobs):
         return None
     smallest = min(len(group.distinct) for group in plan.groups)
     count = "every group" if len(few) == len(plan.groups) else f"{len(few)} of {len(plan.groups)} groups"

@@ -54,22 +54,16 @@ def compare_sections(runs: Sequence[Run], tune: Sequence[str] | None = None) -> 
 
 
 def _sweeps(runs: Sequence[Run], tune: Sequence[str] | None) -> list[str]:
-    """Return each run's sweep: another tool's is the folder above, where its runs differ and all make no one grid."""
-    others: dict[Any, list[Run]] = {}
+    """Return each run's sweep: another tool's is the folder above, where its runs differ in more than the seed."""
+    beside = Counter(os.path.dirname(run.path) for run in runs)
+    folders: dict[Any, list[Run]] = {}
     for run in runs:
         if not run.sweep and run.overrides is None and run.config:
-            others.setdefault(_data(run), []).append(run)
-    above: dict[str, str] = {}
-    for some in others.values():
-        if not _is_grid(some, tune):
-            beside = Counter(os.path.dirname(run.path) for run in some)
-            folders: dict[str, list[Run]] = {}
-            for run in some:
-                folder = os.path.dirname(run.path)
-                folders.setdefault(folder if beside[folder] > 1 else os.path.dirname(folder), []).append(run)
-            for folder, within in folders.items():
-                if len(layout(within, tune).contenders) > 1:
-                    above |= {run.path: folder for run in within}
+            folder = os.path.dirname(run.path)
+            folder = folder if beside[folder] > 1 else os.path.dirname(folder)
+            folders.setdefault((_data(run), folder), []).append(run)
+    several = {one: within for one, within in folders.items() if len(layout(within, tune).contenders) > 1}
+    above = {run.path: folder for (_, folder), within in several.items() for run in within}
     return [above.get(run.path, run.sweep) for run in runs]
 
 

@@ -23,8 +23,9 @@ def measure(name: str) -> str:
 
 def largest(contrasts: Iterable[Contrast]) -> Contrast | None:
     """Return the contrast that stands for several: the largest that is claimed, else that is tested, else of all."""
-    known = (one for one in contrasts if one.difference is not None)
-    return max(known, key=lambda one: (one.claimed, one.p is not None, abs(one.difference or 0.0)), default=None)
+    known = [one for one in contrasts if one.difference is not None]
+    tested = [one for one in known if one.p is not None] or known
+    return max(tested, key=lambda one: (one.claimed, abs(one.difference or 0.0)), default=None)
 
 
 def levels(knob: Knob, a: int, b: int) -> tuple[str, str]:

@@ -251,7 +251,9 @@ def beside(effect: Mapping[str, Any]) -> str:
 def largest(effect: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the contrast that stands for an effect: the largest claimed, else tested, else of all; None for none."""
     known = [one for one in effect["contrasts"] if one["difference"] is not None]
-    return max(known, key=lambda one: (one["claimed"], one["p_adjusted"] is not None, abs(one["difference"])), default=None)
+    return max(
+        known, key=lambda one: (one["claimed"], one["p_adjusted"] is not None, abs(one["difference"])), default=None
+    )
 
 
 def difference(value: float | None, measure: str) -> str:
