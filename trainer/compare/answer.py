@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trainer.compare import words
+from trainer.compare import fairness, words
 from trainer.compare.groups import NO_KNOB, Group, Layout, Run
 from trainer.compare.keys import is_seed, label, seed_of
 from trainer.compare.knobs import Knob, tidy, typed
@@ -46,7 +46,7 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
         lines += [_overfits(plan, k, used)] if knob.name in spoken_of else []
         lines.append(_failures(plan, k, used))
     lines.append(f"{found.recommendation.sentence}.")
-    lines += [f"{edge.text(plan)}." for edge in edges[:MOST]]
+    lines += [f"{edge.text(plan)}." for edge in edges[: fairness.MOST]]
     if found.interactions and not any(one.claimed for one in found.interactions) and len(plan.knobs) == 2 and spoken_of:
         lines.append(f"Whether {plan.knobs[0].name} and {plan.knobs[1].name} act on each other is not shown.")
     if found.tests > 1:

@@ -11,6 +11,7 @@ from trainer.compare.knobs import Knob
 from trainer.compare.results import Caveat
 from trainer.compare.tuning import Choice, Edge
 
+MOST = 3  # edges that are told of one by one: of the group to use first
 LONGER = 1.5  # times as many epochs, from which runs that say no budget are taken to have had another
 
 
@@ -33,7 +34,10 @@ def warnings(plan: Layout, choice: Choice, edges: Sequence[Edge], loss_knobs: Se
         _duplicates(plan),
         _unbalanced(plan),
     ]
-    return [warning for warning in found if warning] + [Caveat("edge", edge.text(plan)) for edge in edges]
+    found += [Caveat("edge", edge.text(plan)) for edge in edges[:MOST]]
+    if len(edges) > MOST:
+        found.append(Caveat("edge", f"{len(edges) - MOST} more groups are best at an edge of their own grid"))
+    return [warning for warning in found if warning]
 
 
 def _together(knob: Knob) -> Caveat | None:

@@ -157,7 +157,7 @@ def edges(plan: Layout, choice: Choice, winner: int | None, shown: Collection[st
         if winner is not None and knob.name in shown and knob.is_numeric and len(knob.levels) >= 3:
             levels = list(range(len(knob.levels)))
             found.append(_edge(winner, knob, levels, plan.contenders[winner].levels[k], own=False))
-    return [one for one in found if one]
+    return sorted((one for one in found if one), key=lambda one: one.contender != winner)
 
 
 def _edge(contender: int, knob: Knob, tried: list[int], best: int, *, own: bool) -> Edge | None:
