@@ -52,7 +52,7 @@ def test_three_names_are_told_with_their_means_and_which_do_not_differ() -> None
 def test_two_lone_runs_that_differ_in_unlike_keys_are_told_whole() -> None:
     configs: list[Config] = [{"epochs": 3, "model.width": 16}, {"epochs": 4, "model.width": 32}]
     runs = sweep(configs, lambda _: 0.5, seeds=1, typed=lambda one: [f"{key}={value}" for key, value in one.items()])
-    levels = [group.knobs["epochs"] for group in compare(runs).groups]
+    levels = [group.knobs["epochs and model.width"] for group in compare(runs).groups]
     assert levels == ["epochs=3 model.width=16", "epochs=4 model.width=32"]
 
 
@@ -345,3 +345,56 @@ def test_a_knob_among_many_is_found() -> None:
     found = compare(sweep(settings, lambda s: 0.3 + 0.2 * s["a"], seeds=2, noise=0.05))
     assert {one.knob for one in found.effects if one.claimed} == {"a"}
     assert max(one.p_adjusted or 1 for one in effect(found, "a").contrasts) < 0.001
+
+
+def test_the_command_for_more_seeds_of_a_fair_comparison_resumes_all_of_it() -> None:
+    runs = sweep([{"optimizer": "sgd"}, {"optimizer": "adam"}], lambda one: 0.5 - 0.014 * (one["optimizer"] == "adam"),
+                 typed=lambda one: [f"optimizer={one['optimizer']}"])  # fmt: skip
+    found = compare([dataclasses.replace(run, sweep="outputs/versus/1/final", tuned=("lr",)) for run in runs])
+    assert re.fullmatch(r"python -m trainer.versus resume=outputs/versus/1 seeds=\d+", str(found.answer.next))
+
+
+def test_more_seeds_are_advised_than_there_are_and_only_for_what_is_open() -> None:
+    runs = sweep([{"lr": 0.1}, {"lr": 1.0}], lambda one: 0.5 if one["lr"] == 0.1 else 0.48,
+                 typed=lambda one: [f"lr={one['lr']}"], seeds=3)  # fmt: skip
+    lost = [dataclasses.replace(run, verdict=DIVERGED, measures={}, first_loss=2.0) for run in runs[3:4]]
+    advised = compare([*runs[:3], *lost, *runs[4:]]).answer.next
+    assert advised is None or int(advised.partition("range(")[2].rstrip(")'")) > 3
+    clear = sweep([{"lr": 0.1}, {"lr": 1.0}], lambda one: one["lr"], typed=lambda one: [f"lr={one['lr']}"], seeds=3)
+    assert compare(clear).answer.next is None
+
+
+def test_what_loss_and_accuracy_say_apart_is_said() -> None:
+    runs = sweep([{"model": "mlp"}, {"model": "cnn"}], lambda one: 0.4 if one["model"] == "mlp" else 0.3)
+    for run in runs:
+        run.measures["best_val_accuracy"] = (0.92 if run.config["model"] == "mlp" else 0.88) + 0.001 * run.config[
+            "seed"
+        ]
+    found = compare(runs)
+    assert "best validation accuracy is 0.04 lower there" in found.answer.lines[0]
+    assert "but by best validation accuracy model=mlp is shown to be better" in found.recommendation.sentence
+
+
+def test_names_that_are_not_told_apart_stand_together() -> None:
+    losses = {"gelu": 0.3, "relu": 0.4, "tanh": 0.401, "selu": 0.402, "elu": 0.399, "silu": 0.4}
+    found = compare(sweep([{"act": name} for name in losses], lambda one: losses[one["act"]], noise=0.005))
+    (told,) = [line for line in found.answer.lines if line.startswith("Means: ")]
+    (alike,) = re.findall(r"not shown to differ: (.*)\.", told)
+    assert sorted(alike.split(" – ")) == [f"act={name}" for name in sorted(losses) if name != "gelu"]
+
+
+def test_chance_is_no_reason_to_try_values_beyond_an_edge() -> None:
+    settings = [{"dropout": dropout} for dropout in (0.1, 0.3, 0.5)]
+    assert not [one for one in compare(sweep(settings, lambda _: 0.4)).warnings if one.kind == "edge"]
+    risen = compare(sweep(settings, lambda one: 1 - one["dropout"]))
+    assert next(one.text for one in risen.warnings if one.kind == "edge").endswith("try dropout=0.7,0.9 too")
+
+
+def test_what_one_knob_does_at_one_level_of_another_is_not_averaged() -> None:
+    settings = [{"opt": opt, "wd": wd} for opt in ("adam", "adamw") for wd in (0.0, 0.1)]
+    found = compare(sweep(settings, lambda one: 0.4 - 0.1 * (one["opt"] == "adamw" and one["wd"] > 0)))
+    assert found.answer.lines[0].startswith("What opt does to the best validation loss depends on wd: ")
+    assert re.match(
+        r"By level, wd=0 against 0.1: at opt=adam 0\.00\d+ .*, at opt=adamw 0\.\d+ higher", found.answer.lines[1]
+    )
+    assert not any(line.startswith("Best validation loss is") for line in found.answer.lines)

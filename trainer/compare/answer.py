@@ -1,5 +1,6 @@
 """The answer first: one paragraph that a person can quote, and the command to run next."""
 
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -77,14 +78,14 @@ def _differences(
         depends += [_per_level(least, k) for k in plan.knobs if least and k.name in one.knobs and k.name != least.knob]
     for name in list(dict.fromkeys(effect.knob for effect in claimed))[:MOST]:
         main, score = (next((e for e in some if e.knob == name), None) for some in (told, scores))
-        if main and _depends(main, crossed):
+        if main and _depends(main, crossed, plan):
             continue
         if main and main.claimed:
             averages += [f"{main.sentence}{_also(main, score)}.", _means(main, plan)]
             if len(plan.knobs) == 2 and not crossed:
                 averages += [_per_level(main, knob) for knob in plan.knobs if knob.name != name]
         told_of_both = main and main.claimed and _also(main, score)
-        if score and score.claimed and not told_of_both and not _depends(score, crossed):
+        if score and score.claimed and not told_of_both and not _depends(score, crossed, plan):
             averages.append(f"{score.sentence}.")
     return depends + averages
 
@@ -100,15 +101,16 @@ def _also(main: Effect, score: Effect | None) -> str:
     return ""
 
 
-def _depends(effect: Effect, crossed: Sequence[Interaction]) -> bool:
+def _depends(effect: Effect, crossed: Sequence[Interaction], plan: Layout) -> bool:
     """Whether no average tells of an effect: it turns, or another knob changes it and at some level none is shown."""
     shown = [one for at in effect.simple for one in at.contrasts if one.claimed and one.difference]
     ways: dict[Any, set[bool]] = {}
     for one in shown:
         ways.setdefault((one.a, one.b), set()).add((one.difference or 0.0) > 0)
-    partners = {name for one in crossed if effect.knob in one.knobs for name in one.knobs} - {effect.knob}
+    names = {name for one in crossed if effect.knob in one.knobs for name in one.knobs} - {effect.knob}
+    levels = {knob.plain(i) for knob in plan.knobs if knob.name in names for i in range(len(knob.levels))}
     head = words.largest(effect.contrasts)
-    same = [one for at in effect.simple if at.at.partition("=")[0] in partners for one in at.contrasts]
+    same = [one for at in effect.simple if at.at in levels for one in at.contrasts]
     is_partial = any(not one.claimed for one in same if head and (one.a, one.b) == (head.a, head.b))
     return is_partial or any(len(way) > 1 for way in ways.values())
 
@@ -162,7 +164,8 @@ def _per_level(effect: Effect, other: Knob) -> str:
     if head is None or not 1 < len(parts) <= FEW_LEVELS:
         return ""
     a, b = (label(level) for level in (head.a, head.b))
-    return f"By level, {effect.knob}={a} against {b}: {', '.join(parts)}."
+    name = "" if effect.together else f"{effect.knob}="
+    return f"By level, {name}{a} against {b}: {', '.join(parts)}."
 
 
 def _counts(plan: Layout, k: int, chosen: set[str], counts: Callable[[Run], bool]) -> str:
@@ -196,11 +199,14 @@ def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> str | None:
         group = plan.groups[members[0]] if edge.own else plan.groups[_of(found, plan)]
         if command := _sweep(group, {edge.knob.name: edge.add}, _seeds(plan)):
             return command
-    sweeps = {run.sweep for group in plan.groups for run in group.runs}
     needed = _needed(found, plan)
-    if needed and len(sweeps) == 1 and "" not in sweeps and plan.unit == "seed":
-        return shlex.join(["python", "-m", "trainer", f"resume={sweeps.pop()}", f"seed=range({needed})"])
-    return None
+    sweeps = {run.sweep for group in plan.groups for run in group.runs}
+    if needed is None or len(sweeps) != 1 or "" in sweeps or plan.unit != "seed":
+        return None
+    (sweep,) = sweeps
+    if any(run.tuned for run in plan.groups[0].runs):
+        return shlex.join(["python", "-m", "trainer.versus", f"resume={os.path.dirname(sweep)}", f"seeds={needed}"])
+    return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"seed=range({needed})"])
 
 
 def _needed(found: Comparison, plan: Layout) -> int | None:

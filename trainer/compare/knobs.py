@@ -20,7 +20,7 @@ FEW = 3  # as many keys that a choice brings are named
 class Knob:
     """What was changed: one key, or several that cannot be told apart. Levels in natural order, texts beside them."""
 
-    name: str  # the key as typed; without "._target_" where a class is chosen
+    name: str  # the key as typed, without "._target_" where a class is chosen; of several keys all
     keys: tuple[str, ...]  # every config key that changes with it, its own first
     together: tuple[str, ...]  # the typed keys it consists of, where they are several
     levels: tuple[Any, ...]  # of one key its values, else what stands behind "name=" of a text
@@ -182,7 +182,7 @@ def _knob(
     levels, texts = zip(*(_named(part, row, settings[first[row]]) for row in order), strict=True)
     apart = tuple(key.removesuffix(CLASS) for key in part if not key.startswith(f"{keys.parent(lead)}.") or key == lead)
     return Knob(
-        name=lead.removesuffix(CLASS),
+        name=lead.removesuffix(CLASS) if len(apart) < 2 else _and(apart),
         keys=(*part, *sorted(brought)),
         together=() if len(apart) < 2 else apart,
         levels=tuple(levels),
@@ -230,6 +230,11 @@ def tidy(override: str) -> str:
     """Write true, false and null as YAML does, not as Python."""
     key, equals, value = override.partition("=")
     return f"{key}{equals}{value.lower() if value.lower() in ('true', 'false', 'null') else value}"
+
+
+def _and(names: Sequence[str]) -> str:
+    *some, last = names if len(names) <= FEW else (*names[: FEW - 1], f"{len(names) - FEW + 1} more")
+    return f"{', '.join(some)} and {last}"
 
 
 def _list(texts: Sequence[str]) -> str:

@@ -146,7 +146,7 @@ def _label(group: Mapping[str, Any]) -> str:
     if not knobs or NO_KNOB in knobs:
         return printable(group["name"].removeprefix(f"{NO_KNOB}="))
     named = zip(vocabulary.short_names(list(knobs)), knobs.values(), strict=True)
-    text = printable(", ".join(f"{name}={tables.cell(value)}" for name, value in named if value is not None))
+    text = printable(", ".join(vocabulary.setting(name, value) for name, value in named if value is not None))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

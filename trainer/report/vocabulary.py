@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from trainer.compare.groups import NO_KNOB
+from trainer.compare.keys import label
 from trainer.judge import health
 from trainer.judge.overfit import Kind, Label, is_unsure
 from trainer.language import translated
@@ -170,8 +171,14 @@ def knob_names(evaluation: Mapping[str, Any]) -> list[str]:
 
 def short_names(knobs: Sequence[str]) -> list[str]:
     """Shorten `model.dropout` to dropout, `optimizer.name` to optimizer; not where two would be the same."""
-    short = [knob.removesuffix(".name").split(".")[-1] for knob in knobs]
+    short = [re.sub(r"[^\s,]+", lambda key: key[0].removesuffix(".name").split(".")[-1], knob) for knob in knobs]
     return [one if short.count(one) == 1 else knob for one, knob in zip(short, knobs, strict=True)]
+
+
+def setting(knob: str, value: Any) -> str:
+    """Write a knob's value with its name; of several keys that are one knob, the value says them."""
+    text = "null" if value is None else label(value)
+    return text if isinstance(value, str) and " and " in knob else f"{knob}={text}"
 
 
 def parts(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
