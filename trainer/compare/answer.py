@@ -78,14 +78,13 @@ def _differences(
         depends += [_per_level(least, k) for k in plan.knobs if least and k.name in one.knobs and k.name != least.knob]
     for name in list(dict.fromkeys(effect.knob for effect in claimed))[:MOST]:
         main, score = (next((e for e in some if e.knob == name), None) for some in (told, scores))
-        if main and _depends(main, crossed, plan):
-            continue
-        if main and main.claimed:
-            averages += [f"{main.sentence}{_also(main, score)}.", _means(main, plan)]
+        if main and main.claimed and not _turns(main):
+            over = f"averaged over {_and(_changing(main, crossed, plan))}: " if _changing(main, crossed, plan) else ""
+            averages += [f"{over}{main.sentence}{_also(main, score)}.", _means(main, plan)]
             if len(plan.knobs) == 2 and not crossed:
                 averages += [_per_level(main, knob) for knob in plan.knobs if knob.name != name]
-        told_of_both = main and main.claimed and _also(main, score)
-        if score and score.claimed and not told_of_both and not _depends(score, crossed, plan):
+        told_of_both = main and (_turns(main) or (main.claimed and _also(main, score)))
+        if score and score.claimed and not told_of_both and not _changing(score, crossed, plan):
             averages.append(f"{score.sentence}.")
     return depends + averages
 
@@ -101,18 +100,24 @@ def _also(main: Effect, score: Effect | None) -> str:
     return ""
 
 
-def _depends(effect: Effect, crossed: Sequence[Interaction], plan: Layout) -> bool:
-    """Whether no average tells of an effect: it turns, or another knob changes it and at some level none is shown."""
-    shown = [one for at in effect.simple for one in at.contrasts if one.claimed and one.difference]
-    ways: dict[Any, set[bool]] = {}
-    for one in shown:
+def _turns(effect: Effect) -> bool:
+    """Whether an effect is shown in both directions, at one level of another knob and at another: no average tells."""
+    ways: dict[tuple[Any, Any], set[bool]] = {}
+    for one in (one for at in effect.simple for one in at.contrasts if one.claimed and one.difference):
         ways.setdefault((one.a, one.b), set()).add((one.difference or 0.0) > 0)
-    names = {name for one in crossed if effect.knob in one.knobs for name in one.knobs} - {effect.knob}
-    levels = {knob.plain(i) for knob in plan.knobs if knob.name in names for i in range(len(knob.levels))}
-    head = words.largest(effect.contrasts)
-    same = [one for at in effect.simple if at.at in levels for one in at.contrasts]
-    is_partial = any(not one.claimed for one in same if head and (one.a, one.b) == (head.a, head.b))
-    return is_partial or any(len(way) > 1 for way in ways.values())
+    return any(len(way) > 1 for way in ways.values())
+
+
+def _changing(effect: Effect, crossed: Sequence[Interaction], plan: Layout) -> list[str]:
+    """Name the knobs that are shown to change an effect, at some of whose levels it is not shown itself."""
+    head, found = words.largest(effect.contrasts), []
+    for knob in plan.knobs:
+        levels = [knob.plain(i) for i in range(len(knob.levels))]
+        within = [one for at in effect.simple if at.at in levels for one in at.contrasts]
+        same = [one for one in within if head and (one.a, one.b) == (head.a, head.b)]
+        is_crossed = any({effect.knob, knob.name} == set(one.knobs) for one in crossed)
+        found += [knob.name] if is_crossed and not all(one.claimed for one in same) else []
+    return found
 
 
 def _strongest(found: Comparison, main: str | None) -> list[Interaction]:
