@@ -31,8 +31,11 @@ def noise_of(curve: Floats, order: Literal[2, 3] = 2, lag: int = 1) -> float:
 
 
 def swings_of(curve: Floats) -> list[float]:
-    """Return the noise of a curve from epoch to epoch, then of ever slower swings, while four of them fit in."""
-    return [noise_of(curve, lag=2**power) for power in range(max(1, (len(curve) // 8).bit_length()))]
+    """Return the noise of a curve from epoch to epoch, then of ever slower swings, while three of them fit in."""
+    lags = [1]
+    while 6 * (longer := math.ceil(1.4 * lags[-1])) <= len(curve):
+        lags.append(longer)
+    return [noise_of(curve, lag=lag) for lag in lags]
 
 
 def quantile(values: Floats, q: float) -> float:

@@ -112,7 +112,7 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
     noise = _noise_before(_settled(before if drop is None else only_finite(val[:drop])))
     since = before
     if drop is not None:  # of a learning rate: the noise falls with it, and only what comes after can be the minimum
-        noise *= _noise_ratio(train, drop)
+        noise *= _noise_ratio(train, drop, noise)
         since = only_finite(val[drop : best + 1])
     if not scales:
         noise = max(noise, OF_TRAIN * noise_of(train[n // 4 if drop is None else drop + 1 :], order=3))
@@ -120,8 +120,7 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
     start_gap = max(0.0, float(val[0] - train[0]))
     if tall and best >= 1:
         start_gap = max(start_gap, float(val[1] - train[1]))
-    near_best = slice(max(0, best - n // 20), best + n // 20 + 1)
-    train_best = quantile(train[near_best], 0.5)
+    train_best = level_around(train, best)
     rises = [0.0]
     for part in TAILS:
         k = max(3, round(part * n))
@@ -175,8 +174,15 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
     )
 
 
+def level_around(curve: Floats, index: int) -> float:
+    """Return the median of a tenth of a curve around an epoch."""
+    reach = len(curve) // 20
+    return quantile(curve[max(0, index - reach) : index + reach + 1], 0.5)
+
+
 DROP = 0.03  # of the fall of the training loss, in one epoch; and
-SUDDEN = 3.0  # times the median change from epoch to epoch
+SUDDEN = 3.0  # times the median change from epoch to epoch; and
+STEEPER = 2.0  # times that of the epochs just before: in a steep smooth fall, each epoch is like those before it
 AROUND = 5  # epochs at least, before and after, whose medians tell whether it lasts; of many a twentieth
 
 
@@ -191,15 +197,20 @@ def _last_drop(train: Floats, best: int) -> int | None:
     found = np.flatnonzero(falls[:best] >= wanted) + 1
     for epoch in found[found >= first][::-1].tolist():
         before, after = train[epoch - width : epoch], train[epoch : epoch + width]
-        if quantile(before, 0.5) - quantile(after, 0.5) >= wanted:
+        lasts = quantile(before, 0.5) - quantile(after, 0.5) >= wanted
+        if lasts and falls[epoch - 1] >= STEEPER * quantile(np.abs(np.diff(before)), 0.5):
             return epoch
     return None
 
 
-def _noise_ratio(train: Floats, drop: int) -> float:
-    """Return how much less the training loss is noisy after a drop; at most 1."""
+SMOOTH = 0.02  # of the noise of the validation loss: a training loss of no more tells nothing of how it changed
+
+
+def _noise_ratio(train: Floats, drop: int, val_noise: float) -> float:
+    """Return how much less the training loss is noisy after a drop, 1 where it has next to no noise; at most 1."""
     before, after = noise_of(train[drop // 2 : drop]), noise_of(train[drop + 1 :])
-    return min(1.0, max(after / before, 0.1)) if before > 0 else 1.0
+    least = SMOOTH * val_noise
+    return min(1.0, (after + least) / (before + least)) if before + least > 0 else 1.0
 
 
 def _settled(before: Floats) -> Floats:
