@@ -173,6 +173,14 @@ def test_a_gap_without_a_rise() -> None:
     assert judge(TRAIN, HEALTHY).kind is None
 
 
+def test_a_run_of_six_epochs_that_rises_from_the_middle_on_is_no_mere_gap() -> None:
+    found = judge([0.9, 0.6, 0.45, 0.33, 0.24, 0.17], [0.75, 0.62, 0.55, 0.57, 0.63, 0.72])
+    assert (found.verdict, found.kind, found.best_epoch) == ("overfit", "rise", 3)
+    assert found.sentence.startswith("validation loss has risen by 0.17 (+31%) above its minimum at epoch 3")
+    flat = judge([0.9, 0.6, 0.45, 0.33, 0.24, 0.17], [0.75, 0.62, 0.55, 0.56, 0.55, 0.56])
+    assert flat.kind in (None, "gap")
+
+
 def test_the_probability_grows_with_the_rise() -> None:
     found = [judge(TRAIN, 2.0 * np.exp(-T / 3) + 0.3 + slope * T) for slope in (0, 0.003, 0.006, 0.01, 0.03)]
     p = [one.probability for one in found]

@@ -175,7 +175,8 @@ def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
 STILL_FALLING = 0.05  # both losses fall by this share from the fifth sixth of the run to the last: underfit
 BACKWARD = 0.25  # both losses end this share of what was learned above their lowest
 ROSE = 0.04  # a verdict rests on the rise from this share of what was learned on
-ENDS_HIGH = 0.15  # no verdict, but validation ends this share of what was learned above its lowest, beyond its noise
+ENDS_HIGH = 0.15  # validation ends this share of what was learned above its lowest, and
+BEYOND_NOISE = 3.0  # so many times its noise, or more: that is no small rise, lasting or not
 
 
 def _judge_validation(of_train: TrainEvidence, e: ValEvidence, place: str) -> tuple[Label, str]:
@@ -187,15 +188,15 @@ def _judge_validation(of_train: TrainEvidence, e: ValEvidence, place: str) -> tu
             "learned; train longer or faster"
         )
     backward = of_train.train_end - of_train.train_low, e.rise
-    noises = 6 * of_train.train_noise, 3 * e.noise
+    noises = 6 * of_train.train_noise, BEYOND_NOISE * e.noise
     if all(rise > max(BACKWARD * e.learned, noise) for rise, noise in zip(backward, noises, strict=True)):
         return "healthy", (
             f"training has gone backward: since validation loss was lowest, {e.best_val_loss:.4g} at {place}, "
             f"it has risen by {e.rise:.3g}, and training loss by {backward[0]:.3g} from its own lowest: no "
             "overfitting; a lower learning rate may hold what was learned"
         )
-    risen = "rose little since" if has_risen(e) else "shows no lasting rise"
-    if e.rise > ENDS_HIGH * e.learned + 3 * e.noise:
+    risen = "shows no lasting rise" if (e.rise_share or 0.0) < ROSE else "rose little since"
+    if ends_high(e):
         risen = f"ends {e.rise:.3g} above that, too briefly or too unsteadily for a lasting rise"
     return "healthy", (
         f"validation loss fell to {e.best_val_loss:.4g} at {place} and {risen}; "
@@ -203,9 +204,14 @@ def _judge_validation(of_train: TrainEvidence, e: ValEvidence, place: str) -> tu
     )
 
 
+def ends_high(e: ValEvidence) -> bool:
+    """Whether the validation loss ends well above its minimum, be it for a short time."""
+    return e.rise > max(ENDS_HIGH * e.learned, BEYOND_NOISE * e.noise)
+
+
 def has_risen(e: ValEvidence) -> bool:
     """Whether the validation loss rose, rather than stopped improving."""
-    return (e.rise_share or 0.0) >= ROSE
+    return (e.rise_share or 0.0) >= ROSE or ends_high(e)
 
 
 def _onset(val: Floats, e: ValEvidence) -> int:
