@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from trainer.judge.causes import FLAT
 from trainer.judge.records import LEARNED, LEARNED_ALL, MOVED, Finding, Found, Rule, Run
 from trainer.judge.remedies import odd_rate
 
@@ -19,8 +20,6 @@ GIANT_STEP = (1.0, 3.0, 1e3)  # length of the first step over that of the weight
 
 def _giant_step(run: Run, found: Found) -> Iterator[Finding]:
     """A first step as long as the weights: the initialisation is lost."""
-    if found.keys() & {"weight_decay_dominates", "dropout_too_high"}:
-        return
     giant = float(np.median(run.first_step))
     low, certain, high = GIANT_STEP
     if len(run.weights) > 1 and (low if run.kept < LEARNED_ALL else certain) < giant < high:
@@ -50,7 +49,7 @@ def _decay(run: Run, found: Found) -> Iterator[Finding]:
         return
     if not decay or run.kept > 0.7 or found.keys() & _NO_DECAY:
         return
-    if any(found.get(name) == 0 for name in ("dead_units", "saturated_units")):
+    if any(found.get(name) == 0 for name in FLAT):
         return
     norms = run.table("weight_norm", run.weights)
     with np.errstate(all="ignore"):
@@ -76,7 +75,6 @@ def _decay(run: Run, found: Found) -> Iterator[Finding]:
 
 MUCH_DROPOUT = 0.5  # of the units of a layer, or of the inputs
 DROPOUT_NOISE = 18.0  # variance that dropout adds to a signal, over its square
-FLAT = {"dead_units", "saturated_units"}
 NOISY = {"exploding_gradients", "not_finite", *FLAT}  # what comes of that noise, if not before the first step
 
 
@@ -129,34 +127,33 @@ _EXPLAIN |= {"not_finite_at_start", "targets_not_normalised"}
 
 def _rate_high(run: Run, found: Found) -> Iterator[Finding]:
     """From a sound start the loss is not finite, stays above chance level, or jumps; or a step kills a layer."""
-    unsound = {"inputs_not_normalised", "exploding_gradients", "saturated_units", "dead_units"}
+    unsound = {"inputs_not_normalised", "exploding_gradients", *FLAT}
     if any(found.get(name, math.inf) <= 1 for name in unsound):
         return
     if found.keys() & _EXPLAIN or not np.nan_to_num(run.column("lr")).any():
         return
     loss = np.where(np.isfinite(run.loss), run.loss, math.inf)
     base = max(run.start["loss"], run.chance_loss)
-    worse = np.median(loss[len(loss) // 2 :]) > 1.2 * base
-    jumps = loss.max() > 3 * base and run.kept < LEARNED / 2
-    died = min((step for name, step in found.items() if name in {"dead_units", "saturated_units"}), default=0)
+    is_worse = np.median(loss[len(loss) // 2 :]) > 1.2 * base or (loss.max() > 3 * base and run.kept < LEARNED / 2)
+    broke = "not_finite" in found and run.longest_step > BIG_STEP
+    died = min((step for name, step in found.items() if name in FLAT), default=0)
+    few = run.config.get("data.batch_size", 64) * run.config.get("accumulate", 1) <= FEW_EXAMPLES
     e = int(loss.argmax())
-    said = f"training was thrown off: the loss rose to {loss[e]:.3g}; guessing costs {run.chance_loss:.3g}"
-    if died and run.kept < LEARNED and found.keys() <= {"dead_units", "saturated_units"}:
+    if died and run.kept < LEARNED and found.keys() <= FLAT:
         e = int(np.flatnonzero(run.steps == died)[0])
         said = f"by step {died} a layer that was sound had become flat, and with it the run"
-    elif not (
-        ("not_finite" in found and run.longest_step > BIG_STEP) or ((worse or jumps) and run.updates.max() > BIG_STEP)
-    ):
-        said = ""
-    if said:
-        evidence = {"largest_loss": float(loss[e]), "largest_step": float(run.updates.max()), "lr": run.rows[e]["lr"]}
-        kind = "learning_rate_too_high"
-        momentum = run.config.get("optimizer.momentum") or 0.0
-        if momentum >= MOMENTUM and float(np.median(run.first_step)) < SOUND_STEP:  # the rate alone would do
-            kind = "momentum_too_high"
-        elif run.config.get("data.batch_size", 64) * run.config.get("accumulate", 1) <= FEW_EXAMPLES:
-            kind = "batch_too_small"
-        yield Finding(kind, "", found.get("not_finite", int(run.steps[e])), said, evidence)
+    elif broke or (is_worse and run.updates.max() > BIG_STEP):
+        said = f"training was thrown off: the loss rose to {loss[e]:.3g}; guessing costs {run.chance_loss:.3g}"
+    elif few and not found and run.tried and run.kept < LEARNED / 2 and run.longest_step > BIG_STEP:
+        said = f"steps undo each other: the loss ended at {loss[-1]:.3g}; guessing costs {run.chance_loss:.3g}"
+    else:
+        return
+    evidence = {"largest_loss": float(loss[e]), "largest_step": float(run.updates.max()), "lr": run.rows[e]["lr"]}
+    kind = "batch_too_small" if few else "learning_rate_too_high"
+    momentum = run.config.get("optimizer.momentum") or 0.0
+    if momentum >= MOMENTUM and float(np.median(run.first_step)) < SOUND_STEP:  # the rate alone would do
+        kind = "momentum_too_high"
+    yield Finding(kind, "", found.get("not_finite", int(run.steps[e])), said, evidence)
 
 
 SMALL_STEP = 5e-4  # about 1e-3 is usual
