@@ -108,6 +108,12 @@ class SoftmaxedTwofold(Sound):
         return 2 * super().forward(x).softmax(1)
 
 
+class Drowned(nn.Sequential):
+    def __init__(self, in_features: int, out_features: int) -> None:
+        hidden = [part for _ in range(4) for part in (nn.Linear(in_features, in_features), nn.ReLU(), nn.Dropout(0.9))]
+        super().__init__(nn.Flatten(), *hidden, nn.Linear(in_features, out_features))
+
+
 class InAClosure(Sound):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features)
@@ -216,6 +222,14 @@ def test_each_has_its_finding(name: str, tmp_path: Path) -> None:
     found = {one["finding"]: one for one in summary(run)["health"] if one["finding"] in ALL}
     assert {key: one["sentence"] for key, one in found.items()} == FOUND[name]
     assert {one["where"] for one in found.values()} == WHERE.get(name, set())
+
+
+def test_dropout_layers_that_drown_the_signal_are_what_is_wrong(tmp_path: Path) -> None:
+    own = {"model._target_": "tests.record.test_own_module.Drowned", "data.train_size": 400, "data.batch_size": 32}
+    (run,) = record([make_config("model=custom", epochs=10, **own, **{"record.pictures": False})], tmp_path)
+    (found,) = summary(run)["health"]
+    assert found["finding"] == "dropout_too_high"
+    assert found["evidence"] == {"noise": pytest.approx(0.1**-4 - 1, rel=1e-5)}
 
 
 @pytest.mark.parametrize(("name", "names"), [("Sound", []), ("Twice", ["norm"])])

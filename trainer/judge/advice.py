@@ -42,6 +42,7 @@ SHOWN = 3  # cures in a sentence
 
 SAME = {  # words that say what an override of this key types: one of the two is enough
     "fewer layers": "model.depth",
+    "less dropout": "model.dropout",
     "a smaller optimizer.lr": "optimizer.lr",
     "no weight decay": "optimizer.weight_decay",
     "less momentum": "optimizer.momentum",
@@ -126,7 +127,7 @@ ADVICE: dict[str, Advice] = {
     "loss_at_start": Advice(
         "a fresh network should guess; the first steps only repair its output layer",
         (*ODD, usual_init, batch_norm),
-        "targets of a usual scale",
+        "smaller initial weights, or targets of a usual scale",
     ),
     "inputs_not_normalised": Advice(
         "initialisations and learning rates are made for inputs of about mean 0 and standard deviation 1",
@@ -191,7 +192,7 @@ ADVICE: dict[str, Advice] = {
     "dropout_too_high": Advice(
         "the loss then follows the noise, and the network learns little or nothing",
         (less_dropout, shallower, *ODD),
-        "fewer layers",
+        "less dropout",
     ),
     "schedule_ends_early": Advice(
         "the rest of the run changes nothing",

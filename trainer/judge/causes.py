@@ -122,7 +122,7 @@ def _flat(kind: str, word: str, limit: tuple[float, float]) -> Rule:
                 kind,
                 ", ".join(name for name, _, _ in ill),
                 int(run.steps[e - 1]) if e else 0,
-                f"{share.max():.0%} of the units of {layer} are {word}",
+                f"{share.max():.0%} of the units of {'layer ' * layer.isdigit()}{layer} are {word}",
                 {"at_start": {name: float(s[0]) for name, s, _ in ill}, "at_end": {n: float(s[-1]) for n, s, _ in ill}},
             )
 

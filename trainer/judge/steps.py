@@ -84,15 +84,16 @@ def _dropout(run: Run, found: Found) -> Iterator[Finding]:
     So noise gathers over layers as the product of 1/q - 1 with the signal itself (Srivastava et al. 2014, section 10).
     """
     p, p_in = (run.config.get(f"model.{name}") or 0.0 for name in ("dropout", "input_dropout"))
-    noise = (1 - p) ** -(run.config.get("model.depth") or 0) / (1 - p_in) - 1
-    if max(p, p_in) < MUCH_DROPOUT or found.keys() - NOISY or any(found.get(name) == 0 for name in FLAT):
+    noise = (1 - p) ** -(run.config.get("model.depth") or 0) / (1 - p_in) - 1 if max(p, p_in) >= MUCH_DROPOUT else 0.0
+    noise = run.start.get("dropout_noise", noise)  # of a module of the user's own
+    if noise <= DROPOUT_NOISE or found.keys() - NOISY or any(found.get(name) == 0 for name in FLAT):
         return
     if odd_rate(run.config) and float(np.median(run.first_step)) > GIANT_STEP[0]:
         return
     had_time = (run.tried or "not_finite" in found) and run.longest_step > SMALL_STEP
-    if noise > DROPOUT_NOISE and run.kept < LEARNED and had_time:
+    if run.kept < LEARNED and had_time:
         said = f"so many units are switched off at random that the noise is {noise:.3g} times as strong as the signal"
-        yield Finding("dropout_too_high", "", 1, said, {"noise": noise, "dropout": p, "input_dropout": p_in})
+        yield Finding("dropout_too_high", "", 1, said, {"noise": noise})
 
 
 EARLY_END = (0.01, 0.1)  # the rate falls below this share of its peak, before this share of the epochs
