@@ -170,7 +170,7 @@ FAULTS = [
     fault(
         "momentum that swings",
         "oscillation",
-        "learning_rate_too_high",
+        "momentum_too_high learning_rate_too_high",
         shape=valley,
         knobs=lambda rng, a: {
             "optimizer": "sgd",

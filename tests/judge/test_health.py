@@ -283,6 +283,35 @@ def test_long_steps_after_one_example_each_undo_each_other(batch: int, expected:
     assert names(rows, start, CONFIG | {"data.batch_size": batch}) == []  # it learned
 
 
+ADAM = CONFIG | {"optimizer._target_": "torch.optim.Adam"}
+
+
+@pytest.mark.parametrize(
+    ("lr", "step", "expected"),
+    [
+        (1e-3, 6e-4, "loss_does_not_move"),
+        (3e-5, 6e-4, "learning_rate_too_low"),
+        (1e-3, 0.1, "loss_does_not_move"),
+        (0.05, 0.1, "learning_rate_too_high"),
+    ],
+)
+def test_a_rate_far_from_the_usual_one_is_named(lr: float, step: float, expected: str) -> None:
+    rows, start = sound()
+    steps = {f"update_ratio/layers.{i}.{part}": step for i in range(4) for part in ("weight", "bias")}
+    still = [row | STILL | steps for row in rows]
+    assert names(still, start | steps, ADAM | {"optimizer.lr": lr}) == [expected]
+    learned = [row | steps for row in rows]
+    assert names(learned, start | steps, ADAM | {"optimizer.lr": lr}) == []
+
+
+def test_units_die_of_a_rate_that_is_far_too_high_though_the_run_learns() -> None:
+    rows, start = sound(9)
+    for row in rows[2:]:
+        row["dead_units/layers.act1"] = 0.9
+    assert names(rows, start, ADAM | {"optimizer.lr": 1e-3}) == ["dead_units"]
+    assert names(rows, start, ADAM | {"optimizer.lr": 0.03}) == ["learning_rate_too_high"]
+
+
 def test_swings_are_measured_by_the_loss_at_the_start_where_that_is_low() -> None:
     """As of a regression that begins near its minimum."""
     rows, start = sound(30)

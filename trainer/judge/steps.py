@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer.judge.causes import FLAT
 from trainer.judge.records import LEARNED, LEARNED_ALL, MOVED, Finding, Found, Rule, Run
-from trainer.judge.remedies import odd_rate
+from trainer.judge.remedies import is_odd_rate
 
 GIANT_STEP = (1.0, 3.0, 1e3)  # length of the first step over that of the weights: too long where something is left to
 # learn; too long in any case; and no longer a sign of anything, as the weights were all but zero
@@ -88,7 +88,7 @@ def _dropout(run: Run, found: Found) -> Iterator[Finding]:
     noise = run.start.get("dropout_noise", noise)  # of a module of the user's own
     if noise <= DROPOUT_NOISE or found.keys() - NOISY or any(found.get(name) == 0 for name in FLAT):
         return
-    if odd_rate(run.config) and float(np.median(run.first_step)) > GIANT_STEP[0]:
+    if any(is_odd_rate(run.config)) and float(np.median(run.first_step)) > GIANT_STEP[0]:
         return
     had_time = (run.tried or "not_finite" in found) and run.longest_step > SMALL_STEP
     if run.kept < LEARNED and had_time:
@@ -139,13 +139,14 @@ def _rate_high(run: Run, found: Found) -> Iterator[Finding]:
     broke = "not_finite" in found and run.longest_step > BIG_STEP
     died = min((step for name, step in found.items() if name in FLAT), default=0)
     few = run.config.get("data.batch_size", 64) * run.config.get("accumulate", 1) <= FEW_EXAMPLES
+    is_high = is_odd_rate(run.config)[1]
     e = int(loss.argmax())
-    if died and run.kept < LEARNED and found.keys() <= FLAT:
+    if died and (run.kept < LEARNED or is_high) and found.keys() <= FLAT:
         e = int(np.flatnonzero(run.steps == died)[0])
-        said = f"by step {died} a layer that was sound had become flat, and with it the run"
+        said = f"by step {died} most units of a layer that was sound had become flat"
     elif broke or (is_worse and run.updates.max() > BIG_STEP):
         said = f"training was thrown off: the loss rose to {loss[e]:.3g}; guessing costs {run.chance_loss:.3g}"
-    elif few and not found and run.tried and run.kept < LEARNED / 2 and run.longest_step > BIG_STEP:
+    elif (few or is_high) and not found and run.tried and run.kept < LEARNED and run.longest_step > BIG_STEP:
         said = f"steps undo each other: the loss ended at {loss[-1]:.3g}; guessing costs {run.chance_loss:.3g}"
     else:
         return
@@ -166,7 +167,7 @@ def _rate_low(run: Run, found: Found) -> Iterator[Finding]:
     lowest, first = float(np.nan_to_num(run.loss, nan=math.inf).min()), run.start["loss"]
     learned = min(run.learned, 1 - lowest / first if first else 0.0)
     slow = (distance < MOVED and learned < LEARNED) or (distance < 4 * MOVED and learned < 0.4 * LEARNED)
-    if slow and not found and run.longest_step < SMALL_STEP:
+    if slow and not found and (run.longest_step < SMALL_STEP or is_odd_rate(run.config)[0]):
         rate = float(run.column("lr").max())
         said = (
             f"the network stays about as it was: in {run.steps[-1]} steps no weight moved by more than "
