@@ -23,7 +23,7 @@ from trainer.judge.symptoms import STILL, SYMPTOMS
 
 EXPLAINS = {  # a cause: what is not said beside it
     "inputs_constant": ADVICE.keys() - {"inputs_constant", "one_class"},  # all that a network does with such inputs
-    "inputs_not_normalised": {"loss_at_start"},
+    "inputs_not_normalised": {"loss_at_start", "learning_rate_too_high"},
     "targets_not_normalised": {"loss_at_start", "learning_rate_too_high"},
     "bottleneck": {"loss_at_start", "exploding_gradients", *FLAT},
     "dropout_too_high": {"learning_rate_too_high", *NOISY},
