@@ -169,8 +169,9 @@ ODD_SCALE = 0.5, 2.0
 def is_odd_rate(config: Settings) -> tuple[bool, bool]:
     """Whether the rate is far below, or far above, the optimizer's usual one; neither for another class."""
     usual, (low, high) = _usual(config), ODD_RATE
-    rate = usual if usual is None else config["optimizer.lr"]
-    return (False, False) if rate is None else (rate <= low * usual, rate >= high * usual)
+    if usual is None:
+        return False, False
+    return config["optimizer.lr"] <= low * usual, config["optimizer.lr"] >= high * usual
 
 
 def odd_rate(config: Settings) -> Overrides:
