@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import os
@@ -53,19 +54,20 @@ def command(*arguments: str, folder: str) -> float:
 def cpu_seconds(*arguments: str, folder: str) -> float:
     """CPU time of a command run in `folder`, user's and system's, of all its processes (on Linux)."""
     pr_set_child_subreaper = 36  # prctl(2): what outlives the command, a server of workers, is waited for here
-    ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+    prctl = ctypes.CDLL(None).prctl
 
     def spent() -> float:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
 
     before = spent()
+    prctl(pr_set_child_subreaper, 1, 0, 0, 0)
     command(*arguments, folder=folder)
-    try:
+    with contextlib.suppress(ChildProcessError):  # none is left
         while True:
             os.wait()
-    except ChildProcessError:
-        return spent() - before
+    prctl(pr_set_child_subreaper, 0, 0, 0, 0)  # or what other commands leave would be counted here
+    return spent() - before
 
 
 def environment() -> dict[str, str]:
