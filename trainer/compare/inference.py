@@ -168,7 +168,7 @@ def answer(questions: Sequence[Question], models: Mapping[str, Model], pairs_of_
     adjusted = np.where(np.isfinite(p), np.minimum(1.0, np.maximum(adjusted, floor)), np.nan)
     half = stdtrit(np.maximum(df, 1), 0.5 + CONFIDENCE / 2) * se
     level = ALPHA / (weights.sum() + pairs_of_best) if lowest is None else np.quantile(lowest, ALPHA)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         shrunk = np.abs(difference) * np.clip(1 - (se / difference) ** 2, 0, None)  # positive-part James-Stein
         needed = seeds_needed(shrunk / sd, np.minimum(level * weights, ALPHA))
     return Answers(
