@@ -196,9 +196,10 @@ def _test(question: Question, one: Model, blocked: Spread, within: Spread, chang
         difference, factor = float(sums.mean()), float(squares.mean()) / n * question.inflation
     else:
         counts = np.isfinite(one.values_CS[rows]).sum(1).astype(float)
-        noise, spread, n = one.within, within, int(counts.min())
+        n = int(min(counts[weights > 0].sum(), counts[weights < 0].sum()))
+        noise, spread = one.within, within
         difference = float((weights * mean_of(one.values_CS[rows], 1)).sum())
-        if n < 2:
+        if n < 2 or counts.min() < 1 or noise.df < 1:
             return _Test(difference, np.nan, np.nan, np.nan, n, False, np.nan)
         factor = float((weights**2 / counts).sum()) * question.inflation
     square, df = noise.square, noise.df
