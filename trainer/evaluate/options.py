@@ -80,7 +80,13 @@ def parser() -> argparse.ArgumentParser:
         "--csv", metavar="FILE", help="a row for each group: knobs, runs, share that overfit, each measure's statistics"
     )
     write("--figures", metavar="DIR", help="learning curves by group and the effect of each knob, as PNG and SVG")
-    write("--tensorboard", metavar="DIR", help="links to the runs, named by what was swept: tensorboard --logdir DIR")
+    write(
+        "--tensorboard",
+        metavar="DIR",
+        nargs="?",
+        const="",
+        help="links to the runs, named by what was swept, for tensorboard --logdir DIR; without DIR, show them now",
+    )
     write("--junit", metavar="FILE", help="a test case for each run and each requirement, in JUnit's XML")
     require = parser.add_argument_group("requirements: exit with 1 where one does not hold").add_argument
     require(
