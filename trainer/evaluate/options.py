@@ -8,6 +8,7 @@ import os
 from typing import NoReturn
 
 from trainer import files
+from trainer.language import localised
 from trainer.read.numbers import number
 from trainer.report.vocabulary import KINDS, VERDICTS
 from trainer.text import printable, version
@@ -109,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
             help=f"a measure of every run is at {side} this; may be repeated: --{name} {example}",
         )
     require("--baseline", metavar="DIR", help="no group is shown to be worse than the same one among the runs in DIR")
-    return parser
+    return localised(parser)
 
 
 def target_problems(options: argparse.Namespace) -> list[str]:
