@@ -232,7 +232,7 @@ def _no_runs(search: Search, paths: list[Path]) -> list[str]:
     found = f"{many} that can be judged" if search.files else "nothing"
     return [
         f"{where}: found {found}; expected folders with metrics.csv (this trainer), or TensorBoard event files, "
-        "CSV or JSON files with a training and a validation loss; a sweep lies in outputs/sweeps/<date>/<time>",
+        "CSV, JSON or log files with a training and a validation loss; a sweep lies in outputs/sweeps/<date>/<time>",
         *[*search.problems, *search.unused.values()][:10],
     ]
 
