@@ -114,9 +114,12 @@ def _show_curves(evaluation: dict[str, Any]) -> None:
     """Open TensorBoard on the runs, named by what was swept, until Ctrl-C."""
     from trainer.report import links
 
-    with tempfile.TemporaryDirectory(prefix="curves-") as folder, suppress(KeyboardInterrupt):
+    with tempfile.TemporaryDirectory(prefix="curves-") as folder:
         links.link(evaluation, Path(folder))
-        subprocess.run([sys.executable, "-m", "tensorboard.main", "--logdir", folder], check=False)
+        board = subprocess.Popen([sys.executable, "-m", "tensorboard.main", "--logdir", folder])
+        with suppress(KeyboardInterrupt):  # which TensorBoard gets too, and ends by
+            board.wait()
+        board.wait()
 
 
 def _write_figures(folder: Path, pictures: dict[str, bytes]) -> None:

@@ -23,16 +23,11 @@ CONFIGS = (  # files beside a run that hold its settings, the first that has any
 )  # fmt: skip
 JSON = (".json", ".jsonl", ".ndjson")
 CSV = (".csv", ".tsv")
-LOG = (".log", ".txt", ".out", ".dat", ".md")  # read where a folder has no other run
+LOG = (".log", ".txt", ".out", ".dat")  # read where a folder has no other run
 _OF_ONE_TAG = re.compile(r"run-(.*?)-tag-(.*)")  # a file that TensorBoard's page downloads
 _OF_ONE_EPOCH = re.compile(r"metrics_epoch_([0-9]{1,9})\.json")  # AllenNLP
-_SOURCES = (
-    "csv",
-    "json",
-    "mlflow",
-    "events",
-    "log",
-)  # of a run that two loggers recorded, the first is kept: its precision
+# of a run that two loggers recorded the first is kept: for its precision
+_SOURCES = ("csv", "json", "mlflow", "events", "log")
 _NEAREST = 50  # runs that end alike, among which a copy is looked for
 _SAME = 1e-5  # relative: event files keep 32 bits of a number
 _SAME_PRINTED = 1e-2  # and logs few digits
