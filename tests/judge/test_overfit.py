@@ -481,6 +481,9 @@ def test_a_loss_that_falls_and_never_below_chance_has_learned_nothing() -> None:
         "2.303"
     )
     assert judge(curve, curve, chance_loss=2.4).verdict == "healthy"  # 4 % below
+    back = np.concatenate([np.linspace(2.3028, 2.3024, 10), np.linspace(2.3025, 2.3031, 20)])
+    assert judge(back, back, chance_loss=math.log(10)).verdict == "underfit"  # what comes back was nothing
+    assert judge(back, back).verdict == judge(10 * back, 10 * back, chance_loss=math.log(10)).verdict == "diverged"
     assert judge(TRAIN, OVERFIT, chance_loss=2 * TRAIN[0]).verdict == "overfit"
     assert judge(curve - 3, curve - 3, chance_loss=-0.7).verdict == "healthy"  # a share of a negative loss says nothing
 
