@@ -1,5 +1,6 @@
 """Both languages: what the judge can say has its Chinese, with the same places; files stay English."""
 
+import argparse
 import ast
 import itertools
 import re
@@ -11,10 +12,15 @@ import numpy as np
 import pytest
 
 from trainer import language
+from trainer.cure.request import _parser as parser_of_cure
+from trainer.evaluate.options import parser as parser_of_evaluate
 from trainer.judge import overfit
 from trainer.judge.advice import ADVICE
+from trainer.trace.__main__ import _parser as parser_of_trace
+from trainer.versus.request import _parser as parser_of_versus
 
 JUDGE = Path(overfit.__file__).parent
+PACKAGE = Path(language.__file__).parents[1]
 SAYING = {"overfit", "causes", "symptoms", "steps", "data"}  # modules of the judge that write sentences
 CJK = re.compile(r"[\u4e00-\u9fff]")
 PLACES = re.compile(r"\{\w+(?=(?:!s)?\})")
@@ -144,3 +150,23 @@ def test_names_and_values_of_the_user_stay_as_they_are() -> None:
 def test_no_text_stands_in_two_tables() -> None:
     each = [english for name in language.TABLES for english in language.table(name)]
     assert [english for english in each if each.count(english) > 1] == []
+
+
+@pytest.mark.parametrize(
+    "parser", [parser_of_cure(), parser_of_evaluate(), parser_of_trace(), parser_of_versus()], ids=lambda one: one.prog
+)
+def test_the_help_of_every_command_is_in_chinese(parser: argparse.ArgumentParser) -> None:
+    said = [parser.description, parser.epilog]
+    said += [text for group in parser._action_groups for text in (group.title, *(a.help for a in group._group_actions))]
+    assert [text for text in said if text and not CJK.search(language.in_chinese(text))] == []
+
+
+def test_every_line_that_a_command_prints_has_its_chinese() -> None:
+    """Those that are printed by `print_line` as they stand; notes that are made elsewhere are tried by hand."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print_line":
+                found += [text for text in texts(node.args[0], {}) if re.search("[a-z]{2}", text)]
+    assert len(found) > 20
+    assert [text for text in found if not CJK.search(language.in_chinese(text))] == []

@@ -327,6 +327,10 @@ def test_an_interpolation_to_nothing(key: str, cli: Cli, tmp_path: Path) -> None
     assert (code, err.count("\n"), left_behind(tmp_path)) == (2, 2, [])
 
 
+def test_a_configuration_of_a_name_that_is_nowhere(cli: Cli) -> None:
+    assert "--config-name=nope: no such configuration; expected nope.yaml in" in cli("--config-name nope")[2]
+
+
 @pytest.mark.parametrize("flag", ["--config-name nope", "--config-path nope", "hydra.searchpath=3", "model=custom"])
 def test_where_configuration_files_are_not(flag: str, cli: Cli, tmp_path: Path) -> None:
     code, _, err = cli(flag)

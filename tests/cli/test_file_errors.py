@@ -44,6 +44,7 @@ ONE_PLACE = {  # text -> the key and the line that are blamed
     f"{GLOBAL}seed: ${{seed}}\n": "line 2",
     f"{GLOBAL}seed: ${{epochs\n": "seed",
     f"{GLOBAL}model:\n  widht: 3\n": "model.widht: no such key; did you mean width? (PATH, line 3)",
+    f"{GLOBAL}default:\n  - override /data: line\n": "default: no such key; did you mean defaults? (PATH, line 3)",
     f"{GLOBAL}epochs: 0\n": "epochs: found 0, expected a whole number of epochs >= 1 (PATH, line 2)",
     f"{GLOBAL}epochs:\n  a: 0\n": "epochs",
     f"{GLOBAL}model: 3\n": "line 2",

@@ -38,6 +38,19 @@ ONE: dict[str, str | bytes] = {  # file -> content: each holds one run, whose ep
     "savetxt.txt": rows(lambda i: f"{i:.6e} {TRAIN[i]:.6e} {VAL[i]:.6e}", "# epoch train_loss val_loss\n"),
     "short.csv": rows(lambda i: f"{i},{TRAIN[i]},{VAL[i]}", "ep,tr_loss,te_loss\n"),
     "chinese.csv": rows(lambda i: f"{i},{TRAIN[i]},{VAL[i]}", "轮次,训练损失,验证损失\n"),
+    "german.csv": rows(
+        lambda i: f"{i};{TRAIN[i]};{VAL[i]}".replace(".", ","), "Epoche;Trainingsverlust;Validierungsverlust\n"
+    ),
+    "french.csv": rows(
+        lambda i: f"{i};{TRAIN[i]};{VAL[i]}", "Époque;Perte d'entraînement;Perte de validation\n"
+    ).encode("latin-1"),
+    "spanish.csv": rows(lambda i: f"{i},{TRAIN[i]},{VAL[i]}", "época,pérdida_entrenamiento,pérdida_validación\n"),
+    "japanese.csv": rows(lambda i: f"{i},{TRAIN[i]},{VAL[i]}", "エポック,訓練損失,検証損失\n"),
+    "split.json": json.dumps(
+        {"columns": ["epoch", "loss", "val_loss"], "data": [[i, TRAIN[i], VAL[i]] for i in range(N)]}
+    ),
+    "total_alone.csv": rows(lambda i: f"{i},9,{TRAIN[i]},9,{VAL[i]}", "epoch,train_kl,train_total,val_kl,val_total\n"),
+    "sets.json": json.dumps({"validation_0": {"logloss": TRAIN}, "validation_1": {"logloss": VAL}}),
     "total.csv": rows(lambda i: f"{i},0,{TRAIN[i]},1,{VAL[i]}", "epoch,train_kl,train_total_loss,val_kl,val_total_loss\n"),  # noqa: E501
     "parts.csv": rows(
         lambda i: f"{i},{TRAIN[i] - 1},1,{VAL[i] - 2},2", "epoch,train/box_loss,train/cls_loss,val/box_loss,val/cls_loss\n",  # noqa: E501

@@ -112,3 +112,14 @@ def test_groups_are_told_by_what_decides_the_best_first() -> None:
         return "".join(one["name"] for one in tables.ranked({"recommendation": {"criterion": criterion}}, groups))
 
     assert (names("best_val_loss"), names(None)) == ("cab", "bca")
+
+
+def test_where_one_measure_alone_has_room_its_name_stands_above_the_differences(
+    evaluation: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    text = printed(evaluation)
+    (header,) = [line for line in text.splitlines() if line.startswith("knob ")]
+    assert header.split()[1:] in (["gap"], ["best", "val"])
+    rows = text.partition(header)[2].splitlines()[1:4]
+    assert {row.split()[0] for row in rows} == {"dropout", "optimizer", "batchnorm"}

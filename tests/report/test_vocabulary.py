@@ -79,6 +79,7 @@ def test_numbers_and_means() -> None:
     assert [number(value, "gap") for value in (None, "inf", math.nan)] == ["", "inf", "nan"]
     assert mean_cell(0.9444, 0.0138, "val accuracy") == "94.44% ± 1.38%"
     assert mean_cell(0.18449, 0.1799, "val loss") == "0.1845 ± 0.18"
+    assert mean_cell(0.18449, 0.1, "val loss") == "0.1845 ± 0.10"
     assert mean_cell(0.5, None, "gap") == mean_cell(0.5, math.nan, "gap") == "0.5000"
     assert mean_cell(None, None, "gap") == ""
 

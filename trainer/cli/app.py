@@ -21,7 +21,7 @@ from trainer.cli.config_files import Sources, VisibleOptions
 from trainer.config import Config, ConfigError
 from trainer.engine import interrupts
 from trainer.engine.resume.plan_file import path_of
-from trainer.language import translated
+from trainer.language import print_line, translated
 from trainer.text import printable, version
 
 # Rounds that a thread of OpenMP (libgomp) waits for the others before it sleeps. With its own 300,000, two runs at once
@@ -103,7 +103,7 @@ def _say_how_to_continue(command: Command) -> None:
     """Print the command that goes on with what a signal has ended, if anything of it is kept."""
     directory = command.folder or command.directory
     if directory is not None and path_of(directory).exists():
-        print(printable(translated(f"continue  {command.line.continuing(directory)}")))
+        print_line(f"continue  {command.line.continuing(directory)}")
 
 
 def configure(overrides: Sequence[str]) -> Config:

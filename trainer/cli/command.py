@@ -17,7 +17,8 @@ from trainer.cli import compose
 from trainer.cli.command_line import CommandLine
 from trainer.config import Config, ConfigError
 from trainer.engine import interrupts, lock
-from trainer.text import printable, shown
+from trainer.language import print_line
+from trainer.text import shown
 
 if TYPE_CHECKING:
     from trainer.cli.display import SweepDisplay
@@ -76,10 +77,10 @@ class Command:
             stdio.say_briefly("reading the data, making the network")
             with self.display([job]) if self.display else Display(self.here) as display:
                 for note in session.notes:
-                    print(printable(f"note: {note}"))
+                    print_line(f"note: {note}")
                 if job.finished_earlier:
                     session.publish()
-                    print(printable(f"{shown(directory, self.here)}: done before; nothing is trained"))
+                    print_line(f"{shown(directory, self.here)}: done before; nothing is trained")
                     display.done([job])
                     return job.objective
                 session.commit()

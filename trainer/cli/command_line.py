@@ -22,7 +22,8 @@ from trainer.cli.config_files import CONF, FOLLOWING, GROUPS, OWN_CONF, SINGLE_K
 from trainer.cli.trust import ENGINES, OUR_PLUGINS
 from trainer.config import Config, ConfigError, homes, nearest
 from trainer.engine.resume.plan_file import read_plan
-from trainer.text import printable, shown
+from trainer.language import print_line
+from trainer.text import shown
 
 SWITCHES = {  # flags without a value
     *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--dry-run")
@@ -57,7 +58,7 @@ class CommandLine:
     def say_what_was_found(self, file: TextIO | None = None) -> None:
         """Print a line about the user's own conf/, if there is one."""
         if self.found is not None:
-            print(printable(self.found.said), file=file)
+            print_line(self.found.said, file)
 
     @property
     def foreign_plugins(self) -> list[str]:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from trainer.engine.progress import TICK_S, News
 from trainer.judge import advice, health
-from trainer.language import translated
+from trainer.language import print_line, translated
 from trainer.record import ground_truth
 from trainer.record.run_files import epoch_line
 from trainer.report import vocabulary
@@ -82,7 +83,7 @@ class Display:
             self.progress.update(self.progress.task_ids[0], description=text)
         elif news.epoch in {1, news.epochs} or now - self.said > PLAIN_LINE_S:
             said = epoch_line(news.row).replace(f"epoch {news.epoch}", f"epoch {news.epoch}/{news.epochs}", 1)
-            print(translated(f"{said}  {speed}"), flush=True)
+            print_line(f"{said}  {speed}")
             self.said = now
 
     def done(self, jobs: Sequence[Job]) -> None:
@@ -166,8 +167,10 @@ class SweepDisplay:
             self.progress.update(self.task, completed=runs, description=description)
         elif (ended == len(self.jobs) > self.told) or (ended < len(self.jobs) and now - self.said > PLAIN_SWEEP_LINE_S):
             left = (now - self.began) * (len(self.jobs) - runs) / self.trained if self.trained > LITTLE else 0
-            rest = f"  {_time(left)} left" if left else ""
-            print(f"{'  '.join([f'{math.floor(runs)} of {len(self.jobs)} runs', *said])}{rest}", flush=True)
+            rest = [f"{_time(left)} left"] if left else []
+            print(
+                "  ".join(map(translated, [f"{math.floor(runs)} of {len(self.jobs)} runs", *said, *rest])), flush=True
+            )
             self.said, self.told = now, ended
 
 
@@ -190,7 +193,7 @@ def _bar(console: Console) -> Progress:
         BarColumn(bar_width=max(BAR_LEAST, min(40, console.width - BAR_TEXT_WIDTH))),
         TextColumn("{task.description}", markup=False),
         TimeRemainingColumn(compact=True),
-        TextColumn("left"),
+        TextColumn(translated("left")),
         console=console,
         transient=True,
     )
@@ -224,8 +227,8 @@ def number(values: dict[str, float], key: str) -> str:
 def _fitting_line(console: Console, *parts: str) -> str:
     """Join what stands beside the bar, as much of it as there is room for."""
     room = console.width - BAR_LEAST - BAR_TIME
-    shown = [part for i, part in enumerate(parts) if i == 0 or len("  ".join(parts[: i + 1])) <= room]
-    return "  ".join(shown)
+    said = [translated(part) for part in parts]
+    return "  ".join(part for i, part in enumerate(said) if i == 0 or cell_len("  ".join(said[: i + 1])) <= room)
 
 
 def _short_line(row: dict[str, float]) -> list[str]:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from trainer.cli.config_files import CONF, Sources, parse
-from trainer.config import MISSING, Config, ConfigError, nearest
+from trainer.config import MISSING, Config, ConfigError, closest, nearest
 
 PACKAGE = re.compile(r"\s*#\s*@package\s+(\S+)")
 KEYWORDS = {"optional", "override"}
@@ -188,6 +188,8 @@ def located(problems: Sequence[str], found: Survey, overrides: Sequence[str]) ->
     for problem in problems:
         key = problem.partition(":")[0]
         place = None if key in typed else found.origins.get(key)
+        if place and closest(key, ["defaults"], 0.9):
+            problem = f"{key}: no such key; did you mean defaults?"
         out.append(f"{problem} ({place})" if place else problem)
     return out
 

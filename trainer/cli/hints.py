@@ -199,6 +199,9 @@ def _one_line(error: Exception) -> str:
     if key := getattr(error, "full_key", None):
         return f"{key}: {str(error).splitlines()[0]}"
     text = " ".join(str(error).partition("Config search path:")[0].split())
+    if found := re.match(r"Cannot find primary config '(.*?)'", text):
+        name = found[1].removesuffix(".yaml")
+        return f"--config-name={name}: no such configuration; expected {name}.yaml in --config-dir or in conf/ here"
     if found := re.search(r"raised while composing config: (.*) full_key: (\S+)", text):
         return f"{found[2]}: {found[1]}"
     return text or type(error).__name__

@@ -25,7 +25,7 @@ from trainer.cli.command_line import quoted
 from trainer.cli.compose import Composed, Composer, write_hydra
 from trainer.config import ConfigError
 from trainer.engine import interrupts, lock
-from trainer.text import printable
+from trainer.language import print_line
 
 Plugins.instance()  # executes the core plugins' modules anew, so a class of theirs can be derived from only after it
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
@@ -67,7 +67,7 @@ class GridSweeper(BasicSweeper):
             raise ConfigError([f"{' '.join(arguments)}: an empty sweep; give every key at least one value"])
         jobs, notes = choices.settle(self.command.line.sources, jobs)
         for note in notes:
-            print(printable(f"note: {note}"))
+            print_line(f"note: {note}")
         size = self.max_batch_size or len(jobs)
         returns: list[Sequence[JobReturn]] = []
         for start in range(0, len(jobs), size):
@@ -130,7 +130,7 @@ class StackLauncher(Launcher):
                 if job.status == "waiting" and parts is not None:
                     write_hydra(job.destination.folder, parts.raw, parts.overrides)
             for note in session.notes:
-                print(printable(f"note: {note}"))
+                print_line(f"note: {note}")
             with env_override(self.config.hydra.job.env_set), interrupts.caught() as ended_by:
                 self._call("on_job_start", composed)
                 with self._show([job for job in jobs if not job.finished_earlier]) as display:
@@ -141,8 +141,8 @@ class StackLauncher(Launcher):
                         raise
             if left:
                 self.command.jobs.clear()  # no table yet
-                print(printable(f"sent      {self.engine_name} job{'s' * (len(left) > 1)} {', '.join(left)}"))
-                print(printable(f"continue  {line.continuing(folder, 'hydra.launcher.detach=false')}"))
+                print_line(f"sent      {self.engine_name} job{'s' * (len(left) > 1)} {', '.join(left)}")
+                print_line(f"continue  {line.continuing(folder, 'hydra.launcher.detach=false')}")
                 return [_job_return(job) for job in jobs]
             if all(job.was_refused for job in jobs):
                 session.retract(jobs)

@@ -84,6 +84,7 @@ def _closing_lines(jobs: Sequence[Job], folder: Path) -> list[str]:
         f"{done} of {plural(len(jobs), 'run')} completed{said}",
         f"judged    python -m trainer.evaluate {where}",
         *[f"curves    tensorboard --logdir {where}"] * has_curves,
+        *[f"by name   python -m trainer.evaluate {where} --tensorboard"] * (has_curves and len(jobs) > 1),
         f"numbers   {where}/sweep.csv, sweep.json",
     ]
 

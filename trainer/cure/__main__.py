@@ -22,7 +22,8 @@ from trainer.cure.request import QUIET, SEEDS, Request
 from trainer.engine.jobs import Job, describe
 from trainer.judge import advice, health
 from trainer.judge.remedies import Overrides
-from trainer.text import printable, shown
+from trainer.language import print_line
+from trainer.text import shown
 
 DIRECTORY = "outputs/cures/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"
 
@@ -44,10 +45,10 @@ def _run(request: Request, command: Command) -> int:
     tried = _accepted(request, batches, composed.config, trial.candidates(request.names, composed.config.flat()))
     if not tried:
         raise ConfigError([f"{request.run}: no cure changes anything with what was typed here"])
-    print(printable(f"run       {request.run}: {', '.join(map(health.name, request.findings))}"))
+    print_line(f"run       {request.run}: {', '.join(map(health.name, request.findings))}")
     seeds = f"seeds {request.seed} to {request.seed + SEEDS - 1}"
-    print(f"tried     {len(tried)} cures beside it, {request.budget}, {seeds}: {SEEDS * (len(tried) + 1)} runs")
-    print(printable(f"folder    {batches.directory}"), flush=True)
+    print_line(f"tried     {len(tried)} cures beside it, {request.budget}, {seeds}: {SEEDS * (len(tried) + 1)} runs")
+    print_line(f"folder    {batches.directory}")
     jobs = batches.train(batches.directory, [job for cure in ({}, *tried) for job in _jobs(request, cure)])
     command.began = True
     answer = _answer(request, tried, [jobs[i : i + SEEDS] for i in range(0, len(jobs), SEEDS)])
@@ -86,7 +87,7 @@ def _answer(request: Request, tried: Sequence[Overrides], groups: Sequence[Seque
     for cure, jobs in zip(({}, *tried), groups, strict=True):
         if failed := [job for job in jobs if job.error is not None]:
             assert failed[0].error is not None
-            print(printable(f"{advice.written(cure)} cannot be tried: {describe(failed[0].error)}"))
+            print_line(f"{advice.written(cure)} cannot be tried: {describe(failed[0].error)}")
             continue
         kept.append(cure)
         costs.append([_cost(job, chance) for job, chance in zip(jobs, chances, strict=True)])
@@ -106,11 +107,11 @@ def _cost(job: Job, chance: float) -> float:
 
 
 def _stopped(command: Command | None, code: int) -> int:
-    print("trainer: interrupted", file=sys.stderr)
+    print_line("trainer: interrupted", sys.stderr)
     if command is not None and command.folder is not None and command.folder.exists():
         typed = [text for text in command.line.typed if not text.startswith("hydra.sweep.dir=")]
         words = shlex.join([*typed, f"hydra.sweep.dir={quoted(str(command.folder))}"])
-        print(printable(f"continue  python -m trainer.cure {shown(command.line.resumed or Path())} {words}"))
+        print_line(f"continue  python -m trainer.cure {shown(command.line.resumed or Path())} {words}")
     return code
 
 

@@ -16,6 +16,7 @@ from trainer.cure.request import Request
 from trainer.cure.trial import Shown
 from trainer.judge import advice
 from trainer.judge.remedies import Overrides
+from trainer.language import translated
 from trainer.report.screen import screen
 from trainer.report.vocabulary import plural
 
@@ -69,19 +70,19 @@ class Answer:
         console = screen(file)
         console.print(self._table())
         for line in self._lines():
-            console.print(line, soft_wrap=True)
+            console.print(translated(line), soft_wrap=True)
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("cure", no_wrap=True)
+        table.add_column(translated("cure"), no_wrap=True)
         for title in (self.measure, "change", "95 % interval", "p", ""):
-            table.add_column(title, justify="right" if title else "left", no_wrap=True)
-        table.add_row("none: the run itself", f"{self.costs_CS[0].mean():.4g}")
+            table.add_column(translated(title), justify="right" if title else "left", no_wrap=True)
+        table.add_row(translated("none: the run itself"), f"{self.costs_CS[0].mean():.4g}")
         rows = zip(self.cures, self.shown, strict=True)
         for cure, one in sorted(rows, key=lambda row: row[1].mean):
             interval = f"{one.low:+.3g} to {one.high:+.3g}"
             cells = [advice.written(cure), f"{one.mean:.4g}", f"{one.difference:+.3g}", interval, f"{one.p:.2g}"]
-            table.add_row(*cells, one.words)
+            table.add_row(*cells, translated(one.words))
         return table
 
     def _lines(self) -> list[str]:

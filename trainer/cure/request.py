@@ -18,6 +18,7 @@ from trainer.engine.resume.plan_file import read_plan
 from trainer.files import Damaged
 from trainer.judge import advice, health
 from trainer.judge.remedies import Settings
+from trainer.language import localised
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
 from trainer.report.vocabulary import plural
@@ -168,4 +169,4 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version(), help="say which versions run")
     parser.add_argument("--json", metavar="FILE", help="write what was tried, with every run's loss, as JSON")
-    return parser
+    return localised(parser)

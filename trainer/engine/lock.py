@@ -19,6 +19,7 @@ except ImportError:  # Windows
     fcntl = None
 
 from trainer.config import ConfigError
+from trainer.language import print_line
 
 NAME = ".lock"
 ORPHANS_S = 10.0  # that workers of a dead process are waited for
@@ -36,7 +37,7 @@ def held(directory: Path) -> Iterator[int | None]:
     path = directory / NAME
     handle = _locked(path)
     if handle is None:
-        print(f"note: {directory}: files cannot be locked here; let no two commands train in it at once", flush=True)
+        print_line(f"note: {directory}: files cannot be locked here; let no two commands train in it at once")
         yield None
         return
     try:

@@ -28,6 +28,7 @@ from trainer import stdio
 from trainer.engine import interrupts
 from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News, Reporter
+from trainer.language import print_line
 
 SERVER_DIED = 255  # multiprocessing's exit code of a worker whose server was killed
 WAIT_S = 0.1  # between two looks at `stop`
@@ -175,7 +176,7 @@ def _start(context: Any, stopping: Any, lock: int | None, shared: str | None) ->
         ours.close()
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # what is refused a process is refused a thread too
         why = error.strerror if isinstance(error, OSError) else "the server that forks them has ended"
-        print(f"note: no worker process could be started ({why}); fewer stacks train side by side", file=sys.stderr)
+        print_line(f"note: no worker process could be started ({why}); fewer stacks train side by side", sys.stderr)
         return None
     finally:
         theirs.close()  # so that we see the end of the pipe when the process dies

@@ -28,6 +28,7 @@ from trainer.engine.jobs import Job, StackJob, ranges
 from trainer.engine.progress import Reporter
 from trainer.engine.resume.checkpoint import Checkpointer
 from trainer.judge import health
+from trainer.language import print_line
 from trainer.record import own_module, provenance
 from trainer.record.recorder import Recorder
 from trainer.record.run_files import read_rows
@@ -146,7 +147,7 @@ def train_stack(
         if isinstance(error, MemoryError):
             numbers = ranges([job.number for job in item.waiting])
             said = f"runs {numbers} do not fit into memory together; they train in halves"
-            print(f"note: {said}", file=sys.stderr, flush=True)
+            print_line(f"note: {said}", sys.stderr)
         item.checkpoints.halve()
         for half in item.halves():
             if half.waiting:
@@ -192,7 +193,7 @@ def _build(item: StackJob, shared: Path | None) -> tuple[Stack, list[list[Any]]]
 @functools.cache
 def _note(said: str) -> None:
     """Say it once, however many runs it holds for."""
-    print(f"note: {said}", file=sys.stderr, flush=True)
+    print_line(f"note: {said}", sys.stderr)
 
 
 def _begin(stack: Stack, item: StackJob, findings: list[list[Any]]) -> tuple[Recorder, dict[int, str]]:

@@ -7,7 +7,9 @@ import io
 import json
 import os
 import shlex
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         evaluation |= _required(evaluation, options)
         command = shlex.join(["python", "-m", "trainer.evaluate", *(sys.argv[1:] if arguments is None else arguments)])
         _report(evaluation, runs, options, command)
+        if options.tensorboard == "":
+            _show_curves(evaluation)
     except Problems as problems:
         _complain(problems.lines)
         return 2
@@ -104,6 +108,18 @@ def _report(evaluation: dict[str, Any], runs: Sequence[Curves], options: argpars
             print(f"{translated('report:')} {page.as_uri()}", file=printed)
         if options.tensorboard:
             print(f"curves: tensorboard --logdir {shlex.quote(options.tensorboard)}", file=printed)
+
+
+def _show_curves(evaluation: dict[str, Any]) -> None:
+    """Open TensorBoard on the runs, named by what was swept, until Ctrl-C."""
+    from trainer.report import links
+
+    with tempfile.TemporaryDirectory(prefix="curves-") as folder:
+        links.link(evaluation, Path(folder))
+        board = subprocess.Popen([sys.executable, "-m", "tensorboard.main", "--logdir", folder])
+        with suppress(KeyboardInterrupt):  # which TensorBoard gets too, and ends by
+            board.wait()
+        board.wait()
 
 
 def _write_figures(folder: Path, pictures: dict[str, bytes]) -> None:

@@ -8,6 +8,7 @@ import os
 from typing import NoReturn
 
 from trainer import files
+from trainer.language import localised
 from trainer.read.numbers import number
 from trainer.report.vocabulary import KINDS, VERDICTS
 from trainer.text import printable, version
@@ -80,7 +81,13 @@ def parser() -> argparse.ArgumentParser:
         "--csv", metavar="FILE", help="a row for each group: knobs, runs, share that overfit, each measure's statistics"
     )
     write("--figures", metavar="DIR", help="learning curves by group and the effect of each knob, as PNG and SVG")
-    write("--tensorboard", metavar="DIR", help="links to the runs, named by what was swept: tensorboard --logdir DIR")
+    write(
+        "--tensorboard",
+        metavar="DIR",
+        nargs="?",
+        const="",
+        help="links to the runs, named by what was swept, for tensorboard --logdir DIR; without DIR, show them now",
+    )
     write("--junit", metavar="FILE", help="a test case for each run and each requirement, in JUnit's XML")
     require = parser.add_argument_group("requirements: exit with 1 where one does not hold").add_argument
     require(
@@ -103,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
             help=f"a measure of every run is at {side} this; may be repeated: --{name} {example}",
         )
     require("--baseline", metavar="DIR", help="no group is shown to be worse than the same one among the runs in DIR")
-    return parser
+    return localised(parser)
 
 
 def target_problems(options: argparse.Namespace) -> list[str]:

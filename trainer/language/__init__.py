@@ -9,7 +9,11 @@ import functools
 import json
 import os
 import re
+from argparse import ArgumentParser
 from pathlib import Path
+from typing import TextIO
+
+from trainer.text import printable
 
 TABLES = {path.stem: path for path in sorted((Path(__file__).parent / "zh").glob("*.json"))}
 CONJUNCTIONS = "conjunctions"  # binds words together; where no other table has a text, it would leave a mixture
@@ -26,6 +30,21 @@ def is_chinese() -> bool:
 def translated(text: str) -> str:
     """Write a text in the reader's language."""
     return in_chinese(text) if is_chinese() else text
+
+
+def print_line(line: str, file: TextIO | None = None) -> None:
+    """Print a line in the reader's language, at once."""
+    print(printable(translated(line)), file=file, flush=True)
+
+
+def localised(parser: ArgumentParser) -> ArgumentParser:
+    """Write the help of a command in the reader's language."""
+    parser.description, parser.epilog = translated(parser.description or ""), translated(parser.epilog or "")
+    for group in parser._action_groups:
+        group.title = translated(group.title or "")
+        for action in group._group_actions:
+            action.help = translated(action.help or "")
+    return parser
 
 
 @functools.cache

@@ -4,14 +4,15 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from trainer.read import histories, other_tools, tables, tag_names
-from trainer.read.bounded import MOST_DOCUMENT, content, json_document, shortened
+from trainer.read import histories, logs, other_tools, tables, tag_names
+from trainer.read.bounded import MOST_DOCUMENT, Unreadable, content, json_document, shortened
 from trainer.read.configs import flat_config, read_config
 from trainer.read.curves import Curves, Search, Series
 from trainer.read.tables import Part, Table
@@ -22,12 +23,14 @@ CONFIGS = (  # files beside a run that hold its settings, the first that has any
 )  # fmt: skip
 JSON = (".json", ".jsonl", ".ndjson")
 CSV = (".csv", ".tsv")
+LOG = (".log", ".txt", ".out", ".dat")  # read where a folder has no other run
 _OF_ONE_TAG = re.compile(r"run-(.*?)-tag-(.*)")  # a file that TensorBoard's page downloads
-_SAID = re.compile(r"(^|[\s:=])-?\d+\.\d")  # a number behind a word: no name of a column
 _OF_ONE_EPOCH = re.compile(r"metrics_epoch_([0-9]{1,9})\.json")  # AllenNLP
-_SOURCES = ("csv", "json", "mlflow", "events")  # of a run that two loggers recorded, the first is kept: its precision
+# of a run that two loggers recorded the first is kept: for its precision
+_SOURCES = ("csv", "json", "mlflow", "events", "log")
 _NEAREST = 50  # runs that end alike, among which a copy is looked for
 _SAME = 1e-5  # relative: event files keep 32 bits of a number
+_SAME_PRINTED = 1e-2  # and logs few digits
 
 
 class Half(NamedTuple):
@@ -96,9 +99,7 @@ def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = 
             path = folder / name
             columns = _add_file(search, path, halves)
             if columns and _is_pair(search, columns):
-                is_log = any(_SAID.search(name) for name in columns)
-                why = "lines of a log, expected a table, CSV or JSON" if is_log else "its losses have no numbers"
-                search.problems.append(f"{path}: nothing to judge: {why}")
+                search.problems.append(f"{path}: nothing to judge: its losses have no numbers")
             elif columns is not None:
                 silent[path] = _no_columns(search, path, columns)
     for (subject, label), parts in halves.items():
@@ -128,6 +129,9 @@ def _add_file(search: Search, path: Path, halves: dict[tuple[str, str], list[Hal
     else:
         table = histories.read_csv(path, search.train_tag, search.val_tag)
         found = [("", table, tables.parts(table))]
+        if path.suffix not in CSV and not any(_has_losses(search, part) for part in found[0][2]):
+            printed = logs.read_log(path, search.train_tag, search.val_tag)
+            found = [("", printed if printed.numbers else table, tables.parts(printed))]
     added = False
     for label, _, parts in found:
         for part in parts:
@@ -140,8 +144,23 @@ def _add_file(search: Search, path: Path, halves: dict[tuple[str, str], list[Hal
     return None if added or not found else found[0][1].names
 
 
+def _has_losses(search: Search, part: Part) -> bool:
+    counts = {name: len(points.steps) for name, points in part.series.items()}
+    return tag_names.guess(counts, search.train_tag, search.val_tag) is not None
+
+
+def add_logs(search: Search) -> None:
+    """Add the runs in what training loops printed, where a folder holds no other run; any other text is passed over."""
+    for folder, names in search.logs.items():
+        if any(folder in (place := Path(run.path)).parents or folder == place for run in search.runs):
+            continue
+        for name in sorted(names):
+            with suppress(Unreadable):
+                _add_file(search, folder / name, {})
+
+
 def _source(path: Path) -> str:
-    return "json" if path.suffix in JSON else "csv"
+    return "json" if path.suffix in JSON else "csv" if path.suffix in CSV else "log"
 
 
 def _half(
@@ -258,8 +277,9 @@ def _val(run: Curves) -> np.ndarray:
 def _is_copy(a: Curves, b: Curves) -> bool:
     if a.source == b.source or any(a.config[key] != b.config[key] for key in a.config.keys() & b.config.keys()):
         return False
+    nearly = _SAME_PRINTED if "log" in (a.source, b.source) else _SAME
     pairs = [(_val(a), _val(b)), *([] if a.config and b.config else [(a.train_loss, b.train_loss)])]
-    return all(np.allclose(one, other, rtol=_SAME, atol=0, equal_nan=True) for one, other in pairs)
+    return all(np.allclose(one, other, rtol=nearly, atol=0, equal_nan=True) for one, other in pairs)
 
 
 def _merge(search: Search, kept: int, copy: Curves) -> None:

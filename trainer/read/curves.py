@@ -26,7 +26,7 @@ class Curves:
 
     path: str
     name: str  # the path below what was given
-    source: str  # trainer, events, csv, json or mlflow
+    source: str  # trainer, events, csv, json, log or mlflow
     epochs: np.ndarray  # epochs from 1 in our runs, in others what `unit` says, as it was logged
     train_loss: np.ndarray
     val_loss: np.ndarray | None
@@ -60,6 +60,7 @@ class Search:
     unused: dict[Path, str] = field(default_factory=dict)  # tables that are no run's, and what is said of each
     hparams: dict[Path, dict[str, Any]] = field(default_factory=dict)  # by the folder of the event file
     without: dict[Path, str] = field(default_factory=dict)  # folders of event files without losses, and what is said
+    logs: dict[Path, list[str]] = field(default_factory=dict)  # by folder, files that may hold what a loop printed
     files: int = 0
 
     @contextmanager

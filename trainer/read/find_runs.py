@@ -55,6 +55,7 @@ def find_runs(
                 _read_folder(search, place, folders, files)
     for folder, files in named.items():
         _read_files(search, folder, files)
+    assemble.add_logs(search)
     assemble.configure(search)
     assemble.drop_copies(search)
     runs = {_real(run.path): run for run in search.runs}  # a path given twice, or inside another
@@ -141,6 +142,7 @@ def _read_folder(search: Search, folder: Path, folders: list[str], files: list[s
         assemble.add_tables(search, folder, [name for name in files if name.endswith(suffixes) and name not in ours])
     if len(search.runs) > found:
         return
+    search.logs[folder] = [name for name in files if name.endswith(assemble.LOG) and name != "trainer.log"]
     if hydra and "summary.json" in files:
         error = read_summary(search, folder)[0].get("error")
         status = shortened(str(error)) if error else "it has no metrics.csv"
@@ -232,7 +234,7 @@ def _no_runs(search: Search, paths: list[Path]) -> list[str]:
     found = f"{many} that can be judged" if search.files else "nothing"
     return [
         f"{where}: found {found}; expected folders with metrics.csv (this trainer), or TensorBoard event files, "
-        "CSV or JSON files with a training and a validation loss; a sweep lies in outputs/sweeps/<date>/<time>",
+        "CSV, JSON or log files with a training and a validation loss; a sweep lies in outputs/sweeps/<date>/<time>",
         *[*search.problems, *search.unused.values()][:10],
     ]
 

@@ -34,6 +34,7 @@ _SNIFFED = 1 << 16  # bytes at the start of a JSON file that have to speak of a 
 _SPEAKS = re.compile(rb"(?i)loss|error|nll|entropy|perplexity|mse|mae")
 _HEADER_WITHIN = 50  # lines
 _COMMENTS = ("#", "%", "//")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # of a terminal
 _WRAPPED = re.compile(  # tensor(0.25, device='cuda:0'), np.float64(0.25), array([0.25])
     r"\b(?:np\.|numpy\.|torch\.|jnp\.)?(?:tensor|array|float16|float32|float64|int64)\(\[?([-+0-9.einfaEINFA]+)\]?[^()\n]*\)"
 )
@@ -52,15 +53,15 @@ def read_csv(path: Path, train_tag: str | None = None, val_tag: str | None = Non
         first = file.read(MOST_LINE)
         if json.detect_encoding(first).startswith(("utf-16", "utf-32")):
             first = in_utf8(first + rest(file, path, MOST_TABLE))
-        lines = _lines(first)
-        at, names, delimiter = _header(lines, path, train_tag, val_tag)
+        top = _lines(first)
+        at, names, delimiter = _header(top, path, train_tag, val_tag)
         if not is_run(names, train_tag, val_tag) or len(names) < 2:
             return Table(names)
-        if len(lines) == 1 and len(first) >= MOST_LINE:
+        if len(top) == 1 and len(first) >= MOST_LINE:
             raise Unreadable(f"{path}: cannot be read: its first line has more than {MOST_LINE:,} bytes")
         if first.count(b"\n") + first.count(b"\r") > MOST_ROWS:
             raise Unreadable(f"{path}: cannot be read: more than {MOST_ROWS:,} rows")
-        del lines
+        del top
         body = first + rest(file, path, MOST_TABLE)
     whole = body.endswith((b"\n", b"\r"))
     lines = _lines(body)
@@ -71,11 +72,19 @@ def read_csv(path: Path, train_tag: str | None = None, val_tag: str | None = Non
 
 def _lines(found: bytes) -> list[str]:
     """Return the lines, whatever ends them, the last one too if it has no end."""
-    found = found.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\0", b"?")
-    text = found.decode("utf-8-sig", errors="replace")
-    if "(" in text:
-        text = _WRAPPED.sub(r"\1", text)
-    return text.removesuffix("\n").split("\n")
+    return decoded(found).replace("\r", "\n").removesuffix("\n").split("\n")
+
+
+def decoded(found: bytes) -> str:
+    """Return text in UTF-8, or else in the Western European encoding of spreadsheets; tensor(0.25) is its number."""
+    found = found.replace(b"\r\n", b"\n").replace(b"\0", b"?")
+    try:
+        text = found.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        is_cut = error.start > len(found) - 4  # within the last character
+        text = found.decode("utf-8-sig" if is_cut else "cp1252", errors="replace")
+    text = _COLOUR.sub("", text)
+    return _WRAPPED.sub(r"\1", text) if "(" in text else text
 
 
 def _header(lines: Sequence[str], path: Path, train_tag: str | None, val_tag: str | None) -> tuple[int, list[str], str]:
@@ -168,7 +177,7 @@ def read_rows(paths: Iterable[tuple[int, Path]], train_tag: str | None, val_tag:
             left -= file.tell()
         folder = path.parent
         rows.append({"epoch": number, **row} if isinstance(row, dict) else {})
-    return _of_rows(rows, folder, train_tag, val_tag)
+    return of_rows(rows, folder, train_tag, val_tag)
 
 
 def _parsed(found: bytes, path: Path) -> Any:
@@ -201,9 +210,14 @@ def _tables(
         if len(names) > MOST_TAGS:
             raise Unreadable(f"{path}: cannot be read: more than {MOST_TAGS:,} names")
         if len(rows) > 1 and is_run(names, train, val) and any(map(unit_of, names)):
-            yield label, _of_rows(rows, path, train, val)
+            yield label, of_rows(rows, path, train, val)
         return
     if not isinstance(node, dict):
+        return
+    if isinstance(names := node.get("columns"), list) and isinstance(rows := node.get("data"), list):
+        whole = [row for row in rows if isinstance(row, list) and len(row) == len(names)]  # pandas, Weights & Biases
+        node = [dict(zip(map(str, names), row, strict=True)) for row in whole]
+        yield from _tables(node, path, label, train, val, depth + 1)
         return
     inner = [(str(key), child) for key, child in node.items() if isinstance(child, dict | list)]
     below = [
@@ -219,7 +233,7 @@ def _tables(
         return
     columns = _columns(node, path)
     if is_run(list(columns), train, val):
-        yield label, _of_columns(columns, path, train, val)
+        yield label, of_columns(columns, path, train, val)
 
 
 def _is_whole(table: Table, train: str | None, val: str | None) -> bool:
@@ -248,7 +262,7 @@ def _builder(names: Sequence[str], rows: int, path: Path, train: str | None, val
     return Builder(names, rows, train, val)
 
 
-def _of_columns(columns: Mapping[str, list[Any]], path: Path, train: str | None, val: str | None) -> Table:
+def of_columns(columns: Mapping[str, list[Any]], path: Path, train: str | None, val: str | None) -> Table:
     builder = _builder(list(columns), max(map(len, columns.values()), default=0), path, train, val)
     for name, cells in columns.items():
         try:
@@ -259,7 +273,7 @@ def _of_columns(columns: Mapping[str, list[Any]], path: Path, train: str | None,
     return builder.done()
 
 
-def _of_rows(rows: Sequence[Mapping[str, Any]], path: Path, train: str | None, val: str | None) -> Table:
+def of_rows(rows: Sequence[Mapping[str, Any]], path: Path, train: str | None, val: str | None) -> Table:
     flat = [_flat(row) for row in rows]
     builder = _builder(list({name: None for row in flat for name in row}), len(flat), path, train, val)
     for i, row in enumerate(flat):

@@ -98,6 +98,8 @@ def choose(
             series |= {found.train_loss: train, found.val_loss: val}
     rivals = tag_names.rivals(counts, taken) if None in (train_tag, val_tag) else []
     remarks = [_said_choice(found, rivals)] if rivals or taken != {found.train_loss, found.val_loss} else []
+    if train_tag is None and tag_names.role(found.train_loss) == "val":
+        remarks.append(f"{shortened(found.train_loss)} is taken to be of training: the first of the sets")
     fits = _split_fits(series, found)
     return [_recorded(fit, found, unit, remarks) for fit in fits]
 

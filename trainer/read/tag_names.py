@@ -7,6 +7,7 @@ has the same rest on both sides.
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -29,11 +30,27 @@ _ACCURACY = {"accuracy": 0, "acc": 0, "top1": 1, "acc1": 1}
 _TOTAL = {"total", "overall", "sum", "all", "full", "combined"}  # said of the whole, where parts stand beside it
 _DETAIL = {"epoch": 0, "epochs": 0, "step": 2, "steps": 2, "batch": 2, "iter": 2, "iteration": 2}  # rank: epochs first
 _FILLER = {"avg", "average", "mean", "running", "smoothed", "metric", "metrics", "scalar", "scalars", "log", "logs"}
-_CHINESE = {"训练": "train", "验证": "val", "测试": "test", "损失": "loss", "准确率": "accuracy", "精度": "accuracy"}
-_CHINESE |= {"轮次": "epoch", "轮数": "epoch", "步数": "step", "步": "step", "集": ""}
+_CHARACTERS = {  # in scripts without blanks between words
+    "训练": "train", "訓練": "train", "学習": "train", "훈련": "train", "학습": "train",
+    "验证": "val", "驗證": "val", "検証": "val", "검증": "val", "测试": "test", "テスト": "test",
+    "损失": "loss", "損失": "loss", "誤差": "loss", "손실": "loss",
+    "准确率": "accuracy", "準確率": "accuracy", "精度": "accuracy", "正解率": "accuracy", "정확도": "accuracy",
+    "轮次": "epoch", "轮数": "epoch", "エポック": "epoch", "에포크": "epoch", "步数": "step", "步": "step", "集": "",
+}  # fmt: skip
+_FOREIGN = {  # German, French, Spanish, Portuguese, Italian, Russian, without accents
+    "train": "trainings entrainement apprentissage entrenamiento treinamento treino addestramento обучение обучения",
+    "val": "validierung validierungs validacion validacao validazione валидация валидации",
+    "loss": "verlust verluste fehler perte pertes perdida perdidas perda perdita потери ошибка",
+    "accuracy": "genauigkeit exactitud acuracia accuratezza exactitude точность",
+    "epoch": "epoche epochen epoque epoques epoca epocas эпоха",
+    "step": "schritt schritte etape paso passo шаг",
+}
+_ENGLISH = {foreign: word for word, said in _FOREIGN.items() for foreign in said.split()}
 _ROLES = _TRAIN | set(_VAL)
 _KNOWN = _ROLES | set(_DETAIL)
-_GLUED = re.compile(rf"^({'|'.join(sorted(_ROLES, key=len, reverse=True))})({'|'.join([*_LOSS, *_ACCURACY])})$")
+_SIDES = sorted(_ROLES | {word for word in _ENGLISH if _ENGLISH[word] in _ROLES}, key=len, reverse=True)
+_MEASURES = [*_LOSS, *_ACCURACY, *(word for word in _ENGLISH if _ENGLISH[word] in ("loss", "accuracy"))]
+_GLUED = re.compile(rf"^({'|'.join(_SIDES)})({'|'.join(_MEASURES)})$")
 
 
 class Tags(NamedTuple):
@@ -55,6 +72,7 @@ class _Name(NamedTuple):
 
 
 _Side = tuple[str, _Name, int]  # a tag's name, what it says, how surely it means the measure
+_NUMBERED = re.compile(r"(validation|valid|eval|val|test)_1\b")
 _MOST_NAMES = 1 << 15  # whose reading is remembered
 _MOST_PAIRED = 100  # tags of a side, of which each is paired with each
 _SUMMARY = {"best", "final", "last", "min", "max"}  # said of what is no curve
@@ -66,13 +84,14 @@ _MOST_OF_ONE_NAME = 5  # tags of a side that differ in nothing but punctuation
 def words(name: str) -> tuple[str, ...]:
     """Split a name: `trainLoss/Epoch` -> train, loss, epoch."""
     if not name.isascii():
-        for written, word in _CHINESE.items():
+        for written, word in _CHARACTERS.items():
             name = name.replace(written, f" {word} ")
+        name = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
     spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
     found = []
-    for word in re.findall(r"[a-z]+[0-9]*|[0-9]+", spaced.lower()):
+    for word in re.findall(r"[a-zа-я]+[0-9]*|[0-9]+", spaced.lower()):
         glued = _GLUED.match(word)
-        found += glued.groups() if glued else [word]
+        found += [_ENGLISH.get(one, one) for one in (glued.groups() if glued else [word])]
     while "cross" in found[:-1] and found[(at := found.index("cross")) + 1] == "entropy":
         found[at : at + 2] = ["crossentropy"]
     return tuple(found)
@@ -104,9 +123,18 @@ def guess(points: Mapping[str, int], train: str | None = None, val: str | None =
     counts too.
     """
     loss = _pair(points, _LOSS, train, val)
+    if loss is None and train is None and val is None:
+        loss = _first_two(points)
     if loss is None:
         return None
     return Tags(*loss, *(_pair(points, _ACCURACY, None, None) or (None, _one_accuracy(points, loss[0]))))
+
+
+def _first_two(points: Mapping[str, int]) -> tuple[str, str] | None:
+    """Pair validation_0-logloss with validation_1-logloss, as XGBoost calls the sets it is given: training first."""
+    second = {name.replace("1", "0", 1): name for name in points if _NUMBERED.match(name)}
+    pairs = [(name, second[name]) for name in points if name in second and second[name] != name]
+    return min(pairs, key=lambda pair: min(_ranks(pair[0], _LOSS), default=99), default=None)
 
 
 def _one_accuracy(points: Mapping[str, int], train_loss: str) -> str | None:
@@ -232,6 +260,8 @@ def _ranks(name: str, measures: Mapping[str, int]) -> list[int]:
         ranks = [1 for word in said if word.endswith("loss")]  # logloss
         if _ROLES & set(said) and all(word in _KNOWN for word in said):
             ranks.append(9)  # tags called just train and val
+        elif _ROLES & set(said) and all(word in _KNOWN | _TOTAL for word in said):
+            ranks.append(2)  # train_total, beside its parts
     return ranks
 
 

@@ -169,15 +169,23 @@ def _groups(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> Tab
 
 
 def _fitting_effects(console: Console, effects: Sequence[Mapping[str, Any]]) -> Table:
-    """Lay out what each knob does; over all alone, and with short names, where there is no room for more."""
-    spared = ["n", "95 % interval", "p", "measure"]
+    """Lay out what each knob does; over all alone, with short names, at last to one measure, as there is room."""
+    spared = ["n", "95 % interval", "p"]
     table = fitting(console, _effects(effects), spared)
     if fits(console, table):
         return table
     knobs = list(dict.fromkeys(effect["knob"] for effect in effects))
     names = dict(zip(knobs, vocabulary.short_names(knobs), strict=True))
     alone = [{**effect, "knob": names[effect["knob"]], "simple": []} for effect in effects]
-    return fitting(console, _effects(alone), spared)
+    table = fitting(console, _effects(alone), spared)
+    if fits(console, table):
+        return table
+    first = alone[0]["measure"]
+    table = fitting(console, _effects([one for one in alone if one["measure"] == first]), [*spared, "measure"])
+    for column in table.columns:
+        if column.header == translated("difference"):
+            column.header = translated(vocabulary.called(first).short)
+    return table
 
 
 def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:

@@ -155,7 +155,8 @@ def mean_cell(mean: float | None, half: float | None, measure: str) -> str:
     """Write a mean over seeds ± half of its interval, see INTERVAL; no ± where one seed has no interval."""
     if mean is None or half is None or not math.isfinite(half):
         return number(mean, measure)
-    return f"{number(mean, measure)} ± {f'{half:.2%}' if measure.endswith('accuracy') else f'{half:.2g}'}"
+    shown = f"{half:.2%}" if measure.endswith("accuracy") else f"{half:#.2g}".removesuffix(".")  # 0.10, of two digits
+    return f"{number(mean, measure)} ± {shown}"
 
 
 # ------------------------------------------------------------------ what an evaluation says

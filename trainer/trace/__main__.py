@@ -17,6 +17,7 @@ from trainer import files, stdio
 from trainer.cli import command_line, hints
 from trainer.cli.config_files import CONF, Sources
 from trainer.config import ConfigError, nearest
+from trainer.language import localised, translated
 from trainer.text import version
 
 DATA = ("data=clusters", "data.batch_size=5")  # where no data set is chosen
@@ -75,7 +76,7 @@ def _say(problems: Sequence[str]) -> int:
     """Print every problem on stderr; return exit code 2."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     lines = [f"trainer.trace: {count}; nothing was traced (python -m trainer.trace --help)", *problems]
-    print("\n  ".join(lines), file=sys.stderr)
+    print("\n  ".join(map(translated, lines)), file=sys.stderr)
     return 2
 
 
@@ -136,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--config-dir", metavar="DIR", help="a folder of your own configuration files (default ./conf, if there is one)"
     )
-    return parser
+    return localised(parser)
 
 
 def _steps(text: str) -> int:

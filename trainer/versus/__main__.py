@@ -16,8 +16,8 @@ from trainer.cli.command import Command, remove_if_empty
 from trainer.cli.compose import Composed
 from trainer.config import ConfigError
 from trainer.engine import lock
+from trainer.language import print_line
 from trainer.read.find_runs import Problems
-from trainer.text import printable
 from trainer.versus import request as requests
 from trainer.versus.comparison import Comparison, refuse_what_is_not_ours
 from trainer.versus.request import Request
@@ -43,11 +43,11 @@ def _run(request: Request, command: Command, typed: str) -> int:
     refuse_what_is_not_ours(directory)
     request.line.say_what_was_found()
     for line in [*(f"note: {note}" for note in request.notes), *comparison.budget()]:
-        print(printable(line), flush=True)
+        print_line(line)
     if request.options.dry_run:
-        print("nothing was run; how long it takes is measured in the first sweep of the search")
+        print_line("nothing was run; how long it takes is measured in the first sweep of the search")
         return 0
-    print(printable(f"folder    {directory}"), flush=True)
+    print_line(f"folder    {directory}")
     try:
         with lock.held(directory):
             comparison.train()
@@ -119,16 +119,17 @@ def _answer(comparison: Comparison, typed: str) -> None:
     terminal.print_tables(evaluation, sys.stdout)
     print()
     answer.show(comparison, evaluation, sys.stdout)
-    print(printable(f"why       {comparison.directory / requests.NAME}"))
+    print_line(f"why       {comparison.directory / requests.NAME}")
     if options.html:
-        print(printable(f"report    {options.html}"))
+        print_line(f"report    {options.html}")
     sys.stdout.flush()
 
 
 def _stopped(command: Command | None, code: int) -> int:
     where = command.directory if command is not None and command.directory is not None else None
-    hint = f"; go on with python -m trainer.versus {shlex.quote(f'resume={where}')}" if where and where.exists() else ""
-    print(printable(f"trainer: interrupted{hint}"), file=sys.stderr)
+    there = where is not None and where.exists()
+    hint = [f"go on with python -m trainer.versus {shlex.quote(f'resume={where}')}"] if there else []
+    print_line("; ".join(["trainer: interrupted", *hint]), sys.stderr)
     return code
 
 

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from rich.table import Table
 
+from trainer.language import translated
 from trainer.report import tables, vocabulary
 from trainer.report.screen import screen
 from trainer.report.vocabulary import MEASURES, plural
@@ -19,9 +20,9 @@ def show(comparison: Comparison, evaluation: Mapping[str, Any], file: TextIO) ->
     """Print a row for each group: what was chosen, from how many runs, and what fresh seeds came to."""
     console = screen(file)
     console.print(_table(comparison, evaluation))
-    console.print(f"each group at its best setting; {vocabulary.INTERVAL}", soft_wrap=True, style="dim")
+    console.print(translated(f"each group at its best setting; {vocabulary.INTERVAL}"), soft_wrap=True, style="dim")
     for line in _edges(comparison):
-        console.print(line, soft_wrap=True, style="yellow")
+        console.print(translated(line), soft_wrap=True, style="yellow")
 
 
 def _table(comparison: Comparison, evaluation: Mapping[str, Any]) -> Table:
@@ -33,10 +34,10 @@ def _table(comparison: Comparison, evaluation: Mapping[str, Any]) -> Table:
     for title in vocabulary.short_names(request.compared):
         table.add_column(printable(title), no_wrap=True)
     for title in (*vocabulary.short_names(list(request.grids)), "tuned by", "runs"):
-        table.add_column(printable(title), justify="right", no_wrap=True)
+        table.add_column(printable(translated(title)), justify="right", no_wrap=True)
     for name in shown:
-        table.add_column(MEASURES[name].short, justify="right", no_wrap=True)
-    table.add_column("verdicts", no_wrap=True)
+        table.add_column(translated(MEASURES[name].short), justify="right", no_wrap=True)
+    table.add_column(translated("verdicts"), no_wrap=True)
     for index, (overrides, group) in enumerate(zip(request.groups, groups, strict=True)):
         race = comparison.races[index]
         edges = {key for key, _ in race.edges(race.best.values)}
@@ -44,7 +45,7 @@ def _table(comparison: Comparison, evaluation: Mapping[str, Any]) -> Table:
         chosen = [f"{value}{' (edge)' * (key in edges)}" for key, value in race.best.values.items()]
         table.add_row(
             *map(printable, [*levels, *chosen]),
-            plural(race.runs, "run"),
+            translated(plural(race.runs, "run")),
             _counted(len(comparison.final[index]), [group["measures"].get(name) for name in shown]),
             *(tables.estimate(group["measures"].get(name), name) for name in shown),
             vocabulary.counted(group["verdicts"]),

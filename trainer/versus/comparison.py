@@ -18,7 +18,7 @@ from trainer.cli.batches import Batches
 from trainer.cli.command import remove_if_empty
 from trainer.config import ConfigError
 from trainer.engine.jobs import Job, describe
-from trainer.text import printable
+from trainer.language import print_line
 from trainer.versus import search
 from trainer.versus.request import NAME, Request
 from trainer.versus.search import Candidate, Outcome, Race
@@ -128,7 +128,7 @@ class Comparison:
             race.wanted()  # decides whether a grid is widened
             for one in race.widenings[count:]:
                 name, where = self.request.name(overrides), f"{one['key']}={one['beyond']}"
-                print(printable(f"{name}: best at the edge, {where}; adds {', '.join(one['added'])}"), flush=True)
+                print_line(f"{name}: best at the edge, {where}; adds {', '.join(one['added'])}")
         self._say_what_is_left()
 
     def _sweep(self, name: str, jobs: Sequence[Sequence[str]], groups: Sequence[int]) -> list[Job]:
@@ -151,10 +151,10 @@ class Comparison:
         new = sum(not job.finished_earlier for job in ended)
         self._speed = (self._speed[0] + new, self._speed[1] + spent * (new > 0))
         before = f", {len(ended) - new} of them before" if new < len(ended) else ""
-        print(f"{name:<10}{len(ended)} runs{before}, in {spent:.1f} s", flush=True)
+        print_line(f"{name:<10}{len(ended)} runs{before}, in {spent:.1f} s")
         for job in ended:
             if job.error is not None:
-                print(printable(f"run {self._below(job)} failed: {describe(job.error)}"), flush=True)
+                print_line(f"run {self._below(job)} failed: {describe(job.error)}")
         return ended
 
     def _say_what_is_left(self) -> None:
@@ -162,7 +162,7 @@ class Comparison:
         runs, seconds = self._speed
         left = sum(race.left() + len(self.request.seeds) for race in self.races)
         if runs:
-            print(f"{'':<10}about {left} more take {left * seconds / runs:.0f} s", flush=True)
+            print_line(f"{'':<10}about {left} more take {left * seconds / runs:.0f} s")
 
     def _overrides(self, group: int, candidate: Candidate, seed: int) -> list[str]:
         tuned = [f"{key}={value}" for key, value in candidate.values.items()]

@@ -14,6 +14,7 @@ from trainer.cli.command_line import COMPARISON as NAME
 from trainer.cli.command_line import CommandLine, quoted
 from trainer.cli.config_files import parse
 from trainer.config import ConfigError, nearest
+from trainer.language import localised
 from trainer.text import version
 from trainer.versus import search
 
@@ -230,4 +231,4 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="show what would be trained; train nothing")
     add("--html", metavar="FILE", help="write the report on the final runs as one page that needs no network")
     add("--json", metavar="FILE", help="write the evaluation of the final runs as JSON, with how each was tuned")
-    return parser
+    return localised(parser)

@@ -23,9 +23,9 @@ from trainer.engine.resume import finished
 from trainer.engine.resume.checkpoint import Checkpoints, Place, place
 from trainer.engine.resume.plan_file import FOLDER, read_plan
 from trainer.files import Damaged
+from trainer.language import print_line
 from trainer.record import provenance
 from trainer.record.destination import HYDRA, Destination, remove_empty
-from trainer.text import printable
 
 MAX_PROBLEMS = 10  # told in one message
 WRITTEN_INTO = (FOLDER, ".hydra", "checkpoints")  # folders in the directory of a run or sweep
@@ -366,15 +366,15 @@ class Session:
         waiting = [job for job in jobs if job.status == "waiting"]
         done = [job.number for job in jobs if job.finished_earlier]
         for note in self.notes:
-            print(printable(f"note: {note}"))
+            print_line(f"note: {note}")
         for line in self.describe():
-            print(line)
+            print_line(line)
         for job in jobs:
             if job.status == "failed":
-                print(printable(f"run {job.number} would fail: {describe(job.error or Exception())}"))
+                print_line(f"run {job.number} would fail: {describe(job.error or Exception())}")
         if done:
-            print(f"done before: run{'s' * (len(done) > 1)} {ranges(done)}")
-        print(f"{len(waiting)} of {len(jobs)} runs would train, in {len(self.stacks)} stacks; nothing was written")
+            print_line(f"done before: run{'s' * (len(done) > 1)} {ranges(done)}")
+        print_line(f"{len(waiting)} of {len(jobs)} runs would train, in {len(self.stacks)} stacks; nothing was written")
 
     def describe(self) -> Iterator[str]:
         """A line for each stack that is left to train."""
