@@ -4,7 +4,7 @@ python -m scripts.benchmark single [--n 3]   one run (MNIST from TRAINER_DATA_RO
 python -m scripts.benchmark sweep [--n 3]    the 90-run sweep against hand-written loops and other runners
 python -m scripts.benchmark step [--n 5]     the native step against torch's, CPU time
 python -m scripts.benchmark profile          where the CPU time of a run goes, by part
-python -m scripts.benchmark engines [--n 3]  it as two jobs of each engine that is here, against two workers
+python -m scripts.benchmark engines [--n 3]  scripts/engines.py: it as two jobs of each engine, against two workers
 python -m scripts.benchmark health [--n 3]   activation statistics against the training of their epoch
 python -m scripts.benchmark evaluate [--n 3] what evaluating many runs takes, against TensorBoard's reader
 """
@@ -12,7 +12,6 @@ python -m scripts.benchmark evaluate [--n 3] what evaluating many runs takes, ag
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import importlib
 import itertools
@@ -32,7 +31,7 @@ import torch
 
 from scripts import parts
 from scripts.peers import loops
-from tests import fake_runs, slurm_cluster
+from tests import fake_runs
 from trainer.cli import app
 from trainer.config import Config, ConfigError
 from trainer.core import data, loop
@@ -47,8 +46,6 @@ from trainer.record.tensorboard import EventWriter
 PYTHON = sys.executable
 MNIST = ["data=mnist", "data.batch_size=64", "model.depth=1", "model.width=256", "model.dropout=0", "epochs=1"]
 SWEEP = ["optimizer=sgd,adam,adamw", "model.dropout=0,0.25,0.5", "model.batchnorm=false,true", "seed=range(5)"]
-NINE = ["optimizer=sgd,adam,adamw", "dropout=0,0.25,0.5", "batchnorm=false", "seed=0"]  # of its runs
-
 
 ACCUMULATE = """
 import sys, pathlib
@@ -198,7 +195,7 @@ def sweep(n: int, only: str) -> None:
     x, y = dataset.x[split.train], dataset.y[split.train]
     grid = list(itertools.product(("sgd", "adam", "adamw"), (0.0, 0.25, 0.5), (False, True), range(5)))
     with tempfile.TemporaryDirectory() as folder:
-        file = _digits(folder)
+        file = digits(folder)
         peer = ["-m", "scripts.peers.textbook", "-m", *(o.replace("model.", "") for o in SWEEP), f"data={file}"]
         joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
         lightning = ["-m", "scripts.peers.lightning_runs", file, folder, "9"]
@@ -218,10 +215,10 @@ def sweep(n: int, only: str) -> None:
         if "b" in only:
             ratios = pairs(lambda: command(*peer, folder=folder), whole, n, warm_up=False)
             say("(b) textbook loop under Hydra's basic launcher / ours, whole command", ratios, "at least 15")
-        if "c" in only and _installed("hydra_plugins.hydra_joblib_launcher"):
+        if "c" in only and installed("hydra_plugins.hydra_joblib_launcher"):
             ratios = pairs(lambda: command(*peer, *joblib, folder=folder), whole, n, warm_up=False)
             say("(c) the same under the joblib launcher / ours", ratios, "")
-        if "d" in only and _installed("lightning"):
+        if "d" in only and installed("lightning"):
             ratios = pairs(lambda: 10 * command(*lightning, folder=folder), whole, n, warm_up=False)
             say("(d) Lightning, 9 of the runs, times 10 / ours, whole command", ratios, "at least 50")
         if "k" in only:
@@ -279,42 +276,7 @@ def _cpu_us(step: str, K: int, dataset: data.Dataset) -> Callable[[], float]:
     return measure
 
 
-def engines(n: int) -> None:
-    """The 90-run sweep as two jobs of submitit, Dask, Ray and Slurm, against two workers; engines' starts count."""
-    kinds = {
-        "submitit, on this machine": ("submitit", ["hydra/launcher=slurm", "hydra.launcher.cluster=local"]),
-        "Dask": ("distributed", ["hydra/launcher=dask"]),
-        "Ray": ("ray", ["hydra/launcher=ray"]),
-        "Slurm": ("submitit", ["hydra/launcher=slurm", "hydra.launcher.mem_gb=1"]),
-    }
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-"))
-        if slurm_cluster.WHY_NOT:
-            print(f"not measured: Slurm {slurm_cluster.WHY_NOT}")
-            del kinds["Slurm"]
-        else:
-            os.environ.update(stack.enter_context(slurm_cluster.started(Path(folder) / "slurm")))
-
-        def here() -> float:
-            return command("-m", "trainer", "-m", *SWEEP, "hydra.launcher.workers=2", folder=folder)
-
-        for name, (package, chosen) in kinds.items():
-            if _installed(package):
-                line = ["-m", "trainer", "-m", *SWEEP, *chosen, "hydra.launcher.jobs=2"]
-                ratios = pairs(lambda line=line: command(*line, folder=folder), here, n, warm_up=False)
-                say(f"90 runs as two jobs of {name} / by two workers here, whole command", ratios, "at most 1.5")
-        if "Slurm" in kinds and _installed("hydra_plugins.hydra_submitit_launcher"):
-            peer = ["-m", "scripts.peers.textbook", "-m", *NINE, f"data={_digits(folder)}"]
-            asked = [f"hydra.launcher.{text}" for text in ("cpus_per_task=1", "mem_gb=1", "timeout_min=10")]
-            theirs = lambda: 10 * command(*peer, "hydra/launcher=submitit_slurm", *asked, folder=folder)  # noqa: E731
-            line = ["-m", "trainer", "-m", *SWEEP, *kinds["Slurm"][1], "hydra.launcher.jobs=2"]
-            ratios = pairs(theirs, lambda: command(*line, folder=folder), n, warm_up=False)
-            say(
-                "a textbook loop, a job a run by hydra-submitit-launcher, 9 runs times 10 / ours", ratios, "at least 15"
-            )
-
-
-def _digits(folder: str) -> str:
+def digits(folder: str) -> str:
     """Save what a textbook loop trains on; return the file."""
     config = app.configure([])
     dataset = data.load(config.data)
@@ -324,7 +286,7 @@ def _digits(folder: str) -> str:
     return f"{folder}/digits.pt"
 
 
-def _installed(module: str) -> bool:
+def installed(module: str) -> bool:
     try:
         importlib.import_module(module)
     except ImportError:
@@ -565,7 +527,9 @@ if __name__ == "__main__":
     elif chosen.what == "step":
         step(chosen.n)
     elif chosen.what == "engines":
-        engines(chosen.n)
+        from scripts import engines  # which uses what is here
+
+        engines.measure(chosen.n)
     elif chosen.what == "health":
         health(chosen.n)
     elif chosen.what == "evaluate":

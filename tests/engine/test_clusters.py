@@ -192,6 +192,20 @@ def test_a_busy_slurm_is_no_empty_queue(tmp_path: Path, monkeypatch: pytest.Monk
     assert job.done()
 
 
+def test_a_node_that_does_not_see_the_folder_is_told_of_at_once(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    for name, does in {"sbatch": "exit 1", "srun": "echo node7"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    code, _, err = cli("-m seed=1,2 hydra/launcher=slurm hydra.sweep.dir=sweep")
+    assert code == 2
+    assert f"{tmp_path}: the node node7 does not see it; use a shared folder" in err
+    assert not (tmp_path / "sweep").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["slurm", "dask", "ray"], indirect=True)
 def test_the_manuals_command(engine: tuple[str, dict[str, str]], tmp_path: Path) -> None:
