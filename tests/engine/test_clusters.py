@@ -90,8 +90,6 @@ def test_the_same_sweep(engine: tuple[str, dict[str, str]], here: dict[str, byte
     assert "model.dropout" in out
     rows = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["runs"]
     assert [row["status"] for row in rows].count("completed") == 4
-    if name != "slurm":
-        return
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("*/metrics.csv")}
     again = command("resume=sweep model.dropout=0.2", tmp_path, variables)
     out, _ = again.communicate(timeout=LONGEST_S)
@@ -100,7 +98,6 @@ def test_the_same_sweep(engine: tuple[str, dict[str, str]], here: dict[str, byte
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["slurm"], indirect=True)
 def test_ctrl_c_ends_what_runs_with_a_checkpoint(engine: tuple[str, dict[str, str]], tmp_path: Path) -> None:
     name, variables = engine
     running = command(f"{LONG} {ENGINES[name]} hydra.sweep.dir=sweep", tmp_path, variables)

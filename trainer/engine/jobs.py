@@ -51,7 +51,11 @@ class Job:
     def recorded(self) -> dict[str, Any]:
         """Read the whole summary from the run's folder. Raises OSError, Damaged."""
         own = self.destination.folder / "summary.json"
-        return files.read_sealed(own if own.exists() else self.directory / "summary.json")  # an extension, in its place
+        found = files.read_sealed(
+            own if own.exists() else self.directory / "summary.json"
+        )  # an extension, in its place
+        rows = [key for key in ("best", "final", "test", "recovered") if key in found]
+        return found | {key: _with_numbers(found[key]) for key in rows}
 
     def fail(self, error: Exception, epochs: int = 0, steps: int = 0) -> None:
         """Record why there is no result, after so many epochs and steps."""
@@ -163,6 +167,13 @@ def objective(config: Config, summary: dict[str, Any]) -> float:
     """Return the best monitored value of a run, lower is better; NaN without a validation split."""
     loss = config.early_stopping.loss({key: float(value) for key, value in summary["best"].items()})
     return math.nan if loss is None else loss if math.isfinite(loss) else math.inf
+
+
+def _with_numbers(value: Any) -> Any:
+    """Undo what makes a value fit JSON, where numbers that are not finite are texts."""
+    if isinstance(value, dict):
+        return {key: _with_numbers(item) for key, item in value.items()}
+    return float(value) if value in ("nan", "inf", "-inf") else value
 
 
 def kept(summary: Mapping[str, Any]) -> dict[str, Any]:
