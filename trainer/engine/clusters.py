@@ -172,6 +172,22 @@ class Sent:
         return None
 
 
+@dataclass
+class Earlier:
+    """A task that another client of Dask's has sent: the scheduler does not tell us when it ends."""
+
+    client: Any
+    name: str
+
+    def done(self) -> bool:
+        """Whether it neither waits nor runs."""
+        return self.client.run_on_scheduler(_state, self.name) not in ("waiting", "processing", "queued")
+
+    def exception(self, timeout: float) -> BaseException | None:
+        """Nothing: the log says why."""
+        return None
+
+
 class Dask:
     """A Dask cluster, or without an address the cores of this machine."""
 
@@ -211,10 +227,8 @@ class Dask:
 
     def attach(self, name: str) -> Sent | None:
         """Return a task of an earlier command that waits or runs."""
-        if self.client.run_on_scheduler(_state, name) not in ("waiting", "processing", "queued"):
-            return None
-        future = self.future(name, self.client)
-        return Sent(future, future, name)
+        earlier = Earlier(self.client, name)
+        return None if earlier.done() else Sent(self.future(name, self.client), earlier, name)
 
     def cancel(self, futures: Sequence[Future]) -> None:
         """Cancel tasks that wait; those that run end without their ticket."""
