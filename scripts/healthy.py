@@ -173,4 +173,5 @@ def odd(rng: Rng) -> tuple[Knobs, Knobs]:
         deep = a["model.depth"] > 4
         if a["data"] == name and not deep and not a["model.batchnorm"] and a["data.train_size"] >= min(400, 64):
             break
-    return a, ({"optimizer.weight_decay": 0.0} | knobs if "optimizer" in knobs else knobs)
+    unfit = {"optimizer": {"optimizer.weight_decay": 0.0}, "loss.name": {"loss.label_smoothing": 0.0}}
+    return a, {key: value for name in unfit if name in knobs for key, value in unfit[name].items()} | knobs

@@ -170,7 +170,7 @@ FAULTS = [
     fault(
         "momentum that swings",
         "oscillation",
-        "learning_rate_too_high",
+        "momentum_too_high learning_rate_too_high",
         shape=valley,
         knobs=lambda rng, a: {
             "optimizer": "sgd",
@@ -262,7 +262,7 @@ FAULTS = [
     fault(
         "momentum that never forgets",
         "momentum_too_high oscillation",
-        "dead_units saturated_units learning_rate_too_high " + STUCK,
+        "dead_units saturated_units learning_rate_too_high not_finite " + STUCK,
         shape=digits,
         knobs=lambda rng, a: {
             "optimizer": "sgd",

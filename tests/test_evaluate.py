@@ -1,6 +1,7 @@
 """The command: what it prints, writes and returns, and what it says about bad input."""
 
 import io
+import itertools
 import json
 import math
 import os
@@ -154,6 +155,32 @@ def test_the_order_of_paths_changes_nothing(sweep: Path) -> None:
 
     parts = sorted(sweep.iterdir())
     assert without_paths(parts) == without_paths(parts[::-1])
+
+
+def test_runs_of_a_sweep_that_were_refused_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fake_runs.sweep(tmp_path / "s", seeds=1, events=False)
+    refused = [{"run": 18 + i, "status": "failed", "epochs": 0, "error": "model.init: found xavier"} for i in range(3)]
+    judged = [{"run": i, "status": "completed", "epochs": 30, "error": None} for i in range(18)]
+    (folder / "sweep.json").write_text(json.dumps({"runs": [*judged, *refused]}))
+    main([str(folder)])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"left out: {folder}: 3 of 21 runs did not run: model.init: found xavier" in said
+
+
+def test_functions_of_two_variables_are_compared_by_their_values(tmp_path: Path) -> None:
+    for number, (optimizer, value) in enumerate(itertools.product(("sgd", "adam"), (0.0, 0.1, 0.2))):
+        data = {"name": "point", "val_fraction": 0.0}
+        config = {"seed": number % 3, "data": data, "optimizer": {"name": optimizer}}
+        train = np.linspace(3, 1 + value + (optimizer == "sgd"), 10)
+        run = fake_runs.our_run(tmp_path / str(number), config, train, train, events=False)
+        rows = [f"{epoch},{loss}" for epoch, loss in enumerate(train, 1)]
+        (run / "metrics.csv").write_text("\n".join(["epoch,eval/train_loss", *rows]))
+        summary = json.loads((run / "summary.json").read_text())
+        (run / "summary.json").write_text(json.dumps(summary | {"test": {"last": {"loss": float(train[-1])}}}))
+    found, _ = evaluate([tmp_path])
+    assert found["criterion"] == "function_value"
+    assert "Function value is 1 lower at optimizer.name=adam than at sgd" in found["answer"]["text"]
+    assert "selection" not in {one["kind"] for one in found["warnings"]}
 
 
 def test_unusual_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

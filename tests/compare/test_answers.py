@@ -3,56 +3,13 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
 
-from trainer.compare.comparison import Comparison, Run, compare
-from trainer.compare.results import Effect
+from tests.compare.runs import DIVERGED, HEALTHY, Config, effect, sweep
+from trainer.compare.comparison import Run, compare
 from trainer.compare.sections import compare_sections
-from trainer.judge.overfit import Verdict
-
-Config = dict[str, Any]
-HEALTHY, DIVERGED = Verdict("healthy", None, None, "", {}), Verdict("diverged", None, None, "", {})
-
-
-def sweep(
-    settings: Sequence[Config],
-    loss: Callable[[Config], float],
-    *,
-    seeds: int = 5,
-    noise: float = 0.01,
-    typed: Callable[[Config], Sequence[str]] | None = None,
-    more: Mapping[str, Callable[[float], float]] | None = None,
-) -> list[Run]:
-    """A run of each setting and seed; its best validation loss is loss(setting), the seed's part, and noise.
-
-    typed: what was typed for a setting; None is another tool. more: further measures, from the loss.
-    """
-    rng = np.random.default_rng(7)
-    shared = rng.normal(0, noise, seeds)
-    runs = []
-    for number, setting in enumerate(settings):
-        for seed in range(seeds):
-            value = loss(setting) + shared[seed] + rng.normal(0, noise)
-            measures = {"best_val_loss": float(value), "gap": 0.1 + float(rng.normal(0, 0.01))}
-            measures |= {name: float(of(value)) for name, of in (more or {}).items()}
-            run = Run(f"{number}/{seed}", f"{number}/{seed}", {**setting, "seed": seed}, HEALTHY, measures, "completed")
-            if typed:
-                run = dataclasses.replace(run, overrides=(*typed(setting), f"seed={seed}"), sweep="outputs/one")
-            runs.append(run)
-    return runs
-
-
-def accuracy(loss: float) -> float:
-    return 1 - loss / 4
-
-
-def effect(found: Comparison, knob: str, measure: str = "best_val_loss") -> Effect:
-    return next(one for one in found.effects if (one.knob, one.measure) == (knob, measure))
-
 
 OPTIMIZERS = {
     "sgd": {"optimizer._target_": "torch.optim.SGD", "optimizer.lr": 0.1, "optimizer.momentum": 0.0},
@@ -95,7 +52,7 @@ def test_three_names_are_told_with_their_means_and_which_do_not_differ() -> None
 def test_two_lone_runs_that_differ_in_unlike_keys_are_told_whole() -> None:
     configs: list[Config] = [{"epochs": 3, "model.width": 16}, {"epochs": 4, "model.width": 32}]
     runs = sweep(configs, lambda _: 0.5, seeds=1, typed=lambda one: [f"{key}={value}" for key, value in one.items()])
-    levels = [group.knobs["epochs"] for group in compare(runs).groups]
+    levels = [group.knobs["epochs and model.width"] for group in compare(runs).groups]
     assert levels == ["epochs=3 model.width=16", "epochs=4 model.width=32"]
 
 
@@ -173,8 +130,7 @@ def test_grids_of_rates_that_differ_are_each_optimizers_own() -> None:
     assert effect(found, "optimizer").contrasts[0].difference == pytest.approx(-0.05, abs=0.015)
     edges = [warning.text for warning in found.warnings if warning.kind == "edge"]
     assert len(edges) == 1  # Adam's best is inside, SGD's at its own edge
-    assert "optimizer=sgd: the best optimizer.lr is the highest tried (0.3)" in edges[0]
-    assert "optimizer.lr=0.9,3 too" in edges[0]
+    assert "optimizer=sgd is best at the highest tried (0.3), try optimizer.lr=0.9,3 too" in edges[0]
 
 
 def test_the_command_to_run_next_adds_the_values_beyond_the_edge() -> None:
@@ -223,7 +179,8 @@ def test_two_crossed_knobs_are_told_per_level_and_then_together() -> None:
     assert "lower at model.dropout=0" in simple["model.batchnorm=true"].sentence
     assert all(one.claimed for one in simple.values())
     assert "depends on" in found.answer.text
-    assert "At model.batchnorm=false: best validation loss is 0.1" in found.answer.text
+    (told,) = [line for line in found.answer.lines if line.startswith("By level, model.dropout=0 against 0.5: ")]
+    assert re.search(r"at model.batchnorm=false 0\.1\d* higher .*, at model.batchnorm=true 0\.\d+ lower ", told)
 
 
 def test_what_turns_with_another_knob_is_not_told_as_an_average() -> None:
@@ -261,7 +218,8 @@ def test_a_network_that_guesses_is_shown_to_be_worse() -> None:
 def test_one_run_a_side_shows_nothing() -> None:
     found = compare(sweep([{"a": 1}, {"a": 2}, {"a": 3}], lambda setting: float(setting["a"]), seeds=1))
     assert "shown to be worse" not in found.recommendation.sentence
-    assert "nothing is tested" in found.recommendation.sentence
+    assert "groups of one seed cannot be told apart" in found.recommendation.sentence
+    assert "use " not in found.answer.text
     assert "Nothing can be tested" in found.answer.text
 
 
@@ -387,3 +345,56 @@ def test_a_knob_among_many_is_found() -> None:
     found = compare(sweep(settings, lambda s: 0.3 + 0.2 * s["a"], seeds=2, noise=0.05))
     assert {one.knob for one in found.effects if one.claimed} == {"a"}
     assert max(one.p_adjusted or 1 for one in effect(found, "a").contrasts) < 0.001
+
+
+def test_the_command_for_more_seeds_of_a_fair_comparison_resumes_all_of_it() -> None:
+    runs = sweep([{"optimizer": "sgd"}, {"optimizer": "adam"}], lambda one: 0.5 - 0.014 * (one["optimizer"] == "adam"),
+                 typed=lambda one: [f"optimizer={one['optimizer']}"])  # fmt: skip
+    found = compare([dataclasses.replace(run, sweep="outputs/versus/1/final", tuned=("lr",)) for run in runs])
+    assert re.fullmatch(r"python -m trainer.versus resume=outputs/versus/1 seeds=\d+", str(found.answer.next))
+
+
+def test_more_seeds_are_advised_than_there_are_and_only_for_what_is_open() -> None:
+    runs = sweep([{"lr": 0.1}, {"lr": 1.0}], lambda one: 0.5 if one["lr"] == 0.1 else 0.48,
+                 typed=lambda one: [f"lr={one['lr']}"], seeds=3)  # fmt: skip
+    lost = [dataclasses.replace(run, verdict=DIVERGED, measures={}, first_loss=2.0) for run in runs[3:4]]
+    advised = compare([*runs[:3], *lost, *runs[4:]]).answer.next
+    assert advised is None or int(advised.partition("range(")[2].rstrip(")'")) > 3
+    clear = sweep([{"lr": 0.1}, {"lr": 1.0}], lambda one: one["lr"], typed=lambda one: [f"lr={one['lr']}"], seeds=3)
+    assert compare(clear).answer.next is None
+
+
+def test_what_loss_and_accuracy_say_apart_is_said() -> None:
+    runs = sweep([{"model": "mlp"}, {"model": "cnn"}], lambda one: 0.4 if one["model"] == "mlp" else 0.3)
+    for run in runs:
+        run.measures["best_val_accuracy"] = (0.92 if run.config["model"] == "mlp" else 0.88) + 0.001 * run.config[
+            "seed"
+        ]
+    found = compare(runs)
+    assert "best validation accuracy is 0.04 lower there" in found.answer.lines[0]
+    assert "but by best validation accuracy model=mlp is shown to be better" in found.recommendation.sentence
+
+
+def test_names_that_are_not_told_apart_stand_together() -> None:
+    losses = {"gelu": 0.3, "relu": 0.4, "tanh": 0.401, "selu": 0.402, "elu": 0.399, "silu": 0.4}
+    found = compare(sweep([{"act": name} for name in losses], lambda one: losses[one["act"]], noise=0.005))
+    (told,) = [line for line in found.answer.lines if line.startswith("Means: ")]
+    (alike,) = re.findall(r"not shown to differ: (.*)\.", told)
+    assert sorted(alike.split(" – ")) == [f"act={name}" for name in sorted(losses) if name != "gelu"]
+
+
+def test_chance_is_no_reason_to_try_values_beyond_an_edge() -> None:
+    settings = [{"dropout": dropout} for dropout in (0.1, 0.3, 0.5)]
+    assert not [one for one in compare(sweep(settings, lambda _: 0.4)).warnings if one.kind == "edge"]
+    risen = compare(sweep(settings, lambda one: 1 - one["dropout"]))
+    assert next(one.text for one in risen.warnings if one.kind == "edge").endswith("try dropout=0.7,0.9 too")
+
+
+def test_what_one_knob_does_at_one_level_of_another_is_not_averaged() -> None:
+    settings = [{"opt": opt, "wd": wd} for opt in ("adam", "adamw") for wd in (0.0, 0.1)]
+    found = compare(sweep(settings, lambda one: 0.4 - 0.1 * (one["opt"] == "adamw" and one["wd"] > 0)))
+    assert found.answer.lines[0].startswith("What opt does to the best validation loss depends on wd: ")
+    assert re.match(
+        r"By level, wd=0 against 0.1: at opt=adam 0\.00\d+ .*, at opt=adamw 0\.\d+ higher", found.answer.lines[1]
+    )
+    assert not any(line.startswith("Best validation loss is") for line in found.answer.lines)

@@ -89,13 +89,22 @@ def test_the_knob_that_matters_is_named_with_its_size() -> None:
     assert found.score == "test_loss"
 
 
-def test_an_effect_is_scipys_paired_test_of_each_seeds_averages() -> None:
-    runs = grid()
-    gap = np.array([r.measures["gap"] for r in runs]).reshape(2, 2, 5)  # dropout, batch norm, seed
-    oracle = stats.ttest_rel(gap[0].mean(0), gap[1].mean(0))
-    assert effect_of(runs, "model.dropout").contrasts[0].p == pytest.approx(oracle.pvalue)
-    levels = effect_of(runs, "model.dropout").levels
-    assert [level.mean for level in levels] == pytest.approx([gap[0].mean(), gap[1].mean()])
+@pytest.mark.parametrize("shift", [0.0, 0.1])
+def test_an_effect_is_measured_by_pooled_noise_or_by_its_own(shift: float) -> None:
+    """shift: of the effect, from one seed to the next. Then scipy's paired test of each seed's averages is the one."""
+    made = grid()
+    runs = [
+        run(one.config, one.measures["gap"] + shift * one.config["seed"] * (one.config["model.dropout"] > 0))
+        for one in made
+    ]
+    gap = np.array([one.measures["gap"] for one in runs]).reshape(4, 5)  # dropout and batch norm, seed
+    means = gap.reshape(2, 2, 5).mean(1)
+    residuals = gap - gap.mean(1, keepdims=True) - gap.mean(0) + gap.mean()
+    t = (means[0].mean() - means[1].mean()) / np.sqrt((residuals**2).sum() / 12 / 5)  # of means of 10 runs each
+    oracle = 2 * stats.t.sf(abs(t), 12) if shift == 0 else stats.ttest_rel(*means).pvalue
+    effect = effect_of(runs, "model.dropout")
+    assert effect.contrasts[0].p == pytest.approx(oracle)
+    assert [level.mean for level in effect.levels] == pytest.approx(means.mean(1))
 
 
 def test_interactions() -> None:

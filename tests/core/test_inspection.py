@@ -62,15 +62,15 @@ def noisy(n: int) -> np.ndarray:
     ("kind", "expected"),
     [
         ("clean", []), ("leak", ["leakage"]), ("copies", ["leakage"]), ("four copies", []), ("few values", []),
-        ("contradictions", ["leakage", "contradicting_targets"]), ("one contradiction", []),
-        ("zeros", []),
+        ("contradictions", ["contradicting_targets"]), ("one contradiction", []),
+        ("other targets in the test split", []), ("zeros", []),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_data_is_found(kind: str, expected: list[str]) -> None:
     x, test_x = noisy(200), noisy(240)[200:]
     y, test_y = np.arange(200) % 2, np.arange(40) % 2
-    if kind == "leak":
-        test_x[:10] = x[:10]
+    if kind in ("leak", "other targets in the test split"):
+        test_x[:10], test_y[:10] = x[:10], y[:10] ^ ("other" in kind)
     if kind in ("copies", "four copies", "contradictions", "one contradiction"):
         many = {"copies": 20, "four copies": 4, "contradictions": 60, "one contradiction": 1}[kind]
         x[:many], y[:many] = x[100 : 100 + many], y[100 : 100 + many] ^ ("contra" in kind)

@@ -81,3 +81,4 @@ def test_who_changes_least_of_those_that_bring_most_is_named() -> None:
     assert trial.named(cures, costs) == 0
     costs[1:] = 2.5
     assert trial.named(cures, costs) is None
+    assert trial.named([{"optimizer": "adam"}, {"optimizer.lr": "1"}], np.array([[2.0], [0.10], [0.15]])) == 1

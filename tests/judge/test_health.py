@@ -197,6 +197,9 @@ def sound(epochs: int = 12, layers: int = 3) -> tuple[list[dict[str, float]], di
     return rows, start
 
 
+STILL = {"eval/train_loss": 2.3, "val/loss": 2.3, "eval/train_accuracy": 0.1}  # nothing learned
+
+
 def names(*judged: Any) -> list[str]:
     return [found.finding for found in judge(*judged)]
 
@@ -224,6 +227,8 @@ def test_a_gradient_so_small_that_it_is_zero_vanishes_too() -> None:
     for i in range(8):
         start[f"grad_norm/layers.{i}.bias"] = 0.1**6 ** (7 - i) if i > 3 else 0.0
         start[f"grad_norm/layers.{i}.weight"] = 0.0 if i < 3 else 0.1
+    assert names(rows, start, CONFIG) == ["vanishing_gradients"]
+    start |= {f"grad_norm/layers.{i}.bias": 0.0 for i in range(7)}  # a single number is left
     assert names(rows, start, CONFIG) == ["vanishing_gradients"]
 
 
@@ -269,6 +274,85 @@ def test_a_parameter_without_gradient() -> None:
     assert judge(rows, start, CONFIG) == []
 
 
+@pytest.mark.parametrize(("batch", "expected"), [(1, ["batch_too_small"]), (64, ["loss_does_not_move"])])
+def test_long_steps_after_one_example_each_undo_each_other(batch: int, expected: list[str]) -> None:
+    rows, start = sound()
+    still = [row | STILL for row in rows]
+    start |= {f"update_ratio/layers.{i}.weight": 0.2 for i in range(4)}
+    assert names(still, start, CONFIG | {"data.batch_size": batch}) == expected
+    assert names(rows, start, CONFIG | {"data.batch_size": batch}) == []  # it learned
+
+
+ADAM = CONFIG | {"optimizer._target_": "torch.optim.Adam"}
+
+
+@pytest.mark.parametrize(
+    ("lr", "step", "expected"),
+    [
+        (1e-3, 6e-4, "loss_does_not_move"),
+        (3e-5, 6e-4, "learning_rate_too_low"),
+        (1e-3, 0.1, "loss_does_not_move"),
+        (0.05, 0.1, "learning_rate_too_high"),
+    ],
+)
+def test_a_rate_far_from_the_usual_one_is_named(lr: float, step: float, expected: str) -> None:
+    rows, start = sound()
+    steps = {f"update_ratio/layers.{i}.{part}": step for i in range(4) for part in ("weight", "bias")}
+    still = [row | STILL | steps for row in rows]
+    assert names(still, start | steps, ADAM | {"optimizer.lr": lr}) == [expected]
+    learned = [row | steps for row in rows]
+    assert names(learned, start | steps, ADAM | {"optimizer.lr": lr}) == []
+
+
+def test_units_die_of_a_rate_that_is_far_too_high_though_the_run_learns() -> None:
+    rows, start = sound(9)
+    for row in rows[2:]:
+        row["dead_units/layers.act1"] = 0.9
+    assert names(rows, start, ADAM | {"optimizer.lr": 1e-3}) == ["dead_units"]
+    assert names(rows, start, ADAM | {"optimizer.lr": 0.03}) == ["learning_rate_too_high"]
+
+
+def test_swings_are_measured_by_the_loss_at_the_start_where_that_is_low() -> None:
+    """As of a regression that begins near its minimum."""
+    rows, start = sound(30)
+    swinging = [row | {"eval/train_loss": 0.02 + 0.22 * (row["epoch"] % 3 == 0)} for row in rows]
+    assert names(swinging, start, CONFIG) == []
+    level = [row | {"eval/train_loss": 0.05 + 0.19 * (row["epoch"] % 3 == 0)} for row in rows]
+    assert names(level, start | {"loss": 0.3}, CONFIG) == ["oscillation"]
+    assert names(swinging, start | {"loss": 0.3}, CONFIG) == []  # its last third is near the floor
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(3, []), (5, ["loss_does_not_move"])])
+def test_a_few_epochs_that_learned_nothing_say_nothing(epochs: int, expected: list[str]) -> None:
+    rows, start = sound(epochs)
+    moved = [row | STILL | {"update_ratio/layers.1.weight": 0.02} for row in rows]
+    assert names(moved, start, CONFIG) == expected
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(1, []), (12, ["labels_unrelated"])])
+def test_nothing_is_learned_by_heart_in_one_pass(epochs: int, expected: list[str]) -> None:
+    rows, start = sound(epochs)
+    worse = [row | {"step": 120 * row["epoch"], "eval/train_loss": 2.1, "val/loss": 2.4} for row in rows]
+    assert names(worse, start, CONFIG) == expected
+
+
+def test_a_loss_that_cannot_fall_while_accuracy_rises_is_no_standstill() -> None:
+    rows, start = sound()
+    still = [row | STILL for row in rows]
+    assert names(still, start, CONFIG) == ["loss_does_not_move"]
+    assert names([row | {"eval/train_accuracy": 0.9} for row in still], start, CONFIG) == []
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.3, ["loss_does_not_move"]), (0.6, ["learning_rate_too_high"])])
+def test_some_units_saturate_in_every_network_that_trains(share: float, expected: list[str]) -> None:
+    rows, start = sound()
+    still = [row | STILL for row in rows]
+    start |= {f"saturated_units/layers.act{i}": 0.0 for i in range(3)}
+    for row in still:
+        row |= {f"saturated_units/layers.act{i}": share for i in range(3)}
+    assert names(still, start, CONFIG) == expected
+
+
 def test_oscillation_and_a_rate_that_throws_the_loss_up() -> None:
     rows, start = sound(30)
     for row in rows:
@@ -276,7 +360,7 @@ def test_oscillation_and_a_rate_that_throws_the_loss_up() -> None:
     (found,) = judge(rows, start, CONFIG)
     assert (found.finding, found.step, found.evidence["climbs"]) == ("oscillation", 50, 6)
     for row in rows:
-        row |= {"eval/train_loss": 2.29, "val/loss": 2.31}
+        row |= STILL
     (found,) = judge(rows, start, CONFIG)
     assert (found.finding, found.step) == ("loss_does_not_move", 300)
     for row in rows:
@@ -344,6 +428,14 @@ def test_inputs_that_are_all_the_same(change: Any, tmp_path: Path) -> None:
     recorder = Findings(stack, [Destination(tmp_path)])
     train(stack, recorder)
     assert [one.finding for one in recorder.found] == ["inputs_constant"]
+
+
+def test_inputs_that_are_all_the_same_explain_what_the_network_makes_of_them() -> None:
+    rows, start = sound()
+    start |= {"input_rms": 1.0, "input_feature_ratio": math.nan, "grad_norm/layers.0.bias": 900.0}
+    start |= {f"dead_units/layers.act{i}": 1.0 for i in range(3)}
+    still = [row | STILL for row in rows]
+    assert names(still, start, CONFIG, NotFinite(1, "train/loss")) == ["inputs_constant"]
 
 
 def test_units_that_are_flat_in_a_network_that_does_well_are_no_finding() -> None:
@@ -414,6 +506,7 @@ def test_what_another_finding_explains_is_left_out() -> None:
         return [one.finding for one in health.settled(findings, rows, start, CONFIG)]
 
     assert kept(still, "one_batch", "loss_does_not_move") == ["one_batch", "loss_does_not_move"]
+    assert kept(still, "loss_does_not_move", "random_evaluation") == ["random_evaluation", "loss_does_not_move"]
     assert kept(still, "one_batch", "softmax_twice") == ["softmax_twice"]
     assert kept(rows, "one_batch") == []  # the run learned
     assert kept(still, "no_gradient", "wrong_gradient") == ["wrong_gradient"]
@@ -421,7 +514,7 @@ def test_what_another_finding_explains_is_left_out() -> None:
 
 def test_labels_of_one_class_explain_that_nothing_is_learned() -> None:
     rows, start = sound()
-    still = [row | {"eval/train_loss": 2.3, "val/loss": 2.3, "eval/top_class": 1.0} for row in rows]
+    still = [row | STILL | {"eval/top_class": 1.0} for row in rows]
     assert names(still, start | {"target_top_class": 1.0}, CONFIG) == ["one_class"]
     assert names(still, start, CONFIG) == ["one_class", "loss_does_not_move"]
     early = [row | {"step": row["epoch"] * 8} for row in still]  # 96 steps: how often each class occurs comes first
@@ -432,7 +525,7 @@ def test_labels_of_one_class_explain_that_nothing_is_learned() -> None:
 @pytest.mark.parametrize("consequence", [{"grad_norm/layers.0.bias": 90.0}, {"update_ratio/layers.1.weight": 2.0}])
 def test_dropout_far_too_high_explains_what_its_noise_does(consequence: dict[str, float]) -> None:
     rows, start = sound()
-    still = [row | {"step": 10 * row["step"], "eval/train_loss": 2.3, "val/loss": 2.3} for row in rows]
+    still = [row | STILL | {"step": 10 * row["step"]} for row in rows]
     noisy = CONFIG | {"model.dropout": 0.8}
     first = start | consequence | {f"update_ratio/layers.{i}.weight": 1.5 for i in (2, 3)}
     assert set(names(still, first, CONFIG)) & {"exploding_gradients", "learning_rate_too_high"}

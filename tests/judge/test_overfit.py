@@ -112,6 +112,35 @@ def test_disagreeing_accuracy_is_said() -> None:
     assert "accuracy still improved" not in judge(TRAIN, OVERFIT, accuracy, accuracy[::-1]).sentence
 
 
+@pytest.mark.parametrize(
+    ("slope", "said"), [(-0.02, "kept falling"), (0.0, "stayed as it was"), (0.012, "did not rise")]
+)
+def test_what_the_training_loss_did_meanwhile(slope: float, said: str) -> None:
+    train = np.maximum(2.2 * np.exp(-T / 4), 0.3) + slope * np.maximum(T - 8, 0)
+    found = judge(train, OVERFIT + 0.05 * np.maximum(T - 10, 0))
+    assert found.kind == "rise"
+    assert f"while training loss {said}" in found.sentence
+
+
+def test_what_training_did_since_validation_stalled_counts_from_there() -> None:
+    """The lowest epoch comes near the end, and hardly anything after it."""
+    found = judge(TRAIN, STALLED - np.where(T == 27, 0.01, 0.0))
+    assert found.kind == "gap"
+    assert "(its lowest is at epoch 28) while training loss kept falling" in found.sentence
+
+
+def test_a_percentage_that_says_nothing_is_left_out() -> None:
+    assert "%) above" not in judge(TRAIN + 1e5, OVERFIT + 1e5).sentence
+    assert "%) above" not in judge(TRAIN, OVERFIT - OVERFIT.min() + 0.001).sentence  # 86,000 %
+
+
+def test_what_ends_high_without_a_lasting_rise_is_said() -> None:
+    found = judge(TRAIN, HEALTHY + np.where(T >= 28, 0.8, 0.0))
+    assert found.verdict == "healthy"
+    assert "and ends 0.533 above that, too briefly or too unsteadily for a lasting rise" in found.sentence
+    assert "shows no lasting rise" in judge(TRAIN, HEALTHY).sentence
+
+
 # Kinds of overfitting, and how sure
 
 
@@ -142,6 +171,14 @@ def test_a_gap_without_a_rise() -> None:
     found = judge(TRAIN, STALLED)
     assert (found.verdict, found.kind) == ("overfit", "gap")
     assert judge(TRAIN, HEALTHY).kind is None
+
+
+def test_a_run_of_six_epochs_that_rises_from_the_middle_on_is_no_mere_gap() -> None:
+    found = judge([0.9, 0.6, 0.45, 0.33, 0.24, 0.17], [0.75, 0.62, 0.55, 0.57, 0.63, 0.72])
+    assert (found.verdict, found.kind, found.best_epoch) == ("overfit", "rise", 3)
+    assert found.sentence.startswith("validation loss has risen by 0.17 (+31%) above its minimum at epoch 3")
+    flat = judge([0.9, 0.6, 0.45, 0.33, 0.24, 0.17], [0.75, 0.62, 0.55, 0.56, 0.55, 0.56])
+    assert flat.kind in (None, "gap")
 
 
 def test_the_probability_grows_with_the_rise() -> None:
@@ -178,6 +215,21 @@ def test_a_late_drop_of_the_learning_rate_that_the_noise_before_it_hides(seed: i
     val = train + 0.1 + 0.01 * np.maximum(t - 90, 0)
     found = judge(train + 0.8 * noise[0], val + noise[1])
     assert (found.verdict, found.kind) == ("overfit", "rise"), found.sentence
+
+
+@pytest.mark.parametrize(("rate", "n"), [(6, 50), (12, 60), (8, 120)])
+def test_a_steep_smooth_fall_of_the_training_loss_is_no_drop_of_the_learning_rate(rate: float, n: int) -> None:
+    """Nor does its bend say how noisy validation is after it."""
+    train = np.exp(-rate * np.arange(n) / n)
+    noise = 0.06 * np.random.default_rng(n).normal(size=(50, n))
+    assert sum(judge(train, 0.2 + 0.8 * train + one).verdict == "overfit" for one in noise) <= 1
+
+
+def test_a_training_loss_without_noise_does_not_say_how_much_less_noisy_validation_is_after_a_drop() -> None:
+    t = np.arange(200)
+    train = 0.7 * np.exp(-t / 13) + 0.2 * (t < 100) + 0.08 * (t < 150)
+    noise = 0.06 * np.random.default_rng(4).normal(size=(50, 200))
+    assert sum(judge(train, 0.2 + 0.8 * train + one).verdict == "overfit" for one in noise) <= 1
 
 
 @pytest.mark.parametrize("depth", [0.3, 1.0])
@@ -255,6 +307,12 @@ def test_a_zigzag_that_falls_has_learned_something(n: int) -> None:
     assert "nothing was learned" in judge(2.0 + 0.08 * (-1.0) ** t, np.full(n, 2.0)).sentence
 
 
+def test_noise_has_learned_nothing() -> None:
+    rng = np.random.default_rng(17)
+    verdicts = [judge(*(1 + 0.01 * rng.normal(size=(2, n)))).verdict for n in (12, 20, 40) for _ in range(200)]
+    assert verdicts.count("underfit") >= 0.97 * 600
+
+
 def test_a_fall_that_noise_may_have_made_is_not_called_nothing() -> None:
     train = np.array([2900, 1600, 400, 3400, 2500, 1600, 3300, 900, 1600, 2000, 1100, 900, 800, 4800, 3300, 1000.0])
     found = judge(np.append(train, [3600, 2100, 1300, 600]), np.append(train, [3600, 2100, 1300, 600]))
@@ -282,6 +340,24 @@ def test_no_one_is_sure_of_swings_of_twice_what_was_learned(n: int) -> None:
             found = judge(train, 0.1 + 0.9 * train + 2 * swings)
             sure += found.verdict == "healthy" and not is_unsure(found.probability, found.evidence)
     assert sure <= 1  # of 60
+
+
+@pytest.mark.parametrize("n", [20, 40, 100, 400])
+@pytest.mark.parametrize("cycles", [2.5, 4])
+def test_no_one_is_sure_of_a_slow_wave_higher_than_what_was_learned(n: int, cycles: float) -> None:
+    u = np.arange(n) / n
+    for start in np.arange(0, 1, 0.1):
+        wave = 0.6 * np.sin(2 * np.pi * (cycles * u + start))
+        found = judge(np.exp(-8 * u), 0.1 + 0.9 * np.exp(-8 * u) + wave)
+        assert is_unsure(found.probability, found.evidence), (start, found.sentence)
+
+
+def test_one_hump_is_no_wave() -> None:
+    """Double descent: once up and down."""
+    t = np.arange(100)
+    hump = 0.6 * np.exp(-0.5 * ((t - 35) / 8) ** 2) - 0.1 * np.clip((t - 35) / 50, 0, 1)
+    found = judge(np.exp(-t / 8), 0.2 + 0.8 * np.exp(-t / 8) + hump)
+    assert (found.verdict, is_unsure(found.probability, found.evidence)) == ("healthy", False)
 
 
 def test_a_large_rise_is_seen_through_its_swings() -> None:
@@ -405,6 +481,9 @@ def test_a_loss_that_falls_and_never_below_chance_has_learned_nothing() -> None:
         "2.303"
     )
     assert judge(curve, curve, chance_loss=2.4).verdict == "healthy"  # 4 % below
+    back = np.concatenate([np.linspace(2.3028, 2.3024, 10), np.linspace(2.3025, 2.3031, 20)])
+    assert judge(back, back, chance_loss=math.log(10)).verdict == "underfit"  # what comes back was nothing
+    assert judge(back, back).verdict == judge(10 * back, 10 * back, chance_loss=math.log(10)).verdict == "diverged"
     assert judge(TRAIN, OVERFIT, chance_loss=2 * TRAIN[0]).verdict == "overfit"
     assert judge(curve - 3, curve - 3, chance_loss=-0.7).verdict == "healthy"  # a share of a negative loss says nothing
 

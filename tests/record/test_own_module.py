@@ -103,6 +103,17 @@ class Softmaxed(Sound):
         return super().forward(x).softmax(1)
 
 
+class SoftmaxedTwofold(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x).softmax(1)
+
+
+class Drowned(nn.Sequential):
+    def __init__(self, in_features: int, out_features: int) -> None:
+        hidden = [part for _ in range(4) for part in (nn.Linear(in_features, in_features), nn.ReLU(), nn.Dropout(0.9))]
+        super().__init__(nn.Flatten(), *hidden, nn.Linear(in_features, out_features))
+
+
 class InAClosure(Sound):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features)
@@ -162,7 +173,7 @@ class Twice(Sound):
         return self.out(self.norm(self.norm(self.hidden(x.flatten(1)))))
 
 
-NO_INPUT = "no input, however large, brings them"
+NO_INPUT = "no input looked at brings them"
 UNSAVED = "loaded into a new instance, its last weights give other outputs in"
 FOUND = {
     "Sound": {},
@@ -176,8 +187,8 @@ FOUND = {
         "unregistered_layers": "what stands there is in a list, tuple, dictionary or function of Python's, so PyTorch "
         "does not see it",
     },
-    "Squashed": {"squashed_outputs": f"the outputs end in sigmoid: {NO_INPUT} below 0 or above 1"},
-    "Rectified": {"squashed_outputs": f"the outputs end in ReLU: {NO_INPUT} below 0"},
+    "Squashed": {"squashed_outputs": f"the outputs seem to end in sigmoid: {NO_INPUT} below 0 or above 1"},
+    "Rectified": {"squashed_outputs": f"the outputs seem to end in ReLU: {NO_INPUT} below 0"},
     "Bounded": {},
     "LinearsFirst": {},
     "RootOfNegative": {
@@ -196,6 +207,9 @@ FOUND = {
         "random_evaluation": "with other random numbers, the same weights give other outputs in evaluation mode"
     },
     "Softmaxed": {"softmax_twice": "the outputs are probabilities, whose cross-entropy cannot fall below 1.461"},
+    "SoftmaxedTwofold": {
+        "softmax_twice": "the outputs are 2 times probabilities, whose cross-entropy cannot fall below 0.7966"
+    },
 }
 ALL = {name for found in FOUND.values() for name in found} | {"vanishing_gradients", "learning_rate_too_high"}
 
@@ -208,6 +222,14 @@ def test_each_has_its_finding(name: str, tmp_path: Path) -> None:
     found = {one["finding"]: one for one in summary(run)["health"] if one["finding"] in ALL}
     assert {key: one["sentence"] for key, one in found.items()} == FOUND[name]
     assert {one["where"] for one in found.values()} == WHERE.get(name, set())
+
+
+def test_dropout_layers_that_drown_the_signal_are_what_is_wrong(tmp_path: Path) -> None:
+    own = {"model._target_": "tests.record.test_own_module.Drowned", "data.train_size": 400, "data.batch_size": 32}
+    (run,) = record([make_config("model=custom", epochs=10, **own, **{"record.pictures": False})], tmp_path)
+    (found,) = summary(run)["health"]
+    assert found["finding"] == "dropout_too_high"
+    assert found["evidence"] == {"noise": pytest.approx(0.1**-4 - 1, rel=1e-5)}
 
 
 @pytest.mark.parametrize(("name", "names"), [("Sound", []), ("Twice", ["norm"])])
@@ -260,4 +282,5 @@ WHERE = {
     "WarmsUp": {"seen, calls"},
     "AlwaysDropout": {""},
     "Softmaxed": {"outputs"},
+    "SoftmaxedTwofold": {"outputs"},
 }

@@ -32,7 +32,7 @@ def in_order(text: str, *parts: str) -> None:
 def test_without_an_answer_the_recommendation_comes_first(evaluation: dict[str, Any]) -> None:
     text = printed(evaluation | {"answer": None})
     assert text.startswith(evaluation["recommendation"]["sentence"][:40])
-    in_order(text, "warning: ", "\nrun  ", "54 runs: ", "n  overfit", "difference  ", "p corrected")
+    in_order(text, "warning: ", "\nrun  ", "54 runs: ", "n  overfit", "difference  ")
     assert text.count(evaluation["recommendation"]["sentence"][:40]) == 1
 
 
@@ -52,7 +52,7 @@ def test_an_answer_comes_first_and_is_not_repeated(evaluation: dict[str, Any]) -
     text = printed(evaluation | more)
     assert text.startswith("Gap falls with dropout.\nnext: python -m trainer -m 'seed=range(3,9)'\nwarning: ")
     in_order(
-        text, "warning: ", "\nrun  ", "54 runs: ", "p corrected", "\nLoss peaks inside\n", "\nrecorded beside what "
+        text, "warning: ", "\nrun  ", "54 runs: ", "difference  ", "\nLoss peaks inside\n", "\nrecorded beside what "
     )
     assert "evidence, not a cause:\n- the first step is 9 times as long\n" in text
     assert "evidence, not a cause:\n- the first step is 9 times as long\n" in text

@@ -14,7 +14,10 @@ COMMANDS = sorted(
     for path in (ROOT / "scripts").rglob("*.py")
     if '__name__ == "__main__"' in path.read_text("utf-8")
 )
-EXTRAS = {"scripts.peers.lightning_runs": "lightning"}  # packages that only the benchmark needs
+EXTRAS = {
+    "scripts.peers.lightning_runs": "lightning",
+    "scripts.peers.jax_runs": "jax",
+}  # packages that only the benchmark needs
 
 
 def test_there_are_commands() -> None:

@@ -300,7 +300,8 @@ class Runs(Sequence[Run]):
 
     def _settings(self) -> list[dict[str, Any]]:
         """Return of each run its values of the keys that differ between these runs, and its seed."""
-        from trainer.compare.knobs import ABSENT, Setting, hashable, level
+        from trainer.compare.keys import ABSENT, hashable
+        from trainer.compare.knobs import Setting, level
 
         keys = dict.fromkeys(key for run in self for key in run.overrides if key != "seed")
         settings = [Setting(run.config, run.overrides) for run in self]

@@ -1,80 +1,123 @@
 """The answer first: one paragraph that a person can quote, and the command to run next."""
 
+import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from trainer.compare import words
-from trainer.compare.groups import Group, Layout
-from trainer.compare.knobs import is_seed, seed_of, tidy, typed
+from trainer.compare import fairness, words
+from trainer.compare.groups import NO_KNOB, Group, Layout, Run
+from trainer.compare.keys import is_seed, label, seed_of
+from trainer.compare.knobs import Knob, tidy, typed
 from trainer.compare.results import Answer, Comparison, Effect, Interaction
 from trainer.compare.tuning import Edge
 
 MOST = 3  # knobs that are spoken of
-FEW_LEVELS = 5  # as many are counted one by one
+FEW_LEVELS = 8  # as many are told one by one
 ENOUGH = 20  # more seeds than this are not advised
+ONE_SEED = 5  # seeds that are advised where there is one
 
 
 def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     """Say what differs, by how much, how sure; what is not known; what to run next."""
-    if len(found.groups) < 2 or "run" in found.groups[0].knobs:
-        return Answer(found.recommendation.sentence if len(found.groups) == 1 else "", None)
+    if len(found.groups) < 2:
+        return Answer(found.recommendation.sentence if found.groups else "", None)
+    if NO_KNOB in found.groups[0].knobs:
+        text = f"The {len(found.groups)} runs are not compared: nothing lies beside them that says what each was given."
+        return Answer(text, None, [text])
     main = found.criterion or found.score
-    told = [effect for effect in found.effects if effect.measure in (main, found.score)]
-    claimed = [effect for effect in told if effect.claimed]
-    lines = _differences(found, plan, claimed, main)
-    used, spoken_of = set(found.chosen.values()), {effect.knob for effect in claimed}
-    lines += [_overfits(plan, k, used) for k, knob in enumerate(plan.knobs) if knob.name in spoken_of]
-    silent = [k.name for k in plan.knobs if not any(effect.knob == k.name for effect in claimed)]
+    told = [effect for effect in found.effects if effect.measure == main]
+    scores = [effect for effect in found.effects if effect.measure == found.score != main]
+    crossed = _strongest(found, main)
+    lines = _differences(found, plan, told, scores, crossed)
+    used, spoken_of = set(found.chosen.values()), {e.knob for e in (*told, *scores) if e.claimed}
+    silent = [knob.name for knob in plan.knobs if knob.name not in spoken_of]
+    within_crossed = {name for one in crossed for name in one.knobs}
     for effect in told:
-        if effect.knob in silent:  # over all levels of the others nothing, and yet something at one of them
-            lines += [f"{one.sentence}." for one in effect.simple if one.claimed]
-    silent = [name for name in silent if not any(one.claimed for e in told if e.knob == name for one in e.simple)]
-    if silent and claimed:
-        measures = dict.fromkeys(words.measure(effect.measure) for effect in told)
+        if effect.knob in silent and effect.knob not in within_crossed:
+            some = [f"{one.sentence}." for one in effect.simple if one.claimed]
+            lines += some[:MOST]  # over all levels of the others nothing, and yet something at one of them
+            silent = [name for name in silent if not some or name != effect.knob]
+    silent = [name for name in silent if name not in within_crossed]
+    if silent and len(silent) < len(plan.knobs):
+        measures = dict.fromkeys(words.measure(effect.measure) for effect in (*told, *scores))
         lines.append(f"No effect of {_and(silent)} on {' or '.join(measures)} is shown.")
-    lines += [
-        f"{effect.sentence}."
-        for effect in found.effects
-        if effect.claimed and effect.measure == "gap" and effect.knob in silent
-    ]
+    lines += [f"{e.sentence}." for e in found.effects if e.claimed and e.measure == "gap" and e.knob in silent]
+    for k, knob in enumerate(plan.knobs):
+        lines += [_overfits(plan, k, used)] if knob.name in spoken_of else []
+        lines.append(_failures(plan, k, used))
     lines.append(f"{found.recommendation.sentence}.")
-    lines += [_doubt(plan, edge) for edge in edges[:MOST]]
-    if found.interactions and not any(one.claimed for one in found.interactions) and len(plan.knobs) == 2 and claimed:
+    lines += [f"{edge.text(plan)}." for edge in edges[: fairness.MOST]]
+    if found.interactions and not any(one.claimed for one in found.interactions) and len(plan.knobs) == 2 and spoken_of:
         lines.append(f"Whether {plan.knobs[0].name} and {plan.knobs[1].name} act on each other is not shown.")
+    if found.tests > 1:
+        lines.append(f"Intervals are of each difference alone; p is corrected for all {found.tests} tests.")
     said = dict.fromkeys(line[0].upper() + line[1:] for line in lines if line)
     return Answer(" ".join(said), _next(found, plan, edges), list(said))
 
 
-def _differences(found: Comparison, plan: Layout, claimed: Sequence[Effect], main: str | None) -> list[str]:
-    crossed = _strongest(found, main)
+def _differences(
+    found: Comparison, plan: Layout, told: list[Effect], scores: list[Effect], crossed: list[Interaction]
+) -> list[str]:
+    claimed = [effect for effect in (*told, *scores) if effect.claimed]
     if not claimed and not crossed:
-        tested = [effect for effect in found.effects if effect.measure == main and effect.size is not None]
-        if not tested or all(contrast.p is None for effect in tested for contrast in effect.contrasts):
+        if any(one.claimed for effect in told for one in effect.simple):
+            return []
+        tested = [effect for effect in told if any(one.p is not None for one in effect.contrasts)]
+        if not tested:
             return ["Nothing can be tested: no two groups that differ in one thing have two runs each."]
         largest = max(tested, key=lambda one: one.size or 0.0).sentence
-        for said in ("no difference shown; ", "not enough seeds to tell: ", "not enough runs to tell: "):
-            largest = largest.removeprefix(said)
+        for prefix in words.NOT_SHOWN:
+            largest = largest.removeprefix(f"{prefix}: ")
         return [f"No difference is shown; the largest: {largest}."]
     averages, depends = [], []
-    for knob in list(dict.fromkeys(effect.knob for effect in claimed))[:MOST]:
-        for effect in claimed:
-            if effect.knob == knob and not _turns(effect):
-                averages.append(f"{effect.sentence}.")
-                averages += [_means(effect, plan), _per_level(effect)] if effect.measure == main else []
     for one in crossed[:MOST]:
+        both = [effect for effect in told if effect.knob in one.knobs]
+        least = min(both, key=lambda effect: (len(effect.levels), effect.knob == one.knobs[0]), default=None)
         depends.append(f"{one.sentence}.")
-        depends += _by_level(found, one.knobs, one.measure)
-    return depends + averages if any(_turns(effect) for effect in claimed) else averages + depends
+        depends += [_per_level(least, k) for k in plan.knobs if least and k.name in one.knobs and k.name != least.knob]
+    for name in list(dict.fromkeys(effect.knob for effect in claimed))[:MOST]:
+        main, score = (next((e for e in some if e.knob == name), None) for some in (told, scores))
+        if main and main.claimed and not _turns(main):
+            over = f"averaged over {_and(_changing(main, crossed, plan))}: " if _changing(main, crossed, plan) else ""
+            averages += [f"{over}{main.sentence}{_also(main, score)}.", _means(main, plan)]
+            if len(plan.knobs) == 2 and not crossed:
+                averages += [_per_level(main, knob) for knob in plan.knobs if knob.name != name]
+        told_of_both = main and (_turns(main) or (main.claimed and _also(main, score)))
+        if score and score.claimed and not told_of_both and not _changing(score, crossed, plan):
+            averages.append(f"{score.sentence}.")
+    return depends + averages
+
+
+def _also(main: Effect, score: Effect | None) -> str:
+    """Say of the levels that a claim is of what the score does there, where it is claimed too."""
+    head = words.largest(main.contrasts)
+    for one in score.contrasts if score and head else ():
+        if head and one.claimed and one.difference and (one.a, one.b) == (head.a, head.b):
+            way = "higher" if one.difference > 0 else "lower"
+            evidence = f"95 % interval {one.low:.3g} to {one.high:.3g}, {words.corrected(one.p_adjusted)}"
+            return f"; {words.measure(one.measure)} is {abs(one.difference):.3g} {way} there ({evidence})"
+    return ""
 
 
 def _turns(effect: Effect) -> bool:
     """Whether an effect is shown in both directions, at one level of another knob and at another: no average tells."""
-    shown = [one for at in effect.simple for one in at.contrasts if one.claimed and one.difference]
-    return any(
-        (one.a, one.b) == (other.a, other.b) and (one.difference or 0) * (other.difference or 0) < 0
-        for one in shown
-        for other in shown
-    )
+    ways: dict[tuple[Any, Any], set[bool]] = {}
+    for one in (one for at in effect.simple for one in at.contrasts if one.claimed and one.difference):
+        ways.setdefault((one.a, one.b), set()).add((one.difference or 0.0) > 0)
+    return any(len(way) > 1 for way in ways.values())
+
+
+def _changing(effect: Effect, crossed: Sequence[Interaction], plan: Layout) -> list[str]:
+    """Name the knobs that are shown to change an effect, at some of whose levels it is not shown itself."""
+    head, found = words.largest(effect.contrasts), []
+    for knob in plan.knobs:
+        levels = [knob.plain(i) for i in range(len(knob.levels))]
+        within = [one for at in effect.simple if at.at in levels for one in at.contrasts]
+        same = [one for one in within if head and (one.a, one.b) == (head.a, head.b)]
+        is_crossed = any({effect.knob, knob.name} == set(one.knobs) for one in crossed)
+        found += [knob.name] if is_crossed and not all(one.claimed for one in same) else []
+    return found
 
 
 def _strongest(found: Comparison, main: str | None) -> list[Interaction]:
@@ -89,56 +132,69 @@ def _strongest(found: Comparison, main: str | None) -> list[Interaction]:
 def _means(effect: Effect, plan: Layout) -> str:
     """Say the mean at each of three and more names, and which of them are not shown to differ; of numbers a shape."""
     knob = next(knob for knob in plan.knobs if knob.name == effect.knob)
-    means = [(level.mean, knob.plain(i)) for i, level in enumerate(effect.levels) if level.mean is not None]
+    means = [(level.mean, i) for i, level in enumerate(effect.levels) if level.mean is not None]
     if effect.shape or not 3 <= len(means) <= FEW_LEVELS:
         return ""
-    texts = dict(zip(knob.levels, map(knob.plain, range(len(knob.levels))), strict=True))
-    alike = [f"{texts[one.a]} – {texts[one.b]}" for one in effect.contrasts if not one.claimed]
-    told = ", ".join(f"{mean:.4g} ({text})" for mean, text in sorted(means))
-    return f"Means: {told}; " + (f"not shown to differ: {', '.join(alike)}." if alike else "every two differ.")
+    order = [i for _, i in sorted(means)]
+    place = {level: order.index(i) for i, level in enumerate(knob.levels) if i in order}
+    apart = {frozenset((place[one.a], place[one.b])) for one in effect.contrasts if one.claimed}
+    runs = [_alike(start, len(order), apart) for start in range(len(order))]
+    alike = [run for n, run in enumerate(runs) if len(run) > 1 and (n == 0 or run[-1] > runs[n - 1][-1])]
+    texts = [knob.plain(i) for i in order]
+    told = ", ".join(f"{mean:.4g} ({knob.plain(i)})" for mean, i in sorted(means))
+    sets = "; ".join(" – ".join(texts[i] for i in run) for run in alike)
+    return f"Means: {told}; " + (f"not shown to differ: {sets}." if alike else "every two differ.")
 
 
-def _per_level(effect: Effect) -> str:
-    """Say what the difference that was told is at each level of the knob that was crossed with it."""
+def _alike(start: int, count: int, apart: set[frozenset[int]]) -> list[int]:
+    """Return the neighbours in order of the means, from `start` on, of which no two are shown to differ."""
+    run = [start]
+    while (i := run[-1] + 1) < count and not any(frozenset((i, other)) in apart for other in run):
+        run.append(i)
+    return run
+
+
+def _per_level(effect: Effect, other: Knob) -> str:
+    """Say what the largest difference of a knob is at each level of another."""
     parts = []
-    head = max(effect.contrasts, key=lambda one: (one.claimed, abs(one.difference or 0.0)))
-    for one in effect.simple:
+    head = words.largest(effect.contrasts)
+    levels = [other.plain(i) for i in range(len(other.levels))]
+    for one in effect.simple if head else ():
         for same in one.contrasts:
-            if (same.a, same.b) == (head.a, head.b) and same.difference is not None:
+            if head and one.at in levels and (same.a, same.b) == (head.a, head.b) and same.difference is not None:
                 size = f"{abs(same.difference):.3g} {'higher' if same.difference > 0 else 'lower'}"
                 size = "equal" if abs(same.difference) < words.ROUNDING else size
                 shown = "not tested" if same.p_adjusted is None else words.corrected(same.p_adjusted)
                 parts.append(f"at {one.at} {size} ({shown})")
-    return f"By level: {', '.join(parts)}." if 1 < len(parts) <= ENOUGH // 2 else ""
+    if head is None or not 1 < len(parts) <= FEW_LEVELS:
+        return ""
+    a, b = (label(level) for level in (head.a, head.b))
+    name = "" if effect.together else f"{effect.knob}="
+    return f"By level, {name}{a} against {b}: {', '.join(parts)}."
 
 
-def _by_level(found: Comparison, knobs: Sequence[str], measure: str) -> list[str]:
-    """Say what the first knob does at each level of the second."""
-    for effect in found.effects:
-        if effect.knob == knobs[1] and effect.measure == measure:
-            return [f"{one.sentence}." for one in effect.simple if one.at.startswith(f"{knobs[0]}=")]
-    return []
-
-
-def _overfits(plan: Layout, k: int, chosen: set[str]) -> str:
-    """Count the runs that overfit at each level of a knob; nothing where all do, or none.
+def _counts(plan: Layout, k: int, chosen: set[str], counts: Callable[[Run], bool]) -> str:
+    """Count runs at each level of a knob; nothing where the share is the same at all.
 
     chosen: names of the groups that count, where something is tuned.
     """
     levels = range(len(plan.knobs[k].levels))
     groups = [group for group in plan.groups if not chosen or group.name in chosen]
     runs = [[run for group in groups if group.levels[k] == level for run in group.distinct] for level in levels]
-    counts = [(sum(run.verdict.verdict == "overfit" for run in some), len(some)) for some in runs]
-    if len({hits / n for hits, n in counts if n}) < 2 or len(counts) > FEW_LEVELS:
+    found = [(sum(map(counts, some)), len(some)) for some in runs]
+    if len({hits / n for hits, n in found if n}) < 2 or len(found) > FEW_LEVELS:
         return ""
-    parts = [f"{hits} of {n} at {plan.knobs[k].plain(i)}" for i, (hits, n) in enumerate(counts)]
-    return f"Runs that overfit: {', '.join(parts)}."
+    return ", ".join(f"{hits} of {n} at {plan.knobs[k].plain(i)}" for i, (hits, n) in enumerate(found))
 
 
-def _doubt(plan: Layout, edge: Edge) -> str:
-    whose = f"{plan.contenders[edge.contender].name} is best at" if edge.own else "the best group has"
-    beyond = "lower" if edge.side == "lowest" else "higher"
-    return f"Not known: whether a {beyond} {edge.knob.name} is better; {whose} the {edge.side} tried ({edge.tried})."
+def _overfits(plan: Layout, k: int, chosen: set[str]) -> str:
+    counted = _counts(plan, k, chosen, lambda run: run.verdict.verdict == "overfit")
+    return f"Runs that overfit: {counted}." if counted else ""
+
+
+def _failures(plan: Layout, k: int, chosen: set[str]) -> str:
+    counted = _counts(plan, k, chosen, lambda run: run.failed)
+    return f"Runs that diverged or failed: {counted}." if counted else ""
 
 
 def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> str | None:
@@ -148,17 +204,30 @@ def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> str | None:
         group = plan.groups[members[0]] if edge.own else plan.groups[_of(found, plan)]
         if command := _sweep(group, {edge.knob.name: edge.add}, _seeds(plan)):
             return command
-    needed = [
-        contrast.seeds_needed
-        for effect in found.effects
-        if effect.measure in (found.criterion, found.score)
-        for contrast in effect.contrasts
-        if contrast.seeds_needed and contrast.seeds_needed <= ENOUGH
-    ]
+    needed = _needed(found, plan)
     sweeps = {run.sweep for group in plan.groups for run in group.runs}
-    if needed and len(sweeps) == 1 and "" not in sweeps and plan.unit == "seed":
-        return shlex.join(["python", "-m", "trainer", f"resume={sweeps.pop()}", f"seed=range({max(needed)})"])
-    return None
+    if needed is None or len(sweeps) != 1 or "" in sweeps or plan.unit != "seed":
+        return None
+    (sweep,) = sweeps
+    if any(run.tuned for run in plan.groups[0].runs):
+        return shlex.join(["python", "-m", "trainer.versus", f"resume={os.path.dirname(sweep)}", f"seeds={needed}"])
+    return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"seed=range({needed})"])
+
+
+def _needed(found: Comparison, plan: Layout) -> int | None:
+    """Return how many seeds would tell what is open: an effect that is not shown, or what ties with the best."""
+    there = max(len(group.distinct) for group in plan.groups)
+    if there == 1:
+        return ONE_SEED
+    best = found.recommendation.knobs or {}
+    needed = [
+        max(one.seeds_needed, there + 1)
+        for effect in found.effects
+        if effect.measure == (found.criterion or found.score)
+        for one in effect.contrasts
+        if one.seeds_needed and (not effect.claimed or best.get(effect.knob) in (one.a, one.b))
+    ]
+    return max((count for count in needed if count <= ENOUGH), default=None)
 
 
 def _of(found: Comparison, plan: Layout) -> int:

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from trainer.compare import tuning, why, words
+from trainer.compare import keys, tuning, why, words
 from trainer.compare.groups import Layout
 from trainer.compare.inference import ALPHA, Answers, Model, answer, model
 from trainer.compare.knobs import Knob
@@ -15,14 +15,13 @@ from trainer.compare.statistics import Floats, mean_of, number, share_interval
 
 SCORES = ("test_accuracy", "test_loss", "best_val_accuracy", "best_val_loss")
 TESTED = ("best_val_loss", "test_accuracy", "gap", "test_loss")
-LOSS = {"loss", "criterion", "loss_fn", "loss_function", "label_smoothing", "objective"}  # keys that define the loss
 MAX_SEEDS = 50  # more seeds than this are no plan
 NONE = Interval(None, None, None, 0)
 
 
 def defines_loss(knob: Knob) -> bool:
     """Whether losses at different levels of a knob are different quantities."""
-    return any(LOSS & {*key.lower().split(".")} for key in knob.keys)
+    return any(map(keys.defines_loss, knob.keys))
 
 
 def is_loss(measure: str) -> bool:

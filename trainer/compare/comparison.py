@@ -24,7 +24,7 @@ from trainer.compare.statistics import Floats
 
 __all__ = ["Comparison", "Run", "compare"]
 
-CRITERIA = ("best_val_loss", "best_val_accuracy")  # what the recommendation selects on: never the test split
+CRITERIA = ("best_val_loss", "best_val_accuracy", "function_value")  # what is selected on: never the test split
 
 
 def compare(runs: Sequence[Run], tune: Sequence[str] | None = None) -> Comparison:
@@ -62,11 +62,14 @@ def _criterion(plan: Layout, values: Mapping[str, Floats]) -> str | None:
 def _result(answered: Answered) -> Comparison:
     """Put the answers together."""
     groups = summaries(answered.plan, answered.values)
-    edges = tuning.edges(answered.plan, answered.choice, answered.best)
+    of_knobs = effects(answered)
+    main = [effect for effect in of_knobs if effect.measure == answered.criterion]
+    shown = {one.knob for one in main if one.claimed or all(each.p is None for each in one.contrasts)}
+    edges = tuning.edges(answered.plan, answered.choice, answered.best, shown)
     loss_knobs = [knob for knob in answered.plan.knobs if defines_loss(knob)]
     found = Comparison(
         groups=groups,
-        effects=effects(answered),
+        effects=of_knobs,
         differences=differences(answered),
         interactions=interactions(answered),
         warnings=fairness.warnings(answered.plan, answered.choice, edges, loss_knobs),

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from trainer.compare import why, words
 from trainer.compare.answered import Answered, is_loss
-from trainer.compare.knobs import Knob, label
+from trainer.compare.keys import label
+from trainer.compare.knobs import Knob
 from trainer.compare.questions import About
 from trainer.compare.results import (
     Contrast,
@@ -39,15 +40,15 @@ def effects(answered: Answered) -> list[Effect]:
 
 def _effect(answered: Answered, k: int, knob: Knob, name: str, contrasts: list[Contrast]) -> Effect:
     """Sum up a knob's contrasts: its shape, or else the largest claimed one, or the largest, gives the sentence."""
-    tested = [(abs(one.difference), one) for one in contrasts if one.difference is not None]
+    largest = words.largest(contrasts)
     levels = _levels(answered, k, knob, name)
     rows = [row for level in answered.plan.cells(k) for row in level if row >= 0]
     shape = None  # of survivors there is none to show
     if not answered.failed_CS[rows].any():
         shape = words.shape(knob, name, levels, contrasts, answered.sign(name) > 0)
     sentence = f"{knob.name}: no two of its values were run at equal values of the other knobs"
-    if tested:
-        sentence = max(tested, key=lambda pair: (pair[1].claimed, pair[0]))[1].sentence
+    if largest:
+        sentence = largest.sentence
     if shape and shape.kind != "no shape shown":
         sentence = f"{shape.sentence}; {sentence}"
     return Effect(
@@ -57,7 +58,7 @@ def _effect(answered: Answered, k: int, knob: Knob, name: str, contrasts: list[C
         measure=name,
         levels=levels,
         contrasts=contrasts,
-        size=max((size for size, _ in tested), default=None),
+        size=max((abs(one.difference) for one in contrasts if one.difference is not None), default=None),
         claimed=any(one.claimed for one in contrasts),
         sentence=sentence,
         shape=shape,
@@ -105,9 +106,7 @@ def _simple(answered: Answered, k: int, name: str) -> list[SimpleEffects]:
             found.setdefault((about.knobs[1], about.at), []).append(_with_loss(answered, about, one))
     made = []
     for (other, level), contrasts in found.items():
-        tested = [one for one in contrasts if one.difference is not None]
-        if tested:
-            most = max(tested, key=lambda one: (one.claimed, abs(one.difference or 0.0)))
+        if most := words.largest(contrasts):
             at = answered.plan.knobs[other].plain(level)
             made.append(SimpleEffects(at, contrasts, any(one.claimed for one in contrasts), most.sentence))
     return made

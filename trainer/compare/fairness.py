@@ -5,10 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainer.compare.groups import UNFINISHED, Group, Layout, Run
-from trainer.compare.knobs import Knob, hashable, label
+from trainer.compare.groups import NO_KNOB, UNFINISHED, Group, Layout, Run
+from trainer.compare.keys import hashable, is_epochs, is_optimizer, is_rate, label
+from trainer.compare.knobs import Knob
 from trainer.compare.results import Caveat
 from trainer.compare.tuning import Choice, Edge
+
+MOST = 3  # edges that are told of one by one: of the group to use first
+LONGER = 1.5  # times as many epochs, from which runs that say no budget are taken to have had another
 
 
 def warnings(plan: Layout, choice: Choice, edges: Sequence[Edge], loss_knobs: Sequence[Knob]) -> list[Caveat]:
@@ -30,13 +34,10 @@ def warnings(plan: Layout, choice: Choice, edges: Sequence[Edge], loss_knobs: Se
         _duplicates(plan),
         _unbalanced(plan),
     ]
-    return [warning for warning in found if warning] + [_edge(plan, edge) for edge in edges]
-
-
-def _edge(plan: Layout, edge: Edge) -> Caveat:
-    whose = f"{plan.contenders[edge.contender].name}: " if edge.own else ""
-    tried = f"the best {edge.knob.name} is the {edge.side} tried ({edge.tried})"
-    return Caveat("edge", f"{whose}{tried}: better ones may lie beyond it, try {edge.knob.name}={edge.add} too")
+    found += [Caveat("edge", edge.text(plan)) for edge in edges[:MOST]]
+    if len(edges) > MOST:
+        found.append(Caveat("edge", f"{len(edges) - MOST} more groups are best at an edge of their own grid"))
+    return [warning for warning in found if warning]
 
 
 def _together(knob: Knob) -> Caveat | None:
@@ -45,7 +46,8 @@ def _together(knob: Knob) -> Caveat | None:
     shown = [knob.plain(i) for i in range(len(knob.texts))]
     levels = " | ".join([*shown[:4], *(["..."] if len(shown) > 4 else [])])
     names = f"{', '.join(knob.together[:-1])} and {knob.together[-1]}"
-    return Caveat("together", f"{names} moved together ({levels}): what each does alone cannot be told apart")
+    how = f"moved together ({levels})" if len(shown) <= 4 else f"differ together, in {len(shown)} ways ({levels})"
+    return Caveat("together", f"{names} {how}: what each does alone cannot be told apart")
 
 
 def _loss(plan: Layout, knobs: Sequence[Knob]) -> Caveat | None:
@@ -108,19 +110,27 @@ def _order(plan: Layout) -> Caveat | None:
 
 def _budget(plan: Layout) -> Caveat | None:
     """Compare epochs as asked for in the config (a run that stops early had the same budget), else as trained."""
-    if any("epochs" in knob.keys for knob in plan.knobs):
-        return None
+    varied = any(is_epochs(key) for knob in plan.knobs if not knob.together for key in knob.keys)
     runs = [run for group in plan.groups for run in group.runs if run.counts]
-    epochs = {n for run in runs if isinstance(n := run.config.get("epochs", run.epochs), int)}
-    if len(epochs) < 2:
+    asked = [_asked(run) for run in runs]
+    epochs = {n for budget, run in zip(asked, runs, strict=True) if (n := budget or run.epochs)}
+    if varied or len(epochs) < 2:
         return None
+    if not all(asked) and max(epochs) < LONGER * min(epochs):
+        return None  # as runs that stop early do
     return Caveat("budget", f"the runs trained for {min(epochs)} to {max(epochs)} epochs: unequal budgets")
+
+
+def _asked(run: Run) -> int | None:
+    """Return how many epochs a run was to train."""
+    found = [n for key, n in run.config.items() if is_epochs(key) and isinstance(n, int)]
+    return max(found, default=None)
 
 
 def _learning_rate(plan: Layout) -> Caveat | None:
     """Warn of optimizers compared at one learning rate each: their best rates differ by orders of magnitude."""
     optimizers = next(
-        (k for k, knob in enumerate(plan.knobs) if knob.keys[0].startswith("optimizer") and _named(knob.levels)), None
+        (k for k, knob in enumerate(plan.knobs) if is_optimizer(knob.keys[0]) and _named(knob.levels)), None
     )
     if optimizers is None:
         return None
@@ -128,7 +138,7 @@ def _learning_rate(plan: Layout) -> Caveat | None:
         return None  # each was tuned elsewhere
     rates: dict[int, set[Any]] = defaultdict(set)
     for group in plan.groups:
-        rates[group.levels[optimizers]].add(hashable(group.runs[0].config.get("optimizer.lr")))
+        rates[group.levels[optimizers]] |= {hashable(v) for key, v in group.runs[0].config.items() if is_rate(key)}
     levels = plan.knobs[optimizers].levels
     few = [label(levels[level]) for level, values in sorted(rates.items()) if len(values) == 1 and None not in values]
     if not few:
@@ -152,13 +162,14 @@ def _selection(runs: list[Run]) -> Caveat | None:
 
 def _seeds(plan: Layout) -> Caveat | None:
     few = [group.name for group in plan.groups if len(group.distinct) < 3]
-    if not few:
+    if not few or NO_KNOB in (knob.name for knob in plan.knobs):
         return None
     smallest = min(len(group.distinct) for group in plan.groups)
     count = "every group" if len(few) == len(plan.groups) else f"{len(few)} of {len(plan.groups)} groups"
     have = "has" if "every" in count or len(few) == 1 else "have"
-    advice = "; run seed=range(5)" if plan.unit == "seed" else "; repeat each with other random seeds"
-    text = f"{count} {have} fewer than 3 {plan.unit}s (one has {smallest}): wide or missing intervals{advice}"
+    is_ours = all(run.overrides is not None for group in plan.groups for run in group.runs)
+    advice = "run seed=range(5)" if plan.unit == "seed" and is_ours else "repeat each with other random seeds"
+    text = f"{count} {have} fewer than 3 {plan.unit}s (one has {smallest}): wide or missing intervals; {advice}"
     return Caveat("seeds", text)
 
 

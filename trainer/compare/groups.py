@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.compare import knobs as knob_finder
-from trainer.compare.knobs import Knob, Setting, hashable, label, natural, seed_of
+from trainer.compare.keys import hashable, is_seed, label, natural, seed_of
+from trainer.compare.knobs import Knob, Setting
 from trainer.compare.results import Estimate, GroupSummary, Interval
 from trainer.compare.statistics import Floats, mean_interval, number, share_interval
 from trainer.judge.curves import INFINITE
 from trainer.judge.overfit import Verdict
 
 UNFINISHED = ("failed", "interrupted")
+NO_KNOB = "run"  # the difference between runs without a config
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,13 @@ class Run:
     verdict: Verdict
     measures: dict[str, float]  # gap, best_val_loss, final_val_loss, best_val_accuracy, test_loss, test_accuracy
     status: str | None = None  # completed, failed, interrupted
-    epochs: int | None = None  # epochs trained
+    epochs: int | None = None  # epochs trained, where its steps are epochs
     hashes: dict[str, str] = field(default_factory=dict)  # data_hash, split_hash, init_hash, order_hash
     overrides: tuple[str, ...] | None = None  # as typed; None where nobody knows
     sweep: str = ""  # the folder of the sweep it belongs to; "" for none
     tuned: tuple[str, ...] = ()  # keys that were tuned before it was run
     guessing_loss: float | None = None  # the loss of a network that has learned nothing
+    first_loss: float | None = None  # the validation loss after the first epoch
     signals: dict[str, float] = field(default_factory=dict)  # what else was recorded: why.signals
     val_loss: Floats | None = field(default=None, compare=False, repr=False)  # (N,) by epoch from 1, of our runs
     is_lost: bool = False  # whether it stopped for that, or its losses were no numbers at the end
@@ -185,7 +188,7 @@ def layout(runs: Sequence[Run], tune: Sequence[str] | None = None) -> Layout:
 
 
 def _setting(run: Run) -> Setting:
-    config = run.config or {"run": run.name}
+    config = run.config or {NO_KNOB: run.name}
     return Setting(config, None if run.overrides is None else knob_finder.typed(run.overrides))
 
 
@@ -248,7 +251,7 @@ def command(group: Group) -> str | None:
     for run in group.runs:
         keys = knob_finder.typed(run.overrides or ())
         kept = [text for text in run.overrides or () if text.partition("=")[0].lstrip("+~") in keys]
-        kept = [knob_finder.tidy(text) for text in kept if not knob_finder.is_seed(text.partition("=")[0])]
+        kept = [knob_finder.tidy(text) for text in kept if not is_seed(text.partition("=")[0])]
         made.setdefault(tuple(sorted(kept)), kept)
     if len(made) != 1 or any(run.overrides is None for run in group.runs):
         return None

@@ -7,7 +7,7 @@ With (C - 1)(S - 1) degrees of freedom instead of the S - 1 of a pair's own t te
 Where a contender is noisier than the others (noise.py), its differences are measured by its own noise, with the degrees
 of freedom of that, and corrected by Bonferroni: the joint distribution is that of one noise for all. Where a knob's
 effect itself changes from seed to seed, that is the noise of its effect (its interaction with the seeds; pooled only
-where the two are alike, Bozivich, Bancroft and Hartley 1956).
+where the two are alike, Bozivich, Bancroft and Hartley 1956; all measures of the runs are asked together).
 
 The correction is the joint distribution of all test statistics where nothing differs, drawn from the model (max-T, here
 min-P with weights: Westfall and Young 1993; for all pairs of one knob it is Tukey's test). Tests of one measure share
@@ -27,7 +27,7 @@ from trainer.compare.noise import Noise, Spread
 from trainer.compare.statistics import CONFIDENCE, Floats, grid_step, mean_of, seeds_needed
 
 ALPHA = 0.05
-ALIKE = 0.2  # p below which a knob's interaction with the seeds is not pooled with the rest
+ALIKE = 0.1  # p below which a knob's interaction with the seeds is not pooled with the rest
 DRAWS = 2000, 10_000  # of the joint distribution: of many tests, and of few
 MOST_DF = 20  # degrees of freedom above this are taken for this many: a little too cautious, and cheap
 MOST_JOINT = 1500  # more tests than this are corrected by Bonferroni, which takes no memory
@@ -64,6 +64,16 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Interaction:
+    """How far a knob's effect on one measure changes from seed to seed, beside the rest of the noise: mean squares."""
+
+    square: float
+    df: int
+    rest: float
+    rest_df: float
+
+
+@dataclass(frozen=True)
 class Model:
     """A measure's values of C contenders at S seeds (nan where missing), and what is noise in them."""
 
@@ -73,7 +83,7 @@ class Model:
     failed_CS: NDArray[np.bool_]
     worse: float  # +1 where higher values are worse, else -1
     floor: float  # the least variance that a value is granted: of rounding to a grid
-    by_knob: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)  # see `of_knob`
+    by_knob: Mapping[int, Interaction] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> int:
@@ -87,28 +97,42 @@ def model(
     """Fit the noise of one measure. tables: of each knob, its levels x other combinations -> contender, or -1."""
     floor = grid_step(values_CS) ** 2 / 12  # the variance of rounding to a grid
     within, blocked = (noises.measure(values_CS, floor, is_blocked) for is_blocked in (False, True))
-    by_knob = {k: noise for k, table in tables.items() if (noise := _of_knob(values_CS, table, blocked))}
+    by_knob = {k: found for k, table in tables.items() if (found := _interaction(values_CS, table, blocked))}
     return Model(values_CS, blocked, within, failed_CS, worse, floor, by_knob)
 
 
-def _of_knob(values_CS: Floats, table: NDArray[np.int64], noise: Noise) -> tuple[float, float, float] | None:
-    """Return (mean square, degrees of freedom, p) of a knob's interaction with the seeds.
-
-    Over combinations that have every level; p: that it is no more than the rest of the noise. None where it is all.
-    """
+def _interaction(values_CS: Floats, table: NDArray[np.int64], noise: Noise) -> Interaction | None:
+    """Return a knob's interaction with the seeds, over combinations with every level; None where it is all noise."""
     rests = table[:, (table >= 0).all(0)]
     values_LRS = values_CS[rests]
     seeds = np.isfinite(values_LRS).all((0, 1))
     values_LRS = values_LRS[:, :, seeds]
     levels, combinations, count = values_LRS.shape
     df = (levels - 1) * (count - 1)
-    if combinations < 2 or df < 1 or noise.df - df < 1:
+    rest_df = noise.df - df
+    if combinations < 2 or df < 1 or rest_df < 1:
         return None
     means = values_LRS.mean(1)
-    rest = means - means.mean(0) - means.mean(1)[:, None] + means.mean()
-    sum_of_squares = combinations * float((rest**2).sum())
-    others = max((noise.square * noise.df - sum_of_squares) / (noise.df - df), 1e-300)
-    return sum_of_squares / df, df, float(fdtrc(df, noise.df - df, sum_of_squares / df / others))
+    residuals = means - means.mean(0) - means.mean(1)[:, None] + means.mean()
+    sum_of_squares = combinations * float((residuals**2).sum())
+    return Interaction(
+        sum_of_squares / df, df, max((noise.square * noise.df - sum_of_squares) / rest_df, 1e-300), rest_df
+    )
+
+
+def _changing(models: Mapping[str, Model]) -> dict[int, float]:
+    """Return the knobs whose effects change from seed to seed, and how many times as far as noise would make them.
+
+    The ratio of mean squares is averaged over measures; as in noise.spreads they count as many as are independent.
+    """
+    size = noises.independent([one.blocked for one in models.values()])
+    found: dict[int, float] = {}
+    for knob in {knob for one in models.values() for knob in one.by_knob}:
+        known = [one.by_knob[knob] for one in models.values() if knob in one.by_knob]
+        excess = float(np.mean([one.square / one.rest for one in known]))
+        if fdtrc(known[0].df * size, known[0].rest_df, excess) < ALIKE:
+            found[knob] = excess
+    return found
 
 
 @dataclass(frozen=True)
@@ -132,7 +156,8 @@ def answer(questions: Sequence[Question], models: Mapping[str, Model], pairs_of_
         noises.spreads([getattr(one, kind) for one in models.values()]) for kind in ("blocked", "within")
     )
     spreads = dict(zip(models, zip(blocked, within, strict=True), strict=True))
-    tests = [_test(question, models[question.measure], *spreads[question.measure]) for question in questions]
+    changing = _changing(models)
+    tests = [_test(one, models[one.measure], *spreads[one.measure], changing) for one in questions]
     difference, se, df, p, sd, floor, pooled = (
         np.array([getattr(test, name) for test in tests])
         for name in ("difference", "se", "df", "p", "sd", "floor", "pooled")
@@ -159,7 +184,7 @@ def answer(questions: Sequence[Question], models: Mapping[str, Model], pairs_of_
     )
 
 
-def _test(question: Question, one: Model, blocked: Spread, within: Spread) -> _Test:
+def _test(question: Question, one: Model, blocked: Spread, within: Spread, changing: Mapping[int, float]) -> _Test:
     """Test a question where two seeds, or two runs a side, make that possible."""
     rows = question.weights_C != 0
     weights = question.weights_C[rows]
@@ -176,16 +201,18 @@ def _test(question: Question, one: Model, blocked: Spread, within: Spread) -> _T
         if n < 2:
             return _Test(difference, np.nan, np.nan, np.nan, n, False, np.nan)
         factor = float((weights**2 / counts).sum()) * question.inflation
-    of_knob = None if question.knob is None or not paired else one.by_knob.get(question.knob)
-    is_of_knob = of_knob is not None and of_knob[2] < ALIKE
-    square, df = of_knob[:2] if of_knob and is_of_knob else (noise.square, noise.df)
+    square, df = noise.square, noise.df
+    knob = question.knob if paired and question.knob is not None else -1
+    of_knob = one.by_knob.get(knob) if knob in changing else None
+    if of_knob:
+        square, df = max(of_knob.square, changing[knob] * of_knob.rest), of_knob.df
     se, is_one_noise = float(np.sqrt(square * factor)), True
     odd = spread.odd_C[rows] | (one.rows == 2 and not paired)
     if odd.any():
         parts = weights**2 / counts * question.inflation
         own_squares = np.where(odd, spread.squares_C[rows], noise.square)
         own = _satterthwaite(parts, own_squares, np.where(odd, noise.df_C[rows], noise.df))
-        if not is_of_knob or _half(*own) > _half(se, df):
+        if not of_knob or _half(*own) > _half(se, df):
             se, df, is_one_noise = *own, one.rows == 2
     p = _p(difference, se, df, question.one_sided)
     test = _Test(difference, se, df, p, n, paired, se * np.sqrt(n), pooled=is_one_noise)

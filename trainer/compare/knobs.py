@@ -6,19 +6,13 @@ together, or of which one exists only at some values of the other, are one knob:
 """
 
 import itertools
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-CLASS = "._target_"
-SEEDS = {"seed", "random_seed", "rng_seed", "manual_seed", "global_seed", "random_state", "seed_everything"}
-LABELS = {"id", "name", "run_id", "run_name", "path", "dir", "log_dir", "logdir", "output_dir", "time", "timestamp"}
-LABELS |= {"date", "host", "hostname", "uuid", "exp_name", "experiment_name", "version", "save_dir", "checkpoint_dir"}
-RATES = {"lr", "learning_rate", "learningrate", "base_lr", "init_lr", "initial_lr", "max_lr"}
-NEED_A_RATE = {"optimizer", "optim", "opt", "optimiser", "schedule", "scheduler", "lr_scheduler", "batch_size"}
-NEED_A_RATE |= {"batchsize", "batch", "bs"}
+from trainer.compare import keys
+from trainer.compare.keys import ABSENT, CLASS, hashable, label, natural
+
 FEW = 3  # as many keys that a choice brings are named
 
 
@@ -26,7 +20,7 @@ FEW = 3  # as many keys that a choice brings are named
 class Knob:
     """What was changed: one key, or several that cannot be told apart. Levels in natural order, texts beside them."""
 
-    name: str  # the key as typed; without "._target_" where a class is chosen
+    name: str  # the key as typed, without "._target_" where a class is chosen; of several keys all
     keys: tuple[str, ...]  # every config key that changes with it, its own first
     together: tuple[str, ...]  # the typed keys it consists of, where they are several
     levels: tuple[Any, ...]  # of one key its values, else what stands behind "name=" of a text
@@ -67,18 +61,6 @@ def typed(overrides: Sequence[str]) -> dict[str, str]:
     return {key: value for key, value in found.items() if not key.startswith(("hydra.", "hydra/"))}
 
 
-def is_seed(key: str) -> bool:
-    """Whether a key is the seed of a run; other tools call it otherwise."""
-    return _last(key) in SEEDS
-
-
-def seed_of(config: Mapping[str, Any]) -> Any:
-    """Return the seed of a configuration, of several seeds all; None where there is none."""
-    found = {key: config[key] for key in sorted(config) if is_seed(key)}
-    values = [value for value in found.values() if value is not None]
-    return None if not values else values[0] if len(values) == 1 else hashable(values)
-
-
 def find(settings: Sequence[Setting], tune: Sequence[str] | None = None) -> tuple[list[Knob], list[Knob], list[Row]]:
     """Return the knobs to compare, those to tune, each sorted by name; and each run's levels of the first and the last.
 
@@ -97,37 +79,35 @@ def find(settings: Sequence[Setting], tune: Sequence[str] | None = None) -> tupl
 
 def _to_tune(chosen: Mapping[str, list[Any]]) -> list[str]:
     """Guess what was varied for the sake of fairness only: the learning rate, where what needs its own is compared."""
-    rates = [key for key in chosen if _last(key) in RATES]
-    rivals = [key for key in chosen if _last(key.removesuffix(CLASS).removesuffix(".name")) in NEED_A_RATE]
+    rates, rivals = (list(filter(of, chosen)) for of in (keys.is_rate, keys.needs_a_rate))
     return [rate for rate in rates if any(not follows(chosen[rival], chosen[rate]) for rival in rivals)]
 
 
-def _last(key: str) -> str:
-    return key.rpartition(".")[2].lower()
-
-
 def _columns(settings: Sequence[Setting]) -> dict[str, list[Any]]:
-    """Return the config keys that differ between runs, but for seeds and names of runs, with their values."""
-    keys = sorted({key for one in settings for key in one.config if not is_seed(key)})
-    columns = {key: [hashable(one.config.get(key, ABSENT)) for one in settings] for key in keys}
-    varying = {key: column for key, column in columns.items() if len(set(column)) > 1}
-    names = {key for key, column in varying.items() if _names_runs(key, column)}
-    return (
-        {key: column for key, column in varying.items() if key not in names} if len(names) < len(varying) else varying
-    )
+    """Return the config keys that differ between runs with their values, but for seeds and what only names a run."""
+    names = sorted({key for one in settings for key in one.config})
+    columns = {key: [hashable(one.config.get(key, ABSENT)) for one in settings] for key in names}
+    columns = {key: keys.alike(column) for key, column in columns.items() if len(set(column)) > 1}
+    varying = {key: column for key, column in columns.items() if not keys.is_seed(key) and len(set(column)) > 1}
+    told = {key: column for key, column in varying.items() if not keys.is_place(key) and not keys.is_label(key)}
+    given = list(zip(*told.values(), *(columns[key] for key in columns if keys.is_seed(key)), strict=True))
+    kept = {key for key in varying if key in told or not (keys.is_place(key) or _names_runs(varying[key], given))}
+    return {key: column for key, column in varying.items() if key in kept} if told else varying
 
 
-def _names_runs(key: str, column: Sequence[Any]) -> bool:
-    """Whether a key says which run it is, not what it was given."""
-    is_text = all(isinstance(value, str) for value in column)
-    is_name = _last(key) in LABELS or _last(key).endswith(("dir", "path"))
-    return is_text and is_name and len(set(column)) == len(column) > 2
+def _names_runs(column: Sequence[Any], given: Sequence[Any]) -> bool:
+    """Whether a label says no more than which run it is, or what follows from all that was given to it."""
+    return len(set(column)) == len(column) > 2 or (bool(given) and follows(given, column))
 
 
 def _chosen(settings: Sequence[Setting], columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Return the keys that were changed by hand with their levels, choices first; levels are None where absent."""
     known = all(one.typed is not None for one in settings)
-    names = list(dict.fromkeys(key for one in settings for key in one.typed or () if not is_seed(key))) if known else []
+    names = (
+        list(dict.fromkeys(key for one in settings for key in one.typed or () if not keys.is_seed(key)))
+        if known
+        else []
+    )
     chosen = {name: [level(name, one) for one in settings] for name in names}
     chosen = {name: column for name, column in chosen.items() if len(set(column)) > 1}
     order = {name: number for number, name in enumerate(chosen)}
@@ -149,10 +129,8 @@ def _chosen(settings: Sequence[Setting], columns: dict[str, list[Any]]) -> dict[
 
 def _is_argument(key: str, column: Sequence[Any], chosen: Mapping[str, list[Any]]) -> bool:
     """Whether a key is an argument of a class that was chosen, and the choice brings its value."""
-    parents = {one: one.removesuffix(CLASS).removesuffix(".name") for one in chosen}
     return any(
-        one != parent and key.startswith(f"{parent}.") and follows(chosen[one], column)
-        for one, parent in parents.items()
+        (of := keys.parent(one)) != one and key.startswith(f"{of}.") and follows(chosen[one], column) for one in chosen
     )
 
 
@@ -187,8 +165,8 @@ def _joined(chosen: Mapping[str, list[Any]]) -> list[list[str]]:
 def _belong(first: str, ones: Sequence[Any], second: str, others: Sequence[Any]) -> bool:
     if follows(ones, others) or follows(others, ones):
         return True
-    parent = first.removesuffix(CLASS)
-    return second.startswith(f"{parent}.") and ABSENT in others  # an argument that not every class takes
+    is_argument = second.startswith(f"{keys.parent(first)}.")
+    return is_argument and ABSENT in others  # that not every class takes
 
 
 def _knob(
@@ -202,10 +180,9 @@ def _knob(
     brought = [key for key, column in columns.items() if key not in chosen and follows(rows, column)]
     shown = [key for key in brought if _is_told(key, columns[key], part)]
     levels, texts = zip(*(_named(part, row, settings[first[row]]) for row in order), strict=True)
-    name = lead.removesuffix(CLASS)
-    apart = tuple(key.removesuffix(CLASS) for key in part if not key.startswith(f"{name}.") or key == lead)
+    apart = tuple(key.removesuffix(CLASS) for key in part if not key.startswith(f"{keys.parent(lead)}.") or key == lead)
     return Knob(
-        name=name,
+        name=lead.removesuffix(CLASS) if len(apart) < 2 else _and(apart),
         keys=(*part, *sorted(brought)),
         together=() if len(apart) < 2 else apart,
         levels=tuple(levels),
@@ -223,14 +200,17 @@ def _is_told(key: str, column: Sequence[Any], part: Sequence[str]) -> bool:
 
 def _named(part: Sequence[str], row: Sequence[Any], one: Setting) -> tuple[Any, str]:
     """Return a level and what to type for it."""
-    texts = [_typed_text(key, value, one) for key, value in zip(part, row, strict=True)]
+    texts = [
+        "" if value is None and one.typed is None and len(part) > 1 else _typed_text(key, value, one)
+        for key, value in zip(part, row, strict=True)
+    ]
     if len(part) == 1:
         value = row[0]
         if part[0].endswith(CLASS) and isinstance(value, str):
             value = value.rpartition(".")[2]
         return (None if value == ABSENT else value), texts[0]
     whole, lead = " ".join(filter(None, texts)), part[0].removesuffix(CLASS)
-    is_one = all(key.startswith(f"{lead}.") for key in part[1:])  # a choice and its arguments
+    is_one = all(key.startswith(f"{keys.parent(part[0])}.") for key in part[1:])  # a choice and its arguments
     return (whole.removeprefix(f"{lead}=" if is_one else "") or None), whole
 
 
@@ -252,35 +232,12 @@ def tidy(override: str) -> str:
     return f"{key}{equals}{value.lower() if value.lower() in ('true', 'false', 'null') else value}"
 
 
+def _and(names: Sequence[str]) -> str:
+    *some, last = names if len(names) <= FEW else (*names[: FEW - 1], f"{len(names) - FEW + 1} more")
+    return f"{', '.join(some)} and {last}"
+
+
 def _list(texts: Sequence[str]) -> str:
     shown = sorted(texts, key=lambda text: (not text.partition("=")[0].endswith("lr"), text))
     more = f" and {len(shown) - FEW} more" if len(shown) > FEW else ""
     return ", ".join(shown[:FEW]) + more
-
-
-# ------------------------------------------------------------------ values
-
-ABSENT = "\0absent"  # the level of a key that a run does not have: no value of it
-
-
-def hashable(value: Any) -> Any:
-    """Turn a config value into one that can be compared and hashed: lists and dicts into JSON, True into no 1."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value is None or isinstance(value, (int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return json.dumps(value, sort_keys=True, default=str)
-
-
-def natural(value: Any) -> tuple[int, float, str]:
-    """Return a sort key for values of mixed types: None, then numbers by size, then text."""
-    if value is None or value == ABSENT:
-        return 0, 0.0, ""
-    return (1, float(value), "") if isinstance(value, (int, float)) else (2, 0.0, str(value))
-
-
-def label(value: Any) -> str:
-    """Write a value as the command line would have it."""
-    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

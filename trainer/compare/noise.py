@@ -136,7 +136,7 @@ def spreads(noises: Sequence[Noise]) -> list[Spread]:
     excess_C, size = nothing, 1.0
     if known:
         excess_C = mean_of(np.where(np.isinf(one := np.stack([noise.excess_C for noise in known])), MOST, one), 0)
-        size = len(known) ** 2 / float((correlation([noise.residuals_CS for noise in known]) ** 2).sum())
+        size = independent(known)
     found = []
     for number, noise in enumerate(noises):
         p_C = fdtrc(noise.df_C * size, noise.rest_df_C * size, excess_C)
@@ -147,6 +147,11 @@ def spreads(noises: Sequence[Noise]) -> list[Spread]:
         squares_C = np.fmax(np.fmax(noise.squares_C, together_C), usual)
         found.append(Spread(odd_C & np.isfinite(noise.df_C), squares_C))
     return found
+
+
+def independent(noises: Sequence[Noise]) -> float:
+    """Return how many measures of independent noise would tell as much: n measures squared over their correlations'."""
+    return len(noises) ** 2 / float((correlation([noise.residuals_CS for noise in noises]) ** 2).sum())
 
 
 def correlation(residuals: Sequence[Floats]) -> Floats:

@@ -28,28 +28,28 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
     chosen = ", wider for having been chosen" if len(groups) > 1 and (ties or answered.choice.inflation_C.any()) else ""
     interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}{chosen}"
     apart = " at seeds that had no say in the choice" if answered.choice.inflation_C[answered.best] else ""
-    sentence = f"use {group.name}: the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval})"
+    mean = f"the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval})"
     worse = [index for index, one in rivals if one.claimed or index in also]
     how = " by the logarithm of the loss" if is_loss(answered.criterion) and set(worse) - also else ""
     gone = [one.name for c, one in enumerate(answered.plan.contenders) if _all_failed(answered, c)]
     others = len(answered.plan.contenders) - 1
     if len(groups) == 1:
         sentence = f"only one group: {of} {honest.mean:.4g} (n = {honest.n}{interval})"
-    elif rivals and all(one.p is None for _, one in rivals) and not worse:
-        sentence += f"; nothing is tested: groups of one {answered.plan.unit} cannot be told apart"
-    elif ties:
+    elif worse or (gone and not rivals):
         shown = ", ".join(ties[:3]) + (f" and {len(ties) - 3} more" if len(ties) > 3 else "")
-        counted = (
-            f"; {len(worse)} of {others} others {'is' if len(worse) == 1 else 'are'} shown to be worse{how}"
-            if worse
-            else ""
-        )
-        if worse:
-            sentence += f"{counted}; not shown to be worse: {shown}"
-        else:
-            sentence = f"no group is shown to be better than another; {sentence.removeprefix('use ')}"
-    elif worse and len(worse) + len(gone) == others:
-        sentence += f"; {'the other group' if others == 1 else 'every other group'} is shown to be worse{how}"
+        counted = f"{len(worse)} of {others} others {'is' if len(worse) == 1 else 'are'}"
+        if not ties and len(worse) + len(gone) == others:
+            counted = "the other group is" if others == 1 else "every other group is"
+        sentence = f"use {group.name}: {mean}"
+        sentence += f"; {counted} shown to be worse{how}" if worse else ""
+        sentence += f"; not shown to be worse: {shown}" if ties else ""
+    elif rivals and all(one.p is None for _, one in rivals):
+        alone = f"groups of one {answered.plan.unit} cannot be told apart"
+        sentence = f"no group is shown to be better than another: {alone}; {group.name}: {mean}"
+    else:
+        sentence = f"no group is shown to be better than another; {group.name}: {mean}"
+    if better := _better_by_score(answered):
+        sentence += f"; but by {words.measure(str(answered.score))} {', '.join(better[:3])} is shown to be better"
     if gone:
         sentence += f"; every run of {', '.join(gone[:3])}{' and more' * (len(gone) > 3)} diverged or failed"
     if group.failed_share.mean:
@@ -76,15 +76,25 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
 
 def _shown_worse(answered: Answered) -> set[int]:
     """Return the contenders that a claimed difference from the best one, in what decides, shows to be worse."""
-    found = set()
+    return {other for other, is_worse in _apart(answered, str(answered.criterion)) if is_worse}
+
+
+def _better_by_score(answered: Answered) -> list[str]:
+    """Name the contenders that the score shows to be better than the one that is best in what decides."""
+    apart = _apart(answered, answered.score) if answered.score and answered.score != answered.criterion else []
+    return [answered.group_name(other) for other, is_worse in apart if not is_worse]
+
+
+def _apart(answered: Answered, measure: str) -> list[tuple[int, bool]]:
+    """Return the contenders that a measure tells from the best one, and whether they are worse."""
+    found = []
     for about, one in answered.by_about.items():
         pair = answered.contenders(about)
-        if one.claimed and about.measure == answered.criterion and pair and answered.best in pair and one.difference:
+        if one.claimed and about.measure == measure and pair and answered.best in pair and one.difference:
             other = pair[1] if pair[0] == answered.best else pair[0]
             is_higher = (one.difference > 0) == (pair[0] == other)
-            if is_higher == (answered.sign(about.measure) > 0):
-                found.add(other)
-    return found
+            found.append((other, is_higher == (answered.sign(measure) > 0)))
+    return list(dict.fromkeys(found))
 
 
 def _all_failed(answered: Answered, c: int) -> bool:

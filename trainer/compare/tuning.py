@@ -7,13 +7,15 @@ that a setting which is good when it survives is not taken for a good one.
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.compare.groups import Layout
-from trainer.compare.knobs import Knob, label
+from trainer.compare.keys import label
+from trainer.compare.knobs import Knob
 from trainer.compare.statistics import Floats, mean_of
 
 TUNED = 4.0
@@ -61,13 +63,17 @@ def is_loss(measure: str) -> bool:
 def cost(plan: Layout, criterion: str | None, values_GS: Floats) -> Floats:
     """Return what each of G groups costs at each of S seeds, lower is better; nan where no run has the criterion.
 
-    A run that diverged costs as much as a network that has learned nothing, or as the worst one seen.
+    A run that diverged costs as much as a network that has learned nothing, or as the worst one seen: of losses, of
+    those after the first epoch too; of what is better the higher, 0.
     """
     sign = 1.0 if criterion is None else cost_sign(plan, criterion)
     costs_GS = sign * values_GS
     seen = [float(np.nanmax(costs_GS))] if np.isfinite(costs_GS).any() else []
     if criterion is not None and is_loss(criterion):
-        seen += [run.guessing_loss for group in plan.groups for run in group.runs if run.guessing_loss is not None]
+        runs = [run for group in plan.groups for run in group.runs]
+        seen += [loss for run in runs for loss in (run.guessing_loss, run.first_loss) if loss is not None]
+    elif sign < 0:
+        seen.append(0.0)
     return np.where(plan.failed_GS & ~np.isfinite(costs_GS), max(seen, default=np.nan), costs_GS)
 
 
@@ -128,9 +134,19 @@ class Edge:
     add: str  # values to add, as typed
     own: bool  # whether the knob is tuned: the edge is that of the contender's own grid
 
+    def text(self, plan: Layout) -> str:
+        """Say what is not known, and what to try."""
+        whose = f"{plan.contenders[self.contender].name} is best at" if self.own else "the best group has"
+        beyond = "lower" if self.side == "lowest" else "higher"
+        tried = f"{whose} the {self.side} tried ({self.tried})"
+        return f"not known: whether a {beyond} {self.knob.name} is better; {tried}, try {self.knob.name}={self.add} too"
 
-def edges(plan: Layout, choice: Choice, winner: int | None) -> list[Edge]:
-    """Find best values at an edge: of a tuned knob for every contender, each by its own grid; else for the winner."""
+
+def edges(plan: Layout, choice: Choice, winner: int | None, shown: Collection[str]) -> list[Edge]:
+    """Find best values at an edge: of a tuned knob for every contender, each by its own grid; else for the winner.
+
+    shown: the knobs whose effect is shown, or could not be tested; where a test shows none, the edge is chance.
+    """
     found = []
     for t, knob in enumerate(plan.tuned):
         for c, contender in enumerate(plan.contenders):
@@ -138,10 +154,10 @@ def edges(plan: Layout, choice: Choice, winner: int | None) -> list[Edge]:
             if choice.groups_C[c] >= 0 and knob.is_numeric and len(tried) > 1:
                 found.append(_edge(c, knob, tried, plan.groups[choice.groups_C[c]].settled[t], own=True))
     for k, knob in enumerate(plan.knobs):
-        if winner is not None and knob.is_numeric and len(knob.levels) >= 3:
+        if winner is not None and knob.name in shown and knob.is_numeric and len(knob.levels) >= 3:
             levels = list(range(len(knob.levels)))
             found.append(_edge(winner, knob, levels, plan.contenders[winner].levels[k], own=False))
-    return [one for one in found if one]
+    return sorted((one for one in found if one), key=lambda one: one.contender != winner)
 
 
 def _edge(contender: int, knob: Knob, tried: list[int], best: int, *, own: bool) -> Edge | None:

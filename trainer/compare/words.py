@@ -1,10 +1,14 @@
 """Say what tests found, in words that one can quote."""
 
-from trainer.compare.knobs import Knob, label
+from collections.abc import Iterable
+
+from trainer.compare.keys import label
+from trainer.compare.knobs import Knob
 from trainer.compare.results import Contrast, Level, Shape, ShapeKind
 
 SMALL = 1e-4  # a smaller p is not told: it would promise that the model of the noise is exact
 ROUNDING = 1e-12  # a smaller difference is none
+NOT_SHOWN = ("no difference shown", "not enough seeds to tell", "not enough runs to tell")
 MEASURES = {
     "best_val_loss": "best validation loss",
     "final_val_loss": "last validation loss",
@@ -15,6 +19,13 @@ MEASURES = {
 def measure(name: str) -> str:
     """Call a measure by its name in a sentence."""
     return MEASURES.get(name, name.replace("_", " "))
+
+
+def largest(contrasts: Iterable[Contrast]) -> Contrast | None:
+    """Return the contrast that stands for several: the largest that is claimed, else that is tested, else of all."""
+    known = [one for one in contrasts if one.difference is not None]
+    tested = [one for one in known if one.p is not None] or known
+    return max(tested, key=lambda one: (one.claimed, abs(one.difference or 0.0)), default=None)
 
 
 def levels(knob: Knob, a: int, b: int) -> tuple[str, str]:
@@ -43,7 +54,8 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
     if test.seeds_needed is not None:
         needed = f"a true difference of this size would show with about {test.seeds_needed} {unit}s"
         return f"not enough {unit}s to tell: {seen}{evidence}; {needed}"
-    return f"no difference shown; {seen}{evidence}"
+    beyond = max(abs(test.low or 0.0), abs(test.high or 0.0))
+    return f"no difference shown: {seen}{evidence}; one of more than {beyond:.2g} is unlikely"
 
 
 def corrected(p: float | None) -> str:

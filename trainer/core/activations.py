@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 
 from trainer.core.networks import Network
 from trainer.core.own_module import UserModule
@@ -63,6 +64,8 @@ class ActivationStatistics:
         self.modules = {name: m for name, m in modules.items() if type(m) in {*_SATURATING, *_RECTIFYING}}
         self.with_parameters = {name: m for name, m in modules.items() if m._parameters} if self.alone else {}
         self.order: list[str] = []  # parameters of a module of the user's own, as forward first comes to them
+        self.dropouts = [m for m in modules.values() if isinstance(m, _DropoutNd)] if self.alone else []
+        self.kept = 1.0  # of a signal by those of its dropout layers that drop a half or more, one after the other
         self.uses: Counter[str] = Counter()  # of each such module with parameters, in one forward
         self.found: dict[str, Tensor] = {}
         self.tags: list[str] | None = None  # those of the first time: every row has the same columns
@@ -76,6 +79,7 @@ class ActivationStatistics:
             module.register_forward_hook(partial(self._come_to, name))
             for name, module in (self.with_parameters.items() if self.tags is None else ())
         ]
+        orders += [one.register_forward_hook(self._drop) for one in (self.dropouts if self.tags is None else ())]
         try:
             yield
         finally:
@@ -105,6 +109,9 @@ class ActivationStatistics:
         self.uses[name] += 1
         names = (f"{name}.{own}".lstrip(".") for own in module._parameters)
         self.order += [one for one in names if one not in self.order]
+
+    def _drop(self, module: _DropoutNd, inputs: object, output: object) -> None:
+        self.kept *= 1 - module.p if module.p >= 0.5 else 1.0
 
     def _by_unit(self, x: Tensor) -> Tensor:
         """(K, F, B): inside a stack of MLPs as it is; a module of the user's own sees (B, F, ...) or (B,)."""

@@ -149,6 +149,8 @@ def measure_start(stack: Stack) -> None:
     named |= input_statistics(stack.gather(rows_KN)) | weight_norms(stack)
     order = [name for name in stack.activations.order if name in stack.parameters]
     named |= {f"forward_order/{name}": torch.full_like(scores["loss"], i) for i, name in enumerate(order)}
+    if 0 < stack.activations.kept < 1:
+        named["dropout_noise"] = torch.full_like(scores["loss"], 1 / stack.activations.kept - 1)
     for member, row in zip(stack.members, _by_member(named), strict=True):
         member.start = {name: value for name, value in row.items() if name != "guessing_loss" or value == value}
     stack.evaluating_s += time.perf_counter() - began

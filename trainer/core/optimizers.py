@@ -59,7 +59,7 @@ class Span:
     def learning_rate(self, step: int) -> float:
         """The learning rate at a step, counted from 0."""
         base = self.config.lr if self.plateau is None else self.plateau.optimizer.param_groups[0]["lr"]
-        return base * self.schedule(step)
+        return base if self.schedule.is_constant else base * self.schedule(step)
 
     def prepare(self, step: int, gradients: Sequence[Tensor | None]) -> None:
         """Put into groups and leaves what the optimizer steps by."""

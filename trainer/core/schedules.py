@@ -34,6 +34,11 @@ class LrSchedule:
         factor = FACTORS.get(self.schedule.name)
         return 1.0 if factor is None else factor(self, self.schedule, t)
 
+    @functools.cached_property
+    def is_constant(self) -> bool:
+        """Whether the factor is 1, and the momentum as configured, at every step."""
+        return not (self.warmup_steps or isinstance(self.schedule, CustomSchedule) or self.schedule.name in FACTORS)
+
     def momentum(self, t: int) -> float | None:
         """The momentum (the first of the betas) of step t; None where it stays as configured."""
         named = self.schedule

@@ -19,6 +19,7 @@ from trainer.judge.remedies import Overrides, Settings
 
 SINGLE = 12  # cures that are tried by themselves
 PAIRED = 4  # of them, the first are tried in pairs too
+GROUPS = {"optimizer": 2, "schedule": 2}  # which change several keys, count as so many
 ENOUGH = 0.9  # of what the best brings: who changes least among those that bring so much is named
 
 
@@ -106,4 +107,4 @@ def named(cures: Sequence[Overrides], costs_CS: Floats) -> int | None:
     if not (gains > 0).any():
         return None
     near = [c for c in range(len(cures)) if gains[c] >= ENOUGH * gains.max()]
-    return min(near, key=lambda c: (len(cures[c]), -gains[c]))
+    return min(near, key=lambda c: (sum(GROUPS.get(key, 1) for key in cures[c]), -gains[c]))

@@ -131,8 +131,8 @@ def wrong_gradients(config: Config, dataset: Dataset, coordinates: int = COORDIN
         return []
     name, found = [*wrong.items()][-1]  # the last is nearest to the place where backward goes wrong
     said = (
-        f"at {name}[{', '.join(map(str, found.worst[1:]))}] backward says {found.gradient:.6g}, differences of the "
-        f"loss {found.difference:.6g}"
+        f"at {name}[{', '.join(map(str, found.worst[1:]))}] backward says {found.gradient + 0.0:.6g}, differences "
+        f"of the loss {found.difference:.6g}"
     )
     evidence = {"error": found.error, "tolerance": TOLERANCE}
     return [Finding("wrong_gradient", ", ".join(wrong), 0, said, evidence)]

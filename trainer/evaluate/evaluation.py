@@ -100,6 +100,11 @@ def _judged(run: Curves) -> Verdict:
 def _compared(run: Curves, verdict: Verdict, sweep: str, tuned: tuple[str, ...]) -> Run:
     """Gather what compare takes from a run's verdict, curves and summary."""
     measures: dict[str, Any] = {key: verdict.evidence.get(key) for key in ("gap", "best_val_loss", "final_val_loss")}
+    first = None
+    if run.val_loss is not None and np.isfinite(run.val_loss).any():
+        first = number(run.val_loss[0])
+        if measures["best_val_loss"] is None:  # of a run that is too short to be judged
+            measures |= {"best_val_loss": np.nanmin(run.val_loss), "final_val_loss": _end(run.val_loss)}
     if run.val_accuracy is not None and np.isfinite(run.val_accuracy).any():
         measures["best_val_accuracy"] = np.nanmax(run.val_accuracy)
     for key in ("train_loss", "train_accuracy", "val_accuracy"):
@@ -113,6 +118,8 @@ def _compared(run: Curves, verdict: Verdict, sweep: str, tuned: tuple[str, ...])
     for key in ("loss", "accuracy", *metrics):
         measures[f"test_{key}"] = run.recorded("test", "best", key)  # of the weights that the validation split chose
         measures[f"final_test_{key}"] = run.recorded("test", "last", key)
+    if run.config.get("data.name") == "point":  # a function of two variables: there are no data to split
+        measures = {"function_value": run.recorded("test", "last", "loss")}
     hashes = {key: run.recorded("provenance", key) for key in HASHES}
     epochs = run.recorded("epochs")
     return Run(
@@ -122,12 +129,13 @@ def _compared(run: Curves, verdict: Verdict, sweep: str, tuned: tuple[str, ...])
         verdict=verdict,
         measures={key: found for key, value in measures.items() if (found := number(value)) is not None},
         status=status if isinstance(status := run.recorded("status"), str) else None,
-        epochs=epochs if isinstance(epochs, int) else None,
+        epochs=epochs if isinstance(epochs, int) else len(run.epochs) if run.unit == "epoch" else None,
         hashes={key: str(value) for key, value in hashes.items() if value is not None},
         overrides=run.overrides,
         sweep=sweep,
         tuned=tuned,
         guessing_loss=number(run.recorded("start", "guessing_loss")),
+        first_loss=first,
         signals=signals(run.recorded("start"), run.recorded("final"), run.train_loss) if run.summary else {},
         val_loss=run.val_loss if run.summary else None,
         is_lost=_is_lost(run),

@@ -42,6 +42,7 @@ SHOWN = 3  # cures in a sentence
 
 SAME = {  # words that say what an override of this key types: one of the two is enough
     "fewer layers": "model.depth",
+    "less dropout": "model.dropout",
     "a smaller optimizer.lr": "optimizer.lr",
     "no weight decay": "optimizer.weight_decay",
     "less momentum": "optimizer.momentum",
@@ -95,7 +96,7 @@ def written(overrides: Overrides, between: str = " ") -> str:
 ADVICE: dict[str, Advice] = {
     "not_finite": Advice(
         "once a weight is NaN or infinite, every later step is",
-        (*ODD, slower, adam),
+        (*ODD, adam, usual_rate),
         "to look for a division or logarithm that may get 0",
     ),
     "vanishing_gradients": Advice(
@@ -105,17 +106,17 @@ ADVICE: dict[str, Advice] = {
     ),
     "exploding_gradients": Advice(
         "one step that suits the upper layers destroys the lower ones",
-        (*ODD, usual_init, batch_norm, slower),
+        (*ODD, usual_init, batch_norm, usual_rate),
         "fewer layers",
     ),
     "dead_units": Advice(
         "a unit that is flat on every example gets no gradient and never recovers",
-        (*ODD, usual_rate, batch_norm, usual_init, adam),
+        (*ODD, usual_rate, batch_norm, usual_init),
         "to look at the biases",
     ),
     "saturated_units": Advice(
         "in the flat part of its activation a unit passes hardly any gradient on",
-        (*ODD, usual_rate, batch_norm, relu, adam),
+        (*ODD, usual_rate, relu, batch_norm),
         "normalised inputs",
     ),
     "no_gradient": Advice(
@@ -125,8 +126,8 @@ ADVICE: dict[str, Advice] = {
     ),
     "loss_at_start": Advice(
         "a fresh network should guess; the first steps only repair its output layer",
-        (*ODD, usual_init, batch_norm, slower, adam),
-        "targets of a usual scale",
+        (*ODD, usual_init, batch_norm),
+        "smaller initial weights, or targets of a usual scale",
     ),
     "inputs_not_normalised": Advice(
         "initialisations and learning rates are made for inputs of about mean 0 and standard deviation 1",
@@ -191,7 +192,7 @@ ADVICE: dict[str, Advice] = {
     "dropout_too_high": Advice(
         "the loss then follows the noise, and the network learns little or nothing",
         (less_dropout, shallower, *ODD),
-        "fewer layers",
+        "less dropout",
     ),
     "schedule_ends_early": Advice(
         "the rest of the run changes nothing",

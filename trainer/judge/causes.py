@@ -95,8 +95,10 @@ def _bottleneck(run: Run, found: Found) -> Iterator[Finding]:
         yield Finding("bottleneck", f"layers.{layer}", 0, said, {"width": narrow, "classes": run.classes})
 
 
+FLAT = {"dead_units", "saturated_units"}
 DEAD = (0.65, 0.8)  # share of a layer's units, plus this over the root of their number
 SATURATED = (0.1, 0.4)
+MOST = 0.5  # of them, where units became flat on the way: some saturate in every network that trains
 
 
 def _flat(kind: str, word: str, limit: tuple[float, float]) -> Rule:
@@ -110,7 +112,8 @@ def _flat(kind: str, word: str, limit: tuple[float, float]) -> Rule:
             share = np.append(run.start[f"{kind}/{layer}"], run.table(kind, [layer]))
             if run.batchnorm:
                 share[0] = 0.0  # before training there are no running statistics: evaluation mode shows another network
-            over = share >= min(0.98, limit[0] + limit[1] / math.sqrt(width))
+            least = min(0.98, limit[0] + limit[1] / math.sqrt(width))
+            over = share >= np.append(least, np.full(len(share) - 1, max(least, MOST)))
             if over[0] or over[-1]:
                 ill.append((layer, share, int(over.argmax())))
         if ill:
@@ -119,7 +122,7 @@ def _flat(kind: str, word: str, limit: tuple[float, float]) -> Rule:
                 kind,
                 ", ".join(name for name, _, _ in ill),
                 int(run.steps[e - 1]) if e else 0,
-                f"{share.max():.0%} of the units of {layer} are {word}",
+                f"{share.max():.0%} of the units of {'layer ' * layer.isdigit()}{layer} are {word}",
                 {"at_start": {name: float(s[0]) for name, s, _ in ill}, "at_end": {n: float(s[-1]) for n, s, _ in ill}},
             )
 
@@ -131,16 +134,19 @@ VANISHED = 1e-4  # gradient at the bottom over that at the top: too small, whate
 WEAK = 1e-2  # too small where the run did not learn
 EXPLODED = 30.0  # too large
 NORM_GAIN = 1.25  # batch norm makes gradients grow by up to about 1.21 per layer downward (Yang et al. 2019)
+SMALLEST = 1e-45  # positive number of 32 bits
 OWN_LAYERS, OWN_FIT = 4, 0.7  # biases in a module of the user's own, and how well a line must fit them (r squared)
 
 
 def _depth(run: Run, found: Found) -> Iterator[Finding]:
     """The gradient shrinks or grows by a constant factor per layer: a line through its logarithm."""
     names, flow = run.backward_L
-    seen = np.flatnonzero((flow > 0) & np.isfinite(flow))  # an underflow to 0 has no logarithm
+    own = "model.depth" not in run.config  # whether the biases of such a module lie layer on layer is unknown
+    if not own and not found.keys() & FLAT:  # which stop a gradient altogether; else a 0 is a number that was too small
+        flow = np.maximum(flow, SMALLEST)
+    seen = np.flatnonzero((flow > 0) & np.isfinite(flow))
     if len(seen) < 2 or np.ptp(flow[seen]) == 0:
         return
-    own = "model.depth" not in run.config  # whether the biases of such a module lie layer on layer is unknown
     if own and run.does_well:
         return
     slope = float(np.polyfit(seen, np.log(flow[seen]), 1)[0])
@@ -155,7 +161,7 @@ def _depth(run: Run, found: Found) -> Iterator[Finding]:
             f"way down, {ratio:.1e} of it reaches {lowest}"
         )
         yield Finding("vanishing_gradients", f"{lowest} to {highest}", 1, said, evidence)
-    elif "bottleneck" not in found and ratio > EXPLODED * (NORM_GAIN ** len(flow) if run.batchnorm else 1):
+    elif ratio > EXPLODED * (NORM_GAIN ** len(flow) if run.batchnorm else 1):
         said = (
             f"the first layers are pushed far too hard: the gradient grows {gain:.2g} times a layer on its way down, "
             f"{ratio:.1e} times in all to {lowest}"
@@ -164,8 +170,6 @@ def _depth(run: Run, found: Found) -> Iterator[Finding]:
 
 
 def _no_gradient(run: Run, found: Found) -> Iterator[Finding]:
-    if found.keys() & {"dead_units", "saturated_units", "vanishing_gradients", "not_finite", "inputs_constant"}:
-        return
     at_start = [run.start[f"grad_norm/{name}"] for name in run.parameters]
     none = (np.vstack([at_start, run.table("grad_norm", run.parameters)]) == 0).all(0)
     if none.any() and not none.all():
@@ -183,7 +187,7 @@ def _loss_at_start(run: Run, found: Found) -> Iterator[Finding]:
     if run.batchnorm:  # before training there are no running statistics: evaluation mode shows another network
         loss = run.start.get("first_step_loss", loss)
     least, times = START_EXCESS if "target_top_class" in run.start else SQUARED_START_EXCESS
-    if loss - expected > max(least, times * expected) and not found.keys() & {"inputs_not_normalised", "bottleneck"}:
+    if loss - expected > max(least, times * expected):
         said = f"the fresh network is surely wrong, not unsure: its loss is {loss:.3g}, that of guessing {expected:.3g}"
         yield Finding("loss_at_start", "output layer", 0, said, {"loss": loss, "expected": expected})
 

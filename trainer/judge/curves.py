@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,26 +12,25 @@ Curve = Sequence[float] | Floats
 INFINITE = 1e150  # a loss beyond this counts as infinite: its square overflows
 
 
-def noise_of(curve: Floats, order: Literal[2, 3] = 2, lag: int = 1) -> float:
+def noise_of(curve: Floats, lag: int = 1) -> float:
     """Return the standard deviation of a curve's noise from its second differences, in which a trend vanishes.
 
-    The differences are of epochs `lag` apart: swings are seen that take twice as many.
-
-    The median makes steps and spikes of less than a quarter of the epochs harmless (0.6745: median of |N(0, 1)|; a
-    second difference of white noise has 1 + 4 + 1 times its variance, a third one, in which a bend vanishes too,
-    1 + 9 + 9 + 1 times).
+    The differences are of epochs `lag` apart: swings are seen that take twice as many. The median makes steps and
+    spikes of less than a quarter of the epochs harmless (0.6745: median of |N(0, 1)|; a second difference of white
+    noise has 1 + 4 + 1 times its variance).
     """
-    if len(curve) <= order * lag:
+    if len(curve) <= 2 * lag:
         return 0.0
-    differences = curve
-    for _ in range(order):
-        differences = differences[lag:] - differences[:-lag]
-    return quantile(np.abs(differences), 0.5) / (0.6745 * math.sqrt(6 if order == 2 else 20))
+    differences = curve[2 * lag :] - 2 * curve[lag:-lag] + curve[: -2 * lag]
+    return quantile(np.abs(differences), 0.5) / (0.6745 * math.sqrt(6))
 
 
 def swings_of(curve: Floats) -> list[float]:
-    """Return the noise of a curve from epoch to epoch, then of ever slower swings, while four of them fit in."""
-    return [noise_of(curve, lag=2**power) for power in range(max(1, (len(curve) // 8).bit_length()))]
+    """Return the noise of a curve from epoch to epoch, then of ever slower swings, while three of them fit in."""
+    lags = [1]
+    while 6 * (longer := math.ceil(1.4 * lags[-1])) <= len(curve):
+        lags.append(longer)
+    return [noise_of(curve, lag=lag) for lag in lags]
 
 
 def quantile(values: Floats, q: float) -> float:

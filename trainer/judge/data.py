@@ -12,6 +12,7 @@ from typing import Any
 from trainer.judge.health import Finding
 
 LEAKED = 0.02, 5  # of a split's examples, and so many of them, are equal to others
+AGREE = 0.75  # of equal examples have equal targets: else they are no copies, and do not make numbers better
 FEW_VALUES = 4  # examples that are equal, on average: such inputs have few values, and that they meet is no leak
 FLOOR = 0.05  # of the chance-level loss cannot be learned, as equal inputs have different targets
 
@@ -26,7 +27,8 @@ def judge(facts: Mapping[str, Any]) -> list[Finding]:
 def _leakage(facts: Mapping[str, Any]) -> list[Finding]:
     examples, test, (share, few) = facts["examples"], facts["test_examples"], LEAKED
     copies, leaked = facts["duplicates"], facts["test_among_train"]
-    if examples > FEW_VALUES * (examples - copies):
+    contradict = facts["contradicting"] > 2 * (1 - AGREE) * copies  # a copy and what it is of are two
+    if examples > FEW_VALUES * (examples - copies) or contradict or facts["with_its_target"] < AGREE * leaked:
         return []
     evidence = {key: facts[key] for key in ("duplicates", "test_among_train", "with_its_target")}
     places, said = [], []

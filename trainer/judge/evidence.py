@@ -96,60 +96,34 @@ LATE = 1 / 3  # the last part of the run, whose gap counts
 OF_TRAIN = 0.7  # the validation loss is noisier than this share of the training loss's noise: few epochs may hide it
 GAINS = 0.03  # progress and noise of this share: validation may still gain at the end
 PROGRESS = 3.0  # what validation still gains in the last part is subtracted from the gap this many times
-TAILS = (0.1, 0.2, 1 / 3, 0.5)  # shares of the run whose median is held against the minimum, once the noise is known
+TAILS = (0.1, 0.2, LATE)  # shares of the run whose median is held against the minimum, once the noise is known
 NOISE_EPOCHS = 10  # epochs that the noise of the validation curve is measured on, where there are as many
 KNOWN = 7  # epochs up to the minimum that it takes to know that noise
-LONG_TAILS = (LATE, 0.5)  # shares of the run whose low quantile is held against the minimum, noise known or not
-LOW_QUANTILE = 0.15
+LOW_QUANTILE = 0.15  # of the last part of the run, held against the minimum whether the noise is known or not
 
 
 def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
     """Measure the curves; `best` is the index of the lowest validation loss."""
     n = len(val)
-    before = only_finite(val[: best + 1])
     learned, tall, scales = _learned(train, val, best)
-    drop = _last_drop(train, best)
-    noise = _noise_before(_settled(before if drop is None else only_finite(val[:drop])))
-    since = before
-    if drop is not None:  # of a learning rate: the noise falls with it, and only what comes after can be the minimum
-        noise *= _noise_ratio(train, drop)
-        since = only_finite(val[drop : best + 1])
-    if not scales:
-        noise = max(noise, OF_TRAIN * noise_of(train[n // 4 if drop is None else drop + 1 :], order=3))
-    low = _level_before(since, noise, max(1, min(n // 20, len(since) // 4)))
-    start_gap = max(0.0, float(val[0] - train[0]))
-    if tall and best >= 1:
-        start_gap = max(start_gap, float(val[1] - train[1]))
-    near_best = slice(max(0, best - n // 20), best + n // 20 + 1)
-    train_best = quantile(train[near_best], 0.5)
-    rises = [0.0]
-    for part in TAILS:
-        k = max(3, round(part * n))
-        if n - k <= best:
-            continue
-        train_rise = max(0.0, quantile(train[-k:], 0.5) - train_best)
-        if best + 1 >= KNOWN:
-            rises.append(quantile(val[-k:], 0.5) - low - 2.5 * noise / math.sqrt(k) - train_rise)
-        if part in LONG_TAILS:
-            rises.append(quantile(val[-k:], LOW_QUANTILE) - low - train_rise)
-    k = max(3, round(n * LATE))
-    late, train_late = quantile(val[-k:], 0.5), quantile(train[-k:], 0.5)
+    low, noise = _level(train, val, best, scales)
+    train_best = level_around(train, best)
+    rise = _lasting_rise(train, val, best, low, noise, train_best)
+    third, tenth = max(3, round(n * LATE)), max(1, n // 10)
+    late, train_late = quantile(val[-third:], 0.5), quantile(train[-third:], 0.5)
     progress = _late_progress(val, best)
-    gap = max(0.0, late - train_late - start_gap - PROGRESS * progress)
-    near = int(np.flatnonzero(val <= val[best] + noise)[-1])  # the last epoch that may be as low as the lowest
-    ends = n - max(1, n // 10)
-    hidden = min(noise, 2 * noise / math.sqrt(k))  # what progress may hide: quartiles of k epochs are that uncertain
-    still_gains = max(progress + hidden if best >= ends else 0.0, progress if near >= ends else 0.0) > GAINS * learned
-    if scales or still_gains:
+    at_start = val[: 1 + (tall and best >= 1)] - train[: 1 + (tall and best >= 1)]
+    gap = max(0.0, late - train_late - max(0.0, float(at_start.max())) - PROGRESS * progress)
+    if scales or _still_gains(val, best, noise, progress, third) > GAINS * learned:
         gap = 0.0
-    end, train_end = float(val[-max(1, n // 10) :].mean()), float(train[-max(1, n // 10) :].mean())
+    end, train_end = float(val[-tenth:].mean()), float(train[-tenth:].mean())
     bounded = np.where(np.isfinite(val), val, val[np.isfinite(val)].max())
 
     def share(loss: float) -> float | None:
         return loss / learned if learned > 0 else None
 
     swings = swings_of(bounded)  # in what validation fell by are its swings: held against what training learned
-    moved = max(learned if scales else min(learned, float(np.ptp(train))), max(rises) / 2)
+    moved = max(learned if scales else min(learned, float(np.ptp(train))), rise / 2)
     rise_unit, gap_unit = RISE * learned + RISE_NOISE * noise, GAP * learned + GAP_NOISE * noise
     return ValEvidence(
         best_index=best,
@@ -163,11 +137,11 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
         noise=swings[0],
         noise_before_best=noise,
         rise=end - float(val[best]),
-        rise_share=share(max(rises)),
+        rise_share=share(rise),
         gap=end - train_end,
         late_progress_share=share(progress),
         gap_share=share(gap),
-        score=FLOOR + max(rises) / rise_unit + gap / gap_unit if learned > 0 else None,
+        score=FLOOR + rise / rise_unit + gap / gap_unit if learned > 0 else None,
         train_fall_since_best=train_best - train_late,
         still_falling_share=share(_still_falling(train, bounded)),
         swing_share=max(swings) / moved if moved > 0 else None,
@@ -175,8 +149,54 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
     )
 
 
+def _level(train: Floats, val: Floats, best: int, scales: bool) -> tuple[float, float]:
+    """Return the level that validation reached, and its noise: both from the curve up to its minimum."""
+    since, drop = only_finite(val[: best + 1]), _last_drop(train, best)
+    noise = _noise_before(_settled(since if drop is None else only_finite(val[:drop])))
+    if drop is not None:  # of a learning rate: the noise falls with it, and only what comes after can be the minimum
+        noise *= _noise_ratio(train, drop, noise)
+        since = only_finite(val[drop : best + 1])
+    if not scales:
+        settled = len(train) // 4 if drop is None else drop + 1
+        noise = max(noise, OF_TRAIN * noise_of(train[settled:]))
+    return _level_before(since, noise, max(1, min(len(val) // 20, len(since) // 4))), noise
+
+
+def _lasting_rise(train: Floats, val: Floats, best: int, low: float, noise: float, train_best: float) -> float:
+    """Return how far tails of the validation loss lie above its level, less what the training loss rose; at least 0."""
+    n, rises = len(val), [0.0]
+    for part in TAILS:
+        k = max(3, round(part * n))
+        if n - k <= best:
+            continue
+        train_rise = max(0.0, quantile(train[-k:], 0.5) - train_best)
+        if best + 1 >= KNOWN:
+            rises.append(quantile(val[-k:], 0.5) - low - 2.5 * noise / math.sqrt(k) - train_rise)
+        if part == LATE:
+            rises.append(quantile(val[-k:], LOW_QUANTILE) - low - train_rise)
+    return max(rises)
+
+
+def _still_gains(val: Floats, best: int, noise: float, progress: float, third: int) -> float:
+    """Return what validation may still gain at the end of the run; 0 where its minimum comes before the last tenth.
+
+    If by luck alone it comes before, its progress counts; if not, that and what the uncertainty of quartiles hides.
+    """
+    ends = len(val) - max(1, len(val) // 10)
+    if best >= ends:
+        return progress + min(noise, 2 * noise / math.sqrt(third))
+    return progress if np.any(val[ends:] <= val[best] + noise) else 0.0
+
+
+def level_around(curve: Floats, index: int) -> float:
+    """Return the median of a tenth of a curve around an epoch."""
+    reach = len(curve) // 20
+    return quantile(curve[max(0, index - reach) : index + reach + 1], 0.5)
+
+
 DROP = 0.03  # of the fall of the training loss, in one epoch; and
-SUDDEN = 3.0  # times the median change from epoch to epoch
+SUDDEN = 3.0  # times the median change from epoch to epoch; and
+STEEPER = 2.0  # times that of the epochs just before: in a steep smooth fall, each epoch is like those before it
 AROUND = 5  # epochs at least, before and after, whose medians tell whether it lasts; of many a twentieth
 
 
@@ -191,24 +211,25 @@ def _last_drop(train: Floats, best: int) -> int | None:
     found = np.flatnonzero(falls[:best] >= wanted) + 1
     for epoch in found[found >= first][::-1].tolist():
         before, after = train[epoch - width : epoch], train[epoch : epoch + width]
-        if quantile(before, 0.5) - quantile(after, 0.5) >= wanted:
+        lasts = quantile(before, 0.5) - quantile(after, 0.5) >= wanted
+        if lasts and falls[epoch - 1] >= STEEPER * quantile(np.abs(np.diff(before)), 0.5):
             return epoch
     return None
 
 
-def _noise_ratio(train: Floats, drop: int) -> float:
-    """Return how much less the training loss is noisy after a drop; at most 1."""
+SMOOTH = 0.02  # of the noise of the validation loss: a training loss of no more tells nothing of how it changed
+
+
+def _noise_ratio(train: Floats, drop: int, val_noise: float) -> float:
+    """Return how much less the training loss is noisy after a drop, 1 where it has next to no noise; at most 1."""
     before, after = noise_of(train[drop // 2 : drop]), noise_of(train[drop + 1 :])
-    return min(1.0, max(after / before, 0.1)) if before > 0 else 1.0
+    least = SMOOTH * val_noise
+    return min(1.0, (after + least) / (before + least)) if before + least > 0 else 1.0
 
 
 def _settled(before: Floats) -> Floats:
-    """Return the epochs up to the minimum that tell its noise: since the highest one, and of many the last half."""
-    n = len(before)
-    if n < NOISE_EPOCHS:
-        return before
-    start = max(int(np.argmax(before)), n // 2 if n >= 2 * NOISE_EPOCHS else 0)
-    return before[min(start, n - NOISE_EPOCHS) :]
+    """Return the epochs up to the minimum that tell its noise: since the highest one, and at least the last ten."""
+    return before[max(0, min(int(np.argmax(before)), len(before) - NOISE_EPOCHS)) :]
 
 
 SCALE_NOISE = 6.0  # a fall of the validation loss by less than so many times its noise tells no scale
@@ -304,17 +325,16 @@ def _noise_before(val: Floats) -> float:
 
 
 SINGLE = 4.0  # times the luck of a single epoch: among heavy-tailed noise there are outliers
-REACH = 4.0  # an epoch within this many standard deviations of the lowest stretch might have been lowest by luck
 
 
 def _level_before(val: Floats, noise: float, widest: int) -> float:
     """Return the level that a falling loss came down to: its lowest mean over consecutive epochs.
 
-    The lowest of m means is low by luck: sqrt(2 log m) standard errors are added back, m counting only what is within
-    reach of the lowest. The means are of medians of three epochs, so that no single one makes a level; it may by
-    itself, with more luck added, and no further below those before than the loss fell in one of the last few epochs: a
-    lone dip is an outlier. Of all lengths up to `widest`, in steps of a factor 3, the lowest result counts: a
-    long stretch averages noise, a short one fits into a narrow minimum.
+    The lowest of m means is low by luck: sqrt(2 log m) standard errors are added back. The means are of medians of
+    three epochs, so that no single one makes a level; it may by itself, with more luck added, and no further below
+    those before than the loss fell in one of the last few epochs: a lone dip is an outlier. Of all lengths up to
+    `widest`, in steps of a factor 3, the lowest result counts: a long stretch averages noise, a short one fits into a
+    narrow minimum.
     """
     level = float(val.min()) + SINGLE * noise * math.sqrt(2 * math.log(len(val)))
     if noise == 0 or len(val) < 3:
@@ -324,11 +344,9 @@ def _level_before(val: Floats, noise: float, widest: int) -> float:
     a, b, c = val[:-2], val[1:-1], val[2:]
     middles = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))  # the median of the three
     sums = np.cumsum(np.append(0.0, middles))
-    width = min(3, len(middles))
-    rivals = int((middles <= (sums[width:] - sums[:-width]).min() / width + REACH * noise).sum())
     for width in (3**power for power in range(20) if 3**power <= min(widest, len(middles))):
         lowest = float((sums[width:] - sums[:-width]).min()) / width
-        level = min(level, lowest + noise * math.sqrt(2 * math.log(max(rivals / width, 1)) / width))
+        level = min(level, lowest + noise * math.sqrt(2 * math.log(len(middles) / width) / width))
     return level
 
 

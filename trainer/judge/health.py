@@ -16,26 +16,21 @@ from typing import Any
 import numpy as np
 
 from trainer.judge.advice import ADVICE
-from trainer.judge.causes import CAUSES, broken
+from trainer.judge.causes import CAUSES, FLAT, broken
 from trainer.judge.records import LEARNED, Finding, Floats, NotFinite, Run
-from trainer.judge.steps import FLAT, NOISY, STEPS, hardly_moved
+from trainer.judge.steps import NOISY, STEPS, hardly_moved
 from trainer.judge.symptoms import STILL, SYMPTOMS
 
-__all__ = [
-    "ADVICE",
-    "ALL_WELL",
-    "Finding",
-    "NotFinite",
-    "first_not_finite",
-    "hopeless",
-    "judge",
-    "line",
-    "markdown",
-    "name",
-    "settled",
-]
-
-_ROOTS = {
+EXPLAINS = {  # a cause: what is not said beside it
+    "inputs_constant": ADVICE.keys() - {"inputs_constant", "one_class"},  # all that a network does with such inputs
+    "inputs_not_normalised": {"loss_at_start", "learning_rate_too_high"},
+    "targets_not_normalised": {"loss_at_start", "learning_rate_too_high"},
+    "bottleneck": {"loss_at_start", "exploding_gradients", *FLAT},
+    "dropout_too_high": {"learning_rate_too_high", *NOISY},
+    "weight_decay_dominates": {"learning_rate_too_high"},
+    **{name: {"no_gradient"} for name in (*FLAT, "vanishing_gradients", "not_finite")},
+}
+FLATTENS = {  # what makes units die or saturate that were sound at the start
     "inputs_not_normalised",
     "vanishing_gradients",
     "exploding_gradients",
@@ -45,6 +40,7 @@ _ROOTS = {
     "momentum_too_high",
     "batch_too_small",
 }
+LAST = {"labels_unrelated", "oscillation", "loss_does_not_move", "one_batch", "not_finite"}  # after their causes
 
 
 def first_not_finite(steps: Floats, tags: Sequence[str], values: Floats) -> NotFinite | None:
@@ -84,16 +80,14 @@ def judge(
     for rule in [*CAUSES, *STEPS]:
         found += rule(run, {finding.finding: finding.step for finding in found})
     seen = {finding.finding: finding.step for finding in found}  # also of what is left out, as something explains it
-    for cause, explained in {"dropout_too_high": NOISY, "bottleneck": FLAT}.items():
-        if any(one.finding == cause for one in found):
-            found = [one for one in found if one.finding not in explained]
+    explained = set[str]().union(*(EXPLAINS.get(name, ()) for name in seen))
+    found = [one for one in found if one.finding not in explained]
     later = [one for one in found if one.step > 0 and one.finding in FLAT]
-    if later:  # units that die or saturate on the way do so of a cause
-        found = [one for one in found if one not in later]
-        found += later if not any(one.finding in _ROOTS for one in found) else []
+    found = [one for one in found if one not in later]
+    found += later if not any(one.finding in FLATTENS for one in found) else []
     for rule in SYMPTOMS:
         found += rule(run, seen | {finding.finding: finding.step for finding in found})
-    return sorted(found, key=lambda one: one.finding == "not_finite")  # what came of the others
+    return sorted(found, key=lambda one: one.finding in LAST)
 
 
 def settled(
@@ -111,7 +105,8 @@ def settled(
     if "one_batch" in names and "guessing_loss" in start:
         is_only = names <= {"one_batch", "one_class", "loss_does_not_move", "leakage"}
         explained |= set[str]() if is_only and Run(rows, start, config, None).learned < LEARNED else {"one_batch"}
-    return [one for one in findings if one.finding not in explained]
+    kept = [one for one in findings if one.finding not in explained]
+    return sorted(kept, key=lambda one: one.finding in LAST)
 
 
 HOPELESS = {  # what does not pass by itself

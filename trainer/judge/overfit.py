@@ -14,7 +14,15 @@ from typing import Any, Literal
 import numpy as np
 
 from trainer.judge.curves import INFINITE, Curve, Floats, align, in_order, without_repeats
-from trainer.judge.evidence import Evidence, TrainEvidence, ValEvidence, of_accuracy, of_training, of_validation
+from trainer.judge.evidence import (
+    Evidence,
+    TrainEvidence,
+    ValEvidence,
+    level_around,
+    of_accuracy,
+    of_training,
+    of_validation,
+)
 
 Label = Literal["overfit", "diverged", "underfit", "too_short", "no_validation", "healthy"]  # worst first, as in tables
 Kind = Literal["rise", "gap", "loss_only"]  # of overfitting; see docs/overfitting.md
@@ -117,34 +125,41 @@ def _judge_finite(table: Floats, has_val: bool, chance_loss: float | None, unit:
         label, sentence = decided or ("no_validation", unseen)
         return Verdict(label, None, None, sentence, dict(vars(of_train)))
     best = int(np.argmin(val))
-    place = f"{unit} {x[best]:g}"
     of_val = of_validation(train, val, best)
     accuracies = of_accuracy(val_accuracy, best)
     evidence: Evidence = vars(of_train) | vars(of_val) | accuracies
-    probability = onset = kind = None
-    if decided is None:
-        probability = _probability(of_val)
-        if (of_val.score or 0.0) >= 1:
-            onset, kind = _onset(val, of_val), _kind(of_val, accuracies)
-            evidence["epochs_since_onset"] = n - 1 - onset
-            decided = "overfit", _overfit_sentence(of_val, accuracies, kind, place, f"{unit} {x[onset]:g}")
-    label, sentence = decided or _judge_validation(of_train, of_val, place)
-    if probability is not None:
+    if decided is not None:
+        return Verdict(decided[0], float(x[best]), None, decided[1], evidence)
+    probability, place = _probability(of_val), f"{unit} {x[best]:g}"
+    if (of_val.score or 0.0) < 1:
+        label, sentence = _judge_validation(of_train, of_val, place)
         sentence += _doubts(of_val, probability)
-    at = None if onset is None else float(x[onset])
-    return Verdict(label, float(x[best]), at, sentence, evidence, kind, probability)
+        return Verdict(label, float(x[best]), None, sentence, evidence, None, probability)
+    onset, kind = _onset(val, of_val), _kind(of_val, accuracies)
+    evidence["epochs_since_onset"] = n - 1 - onset
+    since = onset if kind == "gap" else best
+    fell = level_around(train, since) - of_train.train_end
+    sentence = _overfit_sentence(of_val, kind, place, f"{unit} {x[onset]:g}") + _meanwhile(fell, of_train.train_noise)
+    if of_val.gap_share is not None and of_val.gap_share > 0:
+        sentence += f"; the gap has opened by {_learned_share(of_val.gap_share)}"
+    sentence += _of_accuracy(accuracies, kind) + _doubts(of_val, probability)
+    return Verdict("overfit", float(x[best]), float(x[onset]), sentence, evidence, kind, probability)
+
+
+# ------------------------------------------------------------------ the verdict
 
 
 LOST = 0.5  # this share of what the training loss had learned is lost again: diverged
-NOTHING_LEARNED = 3.0  # a fall of the training loss within this many of its own noise; and
-TREND = 4.0  # within so many standard errors from the first third to the last, as it may be a zigzag
-CHANCE = 0.99  # a training loss that stays above this share of the chance-level loss has learned nothing
+NOTHING_LEARNED = 4.0  # a fall of the training loss within this many of its own noise; and
+TREND = 5.0  # within so many standard errors from the first third to the last, as it may be a zigzag
+CHANCE = 0.99  # a training loss never below this share of the chance-level loss has learned nothing
 
 
 def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
     """Return the verdict and sentence where the training loss alone decides."""
     start, low, end, chance = e.train_start, e.train_low, e.train_end, e.guessing_loss or 0.0
-    if end - low > max(LOST * (start - low), 6 * e.train_noise):
+    stays_at_chance = low > CHANCE * chance > 0 and end < (2 - CHANCE) * chance
+    if end - low > max(LOST * (start - low), 6 * e.train_noise) and not stays_at_chance:
         return "diverged", f"training loss has come back up from {low:.4g} to {end:.4g} and stays there"
     if chance > 0 and low > CHANCE * chance:
         predictions = f"predictions that do not look at the input cost {chance:.4g}"
@@ -158,13 +173,11 @@ def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
     return None
 
 
-STEEPNESS = 4.0  # of the probability over the logarithm of the score
-SURE = 0.9  # a probability above it, or below one less it, is sure
-SWINGS = 0.5  # swings of more than this share of what was learned, or lost again, leave no one sure
-ROSE = 0.04  # a verdict rests on the rise from this share of what was learned on
-
-
 STILL_FALLING = 0.05  # both losses fall by this share from the fifth sixth of the run to the last: underfit
+BACKWARD = 0.25  # both losses end this share of what was learned above their lowest
+ROSE = 0.04  # a verdict rests on the rise from this share of what was learned on
+ENDS_HIGH = 0.15  # validation ends this share of what was learned above its lowest, and
+BEYOND_NOISE = 3.0  # so many times its noise, or more: that is no small rise, lasting or not
 
 
 def _judge_validation(of_train: TrainEvidence, e: ValEvidence, place: str) -> tuple[Label, str]:
@@ -175,19 +188,62 @@ def _judge_validation(of_train: TrainEvidence, e: ValEvidence, place: str) -> tu
             f"both losses are still falling: the last sixth of the run brought another {still_falling:.0%} of what was "
             "learned; train longer or faster"
         )
-    backward = of_train.train_end - of_train.train_low, e.final_val_loss - e.best_val_loss
-    noises = 6 * of_train.train_noise, 3 * e.noise
+    backward = of_train.train_end - of_train.train_low, e.rise
+    noises = 6 * of_train.train_noise, BEYOND_NOISE * e.noise
     if all(rise > max(BACKWARD * e.learned, noise) for rise, noise in zip(backward, noises, strict=True)):
         return "healthy", (
             f"training has gone backward: since validation loss was lowest, {e.best_val_loss:.4g} at {place}, "
-            f"it has risen by {backward[1]:.3g}, and training loss by {backward[0]:.3g} from its own lowest: no "
+            f"it has risen by {e.rise:.3g}, and training loss by {backward[0]:.3g} from its own lowest: no "
             "overfitting; a lower learning rate may hold what was learned"
         )
     risen = "shows no lasting rise" if (e.rise_share or 0.0) < ROSE else "rose little since"
+    if ends_high(e):
+        risen = f"ends {e.rise:.3g} above that, too briefly or too unsteadily for a lasting rise"
     return "healthy", (
         f"validation loss fell to {e.best_val_loss:.4g} at {place} and {risen}; "
         f"it ends {abs(e.gap):.3g} {'above' if e.gap > 0 else 'below'} the training loss"
     )
+
+
+def ends_high(e: ValEvidence) -> bool:
+    """Whether the validation loss ends well above its minimum, be it for a short time."""
+    return e.rise > max(ENDS_HIGH * e.learned, BEYOND_NOISE * e.noise)
+
+
+def has_risen(e: ValEvidence) -> bool:
+    """Whether the validation loss rose, rather than stopped improving."""
+    return (e.rise_share or 0.0) >= ROSE or ends_high(e)
+
+
+def _onset(val: Floats, e: ValEvidence) -> int:
+    """Return the index where overfitting set in: the loss left its minimum for good, or stopped improving."""
+    if not has_risen(e):
+        return e.stall_index
+    n = len(val)
+    width = max(1, n // 20)
+    padded = np.pad(np.minimum(val, np.max(val[np.isfinite(val)])), (width // 2, width - 1 - width // 2), mode="edge")
+    smooth = np.convolve(padded, np.full(width, 1 / width), "valid")
+    low = float(smooth.min())
+    return int(np.flatnonzero(smooth <= low + 0.05 * max(0.0, e.late_val_loss - low))[-1])
+
+
+ACCURACY_LOST = 0.005  # half a point: less is no loss of accuracy
+
+
+def _kind(e: ValEvidence, accuracies: Evidence) -> Kind:
+    """Tell what is claimed: something learned is lost again, in loss alone or not; or it never generalises."""
+    if not has_risen(e):
+        return "gap"
+    lost, noise = accuracies.get("accuracy_lost"), accuracies.get("accuracy_noise")
+    return "rise" if lost is None or lost > max(2 * (noise or 0.0), ACCURACY_LOST) else "loss_only"
+
+
+# ------------------------------------------------------------------ how sure
+
+
+STEEPNESS = 4.0  # of the probability over the logarithm of the score
+SURE = 0.9  # a probability above it, or below one less it, is sure
+SWINGS = 0.5  # swings of more than this share of what was learned, or lost again, leave no one sure
 
 
 def _probability(e: ValEvidence) -> float | None:
@@ -205,50 +261,23 @@ def is_unsure(probability: float | None, evidence: Mapping[str, Any]) -> bool:
     return 1 - SURE < probability < SURE or (evidence.get("swing_share") or 0.0) > SWINGS
 
 
-def _doubts(e: ValEvidence, probability: float) -> str:
+# ------------------------------------------------------------------ what the sentence says
+
+
+def _doubts(e: ValEvidence, probability: float | None) -> str:
     """Return what makes a verdict unsure, to be said behind it."""
     out = ""
     if e.scales_differ:
         out += "; training and validation loss are on different scales, so only the rise of the latter is judged"
-    if (swings := e.swing_share or 0.0) > SWINGS:
+    if probability is not None and (swings := e.swing_share or 0.0) > SWINGS:
         out += f"; validation loss swings by {_learned_share(swings)} or lost, too much to judge it surely"
     elif is_unsure(probability, vars(e)):
         out += f"; not sure: overfit with a probability of {probability:.0%}"
     return out
 
 
-BACKWARD = 0.25  # both losses end this share of what was learned above their lowest
-
-
-def has_risen(e: ValEvidence) -> bool:
-    """Whether the validation loss rose, rather than stopped improving."""
-    return (e.rise_share or 0.0) >= ROSE
-
-
-def _onset(val: Floats, e: ValEvidence) -> int:
-    """Return the index where overfitting set in: the loss left its minimum for good, or stopped improving."""
-    if not has_risen(e):
-        return e.stall_index
-    n = len(val)
-    width = max(1, n // 20)
-    padded = np.pad(np.minimum(val, np.max(val[np.isfinite(val)])), (width // 2, width - 1 - width // 2), mode="edge")
-    smooth = np.convolve(padded, np.full(width, 1 / width), "valid")
-    low = float(smooth.min())
-    return int(np.flatnonzero(smooth <= low + 0.05 * max(0.0, e.late_val_loss - low))[-1])
-
-
-def _kind(e: ValEvidence, accuracies: Evidence) -> Kind:
-    """Tell what is claimed: something learned is lost again, in loss alone or not; or it never generalises."""
-    if not has_risen(e):
-        return "gap"
-    lost, noise = accuracies.get("accuracy_lost"), accuracies.get("accuracy_noise")
-    return "rise" if lost is None or lost > max(2 * (noise or 0.0), ACCURACY_LOST) else "loss_only"
-
-
-ACCURACY_LOST = 0.005  # half a point: less is no loss of accuracy
-
-
-MANY_TIMES = 100  # a share from here on is no percentage that anybody reads
+MANY_TIMES = 10  # a share from here on is no percentage that anybody reads
+VISIBLE = 0.005  # nor is one that is written 0 %
 
 
 def _learned_share(share: float) -> str:
@@ -256,29 +285,34 @@ def _learned_share(share: float) -> str:
     return f"{share:.0%} of what was learned" if share < MANY_TIMES else f"{share:.2g} times what was learned"
 
 
-def _overfit_sentence(e: ValEvidence, accuracies: Evidence, kind: Kind, best: str, onset: str) -> str:
-    """Say so; best and onset: the places of the minimum and of the onset, with their unit."""
+def _overfit_sentence(e: ValEvidence, kind: Kind, best: str, onset: str) -> str:
+    """Say what validation did; best and onset: the places of the minimum and of the onset, with their unit."""
     if kind == "gap":
         lowest = f" (its lowest is at {best})" if best != onset else ""
-        text = f"validation loss has hardly improved since {onset}{lowest}"
-    else:
-        percent = f" ({e.rise / e.best_val_loss:+.0%})" if e.rise < MANY_TIMES * e.best_val_loss else ""
-        noise = f"{e.rise / e.noise:.0f} times its own noise and " if 0 < e.rise < 100 * e.noise else ""
-        text = f"validation loss has risen by {e.rise:.3g}{percent} above its minimum at {best}, {noise}"
-        text += f"{_learned_share(e.rise / e.learned)},"
-    text += f" while training loss {'kept falling' if e.train_fall_since_best > 0 else 'did not rise as much'}"
-    if e.gap_share is not None and e.gap_share > 0:
-        text += f"; the gap has opened by {_learned_share(e.gap_share)}"
+        return f"validation loss has hardly improved since {onset}{lowest}"
+    share = e.rise / e.best_val_loss if e.best_val_loss > 0 else 0.0
+    percent = f" ({share:+.0%})" if VISIBLE <= share < MANY_TIMES else ""
+    noise = f"{e.rise / e.noise:.0f} times its own noise and " if 0 < e.rise < 100 * e.noise else ""
+    above = f"validation loss has risen by {e.rise:.3g}{percent} above its minimum at {best}, {noise}"
+    return f"{above}{_learned_share(e.rise / e.learned)},"
+
+
+def _meanwhile(fell: float, noise: float) -> str:
+    """Say what the training loss did since, in which it fell by `fell`."""
+    did = "kept falling" if fell > noise else "stayed as it was" if fell >= -noise else "did not rise as much"
+    return f" while training loss {did}"
+
+
+def _of_accuracy(accuracies: Evidence, kind: Kind) -> str:
+    """Say what validation accuracy did while the loss rose; nothing where it is not known."""
     at_best, end, lost = (accuracies.get(f"accuracy_{key}") for key in ("at_best", "end", "lost"))
     if at_best is None or end is None or lost is None:
-        return text
+        return ""
     if end > at_best:
-        text += (
+        return (
             f"; validation accuracy still improved, from {at_best:.2%} to {end:.2%}: "
             "the loss can rise so where wrong answers grow more confident"
         )
-    elif kind == "loss_only":
-        text += f"; validation accuracy holds at {end:.2%}: confidence was lost, not right answers"
-    elif kind == "rise":
-        text += f"; validation accuracy has lost {lost:.2%}"
-    return text
+    if kind == "loss_only":
+        return f"; validation accuracy holds at {end:.2%}: confidence was lost, not right answers"
+    return f"; validation accuracy has lost {lost:.2%}" if kind == "rise" else ""

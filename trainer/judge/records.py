@@ -47,8 +47,8 @@ GENERALISES = 0.8  # of the same, on the validation split
 MOST_LABELS = 0.9  # of the labels are one class: more is a fault of the data
 CANCELLED = 1e-4  # a bias has a gradient about as long as that of its weights, over the root of their number a unit
 MOVED = 0.05  # a weight that went no further than this share of its length has hardly moved
-TRIED = (0.3, 30, 100)  # weights moved by this share of their length in so many steps, or so many steps in any case:
-# long enough to learn something
+TRIED = (0.3, 30, 5, 100)  # weights moved by this share of their length in so many steps and epochs, or so many steps
+# in any case: long enough to learn something
 
 
 class Run:
@@ -165,8 +165,9 @@ class Run:
     @cached_property
     def tried(self) -> bool:
         """Whether the run was long enough for its outcome to say something."""
-        distance, few, many = TRIED
-        return bool(self.steps[-1] >= (few if self.distances.max() >= distance and not self.batchnorm else many))
+        distance, few, epochs, many = TRIED
+        is_soon = self.distances.max() >= distance and len(self.rows) >= epochs and not self.batchnorm
+        return bool(self.steps[-1] >= (few if is_soon else many))
 
     def _is_cancelled(self, bias: str) -> bool:
         weight = self.start.get(f"grad_norm/{bias.removesuffix('bias')}weight", 0.0)

@@ -161,17 +161,22 @@ def longer(config: Settings) -> Overrides:
 
 
 # What is odd about a configuration, whatever was found: each of these settings alone can spoil a run.
-ODD_RATE = 10, 1 / 30  # of the usual rate
+ODD_RATE = 1 / 30, 10  # of the usual rate
 ODD_DECAY = 0.1  # where it is decoupled from the gradient, as in AdamW, ten times that
 ODD_SCALE = 0.5, 2.0
 
 
+def is_odd_rate(config: Settings) -> tuple[bool, bool]:
+    """Whether the rate is far below, or far above, the optimizer's usual one; neither for another class."""
+    usual, (low, high) = _usual(config), ODD_RATE
+    if usual is None:
+        return False, False
+    return config["optimizer.lr"] <= low * usual, config["optimizer.lr"] >= high * usual
+
+
 def odd_rate(config: Settings) -> Overrides:
     """Take the optimizer's usual rate instead of one that is far from it."""
-    usual, (high, low) = _usual(config), ODD_RATE
-    if usual is None or low * usual < config["optimizer.lr"] < high * usual:
-        return {}
-    return _set(config, optimizer__lr=usual)
+    return _set(config, optimizer__lr=_usual(config)) if any(is_odd_rate(config)) else {}
 
 
 def odd_decay(config: Settings) -> Overrides:

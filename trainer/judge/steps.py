@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from trainer.judge.causes import FLAT
 from trainer.judge.records import LEARNED, LEARNED_ALL, MOVED, Finding, Found, Rule, Run
-from trainer.judge.remedies import odd_rate
+from trainer.judge.remedies import is_odd_rate
 
 GIANT_STEP = (1.0, 3.0, 1e3)  # length of the first step over that of the weights: too long where something is left to
 # learn; too long in any case; and no longer a sign of anything, as the weights were all but zero
@@ -19,8 +20,6 @@ GIANT_STEP = (1.0, 3.0, 1e3)  # length of the first step over that of the weight
 
 def _giant_step(run: Run, found: Found) -> Iterator[Finding]:
     """A first step as long as the weights: the initialisation is lost."""
-    if found.keys() & {"weight_decay_dominates", "dropout_too_high"}:
-        return
     giant = float(np.median(run.first_step))
     low, certain, high = GIANT_STEP
     if len(run.weights) > 1 and (low if run.kept < LEARNED_ALL else certain) < giant < high:
@@ -50,7 +49,7 @@ def _decay(run: Run, found: Found) -> Iterator[Finding]:
         return
     if not decay or run.kept > 0.7 or found.keys() & _NO_DECAY:
         return
-    if any(found.get(name) == 0 for name in ("dead_units", "saturated_units")):
+    if any(found.get(name) == 0 for name in FLAT):
         return
     norms = run.table("weight_norm", run.weights)
     with np.errstate(all="ignore"):
@@ -76,7 +75,6 @@ def _decay(run: Run, found: Found) -> Iterator[Finding]:
 
 MUCH_DROPOUT = 0.5  # of the units of a layer, or of the inputs
 DROPOUT_NOISE = 18.0  # variance that dropout adds to a signal, over its square
-FLAT = {"dead_units", "saturated_units"}
 NOISY = {"exploding_gradients", "not_finite", *FLAT}  # what comes of that noise, if not before the first step
 
 
@@ -86,15 +84,16 @@ def _dropout(run: Run, found: Found) -> Iterator[Finding]:
     So noise gathers over layers as the product of 1/q - 1 with the signal itself (Srivastava et al. 2014, section 10).
     """
     p, p_in = (run.config.get(f"model.{name}") or 0.0 for name in ("dropout", "input_dropout"))
-    noise = (1 - p) ** -(run.config.get("model.depth") or 0) / (1 - p_in) - 1
-    if max(p, p_in) < MUCH_DROPOUT or found.keys() - NOISY or any(found.get(name) == 0 for name in FLAT):
+    noise = (1 - p) ** -(run.config.get("model.depth") or 0) / (1 - p_in) - 1 if max(p, p_in) >= MUCH_DROPOUT else 0.0
+    noise = run.start.get("dropout_noise", noise)  # of a module of the user's own
+    if noise <= DROPOUT_NOISE or found.keys() - NOISY or any(found.get(name) == 0 for name in FLAT):
         return
-    if odd_rate(run.config) and float(np.median(run.first_step)) > GIANT_STEP[0]:
+    if any(is_odd_rate(run.config)) and float(np.median(run.first_step)) > GIANT_STEP[0]:
         return
     had_time = (run.tried or "not_finite" in found) and run.longest_step > SMALL_STEP
-    if noise > DROPOUT_NOISE and run.kept < LEARNED and had_time:
+    if run.kept < LEARNED and had_time:
         said = f"so many units are switched off at random that the noise is {noise:.3g} times as strong as the signal"
-        yield Finding("dropout_too_high", "", 1, said, {"noise": noise, "dropout": p, "input_dropout": p_in})
+        yield Finding("dropout_too_high", "", 1, said, {"noise": noise})
 
 
 EARLY_END = (0.01, 0.1)  # the rate falls below this share of its peak, before this share of the epochs
@@ -129,34 +128,34 @@ _EXPLAIN |= {"not_finite_at_start", "targets_not_normalised"}
 
 def _rate_high(run: Run, found: Found) -> Iterator[Finding]:
     """From a sound start the loss is not finite, stays above chance level, or jumps; or a step kills a layer."""
-    unsound = {"inputs_not_normalised", "exploding_gradients", "saturated_units", "dead_units"}
+    unsound = {"inputs_not_normalised", "exploding_gradients", *FLAT}
     if any(found.get(name, math.inf) <= 1 for name in unsound):
         return
     if found.keys() & _EXPLAIN or not np.nan_to_num(run.column("lr")).any():
         return
     loss = np.where(np.isfinite(run.loss), run.loss, math.inf)
     base = max(run.start["loss"], run.chance_loss)
-    worse = np.median(loss[len(loss) // 2 :]) > 1.2 * base
-    jumps = loss.max() > 3 * base and run.kept < LEARNED / 2
-    died = min((step for name, step in found.items() if name in {"dead_units", "saturated_units"}), default=0)
+    is_worse = np.median(loss[len(loss) // 2 :]) > 1.2 * base or (loss.max() > 3 * base and run.kept < LEARNED / 2)
+    broke = "not_finite" in found and run.longest_step > BIG_STEP
+    died = min((step for name, step in found.items() if name in FLAT), default=0)
+    few = run.config.get("data.batch_size", 64) * run.config.get("accumulate", 1) <= FEW_EXAMPLES
+    is_high = is_odd_rate(run.config)[1]
     e = int(loss.argmax())
-    said = f"training was thrown off: the loss rose to {loss[e]:.3g}; guessing costs {run.chance_loss:.3g}"
-    if died and run.kept < LEARNED and found.keys() <= {"dead_units", "saturated_units"}:
+    if died and (run.kept < LEARNED or is_high) and found.keys() <= FLAT:
         e = int(np.flatnonzero(run.steps == died)[0])
-        said = f"by step {died} a layer that was sound had become flat, and with it the run"
-    elif not (
-        ("not_finite" in found and run.longest_step > BIG_STEP) or ((worse or jumps) and run.updates.max() > BIG_STEP)
-    ):
-        said = ""
-    if said:
-        evidence = {"largest_loss": float(loss[e]), "largest_step": float(run.updates.max()), "lr": run.rows[e]["lr"]}
-        kind = "learning_rate_too_high"
-        momentum = run.config.get("optimizer.momentum") or 0.0
-        if momentum >= MOMENTUM and float(np.median(run.first_step)) < SOUND_STEP:  # the rate alone would do
-            kind = "momentum_too_high"
-        elif run.config.get("data.batch_size", 64) * run.config.get("accumulate", 1) <= FEW_EXAMPLES:
-            kind = "batch_too_small"
-        yield Finding(kind, "", found.get("not_finite", int(run.steps[e])), said, evidence)
+        said = f"by step {died} most units of a layer that was sound had become flat"
+    elif broke or (is_worse and run.updates.max() > BIG_STEP):
+        said = f"training was thrown off: the loss rose to {loss[e]:.3g}; guessing costs {run.chance_loss:.3g}"
+    elif (few or is_high) and not found and run.tried and run.kept < LEARNED and run.longest_step > BIG_STEP:
+        said = f"steps undo each other: the loss ended at {loss[-1]:.3g}; guessing costs {run.chance_loss:.3g}"
+    else:
+        return
+    evidence = {"largest_loss": float(loss[e]), "largest_step": float(run.updates.max()), "lr": run.rows[e]["lr"]}
+    kind = "batch_too_small" if few else "learning_rate_too_high"
+    momentum = run.config.get("optimizer.momentum") or 0.0
+    if momentum >= MOMENTUM and float(np.median(run.first_step)) < SOUND_STEP:  # the rate alone would do
+        kind = "momentum_too_high"
+    yield Finding(kind, "", found.get("not_finite", int(run.steps[e])), said, evidence)
 
 
 SMALL_STEP = 5e-4  # about 1e-3 is usual
@@ -168,7 +167,7 @@ def _rate_low(run: Run, found: Found) -> Iterator[Finding]:
     lowest, first = float(np.nan_to_num(run.loss, nan=math.inf).min()), run.start["loss"]
     learned = min(run.learned, 1 - lowest / first if first else 0.0)
     slow = (distance < MOVED and learned < LEARNED) or (distance < 4 * MOVED and learned < 0.4 * LEARNED)
-    if slow and not found and run.longest_step < SMALL_STEP:
+    if slow and not found and (run.longest_step < SMALL_STEP or is_odd_rate(run.config)[0]):
         rate = float(run.column("lr").max())
         said = (
             f"the network stays about as it was: in {run.steps[-1]} steps no weight moved by more than "

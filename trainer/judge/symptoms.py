@@ -12,12 +12,13 @@ from trainer.judge.records import LEARNED, LEARNED_ALL, TRIED, Finding, Found, R
 STILL = 0.05  # below this share of the chance-level loss a run has learned nothing
 BY_HEART = (0.02, 0.45, 0.1)  # validation gains at most this where labels are learned by heart: luck; or this share of
 # what training has learned; but no more than the last
+PASSES = 3  # over the examples at least, to learn them by heart
 
 
 def _labels_unrelated(run: Run, found: Found) -> Iterator[Finding]:
     """Training labels are learned by heart, at least in part, and next to nothing of it generalises."""
     val = run.column("val/loss")
-    if found or not run.tried or run.learned < STILL or not np.isfinite(val).any():
+    if found or not run.tried or len(run.rows) < PASSES or run.learned < STILL or not np.isfinite(val).any():
         return
     lowest = float(np.nanmin(val))
     luck, share, most = BY_HEART
@@ -36,8 +37,10 @@ SWINGS = 3
 
 
 def _oscillation(run: Run, found: Found) -> Iterator[Finding]:
-    """The training loss doubles again and again, to a good part of the chance-level loss."""
-    if found.keys() - {"learning_rate_too_high", "momentum_too_high"} or run.kept > LEARNED_ALL:
+    """The training loss doubles again and again, to a good part of the chance-level loss, or of the first."""
+    base = min(run.chance_loss, run.start["loss"])
+    settled = float(np.median(run.loss[-max(1, len(run.loss) // 3) :])) < (1 - LEARNED_ALL) * base
+    if settled or found.keys() - {"learning_rate_too_high", "momentum_too_high"}:
         return
     if run.batchnorm and run.learned > LEARNED:  # running statistics lag behind, so the loss in evaluation mode jumps
         return
@@ -46,7 +49,7 @@ def _oscillation(run: Run, found: Found) -> Iterator[Finding]:
         if rising and loss < peak / SWING:
             climbs[-1] = (climbs[-1][0], peak / trough)
             trough, rising = loss, False
-        elif not rising and loss > trough * SWING and loss > SWING_LEVEL * run.chance_loss:
+        elif not rising and loss > trough * SWING and loss > SWING_LEVEL * base:
             climbs.append((step, loss / trough))
             peak, rising = loss, True
         trough, peak = (trough, max(peak, loss)) if rising else (min(trough, loss), peak)
@@ -65,7 +68,7 @@ COMMON = 0.4  # of the labels are one class
 
 def _one_class(run: Run, found: Found) -> Iterator[Finding]:
     top, most = run.column("eval/top_class"), run.start.get("target_top_class", 1.0)
-    is_late = most < COMMON or run.steps[-1] >= TRIED[2]  # a network learns first how often each class occurs
+    is_late = most < COMMON or run.steps[-1] >= TRIED[-1]  # a network learns first how often each class occurs
     if not found and run.tried and is_late and top[-1] >= ONE_CLASS and most < 0.8:
         since = int(np.flatnonzero(np.append(0, top) < ONE_CLASS)[-1])  # epochs
         said = f"{top[-1]:.0%} of the predictions are one class"
@@ -73,6 +76,9 @@ def _one_class(run: Run, found: Found) -> Iterator[Finding]:
 
 
 def _still(run: Run, found: Found) -> Iterator[Finding]:
+    accuracy = np.nan_to_num(run.column("eval/train_accuracy")).max()  # may rise where the loss cannot fall
+    if accuracy > (run.start.get("target_top_class", 1.0) + 1) / 2:
+        return
     if run.tried and run.learned < STILL and not found.keys() - {"one_class"} and found.get("one_class") != 0:
         lowest = float(np.nanmin(run.loss)) if np.isfinite(run.loss).any() else math.nan
         said = (
@@ -88,7 +94,7 @@ FEW_STEPS = 3  # an epoch
 def _few_steps(run: Run, found: Found) -> Iterator[Finding]:
     """Many epochs of one large batch or a few: too few steps to learn."""
     steps, epochs = int(run.steps[-1]), len(run.rows)
-    if not found and epochs >= 5 and steps <= FEW_STEPS * epochs and steps <= TRIED[2] and run.kept < LEARNED:
+    if not found and epochs >= 5 and steps <= FEW_STEPS * epochs and steps <= TRIED[-1] and run.kept < LEARNED:
         examples = run.config.get("data.batch_size", 0) * run.config.get("accumulate", 1)
         said = f"in {epochs} epochs the weights were changed only {steps} times, once in up to {examples} examples"
         yield Finding("too_few_steps", "", steps, said, {"steps": steps, "epochs": epochs})

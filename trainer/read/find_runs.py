@@ -15,7 +15,7 @@ from trainer.read import assemble, bounded, columns, mlflow, other_tools, tag_na
 from trainer.read.bounded import Unreadable, shortened
 from trainer.read.configs import FINAL, VERSUS
 from trainer.read.curves import Curves, Search, Series
-from trainer.read.our_runs import read_run, read_summary
+from trainer.read.our_runs import not_run, read_run, read_summary
 
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.\d{9,}")
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,15})")  # of Hugging Face: each holds the history up to it
@@ -104,6 +104,8 @@ def _read_folder(search: Search, folder: Path, folders: list[str], files: list[s
     if VERSUS in files and FINAL in folders:
         search.problems.append(f"{folder}: the runs of its search chose the settings that {FINAL} compares: not judged")
         folders[:] = [FINAL]
+    if "sweep.json" in files:
+        search.problems += not_run(folder)
     if "metrics.csv" in files:
         run = None
         try:

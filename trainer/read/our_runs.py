@@ -1,6 +1,7 @@
 """Read a run of this trainer: metrics.csv, and what summary.json says of it and of its checksums."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -118,3 +119,17 @@ def _check_written(folder: Path, states: Any, metrics: bytes) -> None:
         except Unreadable as error:
             raise Damaged(str(error)) from error
         check_bytes(content, folder / name, state)
+
+
+def not_run(sweep: Path) -> list[str]:
+    """Say which runs of a sweep of ours left nothing that could be judged: a value of theirs was refused."""
+    path = sweep / "sweep.json"
+    try:
+        found = bounded.json_document(bounded.content(path, bounded.MOST_DOCUMENT), path)
+    except Unreadable:
+        return []
+    rows = found.get("runs") if isinstance(found, dict) else None
+    rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    errors = [str(row.get("error")) for row in rows if row.get("status") == "failed" and not row.get("epochs")]
+    counts = Counter(errors)
+    return [f"{sweep}: {count} of {len(rows)} runs did not run: {error}" for error, count in counts.items()]

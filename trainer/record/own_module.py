@@ -70,7 +70,7 @@ def _unregistered(stack: Stack, module: nn.Module) -> Iterator[Finding]:
     names = [name for name, value in _hidden(module) if id(value) not in known]
     if names:
         said = "what stands there is in a list, tuple, dictionary or function of Python's, so PyTorch does not see it"
-        yield Finding("unregistered_layers", ", ".join(names), stack.step, said, {"names": names})
+        yield Finding("unregistered_layers", ", ".join(names), 0, said, {"names": names})
 
 
 def _hidden(module: nn.Module) -> Iterator[tuple[str, object]]:
@@ -102,11 +102,11 @@ def _evaluated_again(stack: Stack, network: UserModule) -> Iterator[Finding]:
     first, before = _outputs(network, x, seed=0), _attributes(network.module)
     if _differ(first, _outputs(network, x, seed=0)):
         said = "two evaluations of the same weights on the same examples, with the same random numbers, disagree"
-        yield _unsaved(stack, before, _attributes(network.module), f"{said}: forward changes something")
+        yield _unsaved(before, _attributes(network.module), f"{said}: forward changes something")
         return
     if _differ(first, _outputs(network, x, seed=1)):
         said = "with other random numbers, the same weights give other outputs in evaluation mode"
-        yield Finding("random_evaluation", "", stack.step, said, {})
+        yield Finding("random_evaluation", "", 0, said, {})
     config = stack.members[0].config
     try:  # from another start, so that what the checkpoint does not hold is another
         loaded = networks.stacked([replace(config, seed=config.seed ^ 1)], stack.dataset)
@@ -116,20 +116,20 @@ def _evaluated_again(stack: Stack, network: UserModule) -> Iterator[Finding]:
         modes = [mode for mode in (False, True) if _differ(*(_outputs(n, x, 0, mode) for n in (network, loaded)))]
     except (ConfigError, KeyError, RuntimeError):
         said = "its last weights cannot be loaded into a new instance"
-        yield Finding("unsaved_state", "", stack.step, said, {})
+        yield Finding("unsaved_state", "", 0, said, {})
         return
     if modes:
         said = f"loaded into a new instance, its last weights give other outputs in {_MODES[modes[0]]} mode"
-        yield _unsaved(stack, trained, new, f"{said}: forward uses what no state_dict holds")
+        yield _unsaved(trained, new, f"{said}: forward uses what no state_dict holds")
 
 
 _MODES = {False: "evaluation", True: "training"}
 
 
-def _unsaved(stack: Stack, a: dict[str, Any], b: dict[str, Any], said: str) -> Finding:
+def _unsaved(a: dict[str, Any], b: dict[str, Any], said: str) -> Finding:
     """Name the attributes that may be what is lost: those that differ."""
     names = [name for name, value in a.items() if name not in b or not _equal(value, b[name])]
-    return Finding("unsaved_state", ", ".join(names), stack.step, said, {"attributes": names})
+    return Finding("unsaved_state", ", ".join(names), 0, said, {"attributes": names})
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
@@ -148,6 +148,9 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array_equal(a, b, equal_nan=a.dtype.kind == b.dtype.kind == "f")
 
 
+FLOOR = 0.05  # of the loss of guessing: one that is lower does no harm
+
+
 def _softmaxed(stack: Stack, network: UserModule) -> Iterator[Finding]:
     """Probabilities, where cross-entropy wants logits: the loss cannot fall below that of a one and zeros."""
     classes = stack.classes
@@ -155,10 +158,13 @@ def _softmaxed(stack: Stack, network: UserModule) -> Iterator[Finding]:
     if classes is None or classes < 2 or not is_cross_entropy:
         return
     y = _outputs(network, _examples(stack), seed=0)
-    if bool((y >= 0).all()) and bool(((y.sum(1) - 1).abs() < 1e-3).all()):
-        floor = math.log(1 + (classes - 1) / math.e)
-        said = f"the outputs are probabilities, whose cross-entropy cannot fall below {floor:.4g}"
-        yield Finding("softmax_twice", "outputs", stack.step, said, {"floor": floor})
+    total = y.sum(1).mean().item()
+    floor = math.log1p((classes - 1) * math.exp(-total)) if total > 0 else 0.0
+    add_up = (y >= 0).all() and ((y.sum(1) - total).abs() < 1e-3 * total).all()
+    if bool(add_up) and floor > FLOOR * math.log(classes):
+        times = "" if abs(total - 1) < 1e-3 else f"{total:.3g} times "
+        said = f"the outputs are {times}probabilities, whose cross-entropy cannot fall below {floor:.4g}"
+        yield Finding("softmax_twice", "outputs", 0, said, {"floor": floor})
 
 
 def _never_normalised(stack: Stack, module: nn.Module) -> Iterator[Finding]:
@@ -167,7 +173,7 @@ def _never_normalised(stack: Stack, module: nn.Module) -> Iterator[Finding]:
     names = [name for name, part in norms if part.num_batches_tracked is not None and part.num_batches_tracked == 0]
     if names and stack.step:
         said = "batch norm that saw no batch in training mode hands its input on as it is"
-        yield Finding("norm_without_statistics", ", ".join(names), stack.step, said, {"names": names})
+        yield Finding("norm_without_statistics", ", ".join(names), 0, said, {"names": names})
 
 
 FAR = 1000.0  # times the inputs: an output without bounds grows
@@ -191,9 +197,9 @@ def _squashed(stack: Stack, network: UserModule) -> Iterator[Finding]:
         target = stack.train_y_KN
         beyond = stack.classes is not None or bool(((target < low) | (target > high)).any())
         if ends and beyond and lowest >= low and highest <= high:
-            said = f"the outputs end in {name}: no input, however large, brings them below {low:g} or above {high:g}"
+            said = f"the outputs seem to end in {name}: no input looked at brings them below {low:g} or above {high:g}"
             said = said.removesuffix(" or above inf")
-            yield Finding("squashed_outputs", "outputs", stack.step, said, {"low": low, "high": high})
+            yield Finding("squashed_outputs", "outputs", 0, said, {"low": low, "high": high})
             return
 
 

@@ -19,6 +19,7 @@ INK, PAPER, GOOD, BAD = (31, 41, 55), (255, 255, 255), (37, 99, 235), (220, 38, 
 SHADES, EDGES = 30, 4  # of a confusion matrix: depths of a colour, and steps at the edge of a letter
 LINES = 2 * SHADES + 1  # the ground between its cells
 NAME = 11  # letters of a class's name
+LINE = 16  # pixels from one line of a caption to the next
 
 
 class Png(NamedTuple):
@@ -146,27 +147,40 @@ def _mix(a: tuple[int, int, int], b: tuple[int, int, int], t: float) -> tuple[in
     return red, green, blue
 
 
-def _picture(image: np.ndarray) -> Image.Image:
-    """(C, H, W) of any scale, stretched to grey or colour, enlarged to about 64 pixels."""
+def _picture(image: np.ndarray) -> np.ndarray:
+    """(C, H, W) of any scale, stretched to grey (H, W) or colour (H, W, 3), enlarged to about 64 pixels."""
     low, high = image.min(), image.max()
     zoom = max(1, 64 // max(image.shape[1:]))
     pixels = ((image - low) / ((high - low) or 1) * 255).astype(np.uint8).repeat(zoom, 1).repeat(zoom, 2)
-    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
 
 
-def _grid(tiles: list[Image.Image], captions: list[str], columns: int) -> Png:
-    width, height = tiles[0].size
+def _grid(tiles: list[np.ndarray], captions: list[str], columns: int) -> Png:
+    height, width = tiles[0].shape[:2]
     lines = captions[0].count("\n") + 1
     gap, below, wide = 8, 6 + 14 * lines, max(width, 76 if lines < 3 else 110)
     rows = -(-len(tiles) // columns)
-    size = columns * (wide + gap) + gap, rows * (height + below + gap) + gap
-    image = Image.new(tiles[0].mode, size, "white")
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(12)
-    for i, tile in enumerate(tiles):
+    size = rows * (height + below + gap) + gap, columns * (wide + gap) + gap
+    sheet = np.full((*size, *tiles[0].shape[2:]), 255, np.uint8)
+    for i, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         x, y = gap + i % columns * (wide + gap), gap + i // columns * (height + below + gap)
-        image.paste(tile, (x + (wide - width) // 2, y))
-        draw.text((x + wide // 2, y + height + 3), captions[i], "black", font, anchor="ma", align="center")
-    return encode(image)
+        sheet[y : y + height, x + (wide - width) // 2 :][:, :width] = tile
+        for k, line in enumerate(caption.split("\n")):
+            letters = _line(line)
+            top, left = y + height + 3 + k * LINE, x + wide // 2 - letters.shape[1] // 2
+            part = sheet[top : top + len(letters), left : left + letters.shape[1]]
+            part[:] = np.minimum(part, letters if sheet.ndim == 2 else letters[:, :, None])
+    return encode(Image.fromarray(sheet))
+
+
+@functools.lru_cache(2000)
+def _line(text: str) -> np.ndarray:
+    """A line of a caption in black on white, in the middle."""
+    font = ImageFont.load_default(12)
+    half = math.ceil(font.getlength(text) / 2) + 2
+    image = Image.new("L", (2 * half, 18), "white")
+    ImageDraw.Draw(image).text((half, 0), text, "black", font, anchor="ma")
+    return np.asarray(image)
 
 
 def _encode_palette(sheet: np.ndarray, colours: list[int]) -> Png:

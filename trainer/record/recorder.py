@@ -113,6 +113,7 @@ class Recorder:
                 values = np.concatenate([host_SMK[:, :, k], rates_SK[:, k : k + 1]], axis=1)
                 clips = member.config.clip_norm is not None  # a run alone has no clipped norm where it does not clip
                 own = [m for m, tag in enumerate(tags) if clips or tag != "grad_norm/clipped_total"]
+                run.epoch_events()  # which came before
                 run.events.scalars([tags[m] for m in own], steps, values[:, own], times)
                 run.not_finite = run.not_finite or health.first_not_finite(steps, tags, values)
             self._clear()

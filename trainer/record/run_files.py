@@ -51,6 +51,7 @@ class RunFiles:
         self.columns: list[str] = []
         self.csv: list[str] = []
         self.lines: list[str] = []
+        self.epochs: list[tuple[dict[str, float], float]] = []  # rows, and when they came
         self.not_finite: NotFinite | None = None  # the first recorded step with NaN or infinity
         self.keeps_events = config.record.keep != "none"
         if written is None:
@@ -70,15 +71,23 @@ class RunFiles:
         self.columns = list(self.rows[0]) if self.rows else []
 
     def row(self, row: dict[str, float], now: float) -> None:
-        """One epoch: a line of metrics.csv, an event, a line of trainer.log."""
+        """One epoch: a line of metrics.csv, a line of trainer.log, and with those to come an event."""
         if not self.columns:
             self.columns = list(row)
             self.csv.append(",".join(self.columns))
         self.csv.append(",".join(repr(row[column]) for column in self.columns))
-        own = ("epoch", "step", "lr", "grad_norm/")  # the last two are recorded with their steps
-        scalars = {_shown(tag): value for tag, value in row.items() if not tag.startswith(own)}
-        self.scalars(int(row["step"]), scalars, now)
+        self.epochs.append((row, now))
         self.log(epoch_line(row), now)
+
+    def epoch_events(self) -> None:
+        """The events of the epochs since the last ones."""
+        if self.epochs:
+            own = ("epoch", "step", "lr", "grad_norm/")  # the last two are recorded with their steps
+            tags = [tag for tag in self.columns if not tag.startswith(own)]
+            steps, times = np.array([row["step"] for row, _ in self.epochs]), np.array([now for _, now in self.epochs])
+            values = np.array([[row[tag] for tag in tags] for row, _ in self.epochs])
+            self.events.scalars([_shown(tag) for tag in tags], steps, values, times)
+            self.epochs.clear()
 
     def scalars(self, step: int, values: dict[str, float], now: float) -> None:
         """Some scalars of one step."""
@@ -100,6 +109,7 @@ class RunFiles:
             if lines:
                 file.append(("\n".join(lines) + "\n").encode())
                 lines.clear()
+        self.epoch_events()
         if self.keeps_events:
             self.events.flush()
         else:

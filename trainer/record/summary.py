@@ -48,6 +48,7 @@ def summary(
     name of each with the better direction.
     """
     rows, best = member.rows, member.best
+    flat, keys = member.config.flat(), provenance.result_keys(member.config)
     shift, scale = stack.dataset.shift[0].item(), stack.dataset.scale[0].item()
     return {
         "status": "interrupted" if reason == "interrupt" else "completed",
@@ -66,10 +67,10 @@ def summary(
         "verdict": verdict(member).to_json(),
         "start": member.start,
         "not_finite": not_finite and [*not_finite],
-        "health": [finding.to_json(member.config.flat()) for finding in findings],
+        "health": [finding.to_json(flat) for finding in findings],
         "provenance": {
             **provenance.environment(),
-            "config_hash": provenance.config_hash(member.config),
+            "config_hash": files.digest(keys),
             "code": provenance.code(member.config),
             "device": str(stack.device),
             "step": stack.served,
@@ -81,7 +82,7 @@ def summary(
             "init_hashes": member.init_hashes,
         },
         "cost": cost,
-        "config": provenance.result_keys(member.config),
+        "config": keys,
     }
 
 

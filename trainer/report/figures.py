@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainer.compare.groups import NO_KNOB
 from trainer.compare.statistics import mean_interval
 from trainer.judge.curves import INFINITE
 from trainer.read.curves import Curves
 from trainer.report import tables, vocabulary
-from trainer.report.vocabulary import NO_KNOB
 from trainer.text import printable
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _label(group: Mapping[str, Any]) -> str:
     if not knobs or NO_KNOB in knobs:
         return printable(group["name"].removeprefix(f"{NO_KNOB}="))
     named = zip(vocabulary.short_names(list(knobs)), knobs.values(), strict=True)
-    text = printable(", ".join(f"{name}={tables.cell(value)}" for name, value in named if value is not None))
+    text = printable(", ".join(vocabulary.setting(name, value) for name, value in named if value is not None))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

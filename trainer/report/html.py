@@ -21,7 +21,6 @@ import numpy as np
 from scipy.special import stdtrit
 
 from trainer import language
-from trainer.compare.groups import label
 from trainer.read.bounded import Unreadable, listing
 from trainer.read.configs import read_yaml
 from trainer.read.curves import Curves
@@ -240,7 +239,7 @@ def _group_name(group: Mapping[str, Any]) -> str:
     if not levels or NO_KNOB in levels:
         return group["name"].removeprefix(f"{NO_KNOB}=")
     names = short_names(list(levels))
-    return " ".join(f"{name}={label(value)}" for name, value in zip(names, levels.values(), strict=True))
+    return " ".join(vocabulary.setting(name, value) for name, value in zip(names, levels.values(), strict=True))
 
 
 def _short(values: np.ndarray) -> list[float | None]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.report import tables, vocabulary
+from trainer.report import vocabulary
 
 _LONGEST = 200  # characters of a name; most file systems take 255 bytes
 
@@ -22,7 +22,7 @@ def names(evaluation: Mapping[str, Any]) -> dict[str, Path]:
             continue
         own = {"seed": run["config"]["seed"]} if "seed" in run["config"] else {}
         own |= levels.get(run["path"], {})
-        said = " ".join(f"{short[knob]}={tables.cell(own[knob]) or 'null'}" for knob in knobs if knob in own)
+        said = " ".join(vocabulary.setting(short[knob], own[knob]) for knob in knobs if knob in own)
         name = (said or str(run["name"])).replace(os.sep, "-")[:_LONGEST]
         found[name if name not in found else f"{name} ({run['name']})".replace(os.sep, "-")] = Path(run["path"])
     return found

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from trainer.compare.groups import UNFINISHED, label
+from trainer.compare.groups import NO_KNOB, UNFINISHED
+from trainer.compare.keys import label
 from trainer.compare.statistics import mean_interval
 from trainer.report import vocabulary
-from trainer.report.vocabulary import INTERVAL, NO_KNOB, mean_cell
+from trainer.report.vocabulary import INTERVAL, mean_cell
 
 TUNED = "each at its own best {knobs}, chosen by the validation split"
 _MOST_CELLS = 5_000  # of a table of classes: nobody reads more

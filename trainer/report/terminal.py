@@ -7,11 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trainer.compare.groups import NO_KNOB
 from trainer.language import translated
 from trainer.report import tables, vocabulary
 from trainer.report.screen import fits, fitting, screen
 from trainer.report.tables import cell
-from trainer.report.vocabulary import NO_KNOB, STYLES, VERDICTS, number, plural
+from trainer.report.vocabulary import STYLES, VERDICTS, number, plural
 
 _MOST_ROWS = 30  # of a table: what is interesting first, the rest in the report
 _MOST_PROBLEMS = 10
@@ -85,8 +86,8 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
     effects = [effect for effect in part["effects"] if effect["knob"] != NO_KNOB]
     if any(vocabulary.largest(effect) for effect in effects):
         say(_fitting_effects(console, effects))
-        more = "; more in --html and --json" * (len(_contrasts(effects)) > _MOST_ROWS)
-        say(translated(f"p corrected for all tests, intervals of each difference alone{more}"), style="dim")
+        if len(_contrasts(effects)) > _MOST_ROWS:
+            say(translated("more in --html and --json"), style="dim")
         say()
     said = (vocabulary.advice(part).text or "").lower()
     shapes = [shape["sentence"] for effect in effects if (shape := effect.get("shape"))]

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
+from trainer.compare.groups import NO_KNOB
+from trainer.compare.keys import label
 from trainer.judge import health
 from trainer.judge.overfit import Kind, Label, is_unsure
 from trainer.language import translated
@@ -158,8 +160,6 @@ def mean_cell(mean: float | None, half: float | None, measure: str) -> str:
 
 # ------------------------------------------------------------------ what an evaluation says
 
-NO_KNOB = "run"  # what compare calls the difference between runs without a config
-
 
 def knob_names(evaluation: Mapping[str, Any]) -> list[str]:
     """Return the knobs of the comparison, and `seed` where runs have one and differ in it."""
@@ -171,8 +171,14 @@ def knob_names(evaluation: Mapping[str, Any]) -> list[str]:
 
 def short_names(knobs: Sequence[str]) -> list[str]:
     """Shorten `model.dropout` to dropout, `optimizer.name` to optimizer; not where two would be the same."""
-    short = [knob.removesuffix(".name").split(".")[-1] for knob in knobs]
+    short = [re.sub(r"[^\s,]+", lambda key: key[0].removesuffix(".name").split(".")[-1], knob) for knob in knobs]
     return [one if short.count(one) == 1 else knob for one, knob in zip(short, knobs, strict=True)]
+
+
+def setting(knob: str, value: Any) -> str:
+    """Write a knob's value with its name; of several keys that are one knob, the value says them."""
+    text = "null" if value is None else label(value)
+    return text if isinstance(value, str) and " and " in knob else f"{knob}={text}"
 
 
 def parts(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -210,7 +216,7 @@ def advice(part: Mapping[str, Any]) -> Advice:
     if not text and (len(groups) < 2 or any(NO_KNOB in group["knobs"] for group in groups)):
         return Advice(None, None, [])
     text = text or part["recommendation"].get("sentence")
-    warnings = [warning["text"] for warning in part["warnings"]]
+    warnings = [warning["text"] for warning in part["warnings"] if warning["text"].lower() not in str(text).lower()]
     return Advice(text, answer.get("next"), warnings, answer.get("lines") or ([text] if text else []))
 
 
@@ -250,9 +256,11 @@ def beside(effect: Mapping[str, Any]) -> str:
 
 
 def largest(effect: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the contrast that stands for an effect: the largest that is claimed, else the largest; None for none."""
-    tested = [one for one in effect["contrasts"] if one["difference"] is not None]
-    return max(tested, key=lambda one: (one["claimed"], abs(one["difference"])), default=None)
+    """Return the contrast that stands for an effect: the largest claimed, else tested, else of all; None for none."""
+    known = [one for one in effect["contrasts"] if one["difference"] is not None]
+    return max(
+        known, key=lambda one: (one["claimed"], one["p_adjusted"] is not None, abs(one["difference"])), default=None
+    )
 
 
 def difference(value: float | None, measure: str) -> str:

@@ -125,12 +125,17 @@ class NativeStep:
         )
         self.optimizers, self.spans = optimizers, optimizers.spans
         self.rules = (_Rule * len(self.spans))(*[self._rule(span) for span in self.spans])
+        self.moving = [  # whose learning rate may be another at each step
+            (rule, span)
+            for rule, span in zip(self.rules, self.spans, strict=True)
+            if span.plateau is not None or not span.schedule.is_constant
+        ]
 
     def __call__(
         self, done: int, rows_KN: Tensor, target_KN: Tensor, batches: Sequence[slice], measured_MK: Tensor
     ) -> None:
         """Take the step after `done` others; fill measured_MK as `loop.train_step` says, unless it is empty."""
-        for rule, span in zip(self.rules, self.spans, strict=True):
+        for rule, span in self.moving:
             rule.lr = span.learning_rate(done)
             if (momentum := span.schedule.momentum(done)) is not None:
                 rule.momentum = rule.beta1 = momentum
@@ -139,13 +144,13 @@ class NativeStep:
         edges_C = (c_int64 * len(edges))(*edges)
         drops_C = (_Dropout * len(noises))(*[drop for drop, _ in noises])
         self._look_at(rows_KN, target_KN)
-        step = _Step(
-            number=done + 1,
-            batches=len(batches),
-            edges=ctypes.addressof(edges_C),
-            drops=ctypes.addressof(drops_C) if noises else None,
-            measured=measured_MK.data_ptr() if len(measured_MK) else None,
-            threads=torch.get_num_threads(),
+        step = _Step(  # in the order of its fields: by their names it would take as long as a layer's product
+            done + 1,
+            len(batches),
+            ctypes.addressof(edges_C),
+            ctypes.addressof(drops_C) if noises else None,
+            measured_MK.data_ptr() if measured_MK.numel() else None,
+            torch.get_num_threads(),
         )
         self.step(byref(self.network), self.rules, c_int64(len(self.rules)), byref(step))
 
@@ -218,6 +223,7 @@ class NativeStep:
         beta1, beta2 = group.get("betas", (0.0, 0.0))
         return _Rule(
             kind=KINDS[name],
+            lr=span.learning_rate(0),
             start=span.start,
             stop=span.stop,
             **{key: bool(group.get(key)) for key in ("nesterov", "amsgrad", "centered")},

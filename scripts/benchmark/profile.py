@@ -1,4 +1,4 @@
-"""Where the CPU time of a stack's training goes, from its first step to its last file: by part of the program."""
+"""Where the CPU time of a run goes, from its first step to its last file: by part of the program."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from unittest import mock
 
 import torch
 
-from trainer.config import Config
-from trainer.core import loop
+from scripts.benchmark import MNIST
+from trainer.cli import app
+from trainer.config import Config, ConfigError
+from trainer.core import data, loop
 from trainer.core.data import Dataset
 from trainer.core.stack import Member, Stack
 from trainer.engine import runtime
@@ -39,7 +41,24 @@ PARTS: dict[str, list[tuple[Any, str]]] = {  # what is called for each; a call i
 REST = "the loop itself"
 
 
-class Alone(Recorder):
+def measure() -> None:
+    """Print CPU time by part: 30 epochs of digits, 64-64-64-10, one of MNIST, 784-256-10; batch 64, Adam, pictures."""
+    columns = {}
+    for name, overrides, sizes in (("K =", [], (1, 16, 45, 128)), ("MNIST K =", MNIST, (1, 15))):
+        try:
+            dataset = data.load(app.configure(overrides).data)
+        except ConfigError as error:
+            print(f"MNIST figures skipped: {error}")
+            continue
+        for K in sizes:
+            configs = [app.configure([*overrides, f"seed={k}"]) for k in range(K)]
+            _spent_us(configs[:1], dataset)
+            columns[f"{name} {K}"] = _spent_us(configs, dataset)
+    print("CPU us a member and step, one thread, and share of all:")
+    print(*_table(columns), sep="\n")
+
+
+class _Alone(Recorder):
     """A recorder that observes alone."""
 
     def checkpoint(self, stack: Stack) -> None: ...
@@ -71,13 +90,13 @@ def _clocks(spent: dict[str, float]) -> Iterator[None]:
         yield
 
 
-def spent_us(configs: Sequence[Config], dataset: Dataset) -> dict[str, float]:
+def _spent_us(configs: Sequence[Config], dataset: Dataset) -> dict[str, float]:
     """CPU us a member and step that a stack's training takes, by part, on one thread; warm it up with another first."""
     with tempfile.TemporaryDirectory() as folder:
         runtime.set_up(configs[0])
         stack = Stack(configs, dataset)
         torch.set_num_threads(1)
-        observer = Alone(stack, [Destination(Path(folder, str(k))) for k in range(len(configs))])
+        observer = _Alone(stack, [Destination(Path(folder, str(k))) for k in range(len(configs))])
         spent = dict.fromkeys(PARTS, 0.0)
         began = time.process_time()
         with _clocks(spent):
@@ -86,7 +105,7 @@ def spent_us(configs: Sequence[Config], dataset: Dataset) -> dict[str, float]:
     return {part: 1e6 * seconds / stack.step / len(configs) for part, seconds in spent.items()}
 
 
-def table(columns: dict[str, dict[str, float]]) -> Iterator[str]:
+def _table(columns: dict[str, dict[str, float]]) -> Iterator[str]:
     """Lines with a column for each stack: us a member and step, and of what share of all."""
     yield " " * 26 + "".join(f"{name:>17}" for name in columns)
     for part in [*PARTS, REST]:
