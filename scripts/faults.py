@@ -5,7 +5,7 @@
     python -m scripts.faults full              ENOSPC and EIO at every write: reported, nothing half-written, resumable?
     python -m scripts.faults flip --n 20       each file with a bit flipped, and cut, at 20 places: reported, repaired?
     python -m scripts.faults limits            scripts/limits.py: too little memory, too few processes (control groups)
-    python -m scripts.faults foreign-files     directories that hold somebody's files: refused, and not a byte changed?
+    python -m scripts.faults foreign-files     scripts/foreign_files.py: somebody's files: refused, no byte changed?
     python -m scripts.faults hostile           scripts/hostile: each kind of hostile input, and 20,000 random changes
 
 Prints a line for each failure and a count at the end; exit code 1 where there was one. What is killed: a sweep of 12
@@ -216,49 +216,6 @@ def kill(n: int, seed: int, folder: Path, kinds: Sequence[str] = tuple(KINDS), m
     return failures
 
 
-SOMEBODYS = (
-    *(".hydra/config.yaml", ".hydra/hydra.yaml", "summary.json", "sweep.json", "trainer.log", "metrics.csv"),
-    *("events.out.tfevents.1700000000.host.1.0", "checkpoints/last.pt", "multirun.yaml", "sweep.csv", ".lock/owner"),
-    *("notes.txt", "0/summary.json", "1/.hydra/config.yaml", ".resume/stack-0.pt", ".git/config"),
-)
-
-
-def foreign_files(folder: Path) -> int:
-    """Run, sweep and resume in directories that hold somebody's files; return how many cases changed a byte."""
-    lines = {
-        "a run": lambda where: [*SMALL[2:3], f"hydra.run.dir={where}"],
-        "a sweep": lambda where: [*SMALL, f"hydra.sweep.dir={where}"],
-        "resume": lambda where: [f"resume={where}"],
-        "another launcher": lambda where: [*SMALL, "hydra/launcher=basic", f"hydra.sweep.dir={where}"],
-    }
-    failures = cases = 0
-    for name in SOMEBODYS:
-        for what, line in lines.items():
-            if what == "another launcher" and not name.startswith(("0/", "1/")):
-                continue  # Hydra's own: a sweep's folder is not a run's
-            where = folder / f"{cases}"
-            (where / name).parent.mkdir(parents=True)
-            (where / name).write_text("mine")
-            before = snapshot(where)
-            code, said = command_line(line(where))
-            wrong = ["a traceback"] * ("Traceback" in said) + [f"exit code {code}"] * (code == 0)
-            wrong += [f"{path} changed" for path, content in before.items() if snapshot(where).get(path) != content]
-            wrong += ["left something behind"] * (
-                what != "another launcher" and snapshot(where).keys() != before.keys()
-            )
-            cases += 1
-            failures += bool(wrong)
-            if wrong:
-                print(f"{what} where {name} lies: {'; '.join(wrong)}", flush=True)
-    print(f"{cases - failures} of {cases} commands on somebody's directories were refused and changed nothing")
-    return failures
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder with its bytes."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def full(folder: Path, every: int = 1) -> int:
     """ENOSPC from the nth write on, and EIO at it, for every n (or every so many); how many cases failed."""
     command(folder / "never", SMALL)
@@ -383,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--n", type=int, help="sweeps (100; jobs: 25), places of a file (20), random changes (20,000)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and places (default %(default)s)")
     options = parser.parse_args(arguments)
-    from scripts import job_faults, limits  # which use what is here
+    from scripts import foreign_files, job_faults, limits  # which use what is here
 
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     do: dict[str, Callable[[], int]] = {
@@ -392,7 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "full": lambda: full(folder),
         "flip": lambda: flip(options.n or 20, options.seed, folder),
         "limits": lambda: limits.limits(folder),
-        "foreign-files": lambda: foreign_files(folder),
+        "foreign-files": lambda: foreign_files.foreign_files(folder),
         "hostile": lambda: (
             trials.try_kinds(folder) + mutations.try_mutations(options.n or 20_000, options.seed, folder)
         ),

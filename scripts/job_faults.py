@@ -30,6 +30,7 @@ SENT = shlex.split(
     "hydra.launcher.signal_delay_s=5"
 )
 LONGEST_S = 900.0
+SLOWER = 10  # at most, than two workers here
 LIMIT = "time limit"
 RUNS_S = 180.0  # that runs take where jobs may take a minute
 
@@ -84,8 +85,8 @@ WAYS: dict[str, Callable[[random.Random], None]] = {
 }
 
 
-def run_into_limits(directory: Path, sweep: Sequence[str]) -> int:
-    """Run a sweep that takes longer than its jobs may; return how often a job was queued again.
+def run_into_limits(directory: Path, sweep: Sequence[str], length: float) -> int:
+    """Run a sweep that takes longer than its jobs may, `length` seconds here; return how often a job was queued again.
 
     Raises RuntimeError where the sweep does not complete.
     """
@@ -94,7 +95,13 @@ def run_into_limits(directory: Path, sweep: Sequence[str]) -> int:
     with open(directory.with_suffix(".log"), "ab") as log:
         arguments = [*line, f"hydra.sweep.dir={directory.name}"]
         ended = subprocess.run(
-            arguments, cwd=directory.parent, env=environment, stdout=log, stderr=log, timeout=LONGEST_S, check=False
+            arguments,
+            cwd=directory.parent,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            timeout=SLOWER * length,
+            check=False,
         )
     if ended.returncode:
         raise RuntimeError(f"exit code {ended.returncode}: {faults.log_of(directory)[-800:]}")
@@ -140,19 +147,24 @@ def run(directory: Path, way: str, chance: random.Random, length: float, most_fa
             raise RuntimeError(f"exit code {command.returncode}: {faults.log_of(directory)[-800:]}")
 
 
+def _seconds(directory: Path, sweep: Sequence[str]) -> float:
+    """Run a sweep by two workers here; return how long it took."""
+    began = time.monotonic()
+    faults.run(directory, [*sweep, "hydra.launcher.workers=2"])
+    return time.monotonic() - began
+
+
 def jobs(n: int, seed: int, folder: Path, ways: Sequence[str] = (*WAYS, "command killed", LIMIT)) -> int:
     """Send n sweeps to Slurm and lose their jobs, in each way in turn; return how many of them failed."""
     if slurm_cluster.WHY_NOT:
         raise SystemExit(f"a Slurm cluster of this machine {slurm_cluster.WHY_NOT}")
     chance = random.Random(seed)
-    began = time.monotonic()
-    faults.run(folder / "never", [*SWEEP, "hydra.launcher.workers=2"])
-    length = time.monotonic() - began
+    length = _seconds(folder / "never", SWEEP)
     cost = json.loads((folder / "never" / "0" / "summary.json").read_text())["cost"]["seconds"]
     long = [text.replace("epochs=100", f"epochs={math.ceil(100 * RUNS_S / cost)}") for text in SWEEP]
-    wanted = {way: faults.results(folder / "never") for way in ways}
+    wanted, longer = {way: faults.results(folder / "never") for way in ways}, 0.0
     if LIMIT in ways[:n]:
-        faults.run(folder / "long", [*long, "hydra.launcher.workers=2"])
+        longer = _seconds(folder / "long", long)
         wanted[LIMIT] = faults.results(folder / "long")
     failures = lost = 0
     with slurm_cluster.started(Path(tempfile.mkdtemp(prefix="slurm-"))) as variables:
@@ -160,7 +172,8 @@ def jobs(n: int, seed: int, folder: Path, ways: Sequence[str] = (*WAYS, "command
         for trial in range(n):
             directory, way = folder / str(trial), ways[trial % len(ways)]
             try:
-                count = run_into_limits(directory, long) if way == LIMIT else run(directory, way, chance, length)
+                is_limit = way == LIMIT
+                count = run_into_limits(directory, long, longer) if is_limit else run(directory, way, chance, length)
                 wrong = faults.differing(faults.results(directory), wanted[way])
                 wrong += ["a traceback"] * ("Traceback" in faults.log_of(directory))
             except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:

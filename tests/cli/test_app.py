@@ -161,6 +161,9 @@ def test_odd_runs_end_with_a_verdict(line: str, verdict: str, cli: Cli) -> None:
     summary = json.loads(Path("run/summary.json").read_text())
     assert (summary["status"], summary["verdict"]["verdict"]) == ("completed", verdict)
     assert f"\n{verdict.replace('_', ' ')}: " in out
+    code, again, _ = cli(f"{line} hydra.run.dir=run")
+    assert code == 0
+    assert set(again.splitlines()[1:]) <= set(out.splitlines())
 
 
 MODELS = """

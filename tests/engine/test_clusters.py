@@ -90,8 +90,6 @@ def test_the_same_sweep(engine: tuple[str, dict[str, str]], here: dict[str, byte
     assert "model.dropout" in out
     rows = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["runs"]
     assert [row["status"] for row in rows].count("completed") == 4
-    if name != "slurm":
-        return
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("*/metrics.csv")}
     again = command("resume=sweep model.dropout=0.2", tmp_path, variables)
     out, _ = again.communicate(timeout=LONGEST_S)
@@ -100,7 +98,6 @@ def test_the_same_sweep(engine: tuple[str, dict[str, str]], here: dict[str, byte
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["slurm"], indirect=True)
 def test_ctrl_c_ends_what_runs_with_a_checkpoint(engine: tuple[str, dict[str, str]], tmp_path: Path) -> None:
     name, variables = engine
     running = command(f"{LONG} {ENGINES[name]} hydra.sweep.dir=sweep", tmp_path, variables)
@@ -190,6 +187,20 @@ def test_a_busy_slurm_is_no_empty_queue(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "squeue").write_text("#!/bin/sh\n")
     slurm.asked = -math.inf
     assert job.done()
+
+
+def test_a_node_that_does_not_see_the_folder_is_told_of_at_once(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    for name, does in {"sbatch": "exit 1", "srun": "echo node7"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    code, _, err = cli("-m seed=1,2 hydra/launcher=slurm hydra.sweep.dir=sweep")
+    assert code == 2
+    assert f"{tmp_path}: the node node7 does not see it; use a shared folder" in err
+    assert not (tmp_path / "sweep").exists()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import itertools
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import jobs_of, make_config, small_data, train_jobs
+from trainer.cli import sweep_table
 from trainer.config import Config
 from trainer.core import loop
 from trainer.core.native import choice
@@ -272,6 +274,17 @@ def test_interruption_keeps_what_is_finished(tmp_path: Path) -> None:
         "epochs": 0,
         "steps": 0,
     }
+
+
+def test_of_a_summary_is_kept_what_a_table_needs(tmp_path: Path) -> None:
+    configs = [small(metrics=["f1"]), make_config("problem=beale", "optimizer=sgd", epochs=3)]
+    jobs = [job for config in configs for job in train_all([config], tmp_path / config.optimizer.name)[0]]
+    for job in jobs:
+        whole = dataclasses.replace(job, summary=job.recorded())
+        assert job.status == "completed"
+        assert sweep_table.row(job) == sweep_table.row(whole)
+        assert len(json.dumps(job.summary)) < len(json.dumps(whole.summary)) / 5
+    assert {"val f1", "distance"} <= {key for job in jobs for key in sweep_table.row(job)}
 
 
 def test_modules_of_the_users_own_are_stacks_of_one(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def run(arguments: Sequence[str]) -> int:
     if "--version" in arguments:
         print(version())
         return 0
-    prepare_process(is_sweep=bool({"-m", "--multirun"} & set(arguments)))
+    is_sent = any(text.startswith("hydra/launcher=") and text != "hydra/launcher=stack" for text in arguments)
+    prepare_process(is_sweep=bool({"-m", "--multirun"} & set(arguments)) and not is_sent)
     try:
         line = command_line.read(arguments)
     except ConfigError as error:

@@ -92,7 +92,7 @@ class Display:
             self.progress.stop()
         for job in jobs:
             if job.summary and job.status != "failed":
-                self.summary(job.summary, job.directory, job.finished_earlier)
+                self.summary(job.recorded(), job.directory, job.finished_earlier)
 
     def summary(self, summary: dict[str, Any], directory: Path, finished_earlier: bool = False) -> None:
         """Print the end of a run; a function's value and point instead of a table over splits."""

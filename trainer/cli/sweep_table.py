@@ -191,7 +191,7 @@ def _rows(jobs: Sequence[Job]) -> dict[tuple[str, ...], list[Job]]:
 
 def are_of_functions(jobs: Sequence[Job]) -> bool:
     """Whether all runs with a result minimised a function of the plane."""
-    found = [ground_truth.is_of_function(job.summary) for job in jobs if job.summary and job.summary.get("config")]
+    found = [ground_truth.is_of_function(job.summary) for job in jobs if job.summary and "config" in job.summary]
     return bool(found) and all(found)
 
 

@@ -5,6 +5,7 @@ They schedule, queue and start; what a job is, and what becomes of one that is l
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import getpass
 import importlib
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,9 @@ def connect(name: str, folder: Path, jobs: int | None, detach: bool, parameters:
     if jobs is not None and jobs < 1:
         raise ConfigError([f"hydra.launcher.jobs: found {jobs}, expected a whole number of jobs >= 1"])
     if name == "slurm":
-        return Slurm(folder / FOLDER / JOBS / "slurm", **parameters)
+        slurm = Slurm(folder / FOLDER / JOBS / "slurm", **parameters)
+        slurm.look_from_a_node()
+        return slurm
     if detach and (name == "ray" or parameters["address"] is None):
         why = "Ray ends the tasks of a command that ends" if name == "ray" else "the workers end with this command"
         raise ConfigError([f"hydra.launcher.detach: {why}; leave it out, or give the address of a Dask scheduler"])
@@ -86,6 +90,19 @@ class Slurm:
         self.parameters = {k if k in {*named, "name"} else f"slurm_{k}": v for k, v in given.items()}
         self.known: set[str] = set()
         self.asked = -math.inf
+
+    def look_from_a_node(self) -> None:
+        """Raise ConfigError where a node that is free now does not see this folder; where none is, its job will say."""
+        if self.is_local:
+            return
+        partition = self.parameters.get("slurm_partition")
+        options = ["--immediate=1", "--ntasks=1", "--mem=16", "--chdir=/"]
+        options += [f"--partition={partition}"] if partition else []
+        call = ["srun", *options, "sh", "-c", 'test -d "$0" || hostname', str(Path.cwd())]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            said = subprocess.run(call, capture_output=True, text=True, check=True, timeout=ANSWER_S).stdout
+            if said.strip():
+                raise _not_shared(f"the node {said.strip()}")
 
     def submit(self, tasks: Sequence[Task]) -> list[SlurmJob]:
         """Submit tasks as one array. Raises ConfigError with what sbatch says."""
@@ -136,11 +153,12 @@ class Slurm:
 
 
 @dataclass
-class DaskJob:
-    """A future of distributed's."""
+class Sent:
+    """A task of Dask's or Ray's, whose futures are alike."""
 
+    handle: Any  # by which it is cancelled
     future: Any
-    name: str | None
+    name: str | None = None
     log: Path | None = None
 
     def done(self) -> bool:
@@ -149,7 +167,25 @@ class DaskJob:
 
     def exception(self) -> BaseException | None:
         """Return what it raised."""
-        return self.future.exception(timeout=ANSWER_S) if self.future.status == "error" else None
+        with contextlib.suppress(CancelledError, asyncio.CancelledError, TimeoutError):
+            return self.future.exception(timeout=ANSWER_S)
+        return None
+
+
+@dataclass
+class Earlier:
+    """A task that another client of Dask's has sent: the scheduler does not tell us when it ends."""
+
+    client: Any
+    name: str
+
+    def done(self) -> bool:
+        """Whether it neither waits nor runs."""
+        return self.client.run_on_scheduler(_state, self.name) not in ("waiting", "processing", "queued")
+
+    def exception(self, timeout: float) -> BaseException | None:
+        """Nothing: the log says why."""
+        return None
 
 
 class Dask:
@@ -176,31 +212,35 @@ class Dask:
             seen = self.client.run(_sees, str(Path.cwd()))
         if blind := [worker for worker, sees in seen.items() if not sees]:
             self.close()
-            raise ConfigError([f"{Path.cwd()}: the worker {blind[0]} does not see it; use a shared folder"])
+            raise _not_shared(f"the worker {blind[0]}")
         self.jobs = max(1, sum(self.client.nthreads().values()))
 
-    def submit(self, tasks: Sequence[Task]) -> list[DaskJob]:
+    def submit(self, tasks: Sequence[Task]) -> list[Sent]:
         """Submit each task under its token."""
         out = []
         for task in tasks:
             future = self.client.submit(task, key=f"trainer-{task.token}", pure=False)
             if not self.is_ours:
                 self.fire_and_forget(future)  # else it would end with this command
-            out.append(DaskJob(future, None if self.is_ours else future.key))
+            out.append(Sent(future, future, None if self.is_ours else future.key))
         return out
 
-    def attach(self, name: str) -> DaskJob | None:
+    def attach(self, name: str) -> Sent | None:
         """Return a task of an earlier command that waits or runs."""
-        known = self.client.run_on_scheduler(_state, name)
-        return DaskJob(self.future(name, self.client), name) if known in ("waiting", "processing", "queued") else None
+        earlier = Earlier(self.client, name)
+        return None if earlier.done() else Sent(self.future(name, self.client), earlier, name)
 
     def cancel(self, futures: Sequence[Future]) -> None:
         """Cancel tasks that wait; those that run end without their ticket."""
-        self.client.cancel([future.future for future in futures if isinstance(future, DaskJob)], force=True)
+        self.client.cancel([future.handle for future in futures if isinstance(future, Sent)], force=True)
 
     def close(self) -> None:
         """Leave the scheduler."""
         self.client.close()
+
+
+def _not_shared(who: str) -> ConfigError:
+    return ConfigError([f"{Path.cwd()}: {who} does not see it; use a shared folder"])
 
 
 def _sees(folder: str) -> bool:
@@ -210,31 +250,6 @@ def _sees(folder: str) -> bool:
 def _state(name: str, dask_scheduler: Any) -> str | None:
     task = dask_scheduler.tasks.get(name)
     return None if task is None else task.state
-
-
-@dataclass
-class RayJob:
-    """A reference to what a task of Ray's returns."""
-
-    reference: Any
-    name: str | None = None
-    log: Path | None = None
-
-    def done(self) -> bool:
-        """Whether it has ended."""
-        import ray
-
-        return bool(ray.wait([self.reference], timeout=0)[0])
-
-    def exception(self) -> BaseException | None:
-        """Return what it raised."""
-        import ray
-
-        try:
-            ray.get(self.reference)
-        except Exception as error:
-            return error
-        return None
 
 
 class Ray:
@@ -254,28 +269,25 @@ class Ray:
         all_cpus = ray.cluster_resources().get("CPU", 1)
         self.jobs = max(1, int(all_cpus // num_cpus)) if num_cpus else 1
 
-    def submit(self, tasks: Sequence[Task]) -> list[RayJob]:
+    def submit(self, tasks: Sequence[Task]) -> list[Sent]:
         """Submit each task."""
-        train = self.ray.remote(**self.asked)(_call)
-        return [RayJob(train.remote(task)) for task in tasks]
+        train = self.ray.remote(**self.asked)(Task.__call__)
+        references = [train.remote(task) for task in tasks]
+        return [Sent(reference, reference.future()) for reference in references]
 
-    def attach(self, name: str) -> RayJob | None:
+    def attach(self, name: str) -> Sent | None:
         """Nothing: Ray ends the tasks of a command that has ended."""
         return None
 
     def cancel(self, futures: Sequence[Future]) -> None:
         """Cancel tasks."""
         for future in futures:
-            if isinstance(future, RayJob):
-                self.ray.cancel(future.reference, force=True)
+            if isinstance(future, Sent):
+                self.ray.cancel(future.handle, force=True)
 
     def close(self) -> None:
         """Leave the cluster."""
         self.ray.shutdown()
-
-
-def _call(task: Task) -> None:
-    task()
 
 
 def _package(name: str, extra: str) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from trainer.engine.resume.checkpoint import Checkpoints
 from trainer.record import hparams, provenance
 from trainer.record.destination import Destination, event_file_name
 
+KEPT = ("status", "stopped_by", "error", "epochs", "steps", "metrics", "recovered")
 Status = Literal["waiting", "completed", "interrupted", "failed"]
 
 
@@ -28,7 +30,7 @@ class Job:
     config: Config | None = None
     status: Status = "waiting"
     error: Exception | None = None
-    summary: dict[str, Any] | None = None
+    summary: dict[str, Any] | None = None  # what is `kept` of it
     objective: float = float("nan")  # best monitored value, lower is better
     finished_earlier: bool = False  # completed by an earlier command
     events: str = field(default_factory=event_file_name)  # name of its event file
@@ -43,8 +45,17 @@ class Job:
     def finish(self, summary: dict[str, Any]) -> None:
         """Take what its training came to."""
         assert self.config is not None
-        self.status, self.summary = summary["status"], summary
+        self.status, self.summary = summary["status"], kept(summary)
         self.objective = objective(self.config, summary)
+
+    def recorded(self) -> dict[str, Any]:
+        """Read the whole summary from the run's folder. Raises OSError, Damaged."""
+        own = self.destination.folder / "summary.json"
+        found = files.read_sealed(
+            own if own.exists() else self.directory / "summary.json"
+        )  # an extension, in its place
+        rows = [key for key in ("best", "final", "test", "recovered") if key in found]
+        return found | {key: _with_numbers(found[key]) for key in rows}
 
     def fail(self, error: Exception, epochs: int = 0, steps: int = 0) -> None:
         """Record why there is no result, after so many epochs and steps."""
@@ -156,6 +167,33 @@ def objective(config: Config, summary: dict[str, Any]) -> float:
     """Return the best monitored value of a run, lower is better; NaN without a validation split."""
     loss = config.early_stopping.loss({key: float(value) for key, value in summary["best"].items()})
     return math.nan if loss is None else loss if math.isfinite(loss) else math.inf
+
+
+def _with_numbers(value: Any) -> Any:
+    """Undo what makes a value fit JSON, where numbers that are not finite are texts."""
+    if isinstance(value, dict):
+        return {key: _with_numbers(item) for key, item in value.items()}
+    return float(value) if value in ("nan", "inf", "-inf") else value
+
+
+def kept(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of a summary what runs are compared by, a twentieth of it: a command may hold those of 10,000."""
+
+    def part(key: str, *starts: str) -> dict[str, Any]:
+        found = (summary.get(key) or {}).items()
+        return {sys.intern(name): value for name, value in found if name.startswith(starts)}
+
+    best = (summary.get("test") or {}).get("best") or {}
+    return {
+        **{key: summary[key] for key in KEPT if key in summary},
+        "best": part("best", "val/", "eval/"),
+        "final": part("final", "val/", "eval/"),
+        "start": part("start", "loss", "guessing_loss"),
+        "test": {"best": {sys.intern(name): value for name, value in best.items() if isinstance(value, float)}},
+        "verdict": part("verdict", "verdict", "best_epoch"),
+        "health": [{"finding": sys.intern(found["finding"])} for found in summary.get("health") or []],
+        "config": part("config", "model.function"),
+    }
 
 
 def describe(error: BaseException) -> str:

@@ -114,21 +114,19 @@ def train_stacks(
     """
     control = _Control(engine, folder.absolute() / JOBS, display, environment or {})
     numbered = list(enumerate(stacks))
-    detached = False
     try:
         control.attach(numbered)
         watched = {number for flight in control.flights for number, _ in flight.items}
         control.launch(planning.share_out([one for one in numbered if one[0] not in watched], jobs))
         if detach:
-            detached = True
-            return [str(flight.future.name) for flight in control.flights]
+            left, control.flights = control.flights, []
+            return [str(flight.future.name) for flight in left]
         while control.flights and not stop():
             control.look()
             time.sleep(POLL_S)
         control.call_off()
     finally:
-        if not detached:
-            engine.cancel([flight.future for flight in control.flights])
+        engine.cancel([flight.future for flight in control.flights])
     for job in (job for item in stacks for job in item.waiting):
         job.interrupt()
     if all(job.status == "completed" or job.was_refused for item in stacks for job in item.jobs):

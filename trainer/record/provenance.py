@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
@@ -21,8 +22,9 @@ RESULTS = 2  # raised with every change of the golden values in tests/, and by n
 
 
 def result_keys(config: Config) -> dict[str, Any]:
-    """The flat configuration, without what changes no result, in JSON's own values."""
-    return json.loads(files.to_json(identity.result_keys(config.flat())))
+    """The flat configuration, without what changes no result, in JSON's own values; each key in memory once."""
+    found = json.loads(files.to_json(identity.result_keys(config.flat())))
+    return {sys.intern(key): value for key, value in found.items()}
 
 
 def config_hash(config: Config) -> str:
