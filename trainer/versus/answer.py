@@ -10,7 +10,7 @@ from rich.table import Table
 
 from trainer.language import translated
 from trainer.report import tables, vocabulary
-from trainer.report.screen import screen
+from trainer.report.screen import fitting, screen
 from trainer.report.vocabulary import MEASURES, plural
 from trainer.text import printable
 from trainer.versus.comparison import Comparison
@@ -19,7 +19,7 @@ from trainer.versus.comparison import Comparison
 def show(comparison: Comparison, evaluation: Mapping[str, Any], file: TextIO) -> None:
     """Print a row for each group: what was chosen, from how many runs, and what fresh seeds came to."""
     console = screen(file)
-    console.print(_table(comparison, evaluation))
+    console.print(fitting(console, _table(comparison, evaluation), ["verdicts", "tuned by", "runs"]))
     console.print(translated(f"each group at its best setting; {vocabulary.INTERVAL}"), soft_wrap=True, style="dim")
     for line in _edges(comparison):
         console.print(translated(line), soft_wrap=True, style="yellow")
