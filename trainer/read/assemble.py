@@ -15,6 +15,7 @@ from trainer.read import histories, logs, other_tools, tables, tag_names
 from trainer.read.bounded import MOST_DOCUMENT, Unreadable, content, json_document, shortened
 from trainer.read.configs import flat_config, read_config
 from trainer.read.curves import Curves, Search, Series
+from trainer.read.numbers import cell_number
 from trainer.read.tables import Part, Table
 
 CONFIGS = (  # files beside a run that hold its settings, the first that has any
@@ -82,6 +83,7 @@ def add(
 def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = False) -> None:
     """Add the runs in a folder's CSV and JSON files: of each file, or of several that hold a side or a tag each.
 
+    names: of the files, or paths below the folder, such as train/log.csv and val/log.csv.
     told: the files were named by the user, so that one without a run is a problem.
     """
     halves: dict[tuple[str, str], list[Half]] = {}
@@ -97,15 +99,16 @@ def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = 
     for name in names:
         with search.skipping():
             path = folder / name
-            columns = _add_file(search, path, halves)
+            columns = _add_file(search, folder, name, halves)
             if columns and _is_pair(search, columns):
                 search.problems.append(f"{path}: nothing to judge: its losses have no numbers")
             elif columns is not None:
                 silent[path] = _no_columns(search, path, columns)
     for (subject, label), parts in halves.items():
         series = {name: points for half in parts for name, points in half.series.items()}
-        own = "_".join(filter(None, (subject, label)))
-        if len(parts) > 1 and add(search, series, folder, _source(parts[0].path), label=own, unit=parts[0].unit):
+        own, source = "_".join(filter(None, (subject, label))), _source(parts[0].path)
+        place, own = (folder, own) if parts[0].path.parent == folder else (folder / own, "")
+        if len(parts) > 1 and add(search, series, place, source, label=own, unit=parts[0].unit):
             for half in parts:
                 silent.pop(half.path, None)
     for path, sentence in silent.items():
@@ -116,8 +119,9 @@ def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = 
             search.unused[path] = sentence
 
 
-def _add_file(search: Search, path: Path, halves: dict[tuple[str, str], list[Half]]) -> list[str] | None:
+def _add_file(search: Search, folder: Path, name: str, halves: dict[tuple[str, str], list[Half]]) -> list[str] | None:
     """Add the runs of one file; return its columns where it has none, None where it has or is no table."""
+    path = folder / name
     single = _OF_ONE_TAG.fullmatch(path.stem)
     if path.suffix in JSON and single:
         points = histories.read_points(path)
@@ -139,7 +143,7 @@ def _add_file(search: Search, path: Path, halves: dict[tuple[str, str], list[Hal
             if add(search, part.series, path, _source(path), label=whole, config=part.config, unit=part.unit):
                 added = True
             elif curves := {n: p for n, p in part.series.items() if tables.unit_of(n) is None}:
-                key, series = _half(path.stem, single, whole, curves)
+                key, series = _half(os.path.splitext(name)[0], single, whole, curves)
                 halves.setdefault(key, []).append(Half(path, series, part.unit))
     return None if added or not found else found[0][1].names
 
@@ -156,7 +160,7 @@ def add_logs(search: Search) -> None:
             continue
         for name in sorted(names):
             with suppress(Unreadable):
-                _add_file(search, folder / name, {})
+                _add_file(search, folder, name, {})
 
 
 def _source(path: Path) -> str:
@@ -182,9 +186,12 @@ def _is_pair(search: Search, columns: Sequence[str]) -> bool:
 
 
 def _no_columns(search: Search, path: Path, columns: Sequence[str]) -> str:
+    """Say what the columns of a file without a run are called, and what to type."""
     shown = ", ".join(shortened(name) for name in columns[:20]) + (
         f" and {len(columns) - 20} more" if len(columns) > 20 else ""
     )
+    if columns and all(cell_number(name) is not None for name in columns):
+        return f"{path}: its first line, {shown}, names no columns; expected a line such as epoch,train_loss,val_loss"
     return f"{path}: found the columns {shown or 'none'}; {expected(search)}"
 
 
