@@ -80,4 +80,4 @@ def _edges(comparison: Comparison) -> Sequence[str]:
 def _counted(runs: int, estimates: Sequence[Mapping[str, Any] | None]) -> str:
     """Write how many final runs there are, and how many of them the means are of: not those that diverged or failed."""
     counted = min((estimate["n"] for estimate in estimates if estimate), default=0)
-    return str(runs) if counted == runs else f"{counted} of {runs}"
+    return str(runs) if counted == runs else translated("{a} of {b}").format(a=counted, b=runs)
