@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainer.compare import fairness, words
-from trainer.compare.groups import NO_KNOB, Group, Layout, Run
-from trainer.compare.keys import is_seed, label, seed_of
+from trainer.compare.groups import Group, Layout, Run
+from trainer.compare.keys import NO_KNOB, is_seed, label, seed_of
 from trainer.compare.knobs import Knob, tidy, typed
 from trainer.compare.results import Answer, Comparison, Effect, Interaction
 from trainer.compare.tuning import Edge
