@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainer.compare.groups import NO_KNOB, UNFINISHED, Group, Layout, Run
-from trainer.compare.keys import hashable, is_epochs, is_optimizer, is_rate, label
+from trainer.compare.groups import UNFINISHED, Group, Layout, Run
+from trainer.compare.keys import NO_KNOB, hashable, is_epochs, is_optimizer, is_rate, label
 from trainer.compare.knobs import Knob
 from trainer.compare.results import Caveat
 from trainer.compare.tuning import Choice, Edge
