@@ -113,7 +113,7 @@ class Answered:
             subject = f"at {self.plan.knobs[about.knobs[1]].plain(about.at)}: {subject}"
         if self.plan.tuned:
             tail = f", each at its best {' and '.join(knob.name for knob in self.plan.tuned)}"
-            tail += " by the other seeds" if any(len(one.members) > 1 for one in self.plan.contenders) else ""
+            tail += " by the other seeds" if self.plan.is_chosen else ""
         text = words.sentence(one, subject, f"at {first} than at {second}{tail}", self.plan.unit, self._means(about))
         text += words.failures(knob, self._failed(about), i, j)
         return replace(one, a=knob.levels[i], b=knob.levels[j], sentence=text)

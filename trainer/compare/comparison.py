@@ -46,7 +46,7 @@ def compare(runs: Sequence[Run], tune: Sequence[str] | None = None) -> Compariso
 
 
 def _values(plan: Layout) -> dict[str, Floats]:
-    names = sorted({measure for group in plan.groups for run in group.runs for measure in run.measures})
+    names = sorted({measure for run in plan.runs for measure in run.measures})
     return {name: plan.values_GS(name) for name in names}
 
 
@@ -72,7 +72,7 @@ def _result(answered: Answered) -> Comparison:
         effects=of_knobs,
         differences=differences(answered),
         interactions=interactions(answered),
-        warnings=fairness.warnings(answered.plan, answered.choice, edges, loss_knobs),
+        warnings=fairness.warnings(answered.plan, edges, loss_knobs),
         recommendation=recommendation(answered, groups),
         score=answered.score,
         criterion=answered.criterion,

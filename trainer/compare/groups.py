@@ -112,9 +112,19 @@ class Layout:
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     @cached_property
+    def runs(self) -> list[Run]:
+        """Return the runs of all groups."""
+        return [run for group in self.groups for run in group.runs]
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether a contender has several settings, of which one is chosen."""
+        return any(len(one.members) > 1 for one in self.contenders)
+
+    @cached_property
     def metrics(self) -> dict[str, bool]:
         """Return the metrics that runs have beside loss and accuracy: name -> whether higher is better."""
-        return {name: higher for _, _, run in self.cells_of_runs for name, higher in run.metrics.items()}
+        return {name: higher for run in self.runs for name, higher in run.metrics.items()}
 
     def is_higher_better(self, measure: str) -> bool:
         """Whether more of a measure is better: of an accuracy, and of a metric that is so."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from trainer.compare import keys
 from trainer.compare.keys import ABSENT, CLASS, hashable, label, natural
+from trainer.text import few
 
 FEW = 3  # as many keys that a choice brings are named
 
@@ -178,7 +179,10 @@ def _knob(
     order = sorted(set(rows), key=lambda row: tuple(map(natural, row)))
     first = {row: rows.index(row) for row in order}
     brought = [key for key, column in columns.items() if key not in chosen and follows(rows, column)]
-    shown = [key for key in brought if _is_told(key, columns[key], part)]
+    shown = sorted(
+        (key for key in brought if _is_told(key, columns[key], part)),
+        key=lambda key: (not key.endswith("lr"), f"{key}="),
+    )
     levels, texts = zip(*(_named(part, row, settings[first[row]]) for row in order), strict=True)
     apart = tuple(key.removesuffix(CLASS) for key in part if not key.startswith(f"{keys.parent(lead)}.") or key == lead)
     return Knob(
@@ -187,9 +191,8 @@ def _knob(
         together=() if len(apart) < 2 else apart,
         levels=tuple(levels),
         texts=tuple(texts),
-        brings=tuple(_list([f"{k}={label(columns[k][first[row]])}" for k in shown if columns[k][first[row]] != ABSENT])
-                     for row in order),
-    ), [order.index(row) for row in rows]  # fmt: skip
+        brings=tuple(few((f"{key}={label(columns[key][first[row]])}" for key in shown), FEW) for row in order),
+    ), [order.index(row) for row in rows]
 
 
 def _is_told(key: str, column: Sequence[Any], part: Sequence[str]) -> bool:
@@ -235,9 +238,3 @@ def tidy(override: str) -> str:
 def _and(names: Sequence[str]) -> str:
     *some, last = names if len(names) <= FEW else (*names[: FEW - 1], f"{len(names) - FEW + 1} more")
     return f"{', '.join(some)} and {last}"
-
-
-def _list(texts: Sequence[str]) -> str:
-    shown = sorted(texts, key=lambda text: (not text.partition("=")[0].endswith("lr"), text))
-    more = f" and {len(shown) - FEW} more" if len(shown) > FEW else ""
-    return ", ".join(shown[:FEW]) + more

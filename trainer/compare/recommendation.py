@@ -8,6 +8,7 @@ from trainer.compare.answered import Answered, defines_loss, is_loss
 from trainer.compare.inference import ALPHA
 from trainer.compare.results import GroupSummary, Interval, Recommendation
 from trainer.compare.statistics import mean_interval, number
+from trainer.text import few
 
 
 def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommendation:
@@ -36,13 +37,12 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
     if len(groups) == 1:
         sentence = f"only one group: {of} {honest.mean:.4g} (n = {honest.n}{interval})"
     elif worse or (gone and not rivals):
-        shown = ", ".join(ties[:3]) + (f" and {len(ties) - 3} more" if len(ties) > 3 else "")
         counted = f"{len(worse)} of {others} others {'is' if len(worse) == 1 else 'are'}"
         if not ties and len(worse) + len(gone) == others:
             counted = "the other group is" if others == 1 else "every other group is"
         sentence = f"use {group.name}: {mean}"
         sentence += f"; {counted} shown to be worse{how}" if worse else ""
-        sentence += f"; not shown to be worse: {shown}" if ties else ""
+        sentence += f"; not shown to be worse: {few(ties)}" if ties else ""
     elif rivals and all(one.p is None for _, one in rivals):
         alone = f"groups of one {answered.plan.unit} cannot be told apart"
         sentence = f"no group is shown to be better than another: {alone}; {group.name}: {mean}"

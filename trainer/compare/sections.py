@@ -12,6 +12,7 @@ from trainer.compare.comparison import compare
 from trainer.compare.groups import Run, common_config, layout
 from trainer.compare.keys import CLASS, hashable, is_data, is_seed, label
 from trainer.compare.results import Comparison
+from trainer.text import few
 
 WHOLE = 0.5  # runs make one grid where at least this share of the combinations of their knobs was run
 MANY = 4  # single runs that differ in more keys than this are not compared
@@ -108,13 +109,15 @@ def _name(runs: Sequence[Run]) -> str:
 def _heap(one: Section) -> str:
     keys = _keys([run.config for run in one.runs])
     count = len(one.runs)
-    return f"{one.name}: {count} runs that differ in {_some(keys)} are not compared: too few of them are alike"
+    return (
+        f"{one.name}: {count} runs that differ in {few(keys, of=' keys')} are not compared: too few of them are alike"
+    )
 
 
 def _apart(one: Section, two: Section) -> str:
     common = [common_config(section.runs) for section in (one, two)]
     keys = _keys(common)
-    why = f"they differ in {_some(keys)}" if keys else "what differs between them are not the same knobs"
+    why = f"they differ in {few(keys, of=' keys')}" if keys else "what differs between them are not the same knobs"
     return f"{one.name} and {two.name} are not compared with each other: {why}"
 
 
@@ -122,7 +125,3 @@ def _keys(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Return the keys that every configuration has, and that differ."""
     shared = set.intersection(*(set(config) for config in configs)) if configs else set()
     return sorted(key for key in shared if len({hashable(config[key]) for config in configs}) > 1 and not is_seed(key))
-
-
-def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more keys" if len(keys) > 3 else "")

@@ -16,6 +16,7 @@ from trainer.read.bounded import MOST_DOCUMENT, Unreadable, content, json_docume
 from trainer.read.configs import flat_config, read_config
 from trainer.read.curves import Curves, Search, Series
 from trainer.read.tables import Part, Table
+from trainer.text import few
 
 CONFIGS = (  # files beside a run that hold its settings, the first that has any
     "hparams.yaml", ".hydra/config.yaml", "params.json", "hparams.json", "args.yaml", "args.json", "config.yaml",
@@ -182,9 +183,7 @@ def _is_pair(search: Search, columns: Sequence[str]) -> bool:
 
 
 def _no_columns(search: Search, path: Path, columns: Sequence[str]) -> str:
-    shown = ", ".join(shortened(name) for name in columns[:20]) + (
-        f" and {len(columns) - 20} more" if len(columns) > 20 else ""
-    )
+    shown = few(map(shortened, columns), 20)
     return f"{path}: found the columns {shown or 'none'}; {expected(search)}"
 
 
