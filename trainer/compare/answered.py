@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer.compare import keys, tuning, why, words
 from trainer.compare.groups import Layout
@@ -141,6 +142,10 @@ class Answered:
     def recorded(self) -> why.Measured:
         """Return what else was recorded of the groups that stand for the contenders."""
         return why.measured(self.plan, self.choice.groups_C, is_loss(str(self.criterion)))
+
+    def at(self, measure: str, contenders: NDArray[np.int64]) -> Floats:
+        """Return a measure of contenders, of any shape, at each seed (..., S); nan of -1, which is none."""
+        return np.vstack([self.tested[measure], np.full(len(self.plan.seeds), np.nan)])[contenders]
 
     def group_name(self, contender: int) -> str:
         """Return the name of the group that stands for a contender."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.compare import knobs as knob_finder
-from trainer.compare.keys import hashable, is_seed, label, natural, seed_of
+from trainer.compare.keys import hashable, natural, seed_of
 from trainer.compare.knobs import Knob, Setting
 from trainer.compare.results import Estimate, GroupSummary, Interval
 from trainer.compare.statistics import Floats, mean_interval, number, share_interval
@@ -212,12 +212,9 @@ def _seed(run: Run) -> Any:
 
 
 def _name(knobs: Sequence[Knob], levels: Sequence[int]) -> str:
-    texts = (knob.texts[i] or _default(knob, i) for knob, i in zip(knobs, levels, strict=True))
-    return " ".join(filter(None, texts)) or ("all runs" if not knobs else "the defaults")
-
-
-def _default(knob: Knob, level: int) -> str:
-    return "" if knob.levels[level] is None else f"{knob.name}={label(knob.levels[level])}"
+    pairs = zip(knobs, levels, strict=True)
+    texts = [knob.plain(i) for knob, i in pairs if knob.texts[i] or knob.levels[i] is not None]
+    return " ".join(texts) or ("all runs" if not knobs else "the defaults")
 
 
 def common_config(runs: Sequence[Run]) -> dict[str, Any]:
@@ -259,9 +256,7 @@ def command(group: Group) -> str | None:
     """Return the command that makes the group's runs, the seed left out; None where it is not known, or not one."""
     made: dict[tuple[str, ...], list[str]] = {}
     for run in group.runs:
-        keys = knob_finder.typed(run.overrides or ())
-        kept = [text for text in run.overrides or () if text.partition("=")[0].lstrip("+~") in keys]
-        kept = [knob_finder.tidy(text) for text in kept if not is_seed(text.partition("=")[0])]
+        kept = knob_finder.own(run.overrides or ())
         made.setdefault(tuple(sorted(kept)), kept)
     if len(made) != 1 or any(run.overrides is None for run in group.runs):
         return None

@@ -55,11 +55,20 @@ class Setting:
     typed: Mapping[str, str] | None  # key -> value as typed, without the seed; None where nobody knows (another tool)
 
 
+def key_of(override: str) -> str:
+    """Return the key that an override sets, adds or takes away."""
+    return override.partition("=")[0].lstrip("+~")
+
+
 def typed(overrides: Sequence[str]) -> dict[str, str]:
     """Return what overrides set: key -> text of the value. Hydra's own keys are none of a run's."""
-    pairs = (override.partition("=") for override in overrides)
-    found = {key.lstrip("+~"): value for key, _, value in pairs}
+    found = {key_of(text): text.partition("=")[2] for text in overrides}
     return {key: value for key, value in found.items() if not key.startswith(("hydra.", "hydra/"))}
+
+
+def own(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that make a run what it is: without Hydra's own keys and the seed."""
+    return [tidy(text) for text in overrides if typed([text]) and not keys.is_seed(key_of(text))]
 
 
 def find(settings: Sequence[Setting], tune: Sequence[str] | None = None) -> tuple[list[Knob], list[Knob], list[Row]]:
