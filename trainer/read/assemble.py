@@ -13,6 +13,7 @@ import numpy as np
 
 from trainer.read import histories, logs, other_tools, tables, tag_names
 from trainer.read.bounded import MOST_DOCUMENT, Unreadable, content, json_document, shortened
+from trainer.read.columns import has_pair
 from trainer.read.configs import flat_config, read_config
 from trainer.read.curves import Curves, Search, Series
 from trainer.read.tables import Part, Table
@@ -99,19 +100,20 @@ def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = 
         with search.skipping():
             path = folder / name
             columns = _add_file(search, path, halves)
-            if columns and _is_pair(search, columns):
+            if columns and tag_names.guess(dict.fromkeys(columns, 2), search.train_tag, search.val_tag):
                 search.problems.append(f"{path}: nothing to judge: its losses have no numbers")
             elif columns is not None:
-                silent[path] = _no_columns(search, path, columns)
+                shown = few(map(shortened, columns), 20) or "none"
+                silent[path] = f"{path}: found the columns {shown}; {expected(search)}"
     for (subject, label), parts in halves.items():
         series = {name: points for half in parts for name, points in half.series.items()}
         own = "_".join(filter(None, (subject, label)))
         if len(parts) > 1 and add(search, series, folder, _source(parts[0].path), label=own, unit=parts[0].unit):
             for half in parts:
                 silent.pop(half.path, None)
+    of_halves = {half.path for parts in halves.values() for half in parts}
     for path, sentence in silent.items():
-        counted = any(half.path == path for parts in halves.values() for half in parts)
-        if told or counted:
+        if told or path in of_halves:
             search.problems.append(sentence)
         else:
             search.unused[path] = sentence
@@ -130,7 +132,9 @@ def _add_file(search: Search, path: Path, halves: dict[tuple[str, str], list[Hal
     else:
         table = histories.read_csv(path, search.train_tag, search.val_tag)
         found = [("", table, tables.parts(table))]
-        if path.suffix not in CSV and not any(_has_losses(search, part) for part in found[0][2]):
+        if path.suffix not in CSV and not any(
+            has_pair(part.series, search.train_tag, search.val_tag) for part in found[0][2]
+        ):
             printed = logs.read_log(path, search.train_tag, search.val_tag)
             found = [("", printed if printed.numbers else table, tables.parts(printed))]
     added = False
@@ -143,11 +147,6 @@ def _add_file(search: Search, path: Path, halves: dict[tuple[str, str], list[Hal
                 key, series = _half(path.stem, single, whole, curves)
                 halves.setdefault(key, []).append(Half(path, series, part.unit))
     return None if added or not found else found[0][1].names
-
-
-def _has_losses(search: Search, part: Part) -> bool:
-    counts = {name: len(points.steps) for name, points in part.series.items()}
-    return tag_names.guess(counts, search.train_tag, search.val_tag) is not None
 
 
 def add_logs(search: Search) -> None:
@@ -176,15 +175,6 @@ def _half(
     if tag_names.role(stem) is not None and not any(tag_names.role(name) for name in series):
         return (tag_names.subject(stem), label), {f"{stem}/{name}": points for name, points in series.items()}
     return ("", label), series
-
-
-def _is_pair(search: Search, columns: Sequence[str]) -> bool:
-    return tag_names.guess(dict.fromkeys(columns, 2), search.train_tag, search.val_tag) is not None
-
-
-def _no_columns(search: Search, path: Path, columns: Sequence[str]) -> str:
-    shown = few(map(shortened, columns), 20)
-    return f"{path}: found the columns {shown or 'none'}; {expected(search)}"
 
 
 def expected(search: Search) -> str:
