@@ -1,6 +1,5 @@
 """Check that a comparison is fair: say what else differs between runs than the knobs that are compared."""
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -168,7 +167,7 @@ def _duplicates(plan: Layout) -> str:
 
 
 def _unbalanced(plan: Layout) -> str:
-    ran, combinations = len(plan.contenders), math.prod(len(knob.levels) for knob in plan.knobs)
-    all_of_them = str(combinations) if combinations < 1e6 else "more than a million"
+    ran = len(plan.contenders)
+    all_of_them = str(plan.combinations) if plan.combinations < 1e6 else "more than a million"
     found = f"{ran} of {all_of_them} combinations of the knobs were run: only equal ones are compared"
-    return found if combinations > ran else ""
+    return found if plan.combinations > ran else ""

@@ -4,6 +4,7 @@ Where a knob is only tuned, groups that differ in nothing else are one *contende
 """
 
 import json
+import math
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -115,6 +116,11 @@ class Layout:
     def runs(self) -> list[Run]:
         """Return the runs of all groups."""
         return [run for group in self.groups for run in group.runs]
+
+    @property
+    def combinations(self) -> int:
+        """Count the combinations of the knobs' levels, run or not."""
+        return math.prod(len(knob.levels) for knob in self.knobs)
 
     @property
     def is_chosen(self) -> bool:
@@ -240,12 +246,12 @@ def summaries(plan: Layout, values: Mapping[str, Floats]) -> list[GroupSummary]:
             seeds=[hashable(seed_of(run.config)) for run in group.runs],
             n=len(group.distinct),
             verdicts=dict(sorted(Counter(run.verdict.verdict for run in group.distinct).items())),
-            overfit_share=_share(sum(run.verdict.verdict == "overfit" for run in group.distinct), len(group.distinct)),
+            overfit_share=share(sum(run.verdict.verdict == "overfit" for run in group.distinct), len(group.distinct)),
             measures={
                 measure: Estimate(number(mean[g]), number(low[g]), number(high[g]), int(n[g]), number(sd[g]))
                 for measure, (mean, sd, low, high, n) in intervals.items()
             },
-            failed_share=_share(int(failed_G[g]), len(group.distinct)),
+            failed_share=share(int(failed_G[g]), len(group.distinct)),
             command=command(group),
         )
         for g, group in enumerate(plan.groups)
@@ -263,6 +269,6 @@ def command(group: Group) -> str | None:
     return shlex.join(["python", "-m", "trainer", *next(iter(made.values()))])
 
 
-def _share(hits: int, n: int) -> Interval:
-    """Return a share with Wilson's interval."""
-    return Interval(hits / n, *share_interval(hits, n), n)
+def share(hits: float, n: int) -> Interval:
+    """Return a share with Wilson's interval; of nothing there is none."""
+    return Interval(hits / n, *share_interval(hits, n), n) if n else Interval(None, None, None, 0)

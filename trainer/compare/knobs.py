@@ -113,11 +113,8 @@ def _names_runs(column: Sequence[Any], given: Sequence[Any]) -> bool:
 def _chosen(settings: Sequence[Setting], columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Return the keys that were changed by hand with their levels, choices first; levels are None where absent."""
     known = all(one.typed is not None for one in settings)
-    names = (
-        list(dict.fromkeys(key for one in settings for key in one.typed or () if not keys.is_seed(key)))
-        if known
-        else []
-    )
+    typed_keys = (key for one in settings for key in one.typed or () if not keys.is_seed(key))
+    names = dict.fromkeys(typed_keys) if known else {}
     chosen = {name: [level(name, one) for one in settings] for name in names}
     chosen = {name: column for name, column in chosen.items() if len(set(column)) > 1}
     order = {name: number for number, name in enumerate(chosen)}

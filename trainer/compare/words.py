@@ -91,8 +91,7 @@ def shape(knob: Knob, name: str, means: list[Level], contrasts: list[Contrast], 
         if one.claimed and one.difference is not None
     }
     top, bottom = known.index(max(known)), known.index(min(known))
-    up = any(claims.get((i, j)) is True for i in range(len(known)) for j in range(i + 1, len(known)))
-    down = any(claims.get((i, j)) is False for i in range(len(known)) for j in range(i + 1, len(known)))
+    up, down = (way in claims.values() for way in (True, False))
     path = ", ".join(f"{value:.3g} at {label(level)}" for level, value in zip(knob.levels, known, strict=True))
     of = measure(name)
 
