@@ -107,6 +107,20 @@ def test_an_effect_is_measured_by_pooled_noise_or_by_its_own(shift: float) -> No
     assert [level.mean for level in effect.levels] == pytest.approx(means.mean(1))
 
 
+def test_each_combination_counts_alike_however_many_of_its_seeds_ended() -> None:
+    """Dropout costs 1 with batch norm, where two of five seeds ended, and 0 without: 0.5 on average, not 2 / 7."""
+    runs = grid(effect=0.0)
+    for one in runs:
+        norm, dropout = one.config["model.batchnorm"], one.config["model.dropout"] > 0
+        one.measures["gap"] += float(norm and dropout)
+        if norm and dropout and one.config["seed"] > 1:
+            one.measures["gap"] = float("nan")
+    gap = np.array([one.measures["gap"] for one in runs]).reshape(2, 2, 5)  # dropout, batch norm, seed
+    found = effect_of(runs, "model.dropout").contrasts[0]
+    assert found.difference == pytest.approx(np.nanmean(gap[0] - gap[1], 1).mean())
+    assert found.difference == pytest.approx(-0.5, abs=0.05)
+
+
 def test_interactions() -> None:
     found = next(test for test in compare(grid(interaction=0.2)).interactions if test.measure == "gap")
     assert (found.knobs, found.a, found.b) == (

@@ -483,6 +483,11 @@ def test_a_loss_that_falls_and_never_below_chance_has_learned_nothing() -> None:
     assert judge(curve, curve, chance_loss=2.4).verdict == "healthy"  # 4 % below
     back = np.concatenate([np.linspace(2.3028, 2.3024, 10), np.linspace(2.3025, 2.3031, 20)])
     assert judge(back, back, chance_loss=math.log(10)).verdict == "underfit"  # what comes back was nothing
+    collapsed = np.concatenate([np.linspace(2.272, 2.3024, 6), np.full(20, 2.3025) + 1e-6 * (-1.0) ** np.arange(20)])
+    assert judge(collapsed, collapsed, chance_loss=math.log(10)).verdict == "underfit"
+    assert (
+        judge(collapsed - 0.2, collapsed, chance_loss=math.log(10)).verdict == "diverged"
+    )  # 2.07: something was learned
     assert judge(back, back).verdict == judge(10 * back, 10 * back, chance_loss=math.log(10)).verdict == "diverged"
     assert judge(TRAIN, OVERFIT, chance_loss=2 * TRAIN[0]).verdict == "overfit"
     assert judge(curve - 3, curve - 3, chance_loss=-0.7).verdict == "healthy"  # a share of a negative loss says nothing

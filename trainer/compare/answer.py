@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainer.compare import fairness, words
-from trainer.compare.groups import NO_KNOB, Group, Layout, Run
-from trainer.compare.keys import label, seed_of
+from trainer.compare.groups import Group, Layout, Run
+from trainer.compare.keys import NO_KNOB, label, seed_of
 from trainer.compare.knobs import Knob, key_of, own
 from trainer.compare.results import Answer, Comparison, Contrast, Effect, Interaction
 from trainer.compare.tuning import Edge
@@ -190,17 +190,21 @@ def _counts(did: str, plan: Layout, k: int, chosen: set[str], counts: Callable[[
 
 def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> str | None:
     """Return a command that would tell more: a wider grid first, then more seeds."""
+    sweeps = {run.sweep for run in plan.runs}
+    sweep = sweeps.pop() if len(sweeps) == 1 else ""
+    is_fair = any(run.tuned for run in plan.groups[0].runs)  # of trainer.versus, which widens grids itself
     for edge in edges:
+        if sweep and not is_fair:  # into the same folder, so that one answer is of all
+            values = ",".join([*map(label, edge.knob.levels), edge.add])
+            return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"{edge.knob.name}={values}"])
         group = next((one for one in plan.groups if one.name == found.recommendation.group), plan.groups[0])
         group = plan.groups[plan.contenders[edge.contender].members[0]] if edge.own else group
         if command := _sweep(group, {edge.knob.name: edge.add}, _seeds(plan)):
             return command
     needed = _needed(found, plan)
-    sweeps = {run.sweep for run in plan.runs}
-    if needed is None or len(sweeps) != 1 or "" in sweeps or plan.unit != "seed":
+    if needed is None or not sweep or plan.unit != "seed":
         return None
-    (sweep,) = sweeps
-    if any(run.tuned for run in plan.groups[0].runs):
+    if is_fair:
         return shlex.join(["python", "-m", "trainer.versus", f"resume={os.path.dirname(sweep)}", f"seeds={needed}"])
     return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"seed=range({needed})"])
 

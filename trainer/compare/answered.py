@@ -120,7 +120,7 @@ class Answered:
         return replace(one, a=knob.levels[i], b=knob.levels[j], sentence=text)
 
     def _means(self, about: About) -> tuple[float, float] | None:
-        """Return the means of both levels: at each seed over the combinations that have both, as the difference is."""
+        """Return the means of both levels, over the combinations and seeds that have both, as the difference is."""
         table = self.plan.cells(*about.knobs)
         sides = [table[one[0]] if about.at is None else table[one[0], about.at] for one in (about.a, about.b)]
         rows = (sides[0] >= 0) & (sides[1] >= 0)
@@ -128,7 +128,7 @@ class Answered:
         both = np.isfinite(values[0]) & np.isfinite(values[1])
         if both.any(0).sum() >= 2:
             values = [np.where(both, one, np.nan) for one in values]
-        means = [float(mean_of(mean_of(one, 0), 0)) for one in values]
+        means = [float(mean_of(mean_of(one, 1), 0)) for one in values]
         return (means[0], means[1]) if np.isfinite(means).all() else None
 
     def _failed(self, about: About) -> list[tuple[int, int]]:

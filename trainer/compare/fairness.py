@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.compare.groups import NO_KNOB, UNFINISHED, Layout
-from trainer.compare.keys import hashable, is_epochs, is_optimizer, is_rate, label
+from trainer.compare.groups import UNFINISHED, Layout
+from trainer.compare.keys import NO_KNOB, hashable, is_epochs, is_optimizer, is_rate, label
 from trainer.compare.knobs import Knob
 from trainer.compare.results import Caveat
 from trainer.compare.tuning import Edge

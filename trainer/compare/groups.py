@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.compare import knobs as knob_finder
-from trainer.compare.keys import hashable, natural, seed_of
+from trainer.compare.keys import NO_KNOB, hashable, natural, seed_of
 from trainer.compare.knobs import Knob, Setting
 from trainer.compare.results import Estimate, GroupSummary, Interval
 from trainer.compare.statistics import Floats, mean_interval, number, share_interval
@@ -24,7 +24,6 @@ from trainer.judge.curves import INFINITE
 from trainer.judge.overfit import Verdict
 
 UNFINISHED = ("failed", "interrupted")
-NO_KNOB = "run"  # the difference between runs without a config
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 CLASS = "._target_"
+NO_KNOB = "run"  # the difference between runs without a configuration
 CHOICE = {"target", "name", "type", "class", "cls", "kind"}  # what says which of a group's classes is used
 
 _SEEDS = {"random_state", "rng", "fold", "cv_fold", "replicate", "repetition", "repeat", "rep", "trial", "run_idx"}

@@ -19,7 +19,7 @@ from trainer.compare.statistics import Floats
 Family = Literal["effects", "simple", "interactions", "differences", "recommendation"]
 # Parts of the error budget: what is asked first gets most. A family's part is shared by its questions.
 WEIGHTS: dict[Family, float] = {
-    "effects": 1.0, "simple": 0.3, "interactions": 0.2, "differences": 0.1, "recommendation": 0.1,
+    "effects": 1.0, "simple": 0.3, "interactions": 0.2, "differences": 0.1, "recommendation": 0.3,
 }  # fmt: skip
 SECOND = 0.1  # the part of every measure but the one that decides
 MAX_NAMES = 6  # interactions of a knob with more levels than this are asked at its ends, or of names not at all
@@ -158,19 +158,19 @@ class _Measure:
             [self.values_CS, np.full(self.values_CS.shape[1], np.nan)]
         )  # contender -1 is the missing one
         there_RS = np.all([np.isfinite(padded[rows]) for rows, _ in parts], axis=0)
-        if there_RS.any(0).sum() < 2:  # too few common seeds: at least the same combinations
-            whole = np.all([np.isfinite(padded[rows]).any(1) for rows, _ in parts], axis=0)
-            share_R = whole / max(1, whole.sum())
-        else:
-            share_R = (there_RS / np.maximum(there_RS.sum(0), 1)).sum(1) / there_RS.any(0).sum()
-        count_S = there_RS.sum(0)
+        there_S, n_R = there_RS.any(0), there_RS.sum(1)
+        whole_R = n_R > 0
+        if there_S.sum() < 2:  # too few common seeds: at least the same combinations
+            whole_R = np.all([np.isfinite(padded[rows]).any(1) for rows, _ in parts], axis=0)
+        share_R = whole_R / max(1, whole_R.sum())
+        # each combination counts alike, however many of its seeds ended: else the average leans on those that did
+        part_RS = there_RS * (share_R * there_S.sum() / np.maximum(n_R, 1))[:, None]
         sums_RS = sum(sign * np.where(there_RS, padded[rows], 0.0) for rows, sign in parts)
         weights_C = np.zeros(len(padded))
         for rows, sign in parts:
             np.add.at(weights_C, rows, sign * share_R)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            sums_S = np.where(count_S > 0, np.asarray(sums_RS).sum(0) / count_S, np.nan)
-            squares_S = np.where(count_S > 0, len(parts) / count_S, np.nan)
+        sums_S = np.where(there_S, (part_RS * sums_RS).sum(0), np.nan)
+        squares_S = np.where(there_S, len(parts) * (part_RS**2).sum(0), np.nan)
         return Question(family, self.name, 0.0, sums_S, squares_S, weights_C[:-1], knob=knob)
 
 

@@ -153,15 +153,16 @@ LOST = 0.5  # this share of what the training loss had learned is lost again: di
 NOTHING_LEARNED = 4.0  # a fall of the training loss within this many of its own noise; and
 TREND = 5.0  # within so many standard errors from the first third to the last, as it may be a zigzag
 CHANCE = 0.99  # a training loss never below this share of the chance-level loss has learned nothing
+HARDLY = 0.95  # nor has one never below this share that ends at the chance-level loss
 
 
 def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
     """Return the verdict and sentence where the training loss alone decides."""
     start, low, end, chance = e.train_start, e.train_low, e.train_end, e.guessing_loss or 0.0
-    stays_at_chance = low > CHANCE * chance > 0 and end < (2 - CHANCE) * chance
-    if end - low > max(LOST * (start - low), 6 * e.train_noise) and not stays_at_chance:
+    is_at_chance = low > HARDLY * chance > 0 and end < (2 - CHANCE) * chance
+    if end - low > max(LOST * (start - low), 6 * e.train_noise) and not is_at_chance:
         return "diverged", f"training loss has come back up from {low:.4g} to {end:.4g} and stays there"
-    if chance > 0 and low > CHANCE * chance:
+    if chance > 0 and low > (HARDLY if end > CHANCE * chance else CHANCE) * chance:
         predictions = f"predictions that do not look at the input cost {chance:.4g}"
         return "underfit", f"nothing was learned: training loss was never below {low:.4g}, and {predictions}"
     if start - end <= NOTHING_LEARNED * e.train_noise and e.train_trend <= TREND:

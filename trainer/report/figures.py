@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.compare.groups import NO_KNOB
+from trainer.compare.keys import NO_KNOB
 from trainer.compare.statistics import mean_interval
 from trainer.judge.curves import INFINITE
 from trainer.read.curves import Curves

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trainer.compare.groups import NO_KNOB, UNFINISHED
-from trainer.compare.keys import label
+from trainer.compare.groups import UNFINISHED
+from trainer.compare.keys import NO_KNOB, label
 from trainer.compare.statistics import mean_interval
 from trainer.report import vocabulary
 from trainer.report.vocabulary import INTERVAL, mean_cell

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trainer.compare.groups import NO_KNOB
+from trainer.compare.keys import NO_KNOB
 from trainer.language import translated
 from trainer.report import tables, vocabulary
 from trainer.report.screen import fits, fitting, screen

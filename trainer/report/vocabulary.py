@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
-from trainer.compare.groups import NO_KNOB
-from trainer.compare.keys import label
+from trainer.compare.keys import NO_KNOB, label
 from trainer.judge import health
 from trainer.judge.overfit import Kind, Label, is_unsure
 from trainer.language import translated
