@@ -21,7 +21,7 @@ MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it m
     "cure": {"cli", "read", "report", "compare", "judge", "engine", "config", "files", "language", "text"},
     "versus": {"cli", "evaluate", "read", "report", "engine", "config", "files", "language", "text"},
     "report": {"compare", "read", "judge", "language", "files", "text"},
-    "compare": {"judge", "files"},
+    "compare": {"judge", "files", "text"},
     "read": {"judge", "config", "files", "text"},
     "judge": set[str](),
     "language": {"text"},

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.text import printable
+from trainer.text import few, printable
+
+
+def test_of_many_names_the_first_are_listed_and_the_others_counted() -> None:
+    assert few([]) == ""
+    assert few(["a", "b", "c"]) == "a, b, c"
+    assert few(list("abcde"), of=" keys") == "a, b, c and 2 more keys"
+    assert few([0, 3], 1) == "0 and 1 more"
 
 
 @pytest.mark.parametrize(

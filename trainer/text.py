@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import unicodedata
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def printable(text: str) -> str:
     if text.isprintable():  # all of it: nearly every text
         return text
     return "".join(_escaped(one) if unicodedata.category(one) in _UNFIT else one for one in text)
+
+
+def few(names: Iterable[object], most: int = 3, of: str = "") -> str:
+    """List the first names and count the others: a, b, c and 4 more; of: what they are."""
+    texts = list(map(str, names))
+    left = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {left} more{of}" if left > 0 else "")
 
 
 def shown(path: Path, here: Path | None = None) -> str:

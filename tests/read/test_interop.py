@@ -33,12 +33,18 @@ def test_summary_writer(tmp_path: Path) -> None:
             for epoch in range(EPOCHS):
                 writer.add_scalar("Loss/train", math.exp(-lr * epoch), epoch)
                 writer.add_scalar("Loss/val", math.exp(-lr * epoch) + 0.1, epoch)
-            writer.add_hparams({"lr": lr, "nesterov": True, "opt": "sgd"}, {"hparam/loss": 0.5})
+            more = dict.fromkeys("hgfedcba", 1)
+            writer.add_hparams({"lr": lr, "nesterov": True, "opt": "sgd", **more}, {"hparam/loss": 0.5})
     with SummaryWriter(str(tmp_path / "scalars")) as writer:
         for epoch in range(EPOCHS):
             writer.add_scalars("loss", {"train": 1 / (epoch + 1), "val": 2 / (epoch + 1)}, epoch)
     high, low, scalars = sorted(runs_below(tmp_path), key=lambda run: -run.config.get("lr", 0))
-    assert high.config == {"lr": 0.1, "nesterov": True, "opt": "sgd"}
+    assert list(high.config.items()) == [
+        *((key, 1) for key in "abcdefgh"),
+        ("lr", 0.1),
+        ("nesterov", True),
+        ("opt", "sgd"),
+    ]
     assert low.config["lr"] == 0.01
     np.testing.assert_allclose(low.train_loss, np.exp(-0.01 * np.arange(EPOCHS)), rtol=1e-6)
     np.testing.assert_allclose(scalars.val_loss, 2 / np.arange(1, EPOCHS + 1), rtol=1e-6)

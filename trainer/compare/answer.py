@@ -7,9 +7,9 @@ from typing import Any
 
 from trainer.compare import fairness, words
 from trainer.compare.groups import Group, Layout, Run
-from trainer.compare.keys import NO_KNOB, is_seed, label, seed_of
-from trainer.compare.knobs import Knob, tidy, typed
-from trainer.compare.results import Answer, Comparison, Effect, Interaction
+from trainer.compare.keys import NO_KNOB, label, seed_of
+from trainer.compare.knobs import Knob, key_of, own
+from trainer.compare.results import Answer, Comparison, Contrast, Effect, Interaction
 from trainer.compare.tuning import Edge
 
 MOST = 3  # knobs that are spoken of
@@ -31,21 +31,21 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     crossed = _strongest(found, main)
     lines = _differences(found, plan, told, scores, crossed)
     used, spoken_of = set(found.chosen.values()), {e.knob for e in (*told, *scores) if e.claimed}
-    silent = [knob.name for knob in plan.knobs if knob.name not in spoken_of]
     within_crossed = {name for one in crossed for name in one.knobs}
+    silent = [knob.name for knob in plan.knobs if knob.name not in spoken_of | within_crossed]
     for effect in told:
-        if effect.knob in silent and effect.knob not in within_crossed:
-            some = [f"{one.sentence}." for one in effect.simple if one.claimed]
+        some = [f"{one.sentence}." for one in effect.simple if one.claimed]
+        if some and effect.knob in silent:
             lines += some[:MOST]  # over all levels of the others nothing, and yet something at one of them
-            silent = [name for name in silent if not some or name != effect.knob]
-    silent = [name for name in silent if name not in within_crossed]
+            silent.remove(effect.knob)
     if silent and len(silent) < len(plan.knobs):
         measures = dict.fromkeys(words.measure(effect.measure) for effect in (*told, *scores))
         lines.append(f"No effect of {_and(silent)} on {' or '.join(measures)} is shown.")
     lines += [f"{e.sentence}." for e in found.effects if e.claimed and e.measure == "gap" and e.knob in silent]
     for k, knob in enumerate(plan.knobs):
-        lines += [_overfits(plan, k, used)] if knob.name in spoken_of else []
-        lines.append(_failures(plan, k, used))
+        if knob.name in spoken_of:
+            lines.append(_counts("overfit", plan, k, used, lambda run: run.verdict.verdict == "overfit"))
+        lines.append(_counts("diverged or failed", plan, k, used, lambda run: run.failed))
     lines.append(f"{found.recommendation.sentence}.")
     lines += [f"{edge.text(plan)}." for edge in edges[: fairness.MOST]]
     if found.interactions and not any(one.claimed for one in found.interactions) and len(plan.knobs) == 2 and spoken_of:
@@ -79,7 +79,8 @@ def _differences(
     for name in list(dict.fromkeys(effect.knob for effect in claimed))[:MOST]:
         main, score = (next((e for e in some if e.knob == name), None) for some in (told, scores))
         if main and main.claimed and not _turns(main):
-            over = f"averaged over {_and(_changing(main, crossed, plan))}: " if _changing(main, crossed, plan) else ""
+            changing = _changing(main, crossed, plan)
+            over = f"averaged over {_and(changing)}: " if changing else ""
             averages += [f"{over}{main.sentence}{_also(main, score)}.", _means(main, plan)]
             if len(plan.knobs) == 2 and not crossed:
                 averages += [_per_level(main, knob) for knob in plan.knobs if knob.name != name]
@@ -94,9 +95,8 @@ def _also(main: Effect, score: Effect | None) -> str:
     head = words.largest(main.contrasts)
     for one in score.contrasts if score and head else ():
         if head and one.claimed and one.difference and (one.a, one.b) == (head.a, head.b):
-            way = "higher" if one.difference > 0 else "lower"
-            evidence = f"95 % interval {one.low:.3g} to {one.high:.3g}, {words.corrected(one.p_adjusted)}"
-            return f"; {words.measure(one.measure)} is {abs(one.difference):.3g} {way} there ({evidence})"
+            evidence = f"{words.interval(one)}, {words.corrected(one.p_adjusted)}"
+            return f"; {words.measure(one.measure)} is {words.amount(one.difference)} there ({evidence})"
     return ""
 
 
@@ -110,14 +110,19 @@ def _turns(effect: Effect) -> bool:
 
 def _changing(effect: Effect, crossed: Sequence[Interaction], plan: Layout) -> list[str]:
     """Name the knobs that are shown to change an effect, at some of whose levels it is not shown itself."""
-    head, found = words.largest(effect.contrasts), []
-    for knob in plan.knobs:
-        levels = [knob.plain(i) for i in range(len(knob.levels))]
-        within = [one for at in effect.simple if at.at in levels for one in at.contrasts]
-        same = [one for one in within if head and (one.a, one.b) == (head.a, head.b)]
-        is_crossed = any({effect.knob, knob.name} == set(one.knobs) for one in crossed)
-        found += [knob.name] if is_crossed and not all(one.claimed for one in same) else []
-    return found
+    return [
+        knob.name
+        for knob in plan.knobs
+        if any({effect.knob, knob.name} == set(one.knobs) for one in crossed)
+        and not all(one.claimed for _, one in _largest_at(effect, knob))
+    ]
+
+
+def _largest_at(effect: Effect, other: Knob) -> list[tuple[str, Contrast]]:
+    """Return the largest difference of a knob at each level of another, with that level as typed."""
+    head, levels = words.largest(effect.contrasts), [other.plain(i) for i in range(len(other.levels))]
+    within = [(at.at, one) for at in effect.simple if at.at in levels for one in at.contrasts]
+    return [(at, one) for at, one in within if head and (one.a, one.b) == (head.a, head.b)]
 
 
 def _strongest(found: Comparison, main: str | None) -> list[Interaction]:
@@ -156,25 +161,20 @@ def _alike(start: int, count: int, apart: set[frozenset[int]]) -> list[int]:
 
 def _per_level(effect: Effect, other: Knob) -> str:
     """Say what the largest difference of a knob is at each level of another."""
-    parts = []
-    head = words.largest(effect.contrasts)
-    levels = [other.plain(i) for i in range(len(other.levels))]
-    for one in effect.simple if head else ():
-        for same in one.contrasts:
-            if head and one.at in levels and (same.a, same.b) == (head.a, head.b) and same.difference is not None:
-                size = f"{abs(same.difference):.3g} {'higher' if same.difference > 0 else 'lower'}"
-                size = "equal" if abs(same.difference) < words.ROUNDING else size
-                shown = "not tested" if same.p_adjusted is None else words.corrected(same.p_adjusted)
-                parts.append(f"at {one.at} {size} ({shown})")
-    if head is None or not 1 < len(parts) <= FEW_LEVELS:
+    found = [(at, one, one.difference) for at, one in _largest_at(effect, other) if one.difference is not None]
+    if not 1 < len(found) <= FEW_LEVELS:
         return ""
-    a, b = (label(level) for level in (head.a, head.b))
+    parts = []
+    for at, one, difference in found:
+        size = "equal" if abs(difference) < words.ROUNDING else words.amount(difference)
+        shown = "not tested" if one.p_adjusted is None else words.corrected(one.p_adjusted)
+        parts.append(f"at {at} {size} ({shown})")
     name = "" if effect.together else f"{effect.knob}="
-    return f"By level, {name}{a} against {b}: {', '.join(parts)}."
+    return f"By level, {name}{label(found[0][1].a)} against {label(found[0][1].b)}: {', '.join(parts)}."
 
 
-def _counts(plan: Layout, k: int, chosen: set[str], counts: Callable[[Run], bool]) -> str:
-    """Count runs at each level of a knob; nothing where the share is the same at all.
+def _counts(did: str, plan: Layout, k: int, chosen: set[str], counts: Callable[[Run], bool]) -> str:
+    """Count the runs that did something at each level of a knob; nothing where the share is the same at all.
 
     chosen: names of the groups that count, where something is tuned.
     """
@@ -184,30 +184,21 @@ def _counts(plan: Layout, k: int, chosen: set[str], counts: Callable[[Run], bool
     found = [(sum(map(counts, some)), len(some)) for some in runs]
     if len({hits / n for hits, n in found if n}) < 2 or len(found) > FEW_LEVELS:
         return ""
-    return ", ".join(f"{hits} of {n} at {plan.knobs[k].plain(i)}" for i, (hits, n) in enumerate(found))
-
-
-def _overfits(plan: Layout, k: int, chosen: set[str]) -> str:
-    counted = _counts(plan, k, chosen, lambda run: run.verdict.verdict == "overfit")
-    return f"Runs that overfit: {counted}." if counted else ""
-
-
-def _failures(plan: Layout, k: int, chosen: set[str]) -> str:
-    counted = _counts(plan, k, chosen, lambda run: run.failed)
-    return f"Runs that diverged or failed: {counted}." if counted else ""
+    counted = ", ".join(f"{hits} of {n} at {plan.knobs[k].plain(i)}" for i, (hits, n) in enumerate(found))
+    return f"Runs that {did}: {counted}."
 
 
 def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> str | None:
     """Return a command that would tell more: a wider grid first, then more seeds."""
-    sweeps = {run.sweep for group in plan.groups for run in group.runs}
+    sweeps = {run.sweep for run in plan.runs}
     sweep = sweeps.pop() if len(sweeps) == 1 else ""
     is_fair = any(run.tuned for run in plan.groups[0].runs)  # of trainer.versus, which widens grids itself
     for edge in edges:
         if sweep and not is_fair:  # into the same folder, so that one answer is of all
             values = ",".join([*map(label, edge.knob.levels), edge.add])
             return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"{edge.knob.name}={values}"])
-        members = plan.contenders[edge.contender].members
-        group = plan.groups[members[0]] if edge.own else plan.groups[_of(found, plan)]
+        group = next((one for one in plan.groups if one.name == found.recommendation.group), plan.groups[0])
+        group = plan.groups[plan.contenders[edge.contender].members[0]] if edge.own else group
         if command := _sweep(group, {edge.knob.name: edge.add}, _seeds(plan)):
             return command
     needed = _needed(found, plan)
@@ -234,10 +225,6 @@ def _needed(found: Comparison, plan: Layout) -> int | None:
     return max((count for count in needed if count <= ENOUGH), default=None)
 
 
-def _of(found: Comparison, plan: Layout) -> int:
-    return next(index for index, group in enumerate(plan.groups) if group.name == found.recommendation.group)
-
-
 def _seeds(plan: Layout) -> str:
     seeds = sorted({seed for seed in plan.seeds if isinstance(seed, int)})
     if not seeds:
@@ -247,14 +234,9 @@ def _seeds(plan: Layout) -> str:
 
 def _sweep(group: Group, changes: dict[str, str], seeds: str) -> str | None:
     """Return the command of a sweep like a group's runs, but for the changes; None where it is not known."""
-    overrides = group.runs[0].overrides
-    if overrides is None:
+    if group.runs[0].overrides is None:
         return None
-    kept = []
-    for text in overrides:
-        key = text.partition("=")[0].lstrip("+~")
-        if key in typed([text]) and key not in changes and not is_seed(key):
-            kept.append(tidy(text))
+    kept = [text for text in own(group.runs[0].overrides) if key_of(text) not in changes]
     changed = [f"{key}={value}" for key, value in changes.items()]
     repeats = [f"seed={seeds}"] if seeds and seed_of(group.runs[0].config) is not None else []
     return shlex.join(["python", "-m", "trainer", "-m", *kept, *changed, *repeats])

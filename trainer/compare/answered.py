@@ -1,22 +1,23 @@
 """Put all questions of a comparison to its runs at once, and keep each answer as a contrast."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer.compare import keys, tuning, why, words
-from trainer.compare.groups import Layout
+from trainer.compare.groups import Layout, share
 from trainer.compare.inference import ALPHA, Answers, Model, answer, model
 from trainer.compare.knobs import Knob
 from trainer.compare.questions import About, Asked, against, ask, weight_of_pairs
-from trainer.compare.results import Contrast, Interval
-from trainer.compare.statistics import Floats, mean_of, number, share_interval
+from trainer.compare.results import Contrast
+from trainer.compare.statistics import Floats, mean_of, number
 
 SCORES = ("test_accuracy", "test_loss", "best_val_accuracy", "best_val_loss")
 TESTED = ("best_val_loss", "test_accuracy", "gap", "test_loss")
 MAX_SEEDS = 50  # more seeds than this are no plan
-NONE = Interval(None, None, None, 0)
 
 
 def defines_loss(knob: Knob) -> bool:
@@ -29,24 +30,25 @@ def is_loss(measure: str) -> bool:
     return tuning.is_loss(measure) or measure == "gap"
 
 
+def known(values: Mapping[str, Floats], names: Iterable[str]) -> list[str]:
+    """Return the measures among names that have a value anywhere."""
+    return [name for name in names if name in values and np.isfinite(values[name]).any()]
+
+
 class Answered:
     """The questions of one comparison and their answers, each a contrast. G groups, C contenders, S seeds, T tests."""
 
     def __init__(self, plan: Layout, values: dict[str, Floats], criterion: str | None) -> None:
         self.plan, self.values, self.criterion = plan, values, criterion
-        self.score = next((name for name in SCORES if name in values and np.isfinite(values[name]).any()), None)
-        nothing = np.full((len(plan.groups), len(plan.seeds)), np.nan)
-        self.costs_GS = tuning.cost(plan, criterion, values[criterion] if criterion else nothing)
-        self.choice = tuning.choose(plan, self.costs_GS)
+        self.score = next(iter(known(values, SCORES)), None)
+        deciding_GS = values[criterion] if criterion else np.full((len(plan.groups), len(plan.seeds)), np.nan)
+        costs_GS = tuning.cost(plan, criterion, deciding_GS)
+        self.choice = tuning.choose(plan, costs_GS)
         self.failed_CS = self.choice.take(plan.failed_GS.astype(float)) == 1
-        self.costs_CS = self.choice.take(self.costs_GS)
-        ended_C = np.isfinite(self.choice.take(values[criterion] if criterion else nothing)).any(1, keepdims=True)
-        self.best = tuning.best(np.where(ended_C, self.costs_CS, np.nan))
+        ended_C = np.isfinite(self.choice.take(deciding_GS)).any(1, keepdims=True)
+        self.best = tuning.best(np.where(ended_C, self.choice.take(costs_GS), np.nan))
         first = [name for name in (criterion, self.score) if name]
-        tested = [*TESTED, *(f"test_{name}" for name in plan.metrics)]
-        names = dict.fromkeys(
-            [*first, *(name for name in tested if name in values and np.isfinite(values[name]).any())]
-        )
+        names = dict.fromkeys([*first, *known(values, [*TESTED, *(f"test_{name}" for name in plan.metrics)])])
         self.tested: dict[str, Floats] = {name: self.choice.take(values[name]) for name in names}
         self.asked: Asked = []
         self.answers: Answers | None = None
@@ -82,7 +84,6 @@ class Answered:
         settles = possible and not claimed and found.needed[t] <= MAX_SEEDS
         signs = np.sign(question.sums_S[np.isfinite(question.sums_S)])
         higher = float((signs > 0).sum() + 0.5 * (signs == 0).sum())
-        share = Interval(higher / len(signs), *share_interval(higher, len(signs)), len(signs)) if len(signs) else NONE
         one = Contrast(
             a=None,
             b=None,
@@ -98,7 +99,7 @@ class Answered:
             claimed=claimed,
             answer="differs" if claimed else "not enough seeds" if settles or not possible else "no difference seen",
             seeds_needed=max(int(found.needed[t]), int(found.n[t]) + 1) if settles else None,
-            higher_share=share,
+            higher_share=share(higher, len(signs)),
             sentence="",
         )
         if about.family in ("effects", "simple"):
@@ -113,7 +114,7 @@ class Answered:
             subject = f"at {self.plan.knobs[about.knobs[1]].plain(about.at)}: {subject}"
         if self.plan.tuned:
             tail = f", each at its best {' and '.join(knob.name for knob in self.plan.tuned)}"
-            tail += " by the other seeds" if any(len(one.members) > 1 for one in self.plan.contenders) else ""
+            tail += " by the other seeds" if self.plan.is_chosen else ""
         text = words.sentence(one, subject, f"at {first} than at {second}{tail}", self.plan.unit, self._means(about))
         text += words.failures(knob, self._failed(about), i, j)
         return replace(one, a=knob.levels[i], b=knob.levels[j], sentence=text)
@@ -141,6 +142,10 @@ class Answered:
     def recorded(self) -> why.Measured:
         """Return what else was recorded of the groups that stand for the contenders."""
         return why.measured(self.plan, self.choice.groups_C, is_loss(str(self.criterion)))
+
+    def at(self, measure: str, contenders: NDArray[np.int64]) -> Floats:
+        """Return a measure of contenders, of any shape, at each seed (..., S); nan of -1, which is none."""
+        return np.vstack([self.tested[measure], np.full(len(self.plan.seeds), np.nan)])[contenders]
 
     def group_name(self, contender: int) -> str:
         """Return the name of the group that stands for a contender."""

@@ -11,11 +11,9 @@ Where nothing differs, at most 5 in 100 comparisons claim anything at all. docs/
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from trainer.compare import answer as answers_in_words
 from trainer.compare import fairness, tuning
-from trainer.compare.answered import Answered, defines_loss, is_loss
+from trainer.compare.answered import Answered, defines_loss, is_loss, known
 from trainer.compare.effects import differences, effects, interactions
 from trainer.compare.groups import Layout, Run, layout, summaries
 from trainer.compare.recommendation import recommendation
@@ -46,14 +44,14 @@ def compare(runs: Sequence[Run], tune: Sequence[str] | None = None) -> Compariso
 
 
 def _values(plan: Layout) -> dict[str, Floats]:
-    names = sorted({measure for group in plan.groups for run in group.runs for measure in run.measures})
+    names = sorted({measure for run in plan.runs for measure in run.measures})
     return {name: plan.values_GS(name) for name in names}
 
 
 def _criterion(plan: Layout, values: Mapping[str, Floats]) -> str | None:
     """Return the measure that decides: of the validation split, and the same quantity for every group."""
     names = [*CRITERIA, *(f"best_val_{name}" for name in plan.metrics)]
-    present = [name for name in names if name in values and np.isfinite(values[name]).any()]
+    present = known(values, names)
     if any(defines_loss(knob) for knob in (*plan.knobs, *plan.tuned)):
         present = [name for name in present if not is_loss(name)]
     return present[0] if present else None
@@ -72,7 +70,7 @@ def _result(answered: Answered) -> Comparison:
         effects=of_knobs,
         differences=differences(answered),
         interactions=interactions(answered),
-        warnings=fairness.warnings(answered.plan, answered.choice, edges, loss_knobs),
+        warnings=fairness.warnings(answered.plan, edges, loss_knobs),
         recommendation=recommendation(answered, groups),
         score=answered.score,
         criterion=answered.criterion,

@@ -16,10 +16,9 @@ from trainer.compare.results import (
     Effect,
     Interaction,
     Level,
-    Recorded,
     SimpleEffects,
 )
-from trainer.compare.statistics import Floats, mean_interval, mean_of, number
+from trainer.compare.statistics import mean_interval, mean_of, number
 
 
 def effects(answered: Answered) -> list[Effect]:
@@ -40,15 +39,15 @@ def effects(answered: Answered) -> list[Effect]:
 
 def _effect(answered: Answered, k: int, knob: Knob, name: str, contrasts: list[Contrast]) -> Effect:
     """Sum up a knob's contrasts: its shape, or else the largest claimed one, or the largest, gives the sentence."""
-    largest = words.largest(contrasts)
+    largest, claimed = words.largest(contrasts), any(one.claimed for one in contrasts)
+    decides = name == (answered.criterion or answered.score)
     levels = _levels(answered, k, knob, name)
     rows = [row for level in answered.plan.cells(k) for row in level if row >= 0]
     shape = None  # of survivors there is none to show
     if not answered.failed_CS[rows].any():
         shape = words.shape(knob, name, levels, contrasts, answered.sign(name) > 0)
-    sentence = f"{knob.name}: no two of its values were run at equal values of the other knobs"
-    if largest:
-        sentence = largest.sentence
+    nothing = f"{knob.name}: no two of its values were run at equal values of the other knobs"
+    sentence = largest.sentence if largest else nothing
     if shape and shape.kind != "no shape shown":
         sentence = f"{shape.sentence}; {sentence}"
     return Effect(
@@ -59,24 +58,17 @@ def _effect(answered: Answered, k: int, knob: Knob, name: str, contrasts: list[C
         levels=levels,
         contrasts=contrasts,
         size=max((abs(one.difference) for one in contrasts if one.difference is not None), default=None),
-        claimed=any(one.claimed for one in contrasts),
+        claimed=claimed,
         sentence=sentence,
         shape=shape,
         simple=_simple(answered, k, name),
-        why=_why(answered, k, name, contrasts),
+        why=why.beside(answered.plan, answered.recorded, k, contrasts) if claimed and decides else [],
     )
-
-
-def _why(answered: Answered, k: int, name: str, contrasts: list[Contrast]) -> list[Recorded]:
-    if name != (answered.criterion or answered.score) or not any(one.claimed for one in contrasts):
-        return []
-    return why.beside(answered.plan, answered.recorded, k, contrasts)
 
 
 def _levels(answered: Answered, k: int, knob: Knob, name: str) -> list[Level]:
     """Average each level over the combinations and seeds that have every level, else over all."""
-    padded = np.vstack([answered.tested[name], np.full(len(answered.plan.seeds), np.nan)])
-    values_LRS = padded[answered.plan.cells(k)]
+    values_LRS = answered.at(name, answered.plan.cells(k))
     complete = np.isfinite(values_LRS).all(0)  # combinations and seeds that have every level
     if complete.any():
         values_LRS = np.where(complete, values_LRS, np.nan)
@@ -94,7 +86,7 @@ def _with_loss(answered: Answered, about: About, one: Contrast) -> Contrast:
     loss = answered.by_about.get(replace(about, measure=decides))
     if loss is None or loss.difference is None:
         return one
-    seen = f"{abs(loss.difference):.3g} {'higher' if loss.difference > 0 else 'lower'} there"
+    seen = f"{words.amount(loss.difference)} there"
     seen += f" ({words.corrected(loss.p_adjusted)})" if loss.claimed else ", which is not shown to be a difference"
     return replace(one, sentence=f"{one.sentence}; the {words.measure(decides)} is {seen}")
 
@@ -144,7 +136,7 @@ def interactions(answered: Answered) -> list[Interaction]:
             subject = f"not shown that {subject}"
         text = f"{subject}: {changes}"
         if one.p_adjusted is not None and one.difference is not None:
-            text += f" (difference {one.difference:+.3g}, 95 % interval {one.low:.3g} to {one.high:.3g}, "
+            text += f" (difference {one.difference:+.3g}, {words.interval(one)}, "
             text += f"{one.n} {answered.plan.unit}s, {words.corrected(one.p_adjusted)})"
         if one.claimed and about.measure == answered.criterion:
             text += _moved(answered, about, table)
@@ -155,15 +147,10 @@ def interactions(answered: Answered) -> list[Interaction]:
 
 def _changes(answered: Answered, about: About, table: NDArray[np.int64]) -> list[float]:
     """Return the change of the first knob at both levels of the second, where a seed has all four."""
-    padded = np.vstack([answered.tested[about.measure], np.full(len(answered.plan.seeds), np.nan)])
-    changes = [padded[table[about.a[1], at]] - padded[table[about.a[0], at]] for at in about.b]
+    ends = answered.at(about.measure, table[list(about.a)])  # (2, levels of the second knob, R, S)
+    changes = [ends[1, at] - ends[0, at] for at in about.b]
     there = np.isfinite(changes[0]) & np.isfinite(changes[1])
     return [float(mean_of(mean_of(np.where(there, one, np.nan), 0), 0)) for one in changes]
-
-
-def _cell_means(answered: Answered, name: str, rows: NDArray[np.int64]) -> Floats:
-    padded = np.vstack([answered.tested[name], np.full(len(answered.plan.seeds), np.nan)])
-    return mean_of(padded[rows], 1)
 
 
 def _moved(answered: Answered, about: About, table: NDArray[np.int64]) -> str:
@@ -171,8 +158,8 @@ def _moved(answered: Answered, about: About, table: NDArray[np.int64]) -> str:
     for knob, other, ends, cells in ((0, 1, about.b, table), (1, 0, about.a, np.swapaxes(table, 0, 1))):
         one, two, best = answered.plan.knobs[about.knobs[knob]], answered.plan.knobs[about.knobs[other]], []
         for at in ends:
-            means = [mean_of(_cell_means(answered, about.measure, cells[i, at]), 0) for i in range(len(one.levels))]
-            costs = answered.sign(about.measure) * np.array(means, float)
+            means_LR = mean_of(answered.at(about.measure, cells[:, at]), 2)
+            costs = answered.sign(about.measure) * mean_of(means_LR, 1)
             best.append(int(np.nanargmin(costs)) if np.isfinite(costs).any() else -1)
         if best[0] != best[1] and min(best) >= 0 and len(one.levels) > 2:
             where = (f"{label(one.levels[i])} at {two.plain(at)}" for i, at in zip(best, ends, strict=True))

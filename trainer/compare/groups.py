@@ -4,6 +4,7 @@ Where a knob is only tuned, groups that differ in nothing else are one *contende
 """
 
 import json
+import math
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.compare import knobs as knob_finder
-from trainer.compare.keys import NO_KNOB, hashable, is_seed, label, natural, seed_of
+from trainer.compare.keys import NO_KNOB, hashable, natural, seed_of
 from trainer.compare.knobs import Knob, Setting
 from trainer.compare.results import Estimate, GroupSummary, Interval
 from trainer.compare.statistics import Floats, mean_interval, number, share_interval
@@ -111,9 +112,24 @@ class Layout:
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     @cached_property
+    def runs(self) -> list[Run]:
+        """Return the runs of all groups."""
+        return [run for group in self.groups for run in group.runs]
+
+    @property
+    def combinations(self) -> int:
+        """Count the combinations of the knobs' levels, run or not."""
+        return math.prod(len(knob.levels) for knob in self.knobs)
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether a contender has several settings, of which one is chosen."""
+        return any(len(one.members) > 1 for one in self.contenders)
+
+    @cached_property
     def metrics(self) -> dict[str, bool]:
         """Return the metrics that runs have beside loss and accuracy: name -> whether higher is better."""
-        return {name: higher for _, _, run in self.cells_of_runs for name, higher in run.metrics.items()}
+        return {name: higher for run in self.runs for name, higher in run.metrics.items()}
 
     def is_higher_better(self, measure: str) -> bool:
         """Whether more of a measure is better: of an accuracy, and of a metric that is so."""
@@ -201,12 +217,9 @@ def _seed(run: Run) -> Any:
 
 
 def _name(knobs: Sequence[Knob], levels: Sequence[int]) -> str:
-    texts = (knob.texts[i] or _default(knob, i) for knob, i in zip(knobs, levels, strict=True))
-    return " ".join(filter(None, texts)) or ("all runs" if not knobs else "the defaults")
-
-
-def _default(knob: Knob, level: int) -> str:
-    return "" if knob.levels[level] is None else f"{knob.name}={label(knob.levels[level])}"
+    pairs = zip(knobs, levels, strict=True)
+    texts = [knob.plain(i) for knob, i in pairs if knob.texts[i] or knob.levels[i] is not None]
+    return " ".join(texts) or ("all runs" if not knobs else "the defaults")
 
 
 def common_config(runs: Sequence[Run]) -> dict[str, Any]:
@@ -232,12 +245,12 @@ def summaries(plan: Layout, values: Mapping[str, Floats]) -> list[GroupSummary]:
             seeds=[hashable(seed_of(run.config)) for run in group.runs],
             n=len(group.distinct),
             verdicts=dict(sorted(Counter(run.verdict.verdict for run in group.distinct).items())),
-            overfit_share=_share(sum(run.verdict.verdict == "overfit" for run in group.distinct), len(group.distinct)),
+            overfit_share=share(sum(run.verdict.verdict == "overfit" for run in group.distinct), len(group.distinct)),
             measures={
                 measure: Estimate(number(mean[g]), number(low[g]), number(high[g]), int(n[g]), number(sd[g]))
                 for measure, (mean, sd, low, high, n) in intervals.items()
             },
-            failed_share=_share(int(failed_G[g]), len(group.distinct)),
+            failed_share=share(int(failed_G[g]), len(group.distinct)),
             command=command(group),
         )
         for g, group in enumerate(plan.groups)
@@ -248,15 +261,13 @@ def command(group: Group) -> str | None:
     """Return the command that makes the group's runs, the seed left out; None where it is not known, or not one."""
     made: dict[tuple[str, ...], list[str]] = {}
     for run in group.runs:
-        keys = knob_finder.typed(run.overrides or ())
-        kept = [text for text in run.overrides or () if text.partition("=")[0].lstrip("+~") in keys]
-        kept = [knob_finder.tidy(text) for text in kept if not is_seed(text.partition("=")[0])]
+        kept = knob_finder.own(run.overrides or ())
         made.setdefault(tuple(sorted(kept)), kept)
     if len(made) != 1 or any(run.overrides is None for run in group.runs):
         return None
     return shlex.join(["python", "-m", "trainer", *next(iter(made.values()))])
 
 
-def _share(hits: int, n: int) -> Interval:
-    """Return a share with Wilson's interval."""
-    return Interval(hits / n, *share_interval(hits, n), n)
+def share(hits: float, n: int) -> Interval:
+    """Return a share with Wilson's interval; of nothing there is none."""
+    return Interval(hits / n, *share_interval(hits, n), n) if n else Interval(None, None, None, 0)

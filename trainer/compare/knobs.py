@@ -12,6 +12,7 @@ from typing import Any
 
 from trainer.compare import keys
 from trainer.compare.keys import ABSENT, CLASS, hashable, label, natural
+from trainer.text import few
 
 FEW = 3  # as many keys that a choice brings are named
 
@@ -54,11 +55,20 @@ class Setting:
     typed: Mapping[str, str] | None  # key -> value as typed, without the seed; None where nobody knows (another tool)
 
 
+def key_of(override: str) -> str:
+    """Return the key that an override sets, adds or takes away."""
+    return override.partition("=")[0].lstrip("+~")
+
+
 def typed(overrides: Sequence[str]) -> dict[str, str]:
     """Return what overrides set: key -> text of the value. Hydra's own keys are none of a run's."""
-    pairs = (override.partition("=") for override in overrides)
-    found = {key.lstrip("+~"): value for key, _, value in pairs}
+    found = {key_of(text): text.partition("=")[2] for text in overrides}
     return {key: value for key, value in found.items() if not key.startswith(("hydra.", "hydra/"))}
+
+
+def own(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that make a run what it is: without Hydra's own keys and the seed."""
+    return [tidy(text) for text in overrides if typed([text]) and not keys.is_seed(key_of(text))]
 
 
 def find(settings: Sequence[Setting], tune: Sequence[str] | None = None) -> tuple[list[Knob], list[Knob], list[Row]]:
@@ -103,11 +113,8 @@ def _names_runs(column: Sequence[Any], given: Sequence[Any]) -> bool:
 def _chosen(settings: Sequence[Setting], columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Return the keys that were changed by hand with their levels, choices first; levels are None where absent."""
     known = all(one.typed is not None for one in settings)
-    names = (
-        list(dict.fromkeys(key for one in settings for key in one.typed or () if not keys.is_seed(key)))
-        if known
-        else []
-    )
+    typed_keys = (key for one in settings for key in one.typed or () if not keys.is_seed(key))
+    names = dict.fromkeys(typed_keys) if known else {}
     chosen = {name: [level(name, one) for one in settings] for name in names}
     chosen = {name: column for name, column in chosen.items() if len(set(column)) > 1}
     order = {name: number for number, name in enumerate(chosen)}
@@ -178,7 +185,10 @@ def _knob(
     order = sorted(set(rows), key=lambda row: tuple(map(natural, row)))
     first = {row: rows.index(row) for row in order}
     brought = [key for key, column in columns.items() if key not in chosen and follows(rows, column)]
-    shown = [key for key in brought if _is_told(key, columns[key], part)]
+    shown = sorted(
+        (key for key in brought if _is_told(key, columns[key], part)),
+        key=lambda key: (not key.endswith("lr"), f"{key}="),
+    )
     levels, texts = zip(*(_named(part, row, settings[first[row]]) for row in order), strict=True)
     apart = tuple(key.removesuffix(CLASS) for key in part if not key.startswith(f"{keys.parent(lead)}.") or key == lead)
     return Knob(
@@ -187,9 +197,8 @@ def _knob(
         together=() if len(apart) < 2 else apart,
         levels=tuple(levels),
         texts=tuple(texts),
-        brings=tuple(_list([f"{k}={label(columns[k][first[row]])}" for k in shown if columns[k][first[row]] != ABSENT])
-                     for row in order),
-    ), [order.index(row) for row in rows]  # fmt: skip
+        brings=tuple(few((f"{key}={label(columns[key][first[row]])}" for key in shown), FEW) for row in order),
+    ), [order.index(row) for row in rows]
 
 
 def _is_told(key: str, column: Sequence[Any], part: Sequence[str]) -> bool:
@@ -235,9 +244,3 @@ def tidy(override: str) -> str:
 def _and(names: Sequence[str]) -> str:
     *some, last = names if len(names) <= FEW else (*names[: FEW - 1], f"{len(names) - FEW + 1} more")
     return f"{', '.join(some)} and {last}"
-
-
-def _list(texts: Sequence[str]) -> str:
-    shown = sorted(texts, key=lambda text: (not text.partition("=")[0].endswith("lr"), text))
-    more = f" and {len(shown) - FEW} more" if len(shown) > FEW else ""
-    return ", ".join(shown[:FEW]) + more

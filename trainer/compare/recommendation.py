@@ -8,11 +8,13 @@ from trainer.compare.answered import Answered, defines_loss, is_loss
 from trainer.compare.inference import ALPHA
 from trainer.compare.results import GroupSummary, Interval, Recommendation
 from trainer.compare.statistics import mean_interval, number
+from trainer.text import few
 
 
 def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommendation:
     """Name the group to use, and say why."""
-    if answered.best is None or answered.criterion is None:
+    criterion = answered.criterion
+    if answered.best is None or criterion is None:
         why = "no run has a validation loss or accuracy; choosing by the test split would flatter it"
         if any(defines_loss(knob) for knob in (*answered.plan.knobs, *answered.plan.tuned)):
             why = "losses of different definitions do not compare, and no run has a validation accuracy"
@@ -20,35 +22,35 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
     group = groups[int(answered.choice.groups_C[answered.best])]
     asked = ((about.pair, one) for about, one in answered.by_about.items() if about.family == "recommendation")
     rivals = [(pair[0], one) for pair, one in asked if pair]
-    also = _shown_worse(answered)
+    also = {other for other, is_worse in _apart(answered, criterion) if is_worse}  # by what is tested elsewhere
     ties = [answered.group_name(index) for index, one in rivals if not one.claimed and index not in also]
     honest = _winners(answered, len(ties))
-    of = f"mean {words.measure(answered.criterion)}"
-    first = "lowest" if answered.sign(answered.criterion) > 0 else "highest"
+    of = f"mean {words.measure(criterion)}"
+    first = "lowest" if answered.sign(criterion) > 0 else "highest"
     chosen = ", wider for having been chosen" if len(groups) > 1 and (ties or answered.choice.inflation_C.any()) else ""
     interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}{chosen}"
     apart = " at seeds that had no say in the choice" if answered.choice.inflation_C[answered.best] else ""
     mean = f"the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval})"
     worse = [index for index, one in rivals if one.claimed or index in also]
-    how = " by the logarithm of the loss" if is_loss(answered.criterion) and set(worse) - also else ""
+    how = " by the logarithm of the loss" if is_loss(criterion) and set(worse) - also else ""
     gone = [one.name for c, one in enumerate(answered.plan.contenders) if _all_failed(answered, c)]
     others = len(answered.plan.contenders) - 1
     if len(groups) == 1:
         sentence = f"only one group: {of} {honest.mean:.4g} (n = {honest.n}{interval})"
     elif worse or (gone and not rivals):
-        shown = ", ".join(ties[:3]) + (f" and {len(ties) - 3} more" if len(ties) > 3 else "")
         counted = f"{len(worse)} of {others} others {'is' if len(worse) == 1 else 'are'}"
         if not ties and len(worse) + len(gone) == others:
             counted = "the other group is" if others == 1 else "every other group is"
         sentence = f"use {group.name}: {mean}"
         sentence += f"; {counted} shown to be worse{how}" if worse else ""
-        sentence += f"; not shown to be worse: {shown}" if ties else ""
+        sentence += f"; not shown to be worse: {few(ties)}" if ties else ""
     elif rivals and all(one.p is None for _, one in rivals):
         alone = f"groups of one {answered.plan.unit} cannot be told apart"
         sentence = f"no group is shown to be better than another: {alone}; {group.name}: {mean}"
     else:
         sentence = f"no group is shown to be better than another; {group.name}: {mean}"
-    if better := _better_by_score(answered):
+    by_score = _apart(answered, answered.score) if answered.score and answered.score != criterion else []
+    if better := [answered.group_name(other) for other, is_worse in by_score if not is_worse]:
         sentence += f"; but by {words.measure(str(answered.score))} {', '.join(better[:3])} is shown to be better"
     if gone:
         sentence += f"; every run of {', '.join(gone[:3])}{' and more' * (len(gone) > 3)} diverged or failed"
@@ -63,27 +65,16 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
         sentence=sentence,
         group=group.name,
         knobs=group.knobs,
-        criterion=answered.criterion,
+        criterion=criterion,
         mean=honest.mean,
         low=honest.low,
         high=honest.high,
         n=honest.n,
-        sd=group.measures[answered.criterion].sd,
+        sd=group.measures[criterion].sd,
         overfit_share=group.overfit_share,
         ties=ties,
         command=group.command,
     )
-
-
-def _shown_worse(answered: Answered) -> set[int]:
-    """Return the contenders that a claimed difference from the best one, in what decides, shows to be worse."""
-    return {other for other, is_worse in _apart(answered, str(answered.criterion)) if is_worse}
-
-
-def _better_by_score(answered: Answered) -> list[str]:
-    """Name the contenders that the score shows to be better than the one that is best in what decides."""
-    apart = _apart(answered, answered.score) if answered.score and answered.score != answered.criterion else []
-    return [answered.group_name(other) for other, is_worse in apart if not is_worse]
 
 
 def _apart(answered: Answered, measure: str) -> list[tuple[int, bool]]:
@@ -115,15 +106,15 @@ def _winners(answered: Answered, ties: int) -> Interval:
     Yekutieli 2005 asks for one chosen of k).
     """
     assert answered.best is not None
-    mean, sd, low, high, n = (
-        value[0] for value in mean_interval(answered.tested[str(answered.criterion)][[answered.best]])
-    )
+    criterion = str(answered.criterion)
+    values_CS = answered.tested[criterion]
+    mean, sd, low, high, n = (value[0] for value in mean_interval(values_CS[[answered.best]]))
     wider = np.sqrt(1 + answered.choice.inflation_C[answered.best])
     if not np.isfinite(sd):
         return Interval(number(mean), None, None, int(n))
     half = float(stdtrit(max(n - 1, 1), 1 - ALPHA / 2 / (ties + 1)) * sd / np.sqrt(max(n, 1)) * wider)
     low, high = mean - (mean - low) * wider, mean + (high - mean) * wider
-    low, high = (mean - half, high) if answered.sign(str(answered.criterion)) < 0 else (low, mean + half)
-    if is_loss(str(answered.criterion)) and np.nanmin(answered.tested[str(answered.criterion)]) >= 0:
+    low, high = (mean - half, high) if answered.sign(criterion) < 0 else (low, mean + half)
+    if is_loss(criterion) and np.nanmin(values_CS) >= 0:
         low = max(low, 0.0)
     return Interval(number(mean), number(low), number(high), int(n))

@@ -1,7 +1,6 @@
 """Compare what belongs together: each sweep and data set on its own, sweeps together only where they make one grid."""
 
 import itertools
-import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -9,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.compare.comparison import compare
-from trainer.compare.groups import Run, common_config, layout
+from trainer.compare.groups import Layout, Run, common_config, layout
 from trainer.compare.keys import CLASS, hashable, is_data, is_seed, label
 from trainer.compare.results import Comparison
+from trainer.text import few
 
 WHOLE = 0.5  # runs make one grid where at least this share of the combinations of their knobs was run
 MANY = 4  # single runs that differ in more keys than this are not compared
@@ -45,7 +45,7 @@ def compare_sections(runs: Sequence[Run], tune: Sequence[str] | None = None) -> 
     ]
     sections = []
     for name, part in zip(names, parts, strict=True):
-        alone = len(parts) == 1 or part[0].sweep or _is_grid(part, tune)
+        alone = len(parts) == 1 or part[0].sweep or _is_grid(layout(part, tune))
         sections.append(Section(name, part, compare(part, tune) if alone else compare([])))
     kept = [one for one in sections if one.found.groups]
     heaps = [one for one in sections if not one.found.groups]
@@ -81,14 +81,12 @@ def _are_one_grid(one: Sequence[Run], two: Sequence[Run], tune: Sequence[str] | 
     hidden = [{key for knob in plan.knobs for key in knob.together} for plan in plans]
     varied = [{knob.name for knob in (*plan.knobs, *plan.tuned)} for plan in plans[:2]]
     is_tuned_in_one = {knob.name for knob in plans[2].tuned} <= varied[0] | varied[1]
-    return hidden[2] <= hidden[0] | hidden[1] and is_tuned_in_one and _is_grid([*one, *two], tune)
+    return hidden[2] <= hidden[0] | hidden[1] and is_tuned_in_one and _is_grid(plans[2])
 
 
-def _is_grid(runs: Sequence[Run], tune: Sequence[str] | None) -> bool:
+def _is_grid(plan: Layout) -> bool:
     """Whether runs make one grid: most combinations of what differs between them were run."""
-    plan = layout(runs, tune)
-    combinations = math.prod(len(knob.levels) for knob in plan.knobs)
-    return len(plan.knobs) <= MANY and len(plan.contenders) >= WHOLE * combinations
+    return len(plan.knobs) <= MANY and len(plan.contenders) >= WHOLE * plan.combinations
 
 
 def _name(runs: Sequence[Run]) -> str:
@@ -108,13 +106,15 @@ def _name(runs: Sequence[Run]) -> str:
 def _heap(one: Section) -> str:
     keys = _keys([run.config for run in one.runs])
     count = len(one.runs)
-    return f"{one.name}: {count} runs that differ in {_some(keys)} are not compared: too few of them are alike"
+    return (
+        f"{one.name}: {count} runs that differ in {few(keys, of=' keys')} are not compared: too few of them are alike"
+    )
 
 
 def _apart(one: Section, two: Section) -> str:
     common = [common_config(section.runs) for section in (one, two)]
     keys = _keys(common)
-    why = f"they differ in {_some(keys)}" if keys else "what differs between them are not the same knobs"
+    why = f"they differ in {few(keys, of=' keys')}" if keys else "what differs between them are not the same knobs"
     return f"{one.name} and {two.name} are not compared with each other: {why}"
 
 
@@ -122,7 +122,3 @@ def _keys(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Return the keys that every configuration has, and that differ."""
     shared = set.intersection(*(set(config) for config in configs)) if configs else set()
     return sorted(key for key in shared if len({hashable(config[key]) for config in configs}) > 1 and not is_seed(key))
-
-
-def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more keys" if len(keys) > 3 else "")

@@ -70,8 +70,7 @@ def cost(plan: Layout, criterion: str | None, values_GS: Floats) -> Floats:
     costs_GS = sign * values_GS
     seen = [float(np.nanmax(costs_GS))] if np.isfinite(costs_GS).any() else []
     if criterion is not None and is_loss(criterion):
-        runs = [run for group in plan.groups for run in group.runs]
-        seen += [loss for run in runs for loss in (run.guessing_loss, run.first_loss) if loss is not None]
+        seen += [loss for run in plan.runs for loss in (run.guessing_loss, run.first_loss) if loss is not None]
     elif sign < 0:
         seen.append(0.0)
     return np.where(plan.failed_GS & ~np.isfinite(costs_GS), max(seen, default=np.nan), costs_GS)
@@ -85,7 +84,7 @@ def ranked(plan: Layout, criterion: str, values_GS: Floats) -> Floats:
     costs_GS = cost_sign(plan, criterion) * values_GS
     if not is_loss(criterion) or not (costs_GS[np.isfinite(costs_GS)] > 0).all():
         return costs_GS
-    guessing = [run.guessing_loss for group in plan.groups for run in group.runs if run.guessing_loss]
+    guessing = [run.guessing_loss for run in plan.runs if run.guessing_loss]
     return np.log(np.minimum(costs_GS, max(guessing)) if guessing else costs_GS)
 
 

@@ -25,41 +25,17 @@ CURVE = 10  # epochs that the roughness of a curve takes
 SPEED = "epochs_to_half"  # the one signal that takes all runs of a comparison
 
 
-@dataclass(frozen=True)
-class Signal:
-    """How a signal is told."""
-
-    text: str  # what is {times} as large at {a} as at {b}
-    when: str = ""  # this signal's time, where `other` is the same at another time
-    other: str = ""
-
-
-SIGNALS = {
-    "first_update_ratio": Signal(
-        "the first step is {times} times as long relative to the weights at {a} as at {b}",
-        "in the first step",
-        "last_update_ratio",
-    ),
-    "last_update_ratio": Signal(
-        "the last step is {times} times as long relative to the weights at {a} as at {b}",
-        "in the last step",
-        "first_update_ratio",
-    ),
-    "first_gradient_ratio": Signal(
-        "the gradient of the first layer, relative to that of the last layer, is {times} times as large in the first "
-        "step at {a} as at {b}",
-        "in the first step",
-        "last_gradient_ratio",
-    ),
-    "last_gradient_ratio": Signal(
-        "the gradient of the first layer, relative to that of the last layer, is {times} times as large in the last "
-        "step at {a} as at {b}",
-        "in the last step",
-        "first_gradient_ratio",
-    ),
-    "dead_units": Signal("the share of dead units at the end is {times} times as large at {a} as at {b}"),
-    SPEED: Signal("the way to a validation loss of {target} takes {times} times as many epochs at {a} as at {b}"),
-    "roughness": Signal("the training loss is {times} times as rough from epoch to epoch at {a} as at {b}"),
+OTHER_END = {"first": "last", "last": "first"}
+OF_A_STEP = {
+    "update_ratio": "the {when} step is {times} times as long relative to the weights at {a} as at {b}",
+    "gradient_ratio": "the gradient of the first layer, relative to that of the last layer, is {times} times as large "
+    "in the {when} step at {a} as at {b}",
+}
+SIGNALS = {  # name -> what is {times} as large at {a} as at {b}
+    **{f"{when}_{name}": text.replace("{when}", when) for name, text in OF_A_STEP.items() for when in OTHER_END},
+    "dead_units": "the share of dead units at the end is {times} times as large at {a} as at {b}",
+    SPEED: "the way to a validation loss of {target} takes {times} times as many epochs at {a} as at {b}",
+    "roughness": "the training loss is {times} times as rough from epoch to epoch at {a} as at {b}",
 }
 
 
@@ -185,7 +161,9 @@ def beside(plan: Layout, found: Measured, knob: int, contrasts: Sequence[Contras
     told = []
     for t, name in enumerate(SIGNALS):
         if name in clear:
-            other = known.get(SIGNALS[name].other) if SIGNALS[name].other not in clear else None
+            when, _, of = name.partition("_")
+            same = f"{OTHER_END.get(when)}_{of}"  # at the other end of the run
+            other = known.get(same) if same not in clear else None
             n = int(tests.n[t])
             said = _sentence(name, names, clear[name], sides[t], f"{n} {plan.unit}s", other, found.target)
             ratio, low, high = (float(value) for value in clear[name])
@@ -197,19 +175,18 @@ def _sentence(
     name: str, levels: Sequence[str], ratio: Floats, sides: Floats, n: str, other: Floats | None, target: float | None
 ) -> str:
     """Say a ratio as times > 1, and what it is at the other time. ratio, other: (3,), the ratio and its interval."""
-    signal = SIGNALS[name]
     if ratio[0] < 1:
         levels, sides = levels[::-1], sides[::-1]
         ratio, other = 1 / ratio[[0, 2, 1]], None if other is None else 1 / other[[0, 2, 1]]
     times, low, high = (_times(value) for value in ratio)
     goal = "" if target is None else f"{target:.3g}"
-    said = signal.text.format(times=times, a=levels[0], b=levels[1], target=goal)
+    said = SIGNALS[name].format(times=times, a=levels[0], b=levels[1], target=goal)
     said += f" ({sides[0]:.2g} against {sides[1]:.2g}, 95 % interval {low} to {high} times, {n})"
     if other is not None:
         times, low, high = (_times(value) for value in other)
         alike = other[1] >= 1 / CLEAR and other[2] <= CLEAR
-        when = SIGNALS[signal.other].when
-        said += f"; {when} they are alike" if alike else f"; {when} no clear difference is seen"
+        when = f"in the {OTHER_END[name.partition('_')[0]]} step"
+        said += f"; {when} {'they are alike' if alike else 'no clear difference is seen'}"
         said += f" ({times} times, {low} to {high})"
     return said
 

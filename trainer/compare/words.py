@@ -42,13 +42,10 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
     if test.p is None or test.difference is None:
         repeats = f"{test.n} {unit}{'s' * (test.n != 1)} per side"
         return f"{measure(test.measure)}: {repeats}: not enough; two {unit}s test, five or more tell"
-    amount = f"{abs(test.difference):.3g} {'higher' if test.difference > 0 else 'lower'}"
-    if abs(test.difference) < ROUNDING:
-        amount = "neither higher nor lower"
-    seen = f"{subject} is {amount} {than}"
+    size = "neither higher nor lower" if abs(test.difference) < ROUNDING else amount(test.difference)
+    seen = f"{subject} is {size} {than}"
     sides = "" if means is None else f"{means[0]:.4g} against {means[1]:.4g}; "
-    interval = f"95 % interval {test.low:.3g} to {test.high:.3g}"
-    evidence = f" ({sides}{interval}, {test.n} {unit}s, {corrected(test.p_adjusted)})"
+    evidence = f" ({sides}{interval(test)}, {test.n} {unit}s, {corrected(test.p_adjusted)})"
     if test.claimed:
         return seen + evidence
     if test.seeds_needed is not None:
@@ -56,6 +53,16 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
         return f"not enough {unit}s to tell: {seen}{evidence}; {needed}"
     beyond = max(abs(test.low or 0.0), abs(test.high or 0.0))
     return f"no difference shown: {seen}{evidence}; one of more than {beyond:.2g} is unlikely"
+
+
+def amount(difference: float) -> str:
+    """Write a difference as how much higher or lower."""
+    return f"{abs(difference):.3g} {'higher' if difference > 0 else 'lower'}"
+
+
+def interval(test: Contrast) -> str:
+    """Write the interval of a difference."""
+    return f"95 % interval {test.low:.3g} to {test.high:.3g}"
 
 
 def corrected(p: float | None) -> str:
@@ -84,8 +91,7 @@ def shape(knob: Knob, name: str, means: list[Level], contrasts: list[Contrast], 
         if one.claimed and one.difference is not None
     }
     top, bottom = known.index(max(known)), known.index(min(known))
-    up = any(claims.get((i, j)) is True for i in range(len(known)) for j in range(i + 1, len(known)))
-    down = any(claims.get((i, j)) is False for i in range(len(known)) for j in range(i + 1, len(known)))
+    up, down = (way in claims.values() for way in (True, False))
     path = ", ".join(f"{value:.3g} at {label(level)}" for level, value in zip(knob.levels, known, strict=True))
     of = measure(name)
 

@@ -22,6 +22,7 @@ from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
 from trainer.read.numbers import number
 from trainer.report.vocabulary import PER_CLASS
+from trainer.text import few
 
 LISTS = ("groups", "effects", "differences", "interactions", "warnings")  # of a comparison
 HASHES = ("data_hash", "split_hash", "order_hash")  # of a run's provenance: what shows that a comparison is fair
@@ -85,10 +86,7 @@ def _remarks(runs: Sequence[Curves]) -> list[str]:
     for run in runs:
         for remark in run.remarks:
             names.setdefault(remark, []).append(run.name)
-    return [
-        f"{', '.join(of[:3])}{f' and {len(of) - 3} more runs' if len(of) > 3 else ''}: {remark}"
-        for remark, of in names.items()
-    ]
+    return [f"{few(of, of=' runs')}: {remark}" for remark, of in names.items()]
 
 
 def _judged(run: Curves) -> Verdict:

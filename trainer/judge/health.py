@@ -31,15 +31,9 @@ EXPLAINS = {  # a cause: what is not said beside it
     **{name: {"no_gradient"} for name in (*FLAT, "vanishing_gradients", "not_finite")},
 }
 FLATTENS = {  # what makes units die or saturate that were sound at the start
-    "inputs_not_normalised",
-    "vanishing_gradients",
-    "exploding_gradients",
-    "loss_at_start",
-    "weight_decay_dominates",
-    "learning_rate_too_high",
-    "momentum_too_high",
-    "batch_too_small",
-}
+    "inputs_not_normalised", "vanishing_gradients", "exploding_gradients", "loss_at_start", "weight_decay_dominates",
+    "learning_rate_too_high", "momentum_too_high", "batch_too_small",
+}  # fmt: skip
 LAST = {"labels_unrelated", "oscillation", "loss_does_not_move", "one_batch", "not_finite"}  # after their causes
 
 
@@ -110,15 +104,9 @@ def settled(
 
 
 HOPELESS = {  # what does not pass by itself
-    "not_finite",
-    "not_finite_at_start",
-    "inputs_constant",
-    "vanishing_gradients",
-    "dead_units",
-    "weight_decay_dominates",
-    "dropout_too_high",
-    "learning_rate_too_high",
-}
+    "not_finite", "not_finite_at_start", "inputs_constant", "vanishing_gradients", "dead_units",
+    "weight_decay_dominates", "dropout_too_high", "learning_rate_too_high",
+}  # fmt: skip
 HOPELESS_EPOCHS = 5  # at least, before a run is given up, or said to be hopeless
 
 

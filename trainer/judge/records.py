@@ -51,6 +51,11 @@ TRIED = (0.3, 30, 5, 100)  # weights moved by this share of their length in so m
 # in any case: long enough to learn something
 
 
+def late(curve: Floats) -> float:
+    """Return the median of the last third of a curve (E,)."""
+    return float(np.median(curve[-max(1, len(curve) // 3) :]))
+
+
 class Run:
     """A run's records as arrays, and what several rules ask of them."""
 
@@ -96,7 +101,7 @@ class Run:
     @cached_property
     def kept(self) -> float:
         """The same for the last third of the run."""
-        return self.taken_off(float(np.median(self.loss[-max(1, len(self.loss) // 3) :])))
+        return self.taken_off(late(self.loss))
 
     def taken_off(self, loss: float) -> float:
         """Return the share of the way from the chance-level loss to the lowest that a loss has come; 0 at least."""
@@ -133,6 +138,11 @@ class Run:
         val = self.column("val/loss")[-last:]
         generalises = not np.isfinite(val).any() or self.taken_off(float(np.median(val))) >= GENERALISES
         return self.kept >= LEARNED_ALL and generalises
+
+    @cached_property
+    def top_rate(self) -> float:
+        """The highest learning rate of the run; 0 where none was recorded."""
+        return float(np.nan_to_num(self.column("lr")).max())
 
     @cached_property
     def updates(self) -> Floats:

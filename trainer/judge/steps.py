@@ -33,6 +33,10 @@ MOST_DECAY = 1.0  # an optimizer is given: where the product is large with less,
 DECAY_SHARE = 0.4  # of weight decay in what moves the weights
 
 
+def _flat_at_start(found: Found) -> bool:
+    return any(found.get(name) == 0 for name in FLAT)
+
+
 _NO_DECAY = {"not_finite", "vanishing_gradients", "learning_rate_too_high", "inputs_not_normalised"}
 
 
@@ -41,7 +45,7 @@ def _decay(run: Run, found: Found) -> Iterator[Finding]:
     decay = run.config.get("optimizer.weight_decay") or 0.0
     target = str(run.config.get("optimizer._target_"))
     decoupled = target in DECOUPLED or run.config.get("optimizer.decoupled_weight_decay") is True
-    a_step = decay * float(np.nan_to_num(run.column("lr")).max())
+    a_step = decay * run.top_rate
     is_certain = a_step >= WHOLE_DECAY and decay >= MOST_DECAY
     if is_certain and (decoupled or target == "torch.optim.SGD"):
         said = f"each step takes {a_step:.3g} times a weight off itself: nothing that is learned stays"
@@ -49,7 +53,7 @@ def _decay(run: Run, found: Found) -> Iterator[Finding]:
         return
     if not decay or run.kept > 0.7 or found.keys() & _NO_DECAY:
         return
-    if any(found.get(name) == 0 for name in FLAT):
+    if _flat_at_start(found):
         return
     norms = run.table("weight_norm", run.weights)
     with np.errstate(all="ignore"):
@@ -86,7 +90,7 @@ def _dropout(run: Run, found: Found) -> Iterator[Finding]:
     p, p_in = (run.config.get(f"model.{name}") or 0.0 for name in ("dropout", "input_dropout"))
     noise = (1 - p) ** -(run.config.get("model.depth") or 0) / (1 - p_in) - 1 if max(p, p_in) >= MUCH_DROPOUT else 0.0
     noise = run.start.get("dropout_noise", noise)  # of a module of the user's own
-    if noise <= DROPOUT_NOISE or found.keys() - NOISY or any(found.get(name) == 0 for name in FLAT):
+    if noise <= DROPOUT_NOISE or found.keys() - NOISY or _flat_at_start(found):
         return
     if any(is_odd_rate(run.config)) and float(np.median(run.first_step)) > GIANT_STEP[0]:
         return
@@ -131,7 +135,7 @@ def _rate_high(run: Run, found: Found) -> Iterator[Finding]:
     unsound = {"inputs_not_normalised", "exploding_gradients", *FLAT}
     if any(found.get(name, math.inf) <= 1 for name in unsound):
         return
-    if found.keys() & _EXPLAIN or not np.nan_to_num(run.column("lr")).any():
+    if found.keys() & _EXPLAIN or not run.top_rate:
         return
     loss = np.where(np.isfinite(run.loss), run.loss, math.inf)
     base = max(run.start["loss"], run.chance_loss)
@@ -186,12 +190,9 @@ def hardly_moved(run: Run) -> Iterator[Finding]:
     slope = np.array([run.start[f"grad_norm/{name}"] for name in names])
     last = run.table("grad_norm", names)[-1]
     if run.distances.max() < MOVED and (last > slope / 2).all() and (slope > 0).any():
-        rate = float(np.nan_to_num(run.column("lr")).max())
-        said = (
-            f"the point has hardly moved: in {run.steps[-1]} steps by at most {run.distances.max():.1g} of its length"
-        )
-        evidence = {"way": float(run.distances.max()), "lr": rate}
-        yield Finding("learning_rate_too_low", "", 1, said, evidence)
+        way = float(run.distances.max())
+        said = f"the point has hardly moved: in {run.steps[-1]} steps by at most {way:.1g} of its length"
+        yield Finding("learning_rate_too_low", "", 1, said, {"way": way, "lr": run.top_rate})
 
 
 STEPS: list[Rule] = [_schedule, _decay, _dropout, _giant_step, _rate_high, _rate_low]

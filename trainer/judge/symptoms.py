@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trainer.judge.records import LEARNED, LEARNED_ALL, TRIED, Finding, Found, Rule, Run
+from trainer.judge.records import LEARNED, LEARNED_ALL, TRIED, Finding, Found, Rule, Run, late
 
 STILL = 0.05  # below this share of the chance-level loss a run has learned nothing
 BY_HEART = (0.02, 0.45, 0.1)  # validation gains at most this where labels are learned by heart: luck; or this share of
@@ -39,7 +39,7 @@ SWINGS = 3
 def _oscillation(run: Run, found: Found) -> Iterator[Finding]:
     """The training loss doubles again and again, to a good part of the chance-level loss, or of the first."""
     base = min(run.chance_loss, run.start["loss"])
-    settled = float(np.median(run.loss[-max(1, len(run.loss) // 3) :])) < (1 - LEARNED_ALL) * base
+    settled = late(run.loss) < (1 - LEARNED_ALL) * base
     if settled or found.keys() - {"learning_rate_too_high", "momentum_too_high"}:
         return
     if run.batchnorm and run.learned > LEARNED:  # running statistics lag behind, so the loss in evaluation mode jumps

@@ -13,10 +13,12 @@ import numpy as np
 
 from trainer.read import histories, logs, other_tools, tables, tag_names
 from trainer.read.bounded import MOST_DOCUMENT, Unreadable, content, json_document, shortened
+from trainer.read.columns import has_pair
 from trainer.read.configs import flat_config, read_config
 from trainer.read.curves import Curves, Search, Series
 from trainer.read.numbers import cell_number
 from trainer.read.tables import Part, Table
+from trainer.text import few
 
 CONFIGS = (  # files beside a run that hold its settings, the first that has any
     "hparams.yaml", ".hydra/config.yaml", "params.json", "hparams.json", "args.yaml", "args.json", "config.yaml",
@@ -100,10 +102,10 @@ def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = 
         with search.skipping():
             path = folder / name
             columns = _add_file(search, folder, name, halves)
-            if columns and _is_pair(search, columns):
+            if columns and tag_names.guess(dict.fromkeys(columns, 2), search.train_tag, search.val_tag):
                 search.problems.append(f"{path}: nothing to judge: its losses have no numbers")
             elif columns is not None:
-                silent[path] = _no_columns(search, path, columns)
+                silent[path] = f"{path}: {_no_columns(search, columns)}"
     for (subject, label), parts in halves.items():
         series = {name: points for half in parts for name, points in half.series.items()}
         own, source = "_".join(filter(None, (subject, label))), _source(parts[0].path)
@@ -111,9 +113,9 @@ def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = 
         if len(parts) > 1 and add(search, series, place, source, label=own, unit=parts[0].unit):
             for half in parts:
                 silent.pop(half.path, None)
+    of_halves = {half.path for parts in halves.values() for half in parts}
     for path, sentence in silent.items():
-        counted = any(half.path == path for parts in halves.values() for half in parts)
-        if told or counted:
+        if told or path in of_halves:
             search.problems.append(sentence)
         else:
             search.unused[path] = sentence
@@ -133,7 +135,9 @@ def _add_file(search: Search, folder: Path, name: str, halves: dict[tuple[str, s
     else:
         table = histories.read_csv(path, search.train_tag, search.val_tag)
         found = [("", table, tables.parts(table))]
-        if path.suffix not in CSV and not any(_has_losses(search, part) for part in found[0][2]):
+        if path.suffix not in CSV and not any(
+            has_pair(part.series, search.train_tag, search.val_tag) for part in found[0][2]
+        ):
             printed = logs.read_log(path, search.train_tag, search.val_tag)
             found = [("", printed if printed.numbers else table, tables.parts(printed))]
     added = False
@@ -146,11 +150,6 @@ def _add_file(search: Search, folder: Path, name: str, halves: dict[tuple[str, s
                 key, series = _half(os.path.splitext(name)[0], single, whole, curves)
                 halves.setdefault(key, []).append(Half(path, series, part.unit))
     return None if added or not found else found[0][1].names
-
-
-def _has_losses(search: Search, part: Part) -> bool:
-    counts = {name: len(points.steps) for name, points in part.series.items()}
-    return tag_names.guess(counts, search.train_tag, search.val_tag) is not None
 
 
 def add_logs(search: Search) -> None:
@@ -181,18 +180,12 @@ def _half(
     return ("", label), series
 
 
-def _is_pair(search: Search, columns: Sequence[str]) -> bool:
-    return tag_names.guess(dict.fromkeys(columns, 2), search.train_tag, search.val_tag) is not None
-
-
-def _no_columns(search: Search, path: Path, columns: Sequence[str]) -> str:
+def _no_columns(search: Search, columns: Sequence[str]) -> str:
     """Say what the columns of a file without a run are called, and what to type."""
-    shown = ", ".join(shortened(name) for name in columns[:20]) + (
-        f" and {len(columns) - 20} more" if len(columns) > 20 else ""
-    )
+    shown = few(map(shortened, columns), 20) or "none"
     if columns and all(cell_number(name) is not None for name in columns):
-        return f"{path}: its first line, {shown}, names no columns; expected a line such as epoch,train_loss,val_loss"
-    return f"{path}: found the columns {shown or 'none'}; {expected(search)}"
+        return f"its first line, {shown}, names no columns; expected a line such as epoch,train_loss,val_loss"
+    return f"found the columns {shown}; {expected(search)}"
 
 
 def expected(search: Search) -> str:

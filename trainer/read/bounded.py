@@ -114,6 +114,12 @@ def rest(file: BinaryIO, path: Path, most: int) -> bytes:
     return file.read(size)
 
 
+def at_most(most: int, found: int, of: str, path: Path) -> None:
+    """Raise Unreadable where a file holds more of something than is read."""
+    if found > most:
+        raise Unreadable(f"{path}: cannot be read: more than {most:,} {of}")
+
+
 def listing(folder: Path) -> list[os.DirEntry[str]]:
     """Return what is in a folder."""
     try:
@@ -229,8 +235,7 @@ def in_utf8(found: bytes) -> bytes:
 def table_rows(found: bytes, path: Path, delimiter: str = ",") -> Iterator[list[str]]:
     """Read rows of CSV one by one, without a last one that is still being written."""
     whole = found[: found.rfind(b"\n") + 1].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    if whole.count(b"\n") > MOST_ROWS:
-        raise Unreadable(f"{path}: cannot be read: more than {MOST_ROWS:,} rows")
+    at_most(MOST_ROWS, whole.count(b"\n"), "rows", path)
     text = whole.replace(b"\0", b"?").decode("utf-8-sig", errors="replace")  # NUL is an error to Python 3.10's csv
     with parsed(path):
         yield from csv.reader(text.split("\n")[:-1], delimiter=delimiter)

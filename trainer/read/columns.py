@@ -10,23 +10,9 @@ MOST_RUNS = 1000  # in one table
 _NUMBERED = re.compile(
     r"(?i)(?<![a-z])((?:fold|run|seed|trial|exp|experiment|rep|repeat|version)[ _-]?[0-9]+)(?![0-9])"
 )
-_PARTS = {
-    "kl",
-    "kld",
-    "recon",
-    "reconstruction",
-    "rec",
-    "box",
-    "bbox",
-    "cls",
-    "class",
-    "dfl",
-    "obj",
-    "reg",
-    "aux",
-    "mask",
-}
-_PARTS |= {"g", "d", "gen", "disc", "generator", "discriminator", "adv", "gan", "rpn", "dice", "l1", "l2", "perceptual"}
+_PARTS = {"kl", "kld", "recon", "reconstruction", "rec", "box", "bbox", "cls", "class", "dfl", "obj", "reg", "aux"}
+_PARTS |= {"mask", "g", "d", "gen", "disc", "generator", "discriminator", "adv", "gan", "rpn", "dice", "l1", "l2"}
+_PARTS |= {"perceptual"}
 
 
 def by_column(series: Mapping[str, Series], exported: bool = True) -> Iterator[tuple[str, dict[str, Series]]]:
@@ -42,16 +28,18 @@ def by_column(series: Mapping[str, Series], exported: bool = True) -> Iterator[t
             (groups.setdefault(label, {}) if label else common)[rest] = points
         if len(groups) > MOST_RUNS:
             continue
-        pairs = {label: tags for label, tags in groups.items() if _has_pair(tags)}
+        pairs = {label: tags for label, tags in groups.items() if has_pair(tags)}
         is_exported = split is _exported and bool(groups)
-        if (len(pairs) > 1 and not _has_pair(common)) or is_exported:
+        if (len(pairs) > 1 and not has_pair(common)) or is_exported:
             yield from ((label, common | tags) for label, tags in (groups if is_exported else pairs).items())
             return
     yield "", dict(series)
 
 
-def _has_pair(series: Mapping[str, Series]) -> bool:
-    return tag_names.guess({name: len(points.steps) for name, points in series.items()}) is not None
+def has_pair(series: Mapping[str, Series], train_tag: str | None = None, val_tag: str | None = None) -> bool:
+    """Whether both losses are among curves."""
+    counts = {name: len(points.steps) for name, points in series.items()}
+    return tag_names.guess(counts, train_tag, val_tag) is not None
 
 
 def _exported(name: str) -> tuple[str, str]:

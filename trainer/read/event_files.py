@@ -108,7 +108,10 @@ def read_file(path: str | os.PathLike[str]) -> EventFile:
 
 
 def _hparams(content: bytes) -> dict[str, Any]:
-    """Return the hyperparameters of a session, as add_hparams, Keras and Ray write them; none of damaged ones."""
+    """Return the hyperparameters of a session, as add_hparams, Keras and Ray write them; none of damaged ones.
+
+    In order of their names, as a map of protobuf has none.
+    """
     from google.protobuf.message import DecodeError
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -116,7 +119,7 @@ def _hparams(content: bytes) -> dict[str, Any]:
         found = HParamsPluginData.FromString(content).session_start_info.hparams
     except DecodeError:
         return {}
-    named = [(name, value, value.WhichOneof("kind")) for name, value in list(found.items())[:MOST_KEYS]]
+    named = [(name, value, value.WhichOneof("kind")) for name, value in sorted(found.items())[:MOST_KEYS]]
     values = {shortened(name, MOST_TEXT): getattr(value, kind) for name, value, kind in named if kind}
     return {name: _plain(value) for name, value in values.items()}
 

@@ -16,6 +16,7 @@ from trainer.read.bounded import Unreadable, shortened
 from trainer.read.configs import FINAL, VERSUS
 from trainer.read.curves import Curves, Search, Series
 from trainer.read.our_runs import not_run, read_run, read_summary
+from trainer.text import few
 
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.\d{9,}")
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,15})")  # of Hugging Face: each holds the history up to it
@@ -69,9 +70,8 @@ def _unused(search: Search) -> list[str]:
     """Say, in a line, which tables beside runs are no run's."""
     if len(search.unused) < 2:
         return list(search.unused.values())
-    named = ", ".join(map(str, list(search.unused)[:3]))
-    more = f" and {len(search.unused) - 3} more" if len(search.unused) > 3 else ""
-    return [f"{named}{more}: tables without known losses; python -m trainer.evaluate FILE lists the columns of one"]
+    what = "tables without known losses; python -m trainer.evaluate FILE lists the columns of one"
+    return [f"{few(search.unused)}: {what}"]
 
 
 def _real(path: str) -> str:
@@ -229,8 +229,7 @@ def _read_role_folders(search: Search, folder: Path, names: list[str], own: dict
 def _no_losses(search: Search, place: Path, series: Mapping[str, Series]) -> str:
     """Say why a place with recorded scalars is no run, and what to type."""
     losses = sorted(series, key=lambda tag: ("loss" not in tag.lower(), tag))
-    shown = ", ".join(map(shortened, losses[:8])) + (f" and {len(losses) - 8} more" if len(losses) > 8 else "")
-    return f"{place}: found the tags {shown}; {assemble.expected(search)}"
+    return f"{place}: found the tags {few(map(shortened, losses), 8)}; {assemble.expected(search)}"
 
 
 def _no_runs(search: Search, paths: list[Path]) -> list[str]:

@@ -19,6 +19,7 @@ from trainer.read.bounded import (
     MOST_ROWS,
     MOST_TABLE,
     Unreadable,
+    at_most,
     in_utf8,
     opened,
     parsed,
@@ -59,14 +60,12 @@ def read_csv(path: Path, train_tag: str | None = None, val_tag: str | None = Non
             return Table(names)
         if len(top) == 1 and len(first) >= MOST_LINE:
             raise Unreadable(f"{path}: cannot be read: its first line has more than {MOST_LINE:,} bytes")
-        if first.count(b"\n") + first.count(b"\r") > MOST_ROWS:
-            raise Unreadable(f"{path}: cannot be read: more than {MOST_ROWS:,} rows")
+        at_most(MOST_ROWS, first.count(b"\n") + first.count(b"\r"), "rows", path)
         del top
         body = first + rest(file, path, MOST_TABLE)
     whole = body.endswith((b"\n", b"\r"))
     lines = _lines(body)
-    if len(lines) > MOST_ROWS:
-        raise Unreadable(f"{path}: cannot be read: more than {MOST_ROWS:,} rows")
+    at_most(MOST_ROWS, len(lines), "rows", path)
     return _table(lines[at + 1 :], whole, path, names, delimiter, train_tag, val_tag)
 
 
@@ -207,8 +206,7 @@ def _tables(
     if isinstance(node, list):
         rows = [row for row in node if isinstance(row, dict)]
         names = list({key: None for row in rows for key in _flat(row)})
-        if len(names) > MOST_TAGS:
-            raise Unreadable(f"{path}: cannot be read: more than {MOST_TAGS:,} names")
+        at_most(MOST_TAGS, len(names), "names", path)
         if len(rows) > 1 and is_run(names, train, val) and any(map(unit_of, names)):
             yield label, of_rows(rows, path, train, val)
         return
@@ -226,8 +224,7 @@ def _tables(
         for key, table in _tables(child, path, key, train, val, depth + 1)
         if _is_whole(table, train, val)
     ]
-    if len(below) > MOST_RUNS:
-        raise Unreadable(f"{path}: cannot be read: more than {MOST_RUNS:,} runs")
+    at_most(MOST_RUNS, len(below), "runs", path)
     if below:
         yield from ((key if len(below) > 1 else label, table) for key, table in below)
         return
@@ -257,8 +254,7 @@ def _columns(node: Mapping[str, Any], path: Path, prefix: str = "", depth: int =
 
 
 def _builder(names: Sequence[str], rows: int, path: Path, train: str | None, val: str | None) -> Builder:
-    if len(names) > MOST_TAGS:
-        raise Unreadable(f"{path}: cannot be read: more than {MOST_TAGS:,} names")
+    at_most(MOST_TAGS, len(names), "names", path)
     return Builder(names, rows, train, val)
 
 

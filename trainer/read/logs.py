@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from trainer.read import histories, tag_names
-from trainer.read.bounded import Unreadable, in_utf8, opened, rest
+from trainer.read.bounded import at_most, in_utf8, opened, rest
 from trainer.read.numbers import cell_number
 from trainer.read.tables import Table, unit_of
 
@@ -35,8 +35,7 @@ def read_log(path: Path, train_tag: str | None = None, val_tag: str | None = Non
     if tag_names.guess({name: len(cells) for name, cells in columns.items()}, train_tag, val_tag):
         return histories.of_columns(columns, path, train_tag, val_tag)
     rows = list(islice(_rows(text.split("\n"), train_tag, val_tag), _MOST_ROWS + 1))
-    if len(rows) > _MOST_ROWS:
-        raise Unreadable(f"{path}: cannot be read: more than {_MOST_ROWS:,} lines with a loss")
+    at_most(_MOST_ROWS, len(rows), "lines with a loss", path)
     return histories.of_rows(rows, path, train_tag, val_tag)
 
 

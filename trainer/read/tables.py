@@ -24,48 +24,14 @@ _MOST_CELLS = 4_000_000  # of these
 MOST_TAGS = 20_000  # that a long table names
 _TAG = {"tag", "metric", "variable", "name", "key", "measure", "series", "scalar", "metric name", "metric key"}
 _VALUE = {"value", "values", "metric value", "y"}
-_RUN = {
-    "run",
-    "trial",
-    "experiment",
-    "exp",
-    "job",
-    "replicate",
-    "replica",
-    "repeat",
-    "repetition",
-    "rep",
-    "fold",
-    "seed",
-}
-_RUN |= {"cv fold", "k fold", "kfold", "random seed", "random state", "run seed", "model", "method", "algorithm"}
-_RUN |= {"optimizer", "optimiser", "variant", "config", "setting", "architecture", "arch", "dataset", "condition"}
-_NOT_CONFIG = {
-    "run",
-    "trial",
-    "experiment",
-    "exp",
-    "job",
-    "name",
-    "date",
-    "time",
-    "timestamp",
-    "hostname",
-    "pid",
-    "host",
-}
-_KNOBS = {
-    "lr",
-    "learning rate",
-    "seed",
-    "batch size",
-    "optimizer",
-    "dropout",
-    "weight decay",
-    "momentum",
-    "depth",
-    "width",
-}
+_RUN = {"run", "trial", "experiment", "exp", "job", "replicate", "replica", "repeat", "repetition", "rep", "fold"}
+_RUN |= {"cv fold", "k fold", "kfold", "seed", "random seed", "random state", "run seed", "model", "method"}
+_RUN |= {"algorithm", "optimizer", "optimiser", "variant", "config", "setting", "architecture", "arch", "dataset"}
+_RUN |= {"condition"}
+_NOT_CONFIG = {"run", "trial", "experiment", "exp", "job", "name", "date", "time", "timestamp", "hostname", "host"}
+_NOT_CONFIG |= {"pid"}
+_KNOBS = {"lr", "learning rate", "seed", "batch size", "optimizer", "dropout", "weight decay", "momentum", "depth"}
+_KNOBS |= {"width"}
 
 
 @dataclass

@@ -13,17 +13,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 _TRAIN = {"train", "training", "trn", "tr", "tra", "learn"}
-_VAL = {"val": 0, "valid": 0, "validation": 0, "validate": 0, "dev": 0, "holdout": 0, "heldout": 0}
-_VAL |= {
-    "vld": 0,
-    "va": 0,
-    "eval": 1,
-    "evaluation": 1,
-    "test": 2,
-    "testing": 2,
-    "tst": 2,
-    "te": 2,
-}  # rank: a test split is the last resort
+_VAL = {"val": 0, "valid": 0, "validation": 0, "validate": 0, "vld": 0, "va": 0, "dev": 0, "holdout": 0, "heldout": 0}
+_VAL |= {"eval": 1, "evaluation": 1, "test": 2, "testing": 2, "tst": 2, "te": 2}  # rank: a test is the last resort
 _LOSS = {"loss": 0, "losses": 0, "nll": 1, "ce": 1, "xent": 1, "crossentropy": 1, "bce": 1, "cost": 1, "objective": 1}
 _LOSS |= {"mse": 2, "rmse": 2, "mae": 2, "error": 3, "err": 3, "perplexity": 4, "ppl": 4}
 _ACCURACY = {"accuracy": 0, "acc": 0, "top1": 1, "acc1": 1}

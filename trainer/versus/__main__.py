@@ -18,6 +18,7 @@ from trainer.config import ConfigError
 from trainer.engine import lock
 from trainer.language import print_line
 from trainer.read.find_runs import Problems
+from trainer.text import few
 from trainer.versus import request as requests
 from trainer.versus.comparison import Comparison, refuse_what_is_not_ours
 from trainer.versus.request import Request
@@ -96,8 +97,7 @@ def _composed(comparison: Comparison, jobs: Sequence[Sequence[list[str]]]) -> li
 
 def _with_groups(problem: str, names: Sequence[str], groups: int) -> str:
     """Add the groups that a problem is of, unless that is all."""
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return problem if len(names) == groups else f"{problem} ({names[0]}{more})"
+    return problem if len(names) == groups else f"{problem} ({few(names, 1)})"
 
 
 def _answer(comparison: Comparison, typed: str) -> None:

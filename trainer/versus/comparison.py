@@ -19,6 +19,7 @@ from trainer.cli.command import remove_if_empty
 from trainer.config import ConfigError
 from trainer.engine.jobs import Job, describe
 from trainer.language import print_line
+from trainer.text import few
 from trainer.versus import search
 from trainer.versus.request import NAME, Request
 from trainer.versus.search import Candidate, Outcome, Race
@@ -187,8 +188,7 @@ def refuse_what_is_not_ours(directory: Path) -> None:
     if not directory.is_dir():
         raise ConfigError([f"{directory}: is no directory; choose another"])
     if found := sorted(path.name for path in directory.iterdir() if path.name != ".lock"):
-        shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-        why = f"holds {shown}, but no comparison; nothing was touched, choose another directory"
+        why = f"holds {few(found, 5)}, but no comparison; nothing was touched, choose another directory"
         raise ConfigError([f"{directory}: {why}"])
 
 

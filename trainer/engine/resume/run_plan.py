@@ -26,6 +26,7 @@ from trainer.files import Damaged
 from trainer.language import print_line
 from trainer.record import provenance
 from trainer.record.destination import HYDRA, Destination, remove_empty
+from trainer.text import few
 
 MAX_PROBLEMS = 10  # told in one message
 WRITTEN_INTO = (FOLDER, ".hydra", "checkpoints")  # folders in the directory of a run or sweep
@@ -398,10 +399,8 @@ def not_ours(directory: Path) -> list[str]:
     if not directory.is_dir():
         return [f"{directory}: is no directory; choose another"]
     found = sorted(path.name for path in directory.iterdir() if path.name != lock.NAME)
-    if not found:
-        return []
-    shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-    return [f"{directory}: holds {shown}, but no plan to continue by; nothing was touched, choose another directory"]
+    why = f"holds {few(found, 5)}, but no plan to continue by; nothing was touched, choose another directory"
+    return [f"{directory}: {why}"] if found else []
 
 
 def _next_number(taken: set[str]) -> str:
