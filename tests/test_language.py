@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trainer import config as cfg
 from trainer import language
 from trainer.cure.request import _parser as parser_of_cure
 from trainer.evaluate.options import parser as parser_of_evaluate
@@ -159,6 +161,13 @@ def test_the_help_of_every_command_is_in_chinese(parser: argparse.ArgumentParser
     said = [parser.description, parser.epilog]
     said += [text for group in parser._action_groups for text in (group.title, *(a.help for a in group._group_actions))]
     assert [text for text in said if text and not CJK.search(language.in_chinese(text))] == []
+
+
+def test_the_meaning_of_every_key_is_in_chinese() -> None:
+    classes = [one for one in vars(cfg).values() if dataclasses.is_dataclass(one)]
+    said = [f.metadata["help"] for one in classes for f in dataclasses.fields(one) if "help" in f.metadata]
+    assert len(said) > 50
+    assert [text for text in said if not CJK.search(language.in_chinese(text))] == []
 
 
 def test_every_line_that_a_command_prints_has_its_chinese() -> None:

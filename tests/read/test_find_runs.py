@@ -214,6 +214,19 @@ def test_sibling_folders_of_several_runs(tmp_path: Path) -> None:
     close(runs[1].val_loss, 2 * VAL)
 
 
+def test_folders_of_tables_by_role(tmp_path: Path) -> None:
+    for name, losses in (("a/train", TRAIN), ("a/val", VAL), ("sgd_train", 2 * TRAIN), ("sgd_val", 2 * VAL)):
+        (tmp_path / name).mkdir(parents=True)
+        rows = [f"{epoch},{loss}" for epoch, loss in enumerate(losses.tolist())]
+        (tmp_path / name / "log.csv").write_text("\n".join(["epoch,loss", *rows]) + "\n")
+    runs, problems = find_runs([tmp_path])
+    assert not problems
+    assert [run.name for run in runs] == ["a", "sgd"]
+    for run, factor in zip(runs, (1, 2), strict=True):
+        np.testing.assert_array_equal(run.train_loss, factor * TRAIN)
+        np.testing.assert_array_equal(run.val_loss, factor * VAL)
+
+
 def test_add_scalars_folders(tmp_path: Path) -> None:
     for name, losses in (("loss_train", TRAIN), ("loss_val", VAL), ("acc_train", VAL), ("acc_val", TRAIN)):
         write_events(tmp_path / "run" / name, {name.split("_")[0]: (np.arange(30), losses)})

@@ -29,6 +29,7 @@ LINES: dict[str, Callable[[int, float, float], str]] = {  # of an epoch, as its 
     "dictionaries": lambda i, t, v: f"{{'loss': {t}, 'lr': 5e-05, 'epoch': {i}.0}}\n{{'eval_loss': {v}, 'epoch': {i}.0}}",
     "improved": lambda i, t, v: f"Epoch {i}: training loss {t}; validation loss {v}\nnew best val loss {v / 2}",
     "chinese": lambda i, t, v: f"第{i}轮 训练损失: {t} 验证损失: {v}",
+    "short": lambda i, t, v: f"E{i} loss={t} val_loss={v}",
     "german": lambda i, t, v: f"Epoche {i}: Trainingsverlust {t}, Validierungsverlust {v}",
     "tensors": lambda i, t, v: f"epoch {i} train loss tensor({t}, grad_fn=<Mean>) val loss tensor({v}, device='cuda:0')",
     "table": lambda i, t, v: f"| {i} | {t} | {v} |" if i > 1 else f"| epoch | train_loss | val_loss |\n|---|---|---|\n| 1 | {t} | {v} |",
@@ -90,3 +91,8 @@ def test_a_text_that_is_no_log_lists_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text(printed(lambda i, t, v: f"epoch {i} loss {t}"))
     with pytest.raises(ValueError, match="found the columns epoch, loss; expected a training loss"):
         find_runs([tmp_path / "a.log"])
+    (tmp_path / "bare.csv").write_text("".join(f"{t},{v}\n" for t, v in zip(TRAIN, VAL, strict=True)))
+    with pytest.raises(
+        ValueError, match=r"its first line, 2\.5, 2\.6, names no columns; expected a line such as epoch,"
+    ):
+        find_runs([tmp_path / "bare.csv"])

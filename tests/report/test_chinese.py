@@ -77,13 +77,35 @@ def test_the_verdict_on_the_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) 
     assert verdicts[0] == verdicts[1]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "data=csv",
+        "model=custom",
+        "model=custom model._target_=no_such.Net",
+        "optimizer.momentum=0.9",
+        "data.train_size=5000",
+        "resume=nothing",
+    ],
+)
+def test_rarer_mistakes(line: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINER_LANG", "zh")
+    code, _, said = cli(line)
+    assert code == 2
+    problems = said.partition("\n")[2].replace("No module named", "")  # Python's own words
+    assert CJK.search(problems)
+    assert not re.findall(r"[a-z]{2,} [a-z]{2,}", problems)
+
+
 def test_what_a_sweep_comes_to_on_the_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake_runs.sweep(tmp_path / "s", seeds=3, events=False)
     monkeypatch.setenv("TRAINER_LANG", "zh")
     assert main([str(tmp_path / "s")]) == 0
-    answer = capsys.readouterr().out.partition("\n\n")[0]
+    answer, _, tables = capsys.readouterr().out.partition("\n\n")
+    assert " 3 / 3 " in tables
+    assert " of 3" not in tables
     said = re.sub(r"python -m .*", "", answer)
     assert "最佳验证损失随 model.dropout 下降" in said
     assert not re.findall(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}", said)  # words of English; keys are in one

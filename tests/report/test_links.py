@@ -1,12 +1,27 @@
 """Links by which TensorBoard calls runs by what was swept."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tests import fake_runs
 from trainer.evaluate import main
+
+BOARD = """\
+import os, signal, threading
+class TensorBoardServerException(Exception): ...
+class TensorBoard:
+    def configure(self, argv):
+        print(argv[2], *sorted(os.listdir(argv[2])))
+    def launch(self):
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()  # Ctrl-C
+        return "http://localhost:6007/"
+"""
 
 
 def test_each_run_has_a_link_by_what_was_swept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,20 +36,22 @@ def test_each_run_has_a_link_by_what_was_swept(tmp_path: Path, capsys: pytest.Ca
     assert not os.path.isabs(os.readlink(links[0]))  # both may be moved together
 
 
-def test_without_a_folder_tensorboard_shows_them_and_nothing_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_folder_tensorboard_shows_them_and_nothing_is_left(tmp_path: Path) -> None:
     fake_runs.sweep(tmp_path / "s", seeds=2, events=False)
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "__init__.py").touch()
-    (tmp_path / "tensorboard" / "main.py").write_text(
-        "import os, sys\nprint(sys.argv[2], *sorted(os.listdir(sys.argv[2])))"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    assert main([str(tmp_path / "s"), "--tensorboard"]) == 0
-    folder, _, shown = capfd.readouterr().out.splitlines()[-1].partition(" ")
-    assert shown.startswith("batchnorm=false dropout=0 optimizer=adam seed=0 batchnorm=false")
+    (tmp_path / "tensorboard" / "program.py").write_text(BOARD)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "trainer.evaluate", str(tmp_path / "s"), "--tensorboard"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    shown, address = done.stdout.splitlines()[-2:]
+    folder, _, names = shown.partition(" ")
+    assert names.startswith("batchnorm=false dropout=0 optimizer=adam seed=0 batchnorm=false")
     assert not Path(folder).exists()
+    url = urlsplit(address.partition(": ")[2])
+    assert (url.netloc, url.fragment) == ("localhost:6007", "timeseries")
+    pinned = [card["tag"] for card in json.loads(parse_qs(url.query)["pinnedCards"][0])]
+    assert pinned == ["eval/train_loss", "val/loss", "eval/train_accuracy", "val/accuracy"]
 
 
 def test_what_is_no_link_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

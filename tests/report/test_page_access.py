@@ -73,6 +73,14 @@ def test_no_sideways_scroll_on_a_phone(sweep: Path, healthy: Path) -> None:
 
 
 @browser
+@pytest.mark.slow
+def test_effects_are_named_whole_on_a_phone(sweep: Path) -> None:
+    script = "const done = [...document.querySelectorAll('#effects-chart .ink')].map((one) => one.firstChild.data);"
+    (names,) = inside(sweep, [320], script)
+    assert "batchnorm: false − true" in names
+
+
+@browser
 @axe_core
 @pytest.mark.slow
 def test_axe_core_finds_nothing_serious(sweep: Path, healthy: Path) -> None:

@@ -18,8 +18,8 @@ from trainer.language import is_chinese, translated
 
 KEY_WIDTH, VALUE_WIDTH = 26, 14
 COMMANDS = (
-    "python -m trainer [KEY=VALUE ...]        train one run, in outputs/runs/<date>/<time>",
-    "python -m trainer -m [KEY=A,B,C ...]     a sweep: every combination, in outputs/sweeps/<date>/<time>",
+    "python -m trainer [KEY=VALUE ...]        train one run, in outputs/runs",
+    "python -m trainer -m [KEY=A,B,C ...]     every combination, in outputs/sweeps",
     "python -m trainer resume=DIR [...]       continue a run or a sweep, or add to it",
     "python -m trainer --dry-run [...]        what would run, and what is done",
     "python -m trainer --cfg job [...]        show the configuration, train nothing",
@@ -56,7 +56,8 @@ def text(sources: Sources, overrides: Sequence[str], width: int | None = None) -
         meaning = f"{translated(said)}（{translated(expected)}）" if is_chinese() and said else translated(meaning)
         lines += _columns([(key, KEY_WIDTH), (value, VALUE_WIDTH)], meaning, width) if key else [""]
     lines += ["", *_wrapped(translated(OWN), width)]
-    lines += ["", 'Hydra\'s own flags: --hydra-help. Tab completion for bash: eval "$(trainer -sc install=bash)"']
+    lines += ["", translated("Hydra's own flags: --hydra-help")]
+    lines += [translated("Tab completion for bash:") + ' eval "$(trainer -sc install=bash)"']
     return "\n".join(lines)
 
 

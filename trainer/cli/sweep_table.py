@@ -79,12 +79,12 @@ def _closing_lines(jobs: Sequence[Job], folder: Path) -> list[str]:
     said = f", {before} of them before" if before else ""
     where = shown(folder)
     has_curves = not all(job.config is not None and job.config.record.keep == "none" for job in jobs)
+    curves = f"python -m trainer.evaluate {where} --tensorboard" if len(jobs) > 1 else f"tensorboard --logdir {where}"
     return [
         *vocabulary.findings_by_kind([{"name": job.number, **(job.summary or {})} for job in jobs]),
         f"{done} of {plural(len(jobs), 'run')} completed{said}",
         f"judged    python -m trainer.evaluate {where}",
-        *[f"curves    tensorboard --logdir {where}"] * has_curves,
-        *[f"by name   python -m trainer.evaluate {where} --tensorboard"] * (has_curves and len(jobs) > 1),
+        *[f"curves    {curves}"] * has_curves,
         f"numbers   {where}/sweep.csv, sweep.json",
     ]
 

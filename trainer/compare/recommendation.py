@@ -59,7 +59,8 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
         sentence += f"; {failed} of its {group.n} runs diverged or failed, counted as having learned nothing"
     if group.overfit_share.mean:
         overfit = round(group.overfit_share.mean * group.n)
-        sentence += f"; {overfit} of its {group.n} runs overfit: stop at the best epoch"
+        how_many = "it overfits" if group.n == 1 else f"{overfit} of its {group.n} runs overfit"
+        sentence += f"; {how_many}: stop at the best epoch"
     return Recommendation(
         sentence=sentence,
         group=group.name,

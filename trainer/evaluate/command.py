@@ -7,9 +7,9 @@ import io
 import json
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -111,15 +111,20 @@ def _report(evaluation: dict[str, Any], runs: Sequence[Curves], options: argpars
 
 
 def _show_curves(evaluation: dict[str, Any]) -> None:
-    """Open TensorBoard on the runs, named by what was swept, until Ctrl-C."""
+    """Show the runs in TensorBoard, named by what was swept, until Ctrl-C. Raises OSError where no port is free."""
+    from tensorboard import program
+
     from trainer.report import links
 
-    with tempfile.TemporaryDirectory(prefix="curves-") as folder:
+    with tempfile.TemporaryDirectory(prefix="curves-") as folder, suppress(KeyboardInterrupt):
         links.link(evaluation, Path(folder))
-        board = subprocess.Popen([sys.executable, "-m", "tensorboard.main", "--logdir", folder])
-        with suppress(KeyboardInterrupt):  # which TensorBoard gets too, and ends by
-            board.wait()
-        board.wait()
+        board = program.TensorBoard()
+        board.configure(argv=["", "--logdir", folder])
+        try:
+            print(f"{translated('curves, until Ctrl-C:')} {links.address(board.launch())}", flush=True)
+        except program.TensorBoardServerException as error:
+            raise OSError(f"TensorBoard: {error.msg}") from error
+        threading.Event().wait()
 
 
 def _write_figures(folder: Path, pictures: dict[str, bytes]) -> None:

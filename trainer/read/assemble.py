@@ -16,6 +16,7 @@ from trainer.read.bounded import MOST_DOCUMENT, Unreadable, content, json_docume
 from trainer.read.columns import has_pair
 from trainer.read.configs import flat_config, read_config
 from trainer.read.curves import Curves, Search, Series
+from trainer.read.numbers import cell_number
 from trainer.read.tables import Part, Table
 from trainer.text import few
 
@@ -84,6 +85,7 @@ def add(
 def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = False) -> None:
     """Add the runs in a folder's CSV and JSON files: of each file, or of several that hold a side or a tag each.
 
+    names: of the files, or paths below the folder, such as train/log.csv and val/log.csv.
     told: the files were named by the user, so that one without a run is a problem.
     """
     halves: dict[tuple[str, str], list[Half]] = {}
@@ -99,16 +101,16 @@ def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = 
     for name in names:
         with search.skipping():
             path = folder / name
-            columns = _add_file(search, path, halves)
+            columns = _add_file(search, folder, name, halves)
             if columns and tag_names.guess(dict.fromkeys(columns, 2), search.train_tag, search.val_tag):
                 search.problems.append(f"{path}: nothing to judge: its losses have no numbers")
             elif columns is not None:
-                shown = few(map(shortened, columns), 20) or "none"
-                silent[path] = f"{path}: found the columns {shown}; {expected(search)}"
+                silent[path] = _no_columns(search, path, columns)
     for (subject, label), parts in halves.items():
         series = {name: points for half in parts for name, points in half.series.items()}
-        own = "_".join(filter(None, (subject, label)))
-        if len(parts) > 1 and add(search, series, folder, _source(parts[0].path), label=own, unit=parts[0].unit):
+        own, source = "_".join(filter(None, (subject, label))), _source(parts[0].path)
+        place, own = (folder, own) if parts[0].path.parent == folder else (folder / own, "")
+        if len(parts) > 1 and add(search, series, place, source, label=own, unit=parts[0].unit):
             for half in parts:
                 silent.pop(half.path, None)
     of_halves = {half.path for parts in halves.values() for half in parts}
@@ -119,8 +121,9 @@ def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = 
             search.unused[path] = sentence
 
 
-def _add_file(search: Search, path: Path, halves: dict[tuple[str, str], list[Half]]) -> list[str] | None:
+def _add_file(search: Search, folder: Path, name: str, halves: dict[tuple[str, str], list[Half]]) -> list[str] | None:
     """Add the runs of one file; return its columns where it has none, None where it has or is no table."""
+    path = folder / name
     single = _OF_ONE_TAG.fullmatch(path.stem)
     if path.suffix in JSON and single:
         points = histories.read_points(path)
@@ -144,7 +147,7 @@ def _add_file(search: Search, path: Path, halves: dict[tuple[str, str], list[Hal
             if add(search, part.series, path, _source(path), label=whole, config=part.config, unit=part.unit):
                 added = True
             elif curves := {n: p for n, p in part.series.items() if tables.unit_of(n) is None}:
-                key, series = _half(path.stem, single, whole, curves)
+                key, series = _half(os.path.splitext(name)[0], single, whole, curves)
                 halves.setdefault(key, []).append(Half(path, series, part.unit))
     return None if added or not found else found[0][1].names
 
@@ -156,7 +159,7 @@ def add_logs(search: Search) -> None:
             continue
         for name in sorted(names):
             with suppress(Unreadable):
-                _add_file(search, folder / name, {})
+                _add_file(search, folder, name, {})
 
 
 def _source(path: Path) -> str:
@@ -175,6 +178,14 @@ def _half(
     if tag_names.role(stem) is not None and not any(tag_names.role(name) for name in series):
         return (tag_names.subject(stem), label), {f"{stem}/{name}": points for name, points in series.items()}
     return ("", label), series
+
+
+def _no_columns(search: Search, path: Path, columns: Sequence[str]) -> str:
+    """Say what the columns of a file without a run are called, and what to type."""
+    shown = few(map(shortened, columns), 20) or "none"
+    if columns and all(cell_number(name) is not None for name in columns):
+        return f"{path}: its first line, {shown}, names no columns; expected a line such as epoch,train_loss,val_loss"
+    return f"{path}: found the columns {shown}; {expected(search)}"
 
 
 def expected(search: Search) -> str:

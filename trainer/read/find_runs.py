@@ -202,22 +202,27 @@ def _is_text(path: Path) -> bool:
 
 
 def _read_role_folders(search: Search, folder: Path, names: list[str], own: dict[str, Series]) -> None:
-    """Read runs kept in sub-folders by role, as Keras does; remove these from `names`, so that they are read once.
+    """Read runs kept in sub-folders by role, event files as Keras does or tables; remove these from `names`.
 
     own: curves of the folder itself, which are of training where only a sub-folder of validation lies in it.
     """
     for subject, parts in other_tools.role_folders(names, bool(own)).items():
         series = dict(own) if len({*map(tag_names.role, parts)}) == 1 else {}
         notes: list[str] = []
+        tables: list[str] = []
         for part in parts:
             with search.skipping():
-                files = [entry.name for entry in bounded.listing(folder / part) if "tfevents" in entry.name]
-                events = other_tools.read_events(folder / part, files)
+                files = [entry.name for entry in bounded.listing(folder / part)]
+                tables += [f"{part}/{name}" for name in files if name.endswith(assemble.CSV + assemble.JSON)]
+                events = other_tools.read_events(folder / part, [name for name in files if "tfevents" in name])
                 series |= {f"{part}/{tag}": points for tag, points in events.series.items()}
                 notes += events.problems
         place = folder / subject if subject else folder
         search.problems += notes
-        if assemble.add(search, series, place, "events", notes):
+        found = len(search.runs)
+        if not assemble.add(search, series, place, "events", notes):
+            assemble.add_tables(search, folder, tables)
+        if len(search.runs) > found:
             names[:] = [name for name in names if name not in parts]
 
 

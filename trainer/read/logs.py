@@ -21,7 +21,9 @@ _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,300}(?:\.\d{0,300})?(?:[eE][-+]?\d
 _LIST = re.compile(r"\b(\w{1,60})['\"]? ?[:=] ?\[([-+\w., \n]+)\]")  # print(history.history), losses = [...]
 _SEPARATOR = re.compile(r"[,;|\t]| - ")
 _WORD = re.compile(r"[^\W\d][\w./'-]*")
-_NUMBERED = re.compile(r"^\s*\[?(\d+)\]?(?=:?\s)|第\s*(\d+)\s*[轮輪代]")  # [3] train-rmse:0.5, as XGBoost; 第3轮
+_NUMBERED = re.compile(  # [3] train-rmse:0.5, as XGBoost; E3 loss=0.5; 第3轮
+    r"^\s*\[?(\d{1,15})\]?(?=:?\s)|(?:^\s*[Ee](?=\d+:?\s)|第\s*(?=\d+\s*[轮輪代]))(\d{1,15})"
+)
 
 
 def read_log(path: Path, train_tag: str | None = None, val_tag: str | None = None) -> Table:

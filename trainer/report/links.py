@@ -1,13 +1,16 @@
 """Links to the folders of runs, named by what was swept: TensorBoard calls a run by its folder, which has a number."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from trainer.report import vocabulary
 
 _LONGEST = 200  # characters of a name; most file systems take 255 bytes
+_PINNED = ("eval/train_loss", "val/loss", "eval/train_accuracy", "val/accuracy")  # before all else, in this order
 
 
 def names(evaluation: Mapping[str, Any]) -> dict[str, Path]:
@@ -36,3 +39,12 @@ def link(evaluation: Mapping[str, Any], folder: Path) -> None:
         if path.is_symlink():
             path.unlink()
         path.symlink_to(os.path.relpath(os.path.realpath(place), os.path.realpath(folder)), target_is_directory=True)
+
+
+def address(board: str) -> str:
+    """Return where a TensorBoard opens on loss and accuracy: its tags are sorted by the alphabet, pinned ones first.
+
+    A pinned tag that no run has is left out.
+    """
+    cards = [{"plugin": "scalars", "tag": tag} for tag in _PINNED]
+    return f"{board}?pinnedCards={quote(json.dumps(cards, separators=(',', ':')))}#timeseries"

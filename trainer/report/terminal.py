@@ -1,5 +1,6 @@
 """Print an evaluation on a terminal: the answer, warnings, the runs, the groups, what each knob does."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
@@ -164,8 +165,14 @@ def _groups(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> Tab
     laid = tables.table(tables.ranked(part, groups)[:_MOST_ROWS], part["runs"], _measures(groups))
     table = _table(laid.names, laid.numbers)
     for row in laid.rows:
-        table.add_row(*row)
+        table.add_row(*map(_worded, row))
     return table
+
+
+def _worded(text: str) -> str:
+    """Write a cell in the reader's language, where it is a count such as 4 of 5."""
+    found = re.fullmatch(r"(?P<a>\d+) of (?P<b>\d+)", text)
+    return translated("{a} of {b}").format_map(found.groupdict()) if found else text
 
 
 def _fitting_effects(console: Console, effects: Sequence[Mapping[str, Any]]) -> Table:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from trainer.language import translated
 from trainer.report import tables, vocabulary
-from trainer.report.screen import screen
+from trainer.report.screen import fitting, screen
 from trainer.report.vocabulary import MEASURES, plural
 from trainer.text import printable
 from trainer.versus.comparison import Comparison
@@ -19,7 +19,7 @@ from trainer.versus.comparison import Comparison
 def show(comparison: Comparison, evaluation: Mapping[str, Any], file: TextIO) -> None:
     """Print a row for each group: what was chosen, from how many runs, and what fresh seeds came to."""
     console = screen(file)
-    console.print(_table(comparison, evaluation))
+    console.print(fitting(console, _table(comparison, evaluation), ["verdicts", "tuned by", "runs"]))
     console.print(translated(f"each group at its best setting; {vocabulary.INTERVAL}"), soft_wrap=True, style="dim")
     for line in _edges(comparison):
         console.print(translated(line), soft_wrap=True, style="yellow")
@@ -80,4 +80,4 @@ def _edges(comparison: Comparison) -> Sequence[str]:
 def _counted(runs: int, estimates: Sequence[Mapping[str, Any] | None]) -> str:
     """Write how many final runs there are, and how many of them the means are of: not those that diverged or failed."""
     counted = min((estimate["n"] for estimate in estimates if estimate), default=0)
-    return str(runs) if counted == runs else f"{counted} of {runs}"
+    return str(runs) if counted == runs else translated("{a} of {b}").format(a=counted, b=runs)

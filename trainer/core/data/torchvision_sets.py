@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import math
 import struct
+import textwrap
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,7 +141,7 @@ def _download(dataset: Any, class_name: str, root: Path, files: Path, put: str, 
         with contextlib.suppress(OSError):
             for folder in missing:
                 folder.rmdir()
-        why = " ".join(str(error).split())
+        why = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise ConfigError(
             [f"data.root: no {class_name} in {root}, and it cannot be downloaded ({why}); {put}"]
         ) from error

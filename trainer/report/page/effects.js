@@ -62,7 +62,8 @@ function effectsSection() {
   if (!part().effects.length) return;
   measureMenu("effects-controls", () => { knobsSection(); effectsSection(); });
   $("effects-note").textContent = t("Differences in {measure} at equal values of the other knobs, by seed, with 95 % intervals. Filled: holds up after correction for all the comparisons made. Hollow: it may be chance.", {measure: fullName(state.measure)});
-  const width = wide($("effects-chart")), textWidth = Math.min(260, width * 0.34), noteWidth = width > 760 ? 310 : 0, height = 26;
+  const width = wide($("effects-chart")), noteWidth = width > 760 ? 310 : 0, isAbove = width < 560; // the name above its interval
+  const textWidth = isAbove ? 12 : Math.min(260, width * 0.34), height = isAbove ? 42 : 26;
   const ends = rows.flatMap((row) => [row.low, row.high, row.difference, 0]).filter(Number.isFinite);
   const pad = 0.06 * (Math.max(...ends, 0) - Math.min(...ends, 0)) || 1;
   const x = [Math.min(...ends, 0) - pad, Math.max(...ends, 0) + pad];
@@ -74,14 +75,15 @@ function effectsSection() {
   }
   svg.append(draw("text", {x: X((x[0] + x[1]) / 2), y: rows.length * height + 34, "text-anchor": "middle"}, isAccuracy(state.measure) ? t("difference in {measure}, points of a percent", {measure: fullName(state.measure)}) : t("difference in {measure}", {measure: fullName(state.measure)})));
   rows.forEach((row, i) => {
-    const y = i * height + height / 2, colour = row.claimed ? "var(--accent)" : "var(--muted)";
-    const label = `${brief(row.knob)}: ${show(row.a)} − ${show(row.b)}`, most = Math.floor(textWidth / 6.6);
-    svg.append(draw("text", {class: "ink", x: 0, y: y + 4}, label.length > most ? `${label.slice(0, most - 1)}…` : label, draw("title", {}, label)));
+    const y = i * height + (isAbove ? 30 : height / 2), colour = row.claimed ? "var(--accent)" : "var(--muted)";
+    const label = `${brief(row.knob)}: ${show(row.a)} − ${show(row.b)}`, most = Math.floor((isAbove ? width - 100 : textWidth) / 6.6);
+    svg.append(draw("text", {class: "ink", x: 0, y: isAbove ? y - 14 : y + 4, stroke: "var(--card)", "stroke-width": 4, "paint-order": "stroke"}, label.length > most ? `${label.slice(0, most - 1)}…` : label, draw("title", {}, label)));
     if (row.low !== null) svg.append(draw("line", {x1: X(row.low), x2: X(row.high), y1: y, y2: y, stroke: colour, "stroke-width": 2}));
     svg.append(draw("circle", {cx: X(row.difference), cy: y, r: 4.5, fill: row.claimed ? colour : "var(--card)", stroke: colour, "stroke-width": 2}));
     const p = row.p_adjusted === null || row.p_adjusted === undefined ? "" : row.p_adjusted < 0.001 ? "p < 0.001" : `p = ${show(row.p_adjusted)}`;
     const answer = row.answer === "not enough seeds" && row.seeds_needed ? t("not enough seeds: {n} would settle it", {n: row.seeds_needed}) : t(row.answer);
     if (noteWidth) svg.append(draw("text", {x: width - noteWidth, y: y + 4}, [p, answer].filter(Boolean).join(", ")));
+    if (isAbove) svg.append(draw("text", {x: width - 8, y: y - 14, "text-anchor": "end"}, p));
   });
   $("effects-chart").replaceChildren(rows.length ? svg : make("p", {class: "muted"}, t("No two levels can be compared at equal values of the other knobs.")));
   $("interactions").replaceChildren(...part().interactions.filter((item) => item.measure === state.measure && item.claimed).map((item) => make("li", {}, item.sentence)));
