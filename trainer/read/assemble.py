@@ -105,7 +105,7 @@ def add_tables(search: Search, folder: Path, names: Iterable[str], told: bool = 
             if columns and tag_names.guess(dict.fromkeys(columns, 2), search.train_tag, search.val_tag):
                 search.problems.append(f"{path}: nothing to judge: its losses have no numbers")
             elif columns is not None:
-                silent[path] = f"{path}: {_no_columns(search, columns)}"
+                silent[path] = _no_columns(search, path, columns)
     for (subject, label), parts in halves.items():
         series = {name: points for half in parts for name, points in half.series.items()}
         own, source = "_".join(filter(None, (subject, label))), _source(parts[0].path)
@@ -180,12 +180,12 @@ def _half(
     return ("", label), series
 
 
-def _no_columns(search: Search, columns: Sequence[str]) -> str:
+def _no_columns(search: Search, path: Path, columns: Sequence[str]) -> str:
     """Say what the columns of a file without a run are called, and what to type."""
     shown = few(map(shortened, columns), 20) or "none"
     if columns and all(cell_number(name) is not None for name in columns):
-        return f"its first line, {shown}, names no columns; expected a line such as epoch,train_loss,val_loss"
-    return f"found the columns {shown}; {expected(search)}"
+        return f"{path}: its first line, {shown}, names no columns; expected a line such as epoch,train_loss,val_loss"
+    return f"{path}: found the columns {shown}; {expected(search)}"
 
 
 def expected(search: Search) -> str:
