@@ -156,5 +156,5 @@ def test_no_word_is_markup_or_a_terminals_command(cli: Cli) -> None:
     assert (code, err) == (1, "")
     assert SHOWN in out
     assert out.count("[/b]") == 4  # in a cell of the table, twice in the error, in the overrides
-    assert "tensorboard --logdir '[bold]é'" in out
+    assert "python -m trainer.evaluate '[bold]é' --tensorboard" in out
     assert "\x1b" not in out

@@ -195,7 +195,7 @@ def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> str | None:
     is_fair = any(run.tuned for run in plan.groups[0].runs)  # of trainer.versus, which widens grids itself
     for edge in edges:
         if sweep and not is_fair:  # into the same folder, so that one answer is of all
-            values = ",".join([*map(label, edge.knob.levels), edge.add])
+            values = ",".join(sorted([*map(label, edge.knob.levels), *edge.add.split(",")], key=float))
             return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"{edge.knob.name}={values}"])
         group = next((one for one in plan.groups if one.name == found.recommendation.group), plan.groups[0])
         group = plan.groups[plan.contenders[edge.contender].members[0]] if edge.own else group
