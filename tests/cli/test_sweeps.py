@@ -65,7 +65,10 @@ NAMED = {  # hydra.sweep.subdir, what is swept -> the folders of the runs
 }
 
 
-@pytest.mark.parametrize(("subdir", "swept"), NAMED)
+@pytest.mark.parametrize(
+    ("subdir", "swept"),
+    [pytest.param(*key, marks=[pytest.mark.slow] * (number > 1)) for number, key in enumerate(NAMED)],
+)
 def test_runs_are_named_as_the_sweep_asks(subdir: str, swept: str, cli: Cli, tmp_path: Path) -> None:
     line = f"-m {HERE} hydra.sweep.subdir='{subdir}' epochs=1 {swept}"
     code, _, err = cli(line)

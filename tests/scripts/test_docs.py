@@ -18,6 +18,7 @@ def commands(page: Path) -> list[str]:
     return re.findall(r"^\$ .*$", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", docs.pages(), ids=lambda page: f"{page.parent.name}/{page.stem}")
 def test_output_is_current(page: Path) -> None:
     """If not: python -m scripts.docs"""

@@ -24,6 +24,7 @@ def test_there_are_commands() -> None:
     assert "scripts.benchmark" in COMMANDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help(name: str, tmp_path: Path) -> None:
     if name in EXTRAS and importlib.util.find_spec(EXTRAS[name]) is None:
