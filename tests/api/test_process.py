@@ -139,7 +139,7 @@ def wait_for(condition: Any) -> None:
 def test_an_interrupt_keeps_what_was_recorded_and_the_same_call_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = script(LONG.replace("EPOCHS", "400"), tmp_path, start_new_session=True)
+    process = script(LONG.replace("EPOCHS", "3000"), tmp_path, start_new_session=True)
     wait_for((tmp_path / "long" / "1" / ".hydra" / "overrides.yaml").exists)
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
@@ -150,9 +150,9 @@ def test_an_interrupt_keeps_what_was_recorded_and_the_same_call_goes_on(
     assert {run.status for run in runs} == {"interrupted"}
     monkeypatch.chdir(tmp_path)
     asked = "model.width=4 record.pictures=false"
-    done = trainer.sweep(asked, epochs=400, seed=[0, 1], folder="long")
+    done = trainer.sweep(asked, epochs=3000, seed=[0, 1], folder="long")
     assert [run.status for run in done] == ["completed", "completed"]
-    never = trainer.sweep(asked, epochs=400, seed=[0, 1], folder="never_interrupted")
+    never = trainer.sweep(asked, epochs=3000, seed=[0, 1], folder="never_interrupted")
     for one, other in zip(done, never, strict=True):
         assert one.folder is not None
         assert other.folder is not None

@@ -32,7 +32,7 @@ ENGINES = {
 }
 PACKAGES = {"submitit": "submitit", "dask": "distributed", "ray": "ray", "slurm": "submitit"}
 SWEEP = "-m epochs=2 model.depth=1,2 seed=1,2 model.dropout=0.2,1.5 data.train_size=64 record.pictures=false"
-LONG = "-m epochs=3000 model.depth=1,2 data.train_size=64 record.pictures=false checkpoint.minutes=0.01"
+LONG = "-m epochs=30000 model.depth=1,2 data.train_size=64 record.pictures=false checkpoint.minutes=0.01"
 LONGEST_S = 120.0
 
 
@@ -118,7 +118,7 @@ def test_ctrl_c_ends_what_runs_with_a_checkpoint(engine: tuple[str, dict[str, st
 def test_left_alone_and_found_again(slurm: dict[str, str], tmp_path: Path) -> None:
     """detach=true returns at once; another command attaches, and submits nothing twice."""
     variables = environment() | slurm
-    line = f"{LONG.replace('3000', '300')} {ENGINES['slurm']} hydra.sweep.dir=sweep"
+    line = f"{LONG.replace('30000', '300')} {ENGINES['slurm']} hydra.sweep.dir=sweep"
     sent = command(f"{line} hydra.launcher.detach=true", tmp_path, variables)
     out, _ = sent.communicate(timeout=LONGEST_S)
     assert sent.returncode == 0, out
@@ -136,6 +136,24 @@ def test_left_alone_and_found_again(slurm: dict[str, str], tmp_path: Path) -> No
     known = subprocess.run(queue, env=variables, capture_output=True, text=True, check=True).stdout
     shown = {f"{line.split('ArrayJobId=')[1].split()[0]}" for line in known.splitlines() if str(tmp_path) in line}
     assert shown == {ticket.split("_")[0] for ticket in tickets}
+
+
+@pytest.mark.slow
+def test_what_another_command_sent_to_dask_is_watched_to_its_end(tmp_path: Path) -> None:
+    """The scheduler tells of a task's end to the client alone that sent it."""
+    distributed = pytest.importorskip("distributed")
+    once = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
+    with distributed.LocalCluster(**once) as cluster:
+        address = f"hydra.launcher.address={cluster.scheduler_address}"
+        line = f"{LONG.replace('30000', '6000')} hydra/launcher=dask {address}"
+        sent = command(f"{line} hydra.launcher.detach=true hydra.sweep.dir=sweep", tmp_path, environment())
+        out, _ = sent.communicate(timeout=LONGEST_S)
+        assert (sent.returncode, "sent      dask job" in out) == (0, True), out
+        watched = command(f"resume=sweep {address} hydra.launcher.detach=false", tmp_path, environment())
+        out, _ = watched.communicate(timeout=LONGEST_S)
+    assert watched.returncode == 0, out
+    assert "2 of 2 runs completed" in out
+    assert "before" not in out  # they still ran when it began to watch
 
 
 BAD = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import faults
+from scripts import faults, foreign_files
 from tests.helpers import Cli
 
 
@@ -55,4 +55,4 @@ def test_hostile_input_is_one_of_the_faults(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.slow
 def test_directories_with_somebodys_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert faults.foreign_files(tmp_path) == 0, capsys.readouterr().out
+    assert foreign_files.foreign_files(tmp_path) == 0, capsys.readouterr().out
