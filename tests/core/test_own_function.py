@@ -23,6 +23,8 @@ from trainer.core.stack import Stack
 from trainer.engine.planning import stack_key
 from trainer.record import trajectories
 
+pytestmark = pytest.mark.slow
+
 FUNCTIONS = """
 import math
 import torch

@@ -16,6 +16,8 @@ from trainer.core.loop import measure_start
 from trainer.core.stack import Stack
 from trainer.record import own_module
 
+pytestmark = pytest.mark.slow
+
 
 class Sound(nn.Module):
     def __init__(self, in_features: int, out_features: int) -> None:

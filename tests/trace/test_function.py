@@ -14,6 +14,8 @@ from tests.helpers import make_config
 from trainer.trace import facts, function
 from trainer.trace.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 SOURCE = """
 import math
 import torch
