@@ -78,7 +78,7 @@ def load(path: str | os.PathLike[str] = "outputs") -> Runs:
     >>> import trainer
     >>> trainer.load("outputs/nowhere")
     Traceback (most recent call last):
-    trainer.config.knob.ConfigError: outputs/nowhere: no such folder
+    trainer.config.ConfigError: outputs/nowhere: no such folder
     """
     return Runs.below(Path(path))
 

@@ -15,8 +15,9 @@ from trainer import config as cfg
 from trainer import stdio
 from trainer.cli import compose
 from trainer.cli.command_line import CommandLine
-from trainer.config import Config, ConfigError
+from trainer.config import Config
 from trainer.engine import interrupts, lock
+from trainer.engine.resume import foreign
 from trainer.language import print_line
 from trainer.text import shown
 
@@ -67,7 +68,7 @@ class Command:
         raw = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=False))
         config = cfg.from_dict(cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True)))
         self.line.check_code([config])
-        refuse_what_is_not_ours(directory)
+        foreign.refuse(directory)
         stdio.say_briefly("loading PyTorch")
         with interrupts.caught() as ended_by, lock.held(directory):
             from trainer.cli.display import Display  # torch comes with these: --help and --cfg start without it
@@ -104,14 +105,6 @@ def plan(config: Config, directory: Path, typed: list[str]) -> tuple[run_plan.Se
     job = jobs.Job(0, directory, config=config)
     session.plan([job], 1)
     return session, job
-
-
-def refuse_what_is_not_ours(directory: Path) -> None:
-    """Raise ConfigError where a directory holds anything that no plan of ours accounts for; nothing is touched."""
-    from trainer.engine.resume import run_plan
-
-    if problems := run_plan.not_ours(directory):
-        raise ConfigError(problems)
 
 
 def remove_if_empty(directory: Path) -> None:

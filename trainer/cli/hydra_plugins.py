@@ -20,11 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainer import files
 from trainer.cli import choices
-from trainer.cli.command import Command, refuse_what_is_not_ours
+from trainer.cli.command import Command
 from trainer.cli.command_line import quoted
 from trainer.cli.compose import Composed, Composer, write_hydra
 from trainer.config import ConfigError
 from trainer.engine import interrupts, lock
+from trainer.engine.resume import foreign
 from trainer.language import print_line
 
 Plugins.instance()  # executes the core plugins' modules anew, so a class of theirs can be derived from only after it
@@ -120,7 +121,7 @@ class StackLauncher(Launcher):
         self.command.folder = folder
         if all(job.status == "failed" for job in jobs):
             return [_job_return(job) for job in jobs]
-        refuse_what_is_not_ours(folder)
+        foreign.refuse(folder)
         with lock.held(folder) as handle:
             if problems := remote.sent_elsewhere(folder, self.engine_name):
                 raise ConfigError(problems)

@@ -12,6 +12,8 @@ from typing import Any
 class ConfigError(ValueError):
     """A user's mistake: `problems` holds one line each, saying where, what was found and what was expected."""
 
+    __module__ = "trainer.config"  # where it is imported from
+
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
         super().__init__("\n".join(self.problems))

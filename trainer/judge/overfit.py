@@ -1,6 +1,6 @@
 """Judge one run from its curves: overfit, healthy, underfit, diverged or not to be judged, with all numbers.
 
-docs/overfitting.md gives the rule, its reasons and sources; `scripts/calibrate.py` measures how often it is right.
+docs/overfitting.md gives the rule, its reasons and sources; `scripts.calibrate` measures how often it is right.
 Every quantity is a difference of losses divided by what was learned, so neither the scale of the loss nor a constant
 added to both curves matters. The verdict `overfit` rests on the validation curve up to its minimum, which later epochs
 cannot change, and on quantiles of the curve after it. So a tail that is worse at every epoch can only strengthen the

@@ -16,11 +16,12 @@ from trainer.cli.command import Command, remove_if_empty
 from trainer.cli.compose import Composed
 from trainer.config import ConfigError
 from trainer.engine import lock
+from trainer.engine.resume import foreign
 from trainer.language import print_line
 from trainer.read.find_runs import Problems
 from trainer.text import few
 from trainer.versus import request as requests
-from trainer.versus.comparison import Comparison, refuse_what_is_not_ours
+from trainer.versus.comparison import Comparison
 from trainer.versus.request import Request
 
 DIRECTORY = "outputs/versus/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"
@@ -41,7 +42,7 @@ def _run(request: Request, command: Command, typed: str) -> int:
     _check(comparison, command)
     directory = command.directory = batches.directory
     command.found_there = directory.exists()
-    refuse_what_is_not_ours(directory)
+    foreign.refuse(directory, (Path(requests.NAME), "comparison"))
     request.line.say_what_was_found()
     for line in [*(f"note: {note}" for note in request.notes), *comparison.budget()]:
         print_line(line)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from trainer import files
@@ -19,7 +18,6 @@ from trainer.cli.command import remove_if_empty
 from trainer.config import ConfigError
 from trainer.engine.jobs import Job, describe
 from trainer.language import print_line
-from trainer.text import few
 from trainer.versus import search
 from trainer.versus.request import NAME, Request
 from trainer.versus.search import Candidate, Outcome, Race
@@ -179,17 +177,6 @@ class Comparison:
             values = dict.fromkeys(level[key].partition("=")[2] for level in levels if key in level)
             out.append(f"{key}={','.join(values)}")
         return out
-
-
-def refuse_what_is_not_ours(directory: Path) -> None:
-    """Raise ConfigError where a directory holds anything, but no comparison."""
-    if (directory / NAME).exists() or not os.path.lexists(directory):
-        return
-    if not directory.is_dir():
-        raise ConfigError([f"{directory}: is no directory; choose another"])
-    if found := sorted(path.name for path in directory.iterdir() if path.name != ".lock"):
-        why = f"holds {few(found, 5)}, but no comparison; nothing was touched, choose another directory"
-        raise ConfigError([f"{directory}: {why}"])
 
 
 def _span(values: Sequence[str]) -> str:

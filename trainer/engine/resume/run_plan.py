@@ -8,7 +8,6 @@ is finished and its stack is not, it keeps its place, and nothing of it is writt
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,16 +16,15 @@ from typing import Any
 from trainer import files
 from trainer.config import Config, ConfigError
 from trainer.core.native import choice
-from trainer.engine import lock, planning
+from trainer.engine import planning
 from trainer.engine.jobs import Job, StackJob, describe, ranges
-from trainer.engine.resume import finished
+from trainer.engine.resume import finished, foreign
 from trainer.engine.resume.checkpoint import Checkpoints, Place, place
-from trainer.engine.resume.plan_file import FOLDER, read_plan
+from trainer.engine.resume.plan_file import FOLDER, path_of, read_plan
 from trainer.files import Damaged
 from trainer.language import print_line
 from trainer.record import provenance
 from trainer.record.destination import HYDRA, Destination, remove_empty
-from trainer.text import few
 
 MAX_PROBLEMS = 10  # told in one message
 WRITTEN_INTO = (FOLDER, ".hydra", "checkpoints")  # folders in the directory of a run or sweep
@@ -56,7 +54,7 @@ class Session:
         self._codes: dict[tuple[str, ...], dict[str, Any]] = {}  # by what a configuration names
         if (worker := sys.modules.get("trainer.engine.worker")) is not None:
             worker.forget_data()  # a command may follow another in this process, and files have changed meanwhile
-        self.had_plan = (self.folder / "plan.json").exists()
+        self.had_plan = path_of(directory).exists()
         try:
             found = read_plan(directory)
         except Damaged as damage:
@@ -105,7 +103,7 @@ class Session:
                 mixed.setdefault(self._nearest(wanted[i] or {}, claimed), names[i])
             else:
                 out[i] = names[i] if names[i] not in taken else _next_number(taken)
-                problems += self._foreign(out[i])
+                problems += [] if out[i] == "." else foreign.not_ours(self.directory / out[i])
                 taken.add(out[i])
         hint = "repeat its command (more values of a key add runs to a sweep), or choose another directory"
         for changes, name in mixed.items():
@@ -117,11 +115,6 @@ class Session:
         """In what a configuration differs from the run here that is most like it."""
         others = [run["config"] for name, run in self.runs.items() if name not in claimed]
         return ", ".join(min((provenance.differences(other, wanted) for other in others), key=len))
-
-    def _foreign(self, name: str) -> list[str]:
-        """What is wrong with the place of a new run: whatever lies there is not this program's, or of no plan."""
-        directory = self.directory / name
-        return [] if name == "." else not_ours(directory)
 
     def _extension(self, name: str, config: Config) -> list[str]:
         """Note that a run gets more epochs, if it does; what is wrong with that."""
@@ -313,7 +306,7 @@ class Session:
             return
         folders = [job.directory for job in jobs if job.config is not None]
         written = [folder / name for folder in folders for name in (*HYDRA, "summary.json")]
-        for path in (*written, self.folder / "plan.json", *self.folder.glob("data-*"), self.multirun):
+        for path in (*written, path_of(self.directory), *self.folder.glob("data-*"), self.multirun):
             path.unlink(missing_ok=True)
         for item in self.stacks:
             item.checkpoints.remove()
@@ -345,7 +338,7 @@ class Session:
                 write()
             if multirun is not None and not self.multirun.exists():
                 files.write(self.multirun, multirun)
-            files.write_sealed(self.folder / "plan.json", plan)
+            files.write_sealed(path_of(self.directory), plan)
         except OSError:
             if not self.had_plan:
                 self.multirun.unlink(missing_ok=True)
@@ -359,8 +352,7 @@ class Session:
         written = [*self._complete, *(job.destination for item in self.stacks for job in item.jobs)]
         folders = {folder for one in written for folder in (one.directory, one.folder)} | {self.directory}
         inner = {folder / name for folder in folders for name in WRITTEN_INTO} | {self.folder / EXTENDED}
-        links = sorted(path for path in inner | (folders - {self.directory}) if path.is_symlink())
-        _raise([f"{path}: is a link, which may lead out of this directory; remove it" for path in links])
+        _raise(foreign.links(inner | (folders - {self.directory})))
 
     def say(self, jobs: Sequence[Job]) -> None:
         """Print what a command would do."""
@@ -390,17 +382,6 @@ class Session:
             company = f", beside {done} done" if done else ""
             runs = f"run{'s' * (len(waiting) > 1)} {ranges(waiting)}"
             yield f"stack {item.checkpoints.name}: {runs} {begin}{company}"
-
-
-def not_ours(directory: Path) -> list[str]:
-    """Return what keeps a command from training in a directory without a plan: whatever is there is somebody's."""
-    if (directory / FOLDER / "plan.json").exists() or not os.path.lexists(directory):
-        return []
-    if not directory.is_dir():
-        return [f"{directory}: is no directory; choose another"]
-    found = sorted(path.name for path in directory.iterdir() if path.name != lock.NAME)
-    why = f"holds {few(found, 5)}, but no plan to continue by; nothing was touched, choose another directory"
-    return [f"{directory}: {why}"] if found else []
 
 
 def _next_number(taken: set[str]) -> str:
