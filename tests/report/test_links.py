@@ -19,7 +19,7 @@ class TensorBoard:
     def configure(self, argv):
         print(argv[2], *sorted(os.listdir(argv[2])))
     def launch(self):
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()  # Ctrl-C
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.Signals[os.environ["ENDED_BY"]])).start()
         return "http://localhost:6007/"
 """
 
@@ -36,12 +36,14 @@ def test_each_run_has_a_link_by_what_was_swept(tmp_path: Path, capsys: pytest.Ca
     assert not os.path.isabs(os.readlink(links[0]))  # both may be moved together
 
 
-def test_without_a_folder_tensorboard_shows_them_and_nothing_is_left(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent")
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+def test_without_a_folder_tensorboard_shows_them_and_nothing_is_left(signal: str, tmp_path: Path) -> None:
     fake_runs.sweep(tmp_path / "s", seeds=2, events=False)
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "__init__.py").touch()
     (tmp_path / "tensorboard" / "program.py").write_text(BOARD)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), "ENDED_BY": signal}
     command = [sys.executable, "-m", "trainer.evaluate", str(tmp_path / "s"), "--tensorboard"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     shown, address = done.stdout.splitlines()[-2:]

@@ -23,6 +23,7 @@ from trainer.engine.jobs import Job, describe
 from trainer.judge import advice, health
 from trainer.judge.remedies import Overrides
 from trainer.language import print_line
+from trainer.report.vocabulary import plural
 from trainer.text import shown
 
 DIRECTORY = "outputs/cures/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"
@@ -47,7 +48,9 @@ def _run(request: Request, command: Command) -> int:
         raise ConfigError([f"{request.run}: no cure changes anything with what was typed here"])
     print_line(f"run       {request.run}: {', '.join(map(health.name, request.findings))}")
     seeds = f"seeds {request.seed} to {request.seed + SEEDS - 1}"
-    print_line(f"tried     {len(tried)} cures beside it, {request.budget}, {seeds}: {SEEDS * (len(tried) + 1)} runs")
+    print_line(
+        f"tried     {plural(len(tried), 'cure')} beside it, {request.budget}, {seeds}: {SEEDS * (len(tried) + 1)} runs"
+    )
     print_line(f"folder    {batches.directory}")
     jobs = batches.train(batches.directory, [job for cure in ({}, *tried) for job in _jobs(request, cure)])
     command.began = True

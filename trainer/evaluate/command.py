@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import threading
@@ -111,11 +112,14 @@ def _report(evaluation: dict[str, Any], runs: Sequence[Curves], options: argpars
 
 
 def _show_curves(evaluation: dict[str, Any]) -> None:
-    """Show the runs in TensorBoard, named by what was swept, until Ctrl-C. Raises OSError where no port is free."""
+    """Show the runs in TensorBoard, named by what was swept, until a signal. Raises OSError where no port is free."""
     from tensorboard import program
 
     from trainer.report import links
 
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # a background shell's command ignores the first
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="curves-") as folder, suppress(KeyboardInterrupt):
         links.link(evaluation, Path(folder))
         board = program.TensorBoard()
