@@ -244,3 +244,8 @@ def value_event(wall_time: float, step: int, **value: Any) -> bytes:
     """An event with one summary value, as protobuf's own classes write it."""
     summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(**value)])
     return event_pb2.Event(wall_time=wall_time, step=step, summary=summary).SerializeToString()
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Return all that lies below a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
