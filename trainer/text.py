@@ -31,6 +31,15 @@ def few(names: Iterable[object], most: int = 3, of: str = "") -> str:
     return ", ".join(texts[:most]) + (f" and {left} more{of}" if left > 0 else "")
 
 
+def merged(lines: Iterable[str]) -> list[str]:
+    """Say once what several lines say of one thing each, a: broken, b: broken: a, b and 4 more: broken."""
+    subjects: dict[str, list[str]] = {}
+    for line in lines:
+        subject, colon, said = line.partition(": ")
+        subjects.setdefault(said if colon else line, []).extend([subject] * bool(colon))
+    return [f"{few(of)}: {said}" if of else said for said, of in subjects.items()]
+
+
 def shown(path: Path, here: Path | None = None) -> str:
     """Write a path as it can be copied into a shell: quoted, and relative to the current folder if it lies below it.
 

@@ -34,9 +34,12 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     within_crossed = {name for one in crossed for name in one.knobs}
     silent = [knob.name for knob in plan.knobs if knob.name not in spoken_of | within_crossed]
     for effect in told:
-        some = [f"{one.sentence}." for one in effect.simple if one.claimed]
+        some = [one for one in effect.simple if one.claimed]
         if some and effect.knob in silent:
-            lines += some[:MOST]  # over all levels of the others nothing, and yet something at one of them
+            lines += [f"{one.sentence}." for one in some[:MOST]]  # over all levels of the others nothing, but at some
+            at = {one.at for one in some}
+            others = [other for other in plan.knobs if at & {other.plain(i) for i in range(len(other.levels))}]
+            lines += [_whether_levels_differ(effect, other, found) for other in others]
             silent.remove(effect.knob)
     if silent and len(silent) < len(plan.knobs):
         measures = dict.fromkeys(words.measure(effect.measure) for effect in (*told, *scores))
@@ -48,12 +51,11 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
         lines.append(_counts("diverged or failed", plan, k, used, lambda run: run.failed))
     lines.append(f"{found.recommendation.sentence}.")
     lines += [f"{edge.text(plan)}." for edge in edges[: fairness.MOST]]
-    if found.interactions and not any(one.claimed for one in found.interactions) and len(plan.knobs) == 2 and spoken_of:
-        lines.append(f"Whether {plan.knobs[0].name} and {plan.knobs[1].name} act on each other is not shown.")
     if found.tests > 1:
-        lines.append(f"Intervals are of each difference alone; p is corrected for all {found.tests} tests.")
+        lines.append(f"{_excluding_0(found)}p is corrected for all {found.tests} questions asked.")
     said = dict.fromkeys(line[0].upper() + line[1:] for line in lines if line)
-    return Answer(" ".join(said), _next(found, plan, edges), list(said))
+    command, reason = _next(found, plan, edges)
+    return Answer(" ".join(said), command, list(said), reason)
 
 
 def _differences(
@@ -75,7 +77,12 @@ def _differences(
         both = [effect for effect in told if effect.knob in one.knobs]
         least = min(both, key=lambda effect: (len(effect.levels), effect.knob == one.knobs[0]), default=None)
         depends.append(f"{one.sentence}.")
-        depends += [_per_level(least, k) for k in plan.knobs if least and k.name in one.knobs and k.name != least.knob]
+        depends += [
+            line
+            for k in plan.knobs
+            if least and k.name in one.knobs and k.name != least.knob
+            for line in _per_level(least, k, found)
+        ]
     for name in list(dict.fromkeys(effect.knob for effect in claimed))[:MOST]:
         main, score = (next((e for e in some if e.knob == name), None) for some in (told, scores))
         if main and main.claimed and not _turns(main):
@@ -83,7 +90,7 @@ def _differences(
             over = f"averaged over {_and(changing)}: " if changing else ""
             averages += [f"{over}{main.sentence}{_also(main, score)}.", _means(main, plan)]
             if len(plan.knobs) == 2 and not crossed:
-                averages += [_per_level(main, knob) for knob in plan.knobs if knob.name != name]
+                averages += [line for k in plan.knobs if k.name != name for line in _per_level(main, k, found)]
         told_of_both = main and (_turns(main) or (main.claimed and _also(main, score)))
         if score and score.claimed and not told_of_both and not _changing(score, crossed, plan):
             averages.append(f"{score.sentence}.")
@@ -145,10 +152,13 @@ def _means(effect: Effect, plan: Layout) -> str:
     apart = {frozenset((place[one.a], place[one.b])) for one in effect.contrasts if one.claimed}
     runs = [_alike(start, len(order), apart) for start in range(len(order))]
     alike = [run for n, run in enumerate(runs) if len(run) > 1 and (n == 0 or run[-1] > runs[n - 1][-1])]
-    texts = [knob.plain(i) for i in order]
-    told = ", ".join(f"{mean:.4g} ({knob.plain(i)})" for mean, i in sorted(means))
+    texts = [knob.short(i) for i in order]
+    named = [knob.plain(order[0]), *texts[1:]]
+    told = ", ".join(f"{mean:.4g} ({name})" for (mean, _), name in zip(sorted(means), named, strict=True))
     sets = "; ".join(" – ".join(texts[i] for i in run) for run in alike)
-    return f"Means: {told}; " + (f"not shown to differ: {sets}." if alike else "every two differ.")
+    over, most = (max(one.n for one in some) for some in (effect.levels, effect.contrasts))
+    where = f"Means over the {over} {plan.unit}s that all have" if over < most else "Means"
+    return f"{where}: {told}; " + (f"not shown to differ: {sets}." if alike else "every two differ.")
 
 
 def _alike(start: int, count: int, apart: set[frozenset[int]]) -> list[int]:
@@ -159,18 +169,48 @@ def _alike(start: int, count: int, apart: set[frozenset[int]]) -> list[int]:
     return run
 
 
-def _per_level(effect: Effect, other: Knob) -> str:
-    """Say what the largest difference of a knob is at each level of another."""
-    found = [(at, one, one.difference) for at, one in _largest_at(effect, other) if one.difference is not None]
-    if not 1 < len(found) <= FEW_LEVELS:
-        return ""
+def _per_level(effect: Effect, other: Knob, found: Comparison) -> list[str]:
+    """Say what the largest difference of a knob is at each level of another, and whether these are shown to differ.
+
+    With intervals, not p: that it is significant at one level and not at another says nothing of whether it depends on
+    the level, which the interaction does (Gelman and Stern 2006).
+    """
+    known = [(at, one, one.difference) for at, one in _largest_at(effect, other) if one.difference is not None]
+    if not 1 < len(known) <= FEW_LEVELS:
+        return [_whether_levels_differ(effect, other, found)]
     parts = []
-    for at, one, difference in found:
+    for at, one, difference in known:
         size = "equal" if abs(difference) < words.ROUNDING else words.amount(difference)
-        shown = "not tested" if one.p_adjusted is None else words.corrected(one.p_adjusted)
-        parts.append(f"at {at} {size} ({shown})")
+        parts.append(f"at {at} {size} ({'not tested' if one.p is None else words.interval(one)})")
     name = "" if effect.together else f"{effect.knob}="
-    return f"By level, {name}{label(found[0][1].a)} against {label(found[0][1].b)}: {', '.join(parts)}."
+    told = f"By level, {name}{label(known[0][1].a)} against {label(known[0][1].b)}: {', '.join(parts)}."
+    return [told, _whether_levels_differ(effect, other, found)]
+
+
+def _whether_levels_differ(effect: Effect, other: Knob, found: Comparison) -> str:
+    """Say that an effect is not shown to depend on another knob; empty where it is shown."""
+    pair = {effect.knob, other.name}
+    asked = [one for one in found.interactions if set(one.knobs) == pair and one.measure == effect.measure]
+    if any(one.claimed for one in asked):
+        return ""
+    what = f"what {effect.knob} does to the {words.measure(effect.measure)} depends on {other.name}"
+    tested = [one for one in asked if one.p_adjusted is not None]
+    if not tested:
+        return f"Whether {what} could not be tested."
+    head = words.largest(effect.contrasts)
+    ends = [] if head is None else [head.a, head.b]
+    of_head = [one for one in tested if (one.a if one.knobs[0] == effect.knob else one.b) == ends] or tested
+    most = min(of_head, key=lambda one: one.p_adjusted or 0.0)
+    evidence = f"{words.figure(abs(most.difference or 0.0))}, {words.corrected(most.p_adjusted)}"
+    return f"It is not shown that {what} (clearest difference between two levels {evidence})."
+
+
+def _excluding_0(found: Comparison) -> str:
+    """Explain, where it is so, why an interval excludes 0 and yet no difference is claimed."""
+    seen = [one for effect in found.effects for of in (effect, *effect.simple) if (one := words.largest(of.contrasts))]
+    if any(not one.claimed and one.low and one.high and one.low * one.high > 0 for one in seen):
+        return "Where an interval excludes 0 and yet nothing is claimed: the interval is of that difference alone, "
+    return "Intervals are of each difference alone; "
 
 
 def _counts(did: str, plan: Layout, k: int, chosen: set[str], counts: Callable[[Run], bool]) -> str:
@@ -184,45 +224,51 @@ def _counts(did: str, plan: Layout, k: int, chosen: set[str], counts: Callable[[
     found = [(sum(map(counts, some)), len(some)) for some in runs]
     if len({hits / n for hits, n in found if n}) < 2 or len(found) > FEW_LEVELS:
         return ""
-    counted = ", ".join(f"{hits} of {n} at {plan.knobs[k].plain(i)}" for i, (hits, n) in enumerate(found))
+    knob = plan.knobs[k]
+    counted = ", ".join(f"{h} of {n} at {(knob.short if i else knob.plain)(i)}" for i, (h, n) in enumerate(found))
     return f"Runs that {did}: {counted}."
 
 
-def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> str | None:
-    """Return a command that would tell more: a wider grid first, then more seeds."""
+def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> tuple[str | None, str | None]:
+    """Return a command that would tell more, and why: a wider grid first, then more seeds."""
     sweeps = {run.sweep for run in plan.runs}
     sweep = sweeps.pop() if len(sweeps) == 1 else ""
     is_fair = any(run.tuned for run in plan.groups[0].runs)  # of trainer.versus, which widens grids itself
     for edge in edges:
+        reason = f"the best {edge.knob.name} is the {edge.side} tried"
         if sweep and not is_fair:  # into the same folder, so that one answer is of all
             values = ",".join(sorted([*map(label, edge.knob.levels), *edge.add.split(",")], key=float))
-            return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"{edge.knob.name}={values}"])
+            return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"{edge.knob.name}={values}"]), reason
         group = next((one for one in plan.groups if one.name == found.recommendation.group), plan.groups[0])
         group = plan.groups[plan.contenders[edge.contender].members[0]] if edge.own else group
         if command := _sweep(group, {edge.knob.name: edge.add}, _seeds(plan)):
-            return command
-    needed = _needed(found, plan)
+            return command, reason
+    needed, reason = _needed(found, plan)
     if needed is None or not sweep or plan.unit != "seed":
-        return None
+        return None, None
     if is_fair:
-        return shlex.join(["python", "-m", "trainer.versus", f"resume={os.path.dirname(sweep)}", f"seeds={needed}"])
-    return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"seed=range({needed})"])
+        command = ["python", "-m", "trainer.versus", f"resume={os.path.dirname(sweep)}", f"seeds={needed}"]
+        return shlex.join(command), reason
+    return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"seed=range({needed})"]), reason
 
 
-def _needed(found: Comparison, plan: Layout) -> int | None:
-    """Return how many seeds would tell what is open: an effect that is not shown, or what ties with the best."""
+def _needed(found: Comparison, plan: Layout) -> tuple[int | None, str]:
+    """Return how many seeds would tell what is open, an effect that is not shown or what ties with the best; and what.
+
+    As many as leave no more than a chance of 20 % to miss the difference that is seen.
+    """
     there = max(len(group.distinct) for group in plan.groups)
     if there == 1:
-        return ONE_SEED
+        return ONE_SEED, "one seed tells nothing of chance"
     best = found.recommendation.knobs or {}
-    needed = [
-        max(one.seeds_needed, there + 1)
-        for effect in found.effects
-        if effect.measure == (found.criterion or found.score)
-        for one in effect.contrasts
-        if one.seeds_needed and (not effect.claimed or best.get(effect.knob) in (one.a, one.b))
-    ]
-    return max((count for count in needed if count <= ENOUGH), default=None)
+    needed: dict[str, int] = {}
+    for effect in found.effects:
+        for one in effect.contrasts if effect.measure == (found.criterion or found.score) else ():
+            count = max(one.seeds_needed or 0, there + 1)
+            is_open = one.seeds_needed and (not effect.claimed or best.get(effect.knob) in (one.a, one.b))
+            if is_open and count <= ENOUGH:
+                needed[effect.knob] = max(count, needed.get(effect.knob, 0))
+    return max(needed.values(), default=None), f"more seeds may settle what {_and([*needed])} does" if needed else ""
 
 
 def _seeds(plan: Layout) -> str:

@@ -115,21 +115,29 @@ class Answered:
         if self.plan.tuned:
             tail = f", each at its best {' and '.join(knob.name for knob in self.plan.tuned)}"
             tail += " by the other seeds" if self.plan.is_chosen else ""
-        text = words.sentence(one, subject, f"at {first} than at {second}{tail}", self.plan.unit, self._means(about))
-        text += words.failures(knob, self._failed(about), i, j)
+        means, all_S = self._means(about)
+        text = words.sentence(one, subject, f"at {first} than at {second}{tail}", self.plan.unit, means)
+        failures = words.failures(knob, self._failed(about), i, j)
+        if one.paired and one.n < all_S and not failures:
+            text += f"; only {self.plan.unit}s that both have count"
+        text += failures
         return replace(one, a=knob.levels[i], b=knob.levels[j], sentence=text)
 
-    def _means(self, about: About) -> tuple[float, float] | None:
-        """Return the means of both levels, over the combinations and seeds that have both, as the difference is."""
+    def _means(self, about: About) -> tuple[tuple[float, float] | None, int]:
+        """Return the means of both levels, over the combinations and seeds that have both, as the difference is.
+
+        And how many seeds there are of either.
+        """
         table = self.plan.cells(*about.knobs)
         sides = [table[one[0]] if about.at is None else table[one[0], about.at] for one in (about.a, about.b)]
         rows = (sides[0] >= 0) & (sides[1] >= 0)
         values = [self.tested[about.measure][side[rows]] for side in sides]
         both = np.isfinite(values[0]) & np.isfinite(values[1])
+        either = np.isfinite(values[0]) | np.isfinite(values[1])
         if both.any(0).sum() >= 2:
             values = [np.where(both, one, np.nan) for one in values]
         means = [float(mean_of(mean_of(one, 1), 0)) for one in values]
-        return (means[0], means[1]) if np.isfinite(means).all() else None
+        return (means[0], means[1]) if np.isfinite(means).all() else None, int(either.any(0).sum())
 
     def _failed(self, about: About) -> list[tuple[int, int]]:
         """Return for each level of a knob how many runs came to nothing, and of how many."""

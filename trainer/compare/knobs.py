@@ -38,6 +38,10 @@ class Knob:
         default = f"no {self.name}" if self.levels[level] is None else f"{self.name}={label(self.levels[level])}"
         return self.texts[level] or default
 
+    def short(self, level: int) -> str:
+        """Name a level by its value, where its knob has been named already."""
+        return self.plain(level) if self.together else self.plain(level).removeprefix(f"{self.name}=")
+
     def text(self, level: int) -> str:
         """Name a level as it is typed, with what cannot be told apart from it."""
         text = self.plain(level)

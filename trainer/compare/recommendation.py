@@ -1,14 +1,19 @@
 """Name the group to use, and say why."""
 
+import math
+
 import numpy as np
 from scipy.special import stdtrit
 
 from trainer.compare import words
 from trainer.compare.answered import Answered, defines_loss, is_loss
+from trainer.compare.groups import Group, listed
 from trainer.compare.inference import ALPHA
-from trainer.compare.results import GroupSummary, Interval, Recommendation
-from trainer.compare.statistics import mean_interval, number
-from trainer.text import few
+from trainer.compare.results import Contrast, GroupSummary, Interval, Recommendation
+from trainer.compare.statistics import Floats, mean_interval, mean_of, number
+from trainer.compare.tuning import has_ratios
+
+MOST = 3  # groups of whose mean more is said
 
 
 def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommendation:
@@ -23,44 +28,53 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
     asked = ((about.pair, one) for about, one in answered.by_about.items() if about.family == "recommendation")
     rivals = [(pair[0], one) for pair, one in asked if pair]
     also = {other for other, is_worse in _apart(answered, criterion) if is_worse}  # by what is tested elsewhere
-    ties = [answered.group_name(index) for index, one in rivals if not one.claimed and index not in also]
+    worse = [index for index, one in rivals if one.claimed or index in also]
+    tied = sorted((index for index, _ in rivals if index not in worse), key=lambda index: _costs(answered)[index])
+    same = _same(answered, [answered.best, *tied])
+    ties = [answered.group_name(index) for index in tied]
     honest = _winners(answered, len(ties))
     of = f"mean {words.measure(criterion)}"
     first = "lowest" if answered.sign(criterion) > 0 else "highest"
     chosen = ", wider for having been chosen" if len(groups) > 1 and (ties or answered.choice.inflation_C.any()) else ""
-    interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}{chosen}"
+    ends = "" if honest.low is None else words.span(f"{honest.low:.4g}", f"{honest.high:.4g}")
+    ends = f"up to {honest.high:.4g}" if honest.low == 0 else ends  # a loss is never less
+    interval = f", 95 % interval {ends}{chosen}" if ends else ""
     apart = " at seeds that had no say in the choice" if answered.choice.inflation_C[answered.best] else ""
-    mean = f"the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval})"
-    worse = [index for index, one in rivals if one.claimed or index in also]
-    how = " by the logarithm of the loss" if is_loss(criterion) and set(worse) - also else ""
+    own = ""
+    if group.failed_share.mean:
+        failed = round(group.failed_share.mean * group.n)
+        own += f"; {failed} of its {group.n} runs diverged or failed, counted as having learned nothing"
+    if group.overfit_share.mean:
+        overfit = round(group.overfit_share.mean * group.n)
+        how_many = "it overfits" if group.n == 1 else f"{overfit} of its {group.n} runs overfit"
+        own += f"; {how_many}: stop at the best epoch"
+    mean = f"the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval}){own}"
     gone = [one.name for c, one in enumerate(answered.plan.contenders) if _all_failed(answered, c)]
     others = len(answered.plan.contenders) - 1
     if len(groups) == 1:
-        sentence = f"only one group: {of} {honest.mean:.4g} (n = {honest.n}{interval})"
+        sentence = f"only one group: {of} {honest.mean:.4g} (n = {honest.n}{interval}){own}"
     elif worse or (gone and not rivals):
         counted = f"{len(worse)} of {others} others {'is' if len(worse) == 1 else 'are'}"
         if not ties and len(worse) + len(gone) == others:
             counted = "the other group is" if others == 1 else "every other group is"
         sentence = f"use {group.name}: {mean}"
-        sentence += f"; {counted} shown to be worse{how}" if worse else ""
-        sentence += f"; not shown to be worse: {few(ties)}" if ties else ""
+        sentence += f"; {counted} shown to be worse" if worse else ""
+        sentence += _ratio(answered, [one for index, one in rivals if index in worse]) if set(worse) - also else ""
+        if others_than_it := [index for index in tied if not any({index, answered.best} <= {*some} for some in same)]:
+            sentence += f"; not shown to be worse: {listed(answered.plan, _groups(answered, others_than_it))}"
+            sentence += _why_not(answered, worse, others_than_it)
     elif rivals and all(one.p is None for _, one in rivals):
         alone = f"groups of one {answered.plan.unit} cannot be told apart"
         sentence = f"no group is shown to be better than another: {alone}; {group.name}: {mean}"
     else:
         sentence = f"no group is shown to be better than another; {group.name}: {mean}"
+    for some in same[:MOST]:
+        sentence += f"; {listed(answered.plan, _groups(answered, some))} gave exactly the same numbers"
     by_score = _apart(answered, answered.score) if answered.score and answered.score != criterion else []
     if better := [answered.group_name(other) for other, is_worse in by_score if not is_worse]:
         sentence += f"; but by {words.measure(str(answered.score))} {', '.join(better[:3])} is shown to be better"
     if gone:
         sentence += f"; every run of {', '.join(gone[:3])}{' and more' * (len(gone) > 3)} diverged or failed"
-    if group.failed_share.mean:
-        failed = round(group.failed_share.mean * group.n)
-        sentence += f"; {failed} of its {group.n} runs diverged or failed, counted as having learned nothing"
-    if group.overfit_share.mean:
-        overfit = round(group.overfit_share.mean * group.n)
-        how_many = "it overfits" if group.n == 1 else f"{overfit} of its {group.n} runs overfit"
-        sentence += f"; {how_many}: stop at the best epoch"
     return Recommendation(
         sentence=sentence,
         group=group.name,
@@ -75,6 +89,49 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
         ties=ties,
         command=group.command,
     )
+
+
+def _groups(answered: Answered, contenders: list[int]) -> list[Group]:
+    return [answered.plan.groups[answered.choice.groups_C[c]] for c in contenders]
+
+
+def _same(answered: Answered, contenders: list[int]) -> list[list[int]]:
+    """Return the sets of contenders that have the same numbers, each of them at each seed."""
+    found: dict[bytes, list[int]] = {}
+    for index in contenders:
+        numbers = b"".join(values_CS[index].tobytes() for values_CS in answered.tested.values())
+        found.setdefault(numbers, []).append(index)
+    return [some for some in found.values() if len(some) > 1]
+
+
+def _ratio(answered: Answered, worse: list[Contrast]) -> str:
+    """Say how many times as high the losses are that were compared as ratios."""
+    criterion = str(answered.criterion)
+    logs = [one.difference or 0.0 for one in worse]
+    if min(logs) <= 0 or not has_ratios(criterion, answered.values[criterion]):
+        return ""
+    return f", by ratios of the loss: it is at least {math.floor(100 * math.exp(min(logs))) / 100:.3g} times as high"
+
+
+def _why_not(answered: Answered, worse: list[int], ties: list[int]) -> str:
+    """Say why a group is not shown to be worse although its mean is worse than that of one which is."""
+    costs_C = _costs(answered)
+    shown, told = min((costs_C[index] for index in worse), default=math.inf), []
+    for index in (one for one in ties if costs_C[one] > shown):
+        values = answered.tested[str(answered.criterion)][index]
+        failed, there = int(answered.failed_CS[index].sum()), values[np.isfinite(values)]
+        runs = f"{len(there)} {answered.plan.unit}s, from {there.min():.4g} to {there.max():.4g},"
+        why = f"its {runs} are too few to show it" if len(there) > 1 else f"it has one {answered.plan.unit}"
+        if failed:
+            why = f"{failed} of its {failed + len(there)} runs diverged or failed, and so ranks have to show it too"
+        told.append(f"{answered.group_name(index)} has a mean of {there.mean():.4g}, but {why}")
+    return "".join(f"; {one}" for one in told[:MOST])
+
+
+def _costs(answered: Answered) -> Floats:
+    """Return the mean of what decides for each contender (C,), lower is better."""
+    criterion = str(answered.criterion)
+    return answered.sign(criterion) * mean_of(answered.tested[criterion], 1)
 
 
 def _apart(answered: Answered, measure: str) -> list[tuple[int, bool]]:

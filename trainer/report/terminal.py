@@ -14,6 +14,7 @@ from trainer.report import tables, vocabulary
 from trainer.report.screen import fits, fitting, screen
 from trainer.report.tables import cell
 from trainer.report.vocabulary import STYLES, VERDICTS, number, plural
+from trainer.text import few, merged
 
 _MOST_ROWS = 30  # of a table: what is interesting first, the rest in the report
 _MOST_PROBLEMS = 10
@@ -44,11 +45,12 @@ def _print_answer(
     console: Console, advice: vocabulary.Advice, problems: Sequence[str] = (), remarks: Sequence[str] = ()
 ) -> None:
     """Print what can be quoted, the command to run next, the reasons to doubt it, and how what was read was taken."""
-    text, command, warnings, lines = advice
-    for line in lines:
+    text, command, warnings = advice.text, advice.command, advice.warnings
+    for line in advice.lines:
         console.print(translated(line), style="bold")
     if command:
-        console.print(f"{translated('next:')} {command}", soft_wrap=True)  # to be copied whole
+        console.print(f"{translated(advice.next)} {command}", soft_wrap=True)  # to be copied whole
+    problems = merged(problems)
     for line in [
         *(f"warning: {warning}" for warning in warnings),
         *(f"left out: {problem}" for problem in problems[:_MOST_PROBLEMS]),
@@ -70,12 +72,17 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
     knobs, runs, groups = vocabulary.knob_names(part), part["runs"], part["groups"]
     levels = {path: group["knobs"] for group in groups for path in group["runs"]}
     say(fitting(console, _runs(runs, levels, knobs), _spared(runs, vocabulary.short_names(knobs))))
-    counts = vocabulary.counted(run["verdict"] for run in runs)
+    called = [vocabulary.called_verdict(run) for run in runs]
+    counts = vocabulary.counted(called)
+    if vocabulary.DOUBTFUL in called:
+        counts += f" ({translated('healthy curves, but of a run with findings or that has learned little')})"
     hidden = f"; the other {len(runs) - _MOST_ROWS} are in --html and --json" if len(runs) > _MOST_ROWS else ""
     say(translated(f"{plural(len(runs), 'run')}: {counts}{hidden}"), style="bold")
     if len(runs) <= _FEW:
-        for run in runs:
-            say(f"{run['name']}: {vocabulary.reason(run)}", style=STYLES[run["verdict"]].terminal)
+        reasons = {vocabulary.reason(run): run["verdict"] for run in runs}
+        for reason, verdict in reasons.items():
+            names = few(run["name"] for run in runs if vocabulary.reason(run) == reason)
+            say(f"{names}: {reason}", style=STYLES[verdict].terminal)
     for line in _findings(runs):
         say(translated(line), style="red")
     say()
@@ -106,7 +113,7 @@ def _findings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say what is wrong with gradients and activations: in full for a few runs, else which runs have which finding."""
     if len(runs) > _FEW:
         return vocabulary.findings_by_kind(runs)
-    return [f"{run['name']}: {vocabulary.finding(item)}" for run in runs for item in run["health"]]
+    return merged(f"{run['name']}: {vocabulary.finding(item)}" for run in runs for item in run["health"])
 
 
 def _measures(items: Sequence[Mapping[str, Any]]) -> list[str]:

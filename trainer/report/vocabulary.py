@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from trainer.compare.keys import NO_KNOB, label
+from trainer.compare.words import change
 from trainer.judge import health
 from trainer.judge.overfit import Kind, Label, is_unsure
 from trainer.language import translated
@@ -87,8 +88,12 @@ def judged(run: Mapping[str, Any]) -> str:
     Healthy curves are called not overfit where the run has findings, or has learned next to nothing.
     """
     named = f" ({worded(run['kind'])})" if run.get("kind") in ("gap", "loss_only") else ""
-    called = DOUBTFUL if run["verdict"] == "healthy" and is_doubtful(run) else run["verdict"]
-    return worded(called) + named + "?" * _is_unsure(run)
+    return worded(called_verdict(run)) + named + "?" * _is_unsure(run)
+
+
+def called_verdict(run: Mapping[str, Any]) -> str:
+    """Return what a run's verdict is called: where it says healthy of a doubtful run, not overfit."""
+    return DOUBTFUL if run["verdict"] == "healthy" and is_doubtful(run) else run["verdict"]
 
 
 DOUBTFUL = "not overfit"  # what healthy curves of a doubtful run are called
@@ -204,6 +209,12 @@ class Advice(NamedTuple):
     command: str | None
     warnings: list[str]
     lines: Sequence[str] = ()  # the paragraph, a line for each thing that it says
+    reason: str | None = None  # why to run the command
+
+    @property
+    def next(self) -> str:
+        """Introduce the command to run next, with the reason to."""
+        return f"next ({self.reason}):" if self.reason else "next:"
 
 
 def advice(part: Mapping[str, Any]) -> Advice:
@@ -217,22 +228,24 @@ def advice(part: Mapping[str, Any]) -> Advice:
         return Advice(None, None, [])
     text = text or part["recommendation"].get("sentence")
     warnings = [warning["text"] for warning in part["warnings"] if warning["text"].lower() not in str(text).lower()]
-    return Advice(text, answer.get("next"), warnings, answer.get("lines") or ([text] if text else []))
+    lines = answer.get("lines") or ([text] if text else [])
+    return Advice(text, answer.get("next"), warnings, lines, answer.get("reason"))
 
 
 def overview(evaluation: Mapping[str, Any]) -> Advice:
     """Return what stands above everything: the answer; of several sweeps nothing that each says for itself."""
-    text, command, warnings, lines = advice(evaluation)
+    whole = advice(evaluation)
+    text, warnings = whole.text, whole.warnings
     apart = list(evaluation.get("not_compared") or [])
     each = parts(evaluation)
     if each == [evaluation]:
-        return Advice(text, command, [*warnings, *apart], lines)
+        return whole._replace(warnings=[*warnings, *apart])
     told = [advice(part) for part in each]
     if all((one.text or "") in (text or "") for one in told):
         what = "sets of runs" if any(len(sweep["runs"]) == 1 for sweep in evaluation["sweeps"]) else "sweeps"
         text = f"{len(evaluation['sweeps'])} {what}, each compared on its own"
     warnings = [one for one in warnings if not any(one in other.warnings for other in told)]
-    return Advice(text, command, [*warnings, *apart], [text] if text else [])
+    return Advice(text, whole.command, [*warnings, *apart], [text] if text else [])
 
 
 def broken(evaluation: Mapping[str, Any]) -> list[str]:
@@ -267,7 +280,10 @@ def difference(value: float | None, measure: str) -> str:
     """Write a difference of two means: of accuracies in points of a percent."""
     if value is None:
         return ""
-    return f"{100 * value:+.2f} points" if measure.endswith("accuracy") else f"{value:+.3g}"
+    if measure.endswith("accuracy"):
+        text = f"{100 * value:+.2f}"
+        return f"{text if float(text) else '0.00'} points"
+    return change(value)
 
 
 def finding(item: Any) -> str:
