@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.text import few, printable
+from trainer.text import few, merged, printable
 
 
 def test_of_many_names_the_first_are_listed_and_the_others_counted() -> None:
@@ -12,6 +12,15 @@ def test_of_many_names_the_first_are_listed_and_the_others_counted() -> None:
     assert few(["a", "b", "c"]) == "a, b, c"
     assert few(list("abcde"), of=" keys") == "a, b, c and 2 more keys"
     assert few([0, 3], 1) == "0 and 1 more"
+
+
+def test_what_many_lines_say_alike_is_said_once_with_their_count() -> None:
+    lines = [f"run/{n}: nothing to judge: ValueError" for n in range(7)]
+    assert merged([*lines, "of no one", "run/9: torn"]) == [
+        "run/0, run/1, run/2 and 4 more: nothing to judge: ValueError",
+        "of no one",
+        "run/9: torn",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,22 @@ def test_numbers_and_means() -> None:
     assert mean_cell(None, None, "gap") == ""
 
 
+@pytest.mark.parametrize(
+    ("value", "measure", "shown"),
+    [
+        (-0.00002, "test_accuracy", "0.00 points"),
+        (0.0, "test_accuracy", "0.00 points"),
+        (-0.0102, "test_accuracy", "-1.02 points"),
+        (-0.0, "gap", "0"),
+        (1e-17, "gap", "0"),
+        (0.25, "gap", "+0.25"),
+        (None, "gap", ""),
+    ],
+)
+def test_a_difference_of_nothing_has_no_sign(value: float | None, measure: str, shown: str) -> None:
+    assert vocabulary.difference(value, measure) == shown
+
+
 def test_names_are_short_where_they_stay_different() -> None:
     assert short_names(["model.dropout", "optimizer.name", "a.lr", "b.lr"]) == ["dropout", "optimizer", "a.lr", "b.lr"]
 
@@ -111,4 +127,5 @@ def test_findings_of_many_runs_are_lines_by_kind() -> None:
     ],
 )
 def test_a_run_with_findings_is_not_called_healthy(more: dict[str, Any], called: str) -> None:
-    assert vocabulary.judged({"verdict": "healthy", "health": [], **more}) == called
+    run = {"verdict": "healthy", "health": [], **more}
+    assert vocabulary.judged(run) == vocabulary.called_verdict(run) == called
