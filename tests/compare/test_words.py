@@ -136,7 +136,9 @@ def test_why_a_group_is_not_shown_to_be_worse_whose_mean_is() -> None:
     assert "lr=1 has a mean of 0.965, but its 4 seeds, from 0.25 to 2.9, are too few to show it" in said
     lost = [dataclasses.replace(run, verdict=DIVERGED, measures={}) for run in runs[8:10]]
     said = compare([*runs[:8], *lost, *spread[2:]]).recommendation.sentence
-    assert "not shown to be worse: lr=1; lr=1 has a mean of 1.65, but 2 of its 4 runs diverged or failed" in said
+    assert (
+        "not shown to be worse: lr=1; 2 of 4 runs of lr=1 diverged or failed (mean of the others 1.65): ranks" in said
+    )
     assert is_chinese(said)
 
 
@@ -159,8 +161,37 @@ def test_seeds_that_one_level_lacks_are_said_to_be_left_out() -> None:
     runs = sweep([{"dropout": d} for d in (0, 0.2, 0.5)], lambda s: 0.3 + s["dropout"], seeds=5)
     found = compare(runs[:-2])
     pair = next(one for one in effect(found, "dropout").contrasts if one.b == 0.5)
-    assert pair.sentence.endswith("; only seeds that both have count")
-    assert "only seeds" not in next(one for one in effect(found, "dropout").contrasts if one.b == 0.2).sentence
+    assert pair.sentence.endswith("; over the seeds that both have")
+    assert "over the seeds" not in next(one for one in effect(found, "dropout").contrasts if one.b == 0.2).sentence
     names = [dataclasses.replace(run, config={**run.config, "dropout": f"x{run.config['dropout']}"}) for run in runs]
     assert line(compare(names[:-2]).answer, "Means over the 3 seeds that all have: 0.")
     assert line(compare(names).answer, "Means: 0.")
+
+
+def test_names_that_are_not_told_apart_over_another_between_them_are_said() -> None:
+    """relu and sine are not shown to differ although gelu, between their means, differs from relu."""
+    rng = np.random.default_rng(22)
+    means = {"relu": (0.40, 0.006), "gelu": (0.43, 0.006), "sine": (0.75, 0.35)}
+    runs = [
+        Run(f"{act}/{seed}", "", {"act": act, "seed": seed}, HEALTHY, {"best_val_loss": float(rng.normal(mean, sd))})
+        for act, (mean, sd) in means.items()
+        for seed in range(6)
+    ]
+    found = compare(runs)
+    open_pairs = {frozenset((one.a, one.b)) for one in effect(found, "act").contrasts if not one.claimed}
+    assert open_pairs == {frozenset(("relu", "sine")), frozenset(("gelu", "sine"))}
+    told = line(found.answer, "Means: ").rstrip(".").partition("not shown to differ: ")[2]
+    assert {frozenset(pair.split(" – ")) for pair in told.split("; ")} == open_pairs
+
+
+def test_classes_of_one_name_are_told_apart_by_their_paths() -> None:
+    loss = {"lib.a.Net": 0.5, "lib.b.Net": 0.4, "torch.nn.MLP": 0.6}
+    for typed in (None, lambda one: [f"model._target_={one['model._target_']}"]):
+        found = compare(
+            sweep([{"model._target_": path} for path in loss], lambda s: loss[s["model._target_"]], typed=typed)
+        )
+        assert len({group.name for group in found.groups}) == 3
+        assert len({level.value for level in effect(found, "model").levels}) == 3
+    plain = compare(sweep([{"model._target_": path} for path in loss], lambda s: loss[s["model._target_"]]))
+    assert [group.name for group in plain.groups] == ["model=a.Net", "model=b.Net", "model=MLP"]
+    assert plain.recommendation.group == "model=b.Net"

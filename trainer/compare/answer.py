@@ -1,5 +1,6 @@
 """The answer first: one paragraph that a person can quote, and the command to run next."""
 
+import itertools
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -151,14 +152,18 @@ def _means(effect: Effect, plan: Layout) -> str:
     place = {level: order.index(i) for i, level in enumerate(knob.levels) if i in order}
     apart = {frozenset((place[one.a], place[one.b])) for one in effect.contrasts if one.claimed}
     runs = [_alike(start, len(order), apart) for start in range(len(order))]
-    alike = [run for n, run in enumerate(runs) if len(run) > 1 and (n == 0 or run[-1] > runs[n - 1][-1])]
+    sets = [run for n, run in enumerate(runs) if len(run) > 1 and (n == 0 or run[-1] > runs[n - 1][-1])]
+    pairs = ([i, j] for i, j in itertools.combinations(range(len(order)), 2) if frozenset((i, j)) not in apart)
+    sets += [pair for pair in pairs if not any({*pair} <= {*run} for run in sets)]  # with others between them
+    over, most = (max(one.n for one in some) for some in (effect.levels, effect.contrasts))
+    if over < min(2, most):
+        return ""
     texts = [knob.short(i) for i in order]
     named = [knob.plain(order[0]), *texts[1:]]
     told = ", ".join(f"{mean:.4g} ({name})" for (mean, _), name in zip(sorted(means), named, strict=True))
-    sets = "; ".join(" – ".join(texts[i] for i in run) for run in alike)
-    over, most = (max(one.n for one in some) for some in (effect.levels, effect.contrasts))
     where = f"Means over the {over} {plan.unit}s that all have" if over < most else "Means"
-    return f"{where}: {told}; " + (f"not shown to differ: {sets}." if alike else "every two differ.")
+    alike = "; ".join(" – ".join(texts[i] for i in run) for run in sets)
+    return f"{where}: {told}; " + (f"not shown to differ: {alike}." if alike else "every two differ.")
 
 
 def _alike(start: int, count: int, apart: set[frozenset[int]]) -> list[int]:

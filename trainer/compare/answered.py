@@ -119,7 +119,7 @@ class Answered:
         text = words.sentence(one, subject, f"at {first} than at {second}{tail}", self.plan.unit, means)
         failures = words.failures(knob, self._failed(about), i, j)
         if one.paired and one.n < all_S and not failures:
-            text += f"; only {self.plan.unit}s that both have count"
+            text += f"; over the {self.plan.unit}s that both have"
         text += failures
         return replace(one, a=knob.levels[i], b=knob.levels[j], sentence=text)
 

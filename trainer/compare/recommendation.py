@@ -114,17 +114,19 @@ def _ratio(answered: Answered, worse: list[Contrast]) -> str:
 
 
 def _why_not(answered: Answered, worse: list[int], ties: list[int]) -> str:
-    """Say why a group is not shown to be worse although its mean is worse than that of one which is."""
-    costs_C = _costs(answered)
+    """Say why a group is not shown to be worse that lost runs, or whose mean is worse than that of one which is."""
+    costs_C, criterion = _costs(answered), str(answered.criterion)
     shown, told = min((costs_C[index] for index in worse), default=math.inf), []
-    for index in (one for one in ties if costs_C[one] > shown):
-        values = answered.tested[str(answered.criterion)][index]
+    for index in ties:
+        values, name = answered.tested[criterion][index], answered.group_name(index)
         failed, there = int(answered.failed_CS[index].sum()), values[np.isfinite(values)]
-        runs = f"{len(there)} {answered.plan.unit}s, from {there.min():.4g} to {there.max():.4g},"
-        why = f"its {runs} are too few to show it" if len(there) > 1 else f"it has one {answered.plan.unit}"
         if failed:
-            why = f"{failed} of its {failed + len(there)} runs diverged or failed, and so ranks have to show it too"
-        told.append(f"{answered.group_name(index)} has a mean of {there.mean():.4g}, but {why}")
+            lost = f"{failed} of {failed + len(there)} runs of {name} diverged or failed"
+            told.append(f"{lost} (mean of the others {there.mean():.4g}): ranks have to show it too")
+        elif costs_C[index] > shown:
+            runs = f"{len(there)} {answered.plan.unit}s, from {there.min():.4g} to {there.max():.4g},"
+            why = f"its {runs} are too few to show it" if len(there) > 1 else f"it has one {answered.plan.unit}"
+            told.append(f"{name} has a mean of {there.mean():.4g}, but {why}")
     return "".join(f"; {one}" for one in told[:MOST])
 
 
