@@ -195,3 +195,23 @@ def test_classes_of_one_name_are_told_apart_by_their_paths() -> None:
     plain = compare(sweep([{"model._target_": path} for path in loss], lambda s: loss[s["model._target_"]]))
     assert [group.name for group in plain.groups] == ["model=a.Net", "model=b.Net", "model=MLP"]
     assert plain.recommendation.group == "model=b.Net"
+
+
+def test_what_long_values_share_is_not_repeated() -> None:
+    path = "hub/vision/very/long/common/prefix"
+    settings = [{"backbone": f"{path}/resnet_{v}", "aug": aug} for v in "AB" for aug in (False, True)]
+    found = compare(sweep(settings, lambda s: 0.5 - 0.1 * s["backbone"].endswith("B")))
+    assert f"at backbone={path}/resnet_A than at …resnet_B" in found.answer.lines[0]
+    assert f"By level, backbone={path}/resnet_A against …resnet_B: " in found.answer.text
+    assert str(found.recommendation.group).endswith(f"backbone={path}/resnet_B")  # what is to be used is told whole
+
+
+def test_where_the_loss_shows_nothing_and_the_accuracy_does_that_is_said_of_the_groups_too() -> None:
+    runs = sweep([{"depth": 2}, {"depth": 8}], lambda _: 0.4)
+    for run in runs:
+        run.measures["best_val_accuracy"] = 0.9 + 0.05 * (run.config["depth"] == 8) + 0.001 * run.config["seed"]
+    said = compare(runs).recommendation.sentence
+    assert said.startswith("no group is shown to be better than another; ")
+    best = compare(runs).recommendation.group
+    other = "depth=2 is shown to be worse" if best == "depth=8" else "depth=8 is shown to be better"
+    assert said.endswith(f"; but by best validation accuracy {other}")

@@ -82,7 +82,7 @@ def _differences(
             line
             for k in plan.knobs
             if least and k.name in one.knobs and k.name != least.knob
-            for line in _per_level(least, k, found)
+            for line in _per_level(least, k, found, plan)
         ]
     for name in list(dict.fromkeys(effect.knob for effect in claimed))[:MOST]:
         main, score = (next((e for e in some if e.knob == name), None) for some in (told, scores))
@@ -91,7 +91,7 @@ def _differences(
             over = f"averaged over {_and(changing)}: " if changing else ""
             averages += [f"{over}{main.sentence}{_also(main, score)}.", _means(main, plan)]
             if len(plan.knobs) == 2 and not crossed:
-                averages += [line for k in plan.knobs if k.name != name for line in _per_level(main, k, found)]
+                averages += [line for k in plan.knobs if k.name != name for line in _per_level(main, k, found, plan)]
         told_of_both = main and (_turns(main) or (main.claimed and _also(main, score)))
         if score and score.claimed and not told_of_both and not _changing(score, crossed, plan):
             averages.append(f"{score.sentence}.")
@@ -144,7 +144,7 @@ def _strongest(found: Comparison, main: str | None) -> list[Interaction]:
 
 def _means(effect: Effect, plan: Layout) -> str:
     """Say the mean at each of three and more names, and which of them are not shown to differ; of numbers a shape."""
-    knob = next(knob for knob in plan.knobs if knob.name == effect.knob)
+    knob = _knob(effect, plan)
     means = [(level.mean, i) for i, level in enumerate(effect.levels) if level.mean is not None]
     if effect.shape or not 3 <= len(means) <= FEW_LEVELS:
         return ""
@@ -166,6 +166,10 @@ def _means(effect: Effect, plan: Layout) -> str:
     return f"{where}: {told}; " + (f"not shown to differ: {alike}." if alike else "every two differ.")
 
 
+def _knob(effect: Effect, plan: Layout) -> Knob:
+    return next(knob for knob in plan.knobs if knob.name == effect.knob)
+
+
 def _alike(start: int, count: int, apart: set[frozenset[int]]) -> list[int]:
     """Return the neighbours in order of the means, from `start` on, of which no two are shown to differ."""
     run = [start]
@@ -174,7 +178,7 @@ def _alike(start: int, count: int, apart: set[frozenset[int]]) -> list[int]:
     return run
 
 
-def _per_level(effect: Effect, other: Knob, found: Comparison) -> list[str]:
+def _per_level(effect: Effect, other: Knob, found: Comparison, plan: Layout) -> list[str]:
     """Say what the largest difference of a knob is at each level of another, and whether these are shown to differ.
 
     With intervals, not p: that it is significant at one level and not at another says nothing of whether it depends on
@@ -187,8 +191,9 @@ def _per_level(effect: Effect, other: Knob, found: Comparison) -> list[str]:
     for at, one, difference in known:
         size = "equal" if abs(difference) < words.ROUNDING else words.amount(difference)
         parts.append(f"at {at} {size} ({'not tested' if one.p is None else words.interval(one)})")
-    name = "" if effect.together else f"{effect.knob}="
-    told = f"By level, {name}{label(known[0][1].a)} against {label(known[0][1].b)}: {', '.join(parts)}."
+    knob, one = _knob(effect, plan), known[0][1]
+    first, second = (knob.levels.index(level) for level in (one.a, one.b))
+    told = f"By level, {knob.plain(first)} against {knob.short(second)}: {', '.join(parts)}."
     return [told, _whether_levels_differ(effect, other, found)]
 
 

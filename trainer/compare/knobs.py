@@ -6,6 +6,7 @@ together, or of which one exists only at some values of the other, are one knob:
 """
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from trainer.compare import keys
 from trainer.compare.keys import ABSENT, CLASS, hashable, label, natural
 from trainer.text import few
 
+LONG = 32  # characters of a value that are repeated
 FEW = 3  # as many keys that a choice brings are named
 
 
@@ -40,8 +42,15 @@ class Knob:
         return self.texts[level] or default
 
     def short(self, level: int) -> str:
-        """Name a level by its value, where its knob has been named already."""
-        return self.plain(level) if self.together else self.plain(level).removeprefix(f"{self.name}=")
+        """Name a level by its value, where another was named in full: of a long one the path that all share is …."""
+        if self.together:
+            return self.plain(level)
+        values = [self.plain(i).removeprefix(f"{self.name}=") for i in range(len(self.levels))]
+        if len(values[level]) <= LONG:
+            return values[level]
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(min(values), max(values), strict=False))
+        path = re.sub("[^/. ]*$", "", "".join(one for one, _ in same))
+        return f"…{values[level].removeprefix(path)}" if path else values[level]
 
     def text(self, level: int) -> str:
         """Name a level as it is typed, with what cannot be told apart from it."""
