@@ -99,12 +99,16 @@ def test_every_command_says_why_it_is_to_be_run() -> None:
     typed = lambda one: [f"dropout={one['dropout']}"]  # noqa: E731
     edge = compare(sweep([{"dropout": d} for d in (0.1, 0.3, 0.5)], lambda s: 1 - s["dropout"], typed=typed)).answer
     assert (edge.reason, edge.next is None) == ("the best dropout is the highest tried", False)
-    more = compare(sweep([{"dropout": d} for d in (0, 0.5)], lambda s: 0.4 + 0.02 * s["dropout"], typed=typed)).answer
-    assert more.reason == ("more seeds may settle what dropout does" if more.next else None)
-    one = compare(sweep([{"dropout": d} for d in (0, 0.5)], lambda s: s["dropout"], seeds=1, typed=typed)).answer
+    settings = [{"dropout": d} for d in (0, 0.5)]
+    more = compare(sweep(settings, lambda s: 0.4 + 0.06 * s["dropout"], seeds=3, typed=typed)).answer
+    assert (more.next, more.reason) == (
+        "python -m trainer resume=outputs/one 'seed=range(7)'",
+        "more seeds may settle what dropout does",
+    )
+    one = compare(sweep(settings, lambda s: s["dropout"], seeds=1, typed=typed)).answer
     assert one.next == "python -m trainer resume=outputs/one 'seed=range(5)'"
     assert one.reason == "one seed tells nothing of chance"
-    assert all(is_chinese(str(answer.reason)) for answer in (edge, one))
+    assert all(is_chinese(str(answer.reason)) for answer in (edge, more, one))
 
 
 def test_what_listed_groups_have_in_common_is_said_once() -> None:
@@ -215,3 +219,20 @@ def test_where_the_loss_shows_nothing_and_the_accuracy_does_that_is_said_of_the_
     best = compare(runs).recommendation.group
     other = "depth=2 is shown to be worse" if best == "depth=8" else "depth=8 is shown to be better"
     assert said.endswith(f"; but by best validation accuracy {other}")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "asked"), [((0, 1, 2), "range({n})"), ((3, 7, 11), "0,1,2,3,.*7.*,11"), ((1, 2, 4), "range({n})")]
+)
+def test_the_command_for_more_seeds_keeps_those_that_ran(seeds: tuple[int, ...], asked: str) -> None:
+    """A sweep goes on where its runs are among those that the command asks for."""
+    runs = sweep([{"dropout": d} for d in (0, 0.5)], lambda s: 0.4 + 0.06 * s["dropout"], seeds=3,
+                 typed=lambda one: [f"dropout={one['dropout']}"])  # fmt: skip
+    runs = [dataclasses.replace(run, config={**run.config, "seed": seeds[run.config["seed"]]}) for run in runs]
+    found = compare(runs)
+    needed = max(one.seeds_needed or 0 for one in effect(found, "dropout").contrasts)
+    (typed,) = re.findall(r"seed=([^']*)", str(found.answer.next))
+    assert re.fullmatch(re.escape(asked.format(n=needed)) if "range" in asked else asked, typed)
+    given = range(needed) if "range" in typed else [int(seed) for seed in typed.split(",")]
+    assert len(given) == needed
+    assert {*seeds} <= {*given}

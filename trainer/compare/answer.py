@@ -259,7 +259,7 @@ def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> tuple[str |
     if is_fair:
         command = ["python", "-m", "trainer.versus", f"resume={os.path.dirname(sweep)}", f"seeds={needed}"]
         return shlex.join(command), reason
-    return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"seed=range({needed})"]), reason
+    return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"seed={_seeds(plan, needed)}"]), reason
 
 
 def _needed(found: Comparison, plan: Layout) -> tuple[int | None, str]:
@@ -278,13 +278,17 @@ def _needed(found: Comparison, plan: Layout) -> tuple[int | None, str]:
             is_open = one.seeds_needed and (not effect.claimed or best.get(effect.knob) in (one.a, one.b))
             if is_open and count <= ENOUGH:
                 needed[effect.knob] = max(count, needed.get(effect.knob, 0))
-    return max(needed.values(), default=None), f"more seeds may settle what {_and([*needed])} does" if needed else ""
+    do = "does" if len(needed) == 1 else "do"
+    return max(needed.values(), default=None), f"more seeds may settle what {_and([*needed])} {do}" if needed else ""
 
 
-def _seeds(plan: Layout) -> str:
-    seeds = sorted({seed for seed in plan.seeds if isinstance(seed, int)})
-    if not seeds:
+def _seeds(plan: Layout, count: int = 0) -> str:
+    """Return the seeds of the runs as typed, with the first others that make them so many."""
+    there = {seed for seed in plan.seeds if isinstance(seed, int)}
+    if not there:
         return ""
+    others = (seed for seed in itertools.count() if seed not in there)
+    seeds = sorted(there | {*itertools.islice(others, max(count - len(there), 0))})
     return f"range({len(seeds)})" if seeds == list(range(len(seeds))) else ",".join(map(str, seeds))
 
 

@@ -50,7 +50,8 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
         needed = f"a true difference of this size would show with about {test.seeds_needed} {unit}s"
         return f"not enough {unit}s to tell: {seen}{evidence}; {needed}"
     beyond = max(abs(test.low or 0.0), abs(test.high or 0.0))
-    return f"no difference shown: {seen}{evidence}; one of more than {beyond:.2g} is unlikely"
+    unlikely = f"; one of more than {beyond:.2g} is unlikely" if beyond > ROUNDING else ""
+    return f"no difference shown: {seen}{evidence}{unlikely}"
 
 
 def amount(difference: float) -> str:
