@@ -397,3 +397,19 @@ def test_what_one_knob_does_at_one_level_of_another_is_not_averaged() -> None:
         r"By level, wd=0 against 0.1: at opt=adam 0\.00\d+ .*, at opt=adamw 0\.\d+ higher", found.answer.lines[1]
     )
     assert not any(line.startswith("Best validation loss is") for line in found.answer.lines)
+
+
+def test_a_group_that_follows_no_seed_makes_no_interval_infinite() -> None:
+    """Networks that guess have no gap, whatever the seed; all other gaps go with the seeds alone."""
+    rng = np.random.default_rng(4)
+    shared, runs = rng.normal(0, 0.05, 8), []
+    for (opt, wd), seed in itertools.product(itertools.product(("adam", "adamw"), (0, 0.01, 0.3)), range(8)):
+        is_lost = (opt, wd) == ("adam", 0.3)
+        loss = (2.28 if is_lost else 0.13) + shared[seed] + rng.normal(0, 0.02)
+        measures = {"best_val_loss": float(loss), "gap": float(0 if is_lost else shared[seed] + rng.normal(0, 1e-3))}
+        runs.append(Run(f"{opt}/{wd}/{seed}", "", {"opt": opt, "wd": wd, "seed": seed}, HEALTHY, measures))
+    found = compare(runs)
+    for knob, a, b in (("opt", "adam", "adamw"), ("wd", 0, 0.3)):
+        one = next(one for one in effect(found, knob).contrasts if (one.a, one.b) == (a, b))
+        assert one.claimed
+        assert (one.high or 1.0) - (one.low or 0.0) < 0.1

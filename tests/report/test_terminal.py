@@ -8,7 +8,7 @@ import pytest
 
 from tests import fake_runs
 from trainer.evaluate import evaluate
-from trainer.report import tables
+from trainer.report import tables, vocabulary
 from trainer.report.terminal import print_tables
 
 
@@ -146,3 +146,14 @@ def test_what_is_left_out_of_many_runs_for_one_reason_is_said_once(evaluation: d
     text = printed(evaluation | {"problems": [*problems, "other: torn"]})
     assert text.count("nothing to judge") == 1
     assert "left out: sweep/0, sweep/1, sweep/2 and 9 more: nothing to judge: ValueError\nleft out: other: torn" in text
+
+
+def test_below_the_levels_of_another_knob_stands_whether_they_differ(evaluation: dict[str, Any]) -> None:
+    """The clearest interaction, with its own p: not one of those beside the levels."""
+    asked = [one for one in evaluation["interactions"] if one["measure"] == evaluation["effects"][0]["measure"]]
+    clearest = min(asked, key=lambda one: one["p_adjusted"])
+    row = next(line for line in printed(evaluation).splitlines() if f" × {clearest['knobs'][1]}" in line)
+    levels = " − ".join(map(tables.cell, clearest["a"]))
+    size = vocabulary.difference(clearest["difference"], clearest["measure"])
+    assert [part for part in re.split("  +", row) if part][::2][:2] == [levels, size]
+    assert f" {vocabulary.small(clearest['p_adjusted'])}  " in row

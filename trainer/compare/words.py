@@ -74,9 +74,9 @@ def change(value: float) -> str:
     return "0" if abs(value) < ROUNDING else f"{value:+.3g}"
 
 
-def span(low: str, high: str) -> str:
+def span(low: str, high: str, to: str = " to ") -> str:
     """Write a range; one whose ends read alike is one number."""
-    return low if low == high else f"{low} to {high}"
+    return low if low == high else f"{low}{to}{high}"
 
 
 def corrected(p: float | None) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.compare.keys import NO_KNOB
+from trainer.compare.words import span
 from trainer.language import translated
 from trainer.report import tables, vocabulary
 from trainer.report.screen import fits, fitting, screen
@@ -91,7 +92,11 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
         say(fitting(console, _groups(part, compared), _spared(compared, ["overfit", "failed"])))
         say(translated(tables.caption(part)), style="dim")
         say()
-    effects = [effect for effect in part["effects"] if effect["knob"] != NO_KNOB]
+    effects = [
+        effect | {"crossed": _crossed(effect, part["interactions"])}
+        for effect in part["effects"]
+        if effect["knob"] != NO_KNOB
+    ]
     if any(vocabulary.largest(effect) for effect in effects):
         say(_fitting_effects(console, effects))
         if len(_contrasts(effects)) > _MOST_ROWS:
@@ -190,7 +195,7 @@ def _fitting_effects(console: Console, effects: Sequence[Mapping[str, Any]]) -> 
         return table
     knobs = list(dict.fromkeys(effect["knob"] for effect in effects))
     names = dict(zip(knobs, vocabulary.short_names(knobs), strict=True))
-    alone = [{**effect, "knob": names[effect["knob"]], "simple": []} for effect in effects]
+    alone = [{**effect, "knob": names[effect["knob"]], "simple": [], "crossed": []} for effect in effects]
     table = fitting(console, _effects(alone), spared)
     if fits(console, table):
         return table
@@ -203,35 +208,49 @@ def _fitting_effects(console: Console, effects: Sequence[Mapping[str, Any]]) -> 
 
 
 def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
-    """Lay out what each knob does: over all, then at each level of another; the claimed in bold."""
+    """Lay out what each knob does: over all, at each level of another, whether these differ; the claimed in bold."""
     table = _table(["measure", "knob", "", ""], ["difference", "95 % interval", "n", "p"])
     table.add_column("", no_wrap=True)
-    for knob, at, one in _contrasts(effects)[:_MOST_ROWS]:
+    for knob, levels, place, one in _contrasts(effects)[:_MOST_ROWS]:
         measure = one["measure"]
         low, high = (vocabulary.difference(one[end], measure).removesuffix(" points") for end in ("low", "high"))
         table.add_row(
-            translated(vocabulary.called(measure).short) if at is None else "",
-            knob,
-            f"{_cut(cell(one['a']) or 'null')} − {_cut(cell(one['b']) or 'null')}",
-            "" if at is None else translated(f"at {_cut(at)}"),
+            "" if place else translated(vocabulary.called(measure).short),
+            "" if place else knob,
+            " − ".join(_cut(cell(level) or "null") for level in levels),
+            place,
             translated(vocabulary.difference(one["difference"], measure)),
-            f"{low} {translated('to')} {high}" if low else "",
+            span(low, high, f" {translated('to')} "),
             str(one["n"]),
-            "" if one["p_adjusted"] is None else f"{one['p_adjusted']:.2g}",
+            vocabulary.small(one["p_adjusted"]),
             translated(one["answer"]),
             style="bold" if one["claimed"] else "dim",
         )
     return table
 
 
-def _contrasts(effects: Sequence[Mapping[str, Any]]) -> list[tuple[str, str | None, Mapping[str, Any]]]:
-    """List (knob, level of another knob or None, its largest difference); the knob is named once."""
+def _contrasts(effects: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any], str, Mapping[str, Any]]]:
+    """List (knob, its two levels, level of another knob or interaction with it, the largest difference there)."""
     return [
-        (effect["knob"] if at is None else "", at, one)
+        (effect["knob"], [one["a"], one["b"]] if kind == "at" else one["a"], place, one)
         for effect in effects
-        for at, found in [(None, effect), *((simple["at"], simple) for simple in effect.get("simple") or [])]
+        for kind, place, found in [
+            ("at", "", effect),
+            *(("at", translated(f"at {_cut(simple['at'])}"), simple) for simple in effect.get("simple") or []),
+            *(("×", f"× {_cut(one['knobs'][1])}", {"contrasts": [one]}) for one in effect.get("crossed") or []),
+        ]
         if (one := vocabulary.largest(found))
     ]
+
+
+def _crossed(effect: Mapping[str, Any], interactions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the clearest interaction of an effect with each other knob, at the first of the two alone."""
+    clearest: dict[str, Mapping[str, Any]] = {}
+    of_measure = [one for one in interactions if one["measure"] == effect["measure"] and one["p_adjusted"] is not None]
+    for one in sorted(of_measure, key=lambda one: one["p_adjusted"]):
+        if one["knobs"][0] == effect["knob"]:
+            clearest.setdefault(one["knobs"][1], one)
+    return [*clearest.values()]
 
 
 def _cut(text: str) -> str:

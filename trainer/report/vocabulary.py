@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from trainer.compare.keys import NO_KNOB, label
-from trainer.compare.words import change
+from trainer.compare.words import SMALL, change
 from trainer.judge import health
 from trainer.judge.overfit import Kind, Label, is_unsure
 from trainer.language import translated
@@ -284,6 +284,11 @@ def difference(value: float | None, measure: str) -> str:
         text = f"{100 * value:+.2f}"
         return f"{text if float(text) else '0.00'} points"
     return change(value)
+
+
+def small(p: float | None) -> str:
+    """Write a corrected p; of a very small one only that it is, as sentences do."""
+    return "" if p is None else f"< {SMALL:g}" if p < SMALL else f"{p:.2g}"
 
 
 def finding(item: Any) -> str:
