@@ -236,3 +236,22 @@ def test_the_command_for_more_seeds_keeps_those_that_ran(seeds: tuple[int, ...],
     given = range(needed) if "range" in typed else [int(seed) for seed in typed.split(",")]
     assert len(given) == needed
     assert {*seeds} <= {*given}
+
+
+def test_what_had_fewer_rates_to_be_tuned_by_is_said_with_the_claim() -> None:
+    """Only the rate matters, and only one batch size had the better one: in the answer, not in a warning alone."""
+    settings = [{"batch_size": 32, "lr": 0.1}, {"batch_size": 64, "lr": 0.2}, {"batch_size": 64, "lr": 0.1}]
+    found = compare(sweep(settings, lambda s: 0.5 - 0.08 * (s["lr"] == 0.2)))
+    assert effect(found, "batch_size").claimed
+    assert found.answer.lines[1].startswith("Only one lr was tried at batch_size=32, more at others; ")
+    both = compare(sweep([*settings, {"batch_size": 32, "lr": 0.2}], lambda s: 0.5 - 0.08 * (s["lr"] == 0.2)))
+    assert "Only one lr" not in both.answer.text
+
+
+def test_what_is_known_at_one_combination_alone_is_told_of_that_one() -> None:
+    settings = [{"peak": peak, "norm": norm} for peak in (0.1, 1.0) for norm in ("none", "layer")]
+    runs = sweep(settings, lambda s: 0.5 - 0.05 * (s["peak"] == 1))
+    lost = [dataclasses.replace(run, verdict=DIVERGED, measures={}) for run in runs[10:15]]
+    found = compare([*runs[:10], *lost, *runs[15:]])
+    assert "; at norm=layer alone, where both have numbers; of the runs that ended" in effect(found, "peak").sentence
+    assert "alone" not in effect(compare(runs), "peak").sentence

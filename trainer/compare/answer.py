@@ -30,7 +30,7 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     told = [effect for effect in found.effects if effect.measure == main]
     scores = [effect for effect in found.effects if effect.measure == found.score != main]
     crossed = _strongest(found, main)
-    lines = _differences(found, plan, told, scores, crossed)
+    lines = [*_differences(found, plan, told, scores, crossed), f"{fairness.untuned(plan)}."]
     used, spoken_of = set(found.chosen.values()), {e.knob for e in (*told, *scores) if e.claimed}
     within_crossed = {name for one in crossed for name in one.knobs}
     silent = [knob.name for knob in plan.knobs if knob.name not in spoken_of | within_crossed]
@@ -54,7 +54,7 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     lines += [f"{edge.text(plan)}." for edge in edges[: fairness.MOST]]
     if found.tests > 1:
         lines.append(f"{_excluding_0(found)}p is corrected for all {found.tests} questions asked.")
-    said = dict.fromkeys(line[0].upper() + line[1:] for line in lines if line)
+    said = dict.fromkeys(line[0].upper() + line[1:] for line in lines if line.strip("."))
     command, reason = _next(found, plan, edges)
     return Answer(" ".join(said), command, list(said), reason)
 

@@ -115,18 +115,18 @@ class Answered:
         if self.plan.tuned:
             tail = f", each at its best {' and '.join(knob.name for knob in self.plan.tuned)}"
             tail += " by the other seeds" if self.plan.is_chosen else ""
-        means, all_S = self._means(about)
+        means, all_S, where = self._means(about)
         text = words.sentence(one, subject, f"at {first} than at {second}{tail}", self.plan.unit, means)
         failures = words.failures(knob, self._failed(about), i, j)
         if one.paired and one.n < all_S and not failures:
             text += f"; over the {self.plan.unit}s that both have"
-        text += failures
+        text += f"; {where}" * bool(where) + failures
         return replace(one, a=knob.levels[i], b=knob.levels[j], sentence=text)
 
-    def _means(self, about: About) -> tuple[tuple[float, float] | None, int]:
+    def _means(self, about: About) -> tuple[tuple[float, float] | None, int, str]:
         """Return the means of both levels, over the combinations and seeds that have both, as the difference is.
 
-        And how many seeds there are of either.
+        And how many seeds there are of either, and at which of the other knobs' combinations, if not at all.
         """
         table = self.plan.cells(*about.knobs)
         sides = [table[one[0]] if about.at is None else table[one[0], about.at] for one in (about.a, about.b)]
@@ -137,7 +137,17 @@ class Answered:
         if both.any(0).sum() >= 2:
             values = [np.where(both, one, np.nan) for one in values]
         means = [float(mean_of(mean_of(one, 1), 0)) for one in values]
-        return (means[0], means[1]) if np.isfinite(means).all() else None, int(either.any(0).sum())
+        where, count = "", int(both.any(1).sum())
+        if 0 < count < ((sides[0] >= 0) | (sides[1] >= 0)).sum():
+            where = f"at {count} combinations of the other knobs, where both have numbers"
+            if count == 1:
+                levels = self.plan.contenders[sides[0][rows][both.any(1)][0]].levels
+                others = (k for k in range(len(levels)) if k not in about.knobs)
+                where = (
+                    f"at {' '.join(self.plan.knobs[k].plain(levels[k]) for k in others)} alone, where both have numbers"
+                )
+        known = (means[0], means[1]) if np.isfinite(means).all() else None
+        return known, int(either.any(0).sum()), where
 
     def _failed(self, about: About) -> list[tuple[int, int]]:
         """Return for each level of a knob how many runs came to nothing, and of how many."""

@@ -28,7 +28,7 @@ def warnings(
         ("order", _order(plan)),
         ("budget", _budget(plan)),
         ("tune", _tune(plan, told_apart)),
-        ("learning_rate", _learning_rate(plan)),
+        ("learning_rate", _learning_rate(plan) or untuned(plan)),
         ("selection", _selection(plan)),
         ("seeds", _seeds(plan)),
         ("diverged", _diverged(plan)),
@@ -121,6 +121,14 @@ def _learning_rate(plan: Layout) -> str:
     few_rates = [label(levels[i]) for i, values in sorted(rates.items()) if len(values) == 1 and None not in values]
     said = "only one learning rate tried; the optimizers' differences may be differences of tuning"
     return f"{few(few_rates)}: {said}" if few_rates else ""
+
+
+def untuned(plan: Layout) -> str:
+    """Warn where what is tuned had a single value for some of those compared, and several for others."""
+    lone = [one.name for one in plan.contenders if len(one.members) == 1]
+    names = " and ".join(knob.name for knob in plan.tuned)
+    said = f"only one {names} was tried at {few(lone)}, more at others; what differs may be a difference of tuning"
+    return said if lone and plan.is_chosen else ""
 
 
 def _has_names(knob: Knob) -> bool:
