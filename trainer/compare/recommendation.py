@@ -13,7 +13,7 @@ from trainer.compare.results import Contrast, GroupSummary, Interval, Recommenda
 from trainer.compare.statistics import Floats, mean_interval, mean_of, number
 from trainer.compare.tuning import has_ratios
 
-MOST = 3  # groups of whose mean more is said
+MOST = 2  # groups of whose mean more is said, and sets of the same numbers
 
 
 def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommendation:
@@ -120,7 +120,7 @@ def _why_not(answered: Answered, worse: list[int], ties: list[int]) -> str:
     """Say why a group is not shown to be worse that lost runs, or whose mean is worse than that of one which is."""
     costs_C, criterion = _costs(answered), str(answered.criterion)
     shown, told = min((costs_C[index] for index in worse), default=math.inf), []
-    for index in ties:
+    for index in reversed(ties):  # what surprises most first
         values, name = answered.tested[criterion][index], answered.group_name(index)
         failed, there = int(answered.failed_CS[index].sum()), values[np.isfinite(values)]
         if failed:
