@@ -255,3 +255,12 @@ def test_what_is_known_at_one_combination_alone_is_told_of_that_one() -> None:
     found = compare([*runs[:10], *lost, *runs[15:]])
     assert "; at norm=layer alone, where both have numbers; of the runs that ended" in effect(found, "peak").sentence
     assert "alone" not in effect(compare(runs), "peak").sentence
+
+
+def test_more_seeds_for_an_effect_that_is_shown_are_to_tell_the_best_value() -> None:
+    loss = {0: 0.5, 0.5: 0.33, 0.9: 0.3}
+    runs = sweep([{"momentum": m} for m in loss], lambda s: loss[s["momentum"]], seeds=3,
+                 typed=lambda one: [f"momentum={one['momentum']}"])  # fmt: skip
+    answer = compare(runs).answer
+    assert answer.next is not None
+    assert answer.reason == "more seeds may settle which momentum is best"

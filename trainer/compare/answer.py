@@ -271,15 +271,15 @@ def _needed(found: Comparison, plan: Layout) -> tuple[int | None, str]:
     if there == 1:
         return ONE_SEED, "one seed tells nothing of chance"
     best = found.recommendation.knobs or {}
-    needed: dict[str, int] = {}
+    needed: dict[str, int] = {}  # what is open -> seeds
     for effect in found.effects:
         for one in effect.contrasts if effect.measure == (found.criterion or found.score) else ():
             count = max(one.seeds_needed or 0, there + 1)
             is_open = one.seeds_needed and (not effect.claimed or best.get(effect.knob) in (one.a, one.b))
             if is_open and count <= ENOUGH:
-                needed[effect.knob] = max(count, needed.get(effect.knob, 0))
-    do = "does" if len(needed) == 1 else "do"
-    return max(needed.values(), default=None), f"more seeds may settle what {_and([*needed])} {do}" if needed else ""
+                what = f"which {effect.knob} is best" if effect.claimed else f"what {effect.knob} does"
+                needed[what] = max(count, needed.get(what, 0))
+    return max(needed.values(), default=None), f"more seeds may settle {_and([*needed])}" if needed else ""
 
 
 def _seeds(plan: Layout, count: int = 0) -> str:
