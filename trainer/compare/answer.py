@@ -68,7 +68,7 @@ def _differences(
             return []
         tested = [effect for effect in told if any(one.p is not None for one in effect.contrasts)]
         if not tested:
-            return ["Nothing can be tested: no two groups that differ in one thing have two runs each."]
+            return ["What a knob does cannot be tested: no two groups that differ in one thing have two runs each."]
         largest = max(tested, key=lambda one: one.size or 0.0).sentence
         for prefix in words.NOT_SHOWN:
             largest = largest.removeprefix(f"{prefix}: ")
