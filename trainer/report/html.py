@@ -179,7 +179,6 @@ def _part(
             {
                 "name": _group_name(group),
                 "runs": [index[path] for path in group["runs"]],
-                "verdicts": group["verdicts"],
                 "gap": group["measures"].get("gap"),
             }
             for group in ranked
