@@ -62,12 +62,14 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
         sentence += _ratio(answered, [one for index, one in rivals if index in worse]) if set(worse) - also else ""
         if others_than_it := [index for index in tied if not any({index, answered.best} <= {*some} for some in same)]:
             sentence += f"; not shown to be worse: {listed(answered.plan, _groups(answered, others_than_it))}"
-            sentence += _why_not(answered, worse, others_than_it)
+            sentence += _why_not(answered, min(_costs(answered)[worse], default=math.inf), others_than_it)
     elif rivals and all(one.p is None for _, one in rivals):
         alone = f"groups of one {answered.plan.unit} cannot be told apart"
         sentence = f"no group is shown to be better than another: {alone}; {group.name}: {mean}"
     else:
         sentence = f"no group is shown to be better than another; {group.name}: {mean}"
+        bound = honest.high if answered.sign(criterion) > 0 else honest.low
+        sentence += "" if bound is None else _why_not(answered, answered.sign(criterion) * bound, tied)
     for some in same[:MOST]:
         sentence += f"; {listed(answered.plan, _groups(answered, some))} gave exactly the same numbers"
     by_score = _apart(answered, answered.score) if answered.score and answered.score != criterion else []
@@ -116,10 +118,10 @@ def _ratio(answered: Answered, worse: list[Contrast]) -> str:
     return f", by ratios of the loss: it is at least {math.floor(100 * math.exp(min(logs))) / 100:.3g} times as high"
 
 
-def _why_not(answered: Answered, worse: list[int], ties: list[int]) -> str:
-    """Say why a group is not shown to be worse that lost runs, or whose mean is worse than that of one which is."""
+def _why_not(answered: Answered, shown: float, ties: list[int]) -> str:
+    """Say why a group is not shown to be worse that lost runs, or whose mean costs more than what looks worse."""
     costs_C, criterion = _costs(answered), str(answered.criterion)
-    shown, told = min((costs_C[index] for index in worse), default=math.inf), []
+    told = []
     for index in reversed(ties):  # what surprises most first
         values, name = answered.tested[criterion][index], answered.group_name(index)
         failed, there = int(answered.failed_CS[index].sum()), values[np.isfinite(values)]
@@ -128,7 +130,11 @@ def _why_not(answered: Answered, worse: list[int], ties: list[int]) -> str:
             told.append(f"{lost} (mean of the others {there.mean():.4g}): ranks have to show it too")
         elif costs_C[index] > shown:
             runs = f"{len(there)} {answered.plan.unit}s, from {there.min():.4g} to {there.max():.4g},"
-            why = f"its {runs} are too few to show it" if len(there) > 1 else f"it has one {answered.plan.unit}"
+            why = (
+                f"its {runs} are too few to show that it is worse"
+                if len(there) > 1
+                else f"it has one {answered.plan.unit}"
+            )
             told.append(f"{name} has a mean of {there.mean():.4g}, but {why}")
     return "".join(f"; {one}" for one in told[:MOST])
 
