@@ -179,7 +179,7 @@ def test_two_crossed_knobs_are_told_per_level_and_then_together() -> None:
     assert all(one.claimed for one in simple.values())
     assert "depends on" in found.answer.text
     (told,) = [line for line in found.answer.lines if line.startswith("By level, model.dropout=0 against 0.5: ")]
-    assert re.search(r"at model.batchnorm=false 0\.1\d* higher .*, at model.batchnorm=true 0\.\d+ lower ", told)
+    assert re.search(r"0\.1\d* higher at model.batchnorm=false .*; 0\.\d+ lower at model.batchnorm=true ", told)
 
 
 def test_what_turns_with_another_knob_is_not_told_as_an_average() -> None:
@@ -371,7 +371,7 @@ def test_what_loss_and_accuracy_say_apart_is_said() -> None:
         ]
     found = compare(runs)
     assert "best validation accuracy is 0.04 lower there" in found.answer.lines[0]
-    assert "but by best validation accuracy model=mlp is shown to be better" in found.recommendation.sentence
+    assert "but by best validation accuracy, model=mlp is shown to be better" in found.recommendation.sentence
 
 
 def test_names_that_are_not_told_apart_stand_together() -> None:
@@ -394,7 +394,7 @@ def test_what_one_knob_does_at_one_level_of_another_is_not_averaged() -> None:
     found = compare(sweep(settings, lambda one: 0.4 - 0.1 * (one["opt"] == "adamw" and one["wd"] > 0)))
     assert found.answer.lines[0].startswith("What opt does to the best validation loss depends on wd: ")
     assert re.match(
-        r"By level, wd=0 against 0.1: at opt=adam 0\.00\d+ .*, at opt=adamw 0\.\d+ higher", found.answer.lines[1]
+        r"By level, wd=0 against 0.1: 0\.00\d+ \w+ at opt=adam .*; 0\.\d+ higher at opt=adamw", found.answer.lines[1]
     )
     assert not any(line.startswith("Best validation loss is") for line in found.answer.lines)
 

@@ -218,7 +218,7 @@ def test_where_the_loss_shows_nothing_and_the_accuracy_does_that_is_said_of_the_
     assert said.startswith("no group is shown to be better than another; ")
     best = compare(runs).recommendation.group
     other = "depth=2 is shown to be worse" if best == "depth=8" else "depth=8 is shown to be better"
-    assert said.endswith(f"; but by best validation accuracy {other}")
+    assert said.endswith(f"; but by best validation accuracy, {other}")
 
 
 @pytest.mark.parametrize(

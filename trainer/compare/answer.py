@@ -190,10 +190,10 @@ def _per_level(effect: Effect, other: Knob, found: Comparison, plan: Layout) -> 
     parts = []
     for at, one, difference in known:
         size = "equal" if abs(difference) < words.ROUNDING else words.amount(difference)
-        parts.append(f"at {at} {size} ({'not tested' if one.p is None else words.interval(one)})")
+        parts.append(f"{size} at {at} ({'not tested' if one.p is None else words.interval(one)})")
     knob, one = _knob(effect, plan), known[0][1]
     first, second = (knob.levels.index(level) for level in (one.a, one.b))
-    told = f"By level, {knob.plain(first)} against {knob.short(second)}: {', '.join(parts)}."
+    told = f"By level, {knob.plain(first)} against {knob.short(second)}: {'; '.join(parts)}."
     return [told, _whether_levels_differ(effect, other, found)]
 
 

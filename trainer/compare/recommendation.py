@@ -74,10 +74,10 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
         sentence += f"; {listed(answered.plan, _groups(answered, some))} gave exactly the same numbers"
     by_score = _apart(answered, answered.score) if answered.score and answered.score != criterion else []
     if better := [answered.group_name(other) for other, is_worse in by_score if not is_worse]:
-        sentence += f"; but by {words.measure(str(answered.score))} {', '.join(better[:3])} is shown to be better"
+        sentence += f"; but by {words.measure(str(answered.score))}, {', '.join(better[:3])} is shown to be better"
     elif by_score and not worse:
         lower = [answered.group_name(other) for other, _ in by_score]
-        sentence += f"; but by {words.measure(str(answered.score))} {', '.join(lower[:3])} is shown to be worse"
+        sentence += f"; but by {words.measure(str(answered.score))}, {', '.join(lower[:3])} is shown to be worse"
     if gone:
         sentence += f"; every run of {', '.join(gone[:3])}{' and more' * (len(gone) > 3)} diverged or failed"
     return Recommendation(
