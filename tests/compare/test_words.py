@@ -91,7 +91,8 @@ def test_ratios_are_told_as_times_not_as_logarithms() -> None:
     assert "logarithm" not in said
     (least,) = re.findall(r"by ratios of the loss: it is at least (\S+) times as high", said)
     ratio = scipy.stats.gmean([losses["tanh", seed] / losses["gelu", seed] for seed in range(5)])
-    assert float(least) == pytest.approx(ratio, abs=0.01)
+    tanh, gelu = (np.mean([losses[act, seed] for seed in range(5)]) for act in ("tanh", "gelu"))
+    assert min(ratio, tanh / gelu) - 0.01 <= float(least) <= min(ratio, tanh / gelu)  # a reader may divide the means
     assert is_chinese(said)
 
 

@@ -59,7 +59,7 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
             counted = "the other group is" if others == 1 else "every other group is"
         sentence = f"use {group.name}: {mean}"
         sentence += f"; {counted} shown to be worse" if worse else ""
-        sentence += _ratio(answered, [one for index, one in rivals if index in worse]) if set(worse) - also else ""
+        sentence += _ratio(answered, [pair for pair in rivals if pair[0] in worse]) if set(worse) - also else ""
         if others_than_it := [index for index in tied if not any({index, answered.best} <= {*some} for some in same)]:
             sentence += f"; not shown to be worse: {listed(answered.plan, _groups(answered, others_than_it))}"
             sentence += _why_not(answered, min(_costs(answered)[worse], default=math.inf), others_than_it)
@@ -109,13 +109,16 @@ def _same(answered: Answered, contenders: list[int]) -> list[list[int]]:
     return [some for some in found.values() if len(some) > 1]
 
 
-def _ratio(answered: Answered, worse: list[Contrast]) -> str:
-    """Say how many times as high the losses are that were compared as ratios."""
-    criterion = str(answered.criterion)
-    logs = [one.difference or 0.0 for one in worse]
-    if min(logs) <= 0 or not has_ratios(criterion, answered.values[criterion]):
+def _ratio(answered: Answered, worse: list[tuple[int, Contrast]]) -> str:
+    """Say how many times as high losses are that were compared as ratios: at each seed, and by the means in tables."""
+    criterion, costs_C = str(answered.criterion), _costs(answered)
+    if not has_ratios(criterion, answered.values[criterion]):
         return ""
-    return f", by ratios of the loss: it is at least {math.floor(100 * math.exp(min(logs))) / 100:.3g} times as high"
+    of_means = [costs_C[index] / costs_C[answered.best] for index, _ in worse]
+    least = min(*of_means, math.exp(min(700.0, *(one.difference or 0.0 for _, one in worse))))
+    if least < 1.01:
+        return ""
+    return f", by ratios of the loss: it is at least {math.floor(100 * least) / 100:.3g} times as high"
 
 
 def _why_not(answered: Answered, shown: float, ties: list[int]) -> str:
