@@ -1,6 +1,7 @@
 """Name the group to use, and say why."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from scipy.special import stdtrit
@@ -28,9 +29,11 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
     asked = ((about.pair, one) for about, one in answered.by_about.items() if about.family == "recommendation")
     rivals = [(pair[0], one) for pair, one in asked if pair]
     also = {other for other, is_worse in _apart(answered, criterion) if is_worse}  # by what is tested elsewhere
-    worse = [index for index, one in rivals if one.claimed or index in also]
-    tied = sorted((index for index, _ in rivals if index not in worse), key=lambda index: _costs(answered)[index])
+    worse = {index: one for index, one in rivals if one.claimed or index in also}
+    costs_C = _costs(answered)
+    tied = sorted((index for index, _ in rivals if index not in worse), key=lambda index: costs_C[index])
     same = _same(answered, [answered.best, *tied])
+    like_it = {index for some in same if answered.best in some for index in some}
     ties = [answered.group_name(index) for index in tied]
     honest = _winners(answered, len(ties))
     of = f"mean {words.measure(criterion)}"
@@ -40,29 +43,21 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
     ends = f"up to {honest.high:.4g}" if honest.low == 0 else ends  # a loss is never less
     interval = f", 95 % interval {ends}{chosen}" if ends else ""
     apart = " at seeds that had no say in the choice" if answered.choice.inflation_C[answered.best] else ""
-    own = ""
-    if group.failed_share.mean:
-        failed = round(group.failed_share.mean * group.n)
-        own += f"; {failed} of its {group.n} runs diverged or failed, counted as having learned nothing"
-    if group.overfit_share.mean:
-        overfit = round(group.overfit_share.mean * group.n)
-        how_many = "it overfits" if group.n == 1 else f"{overfit} of its {group.n} runs overfit"
-        own += f"; {how_many}: stop at the best epoch"
-    mean = f"the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval}){own}"
+    mean = f"the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval}){_own(group)}"
     gone = [one.name for c, one in enumerate(answered.plan.contenders) if _all_failed(answered, c)]
     others = len(answered.plan.contenders) - 1
     if len(groups) == 1:
-        sentence = f"only one group: {of} {honest.mean:.4g} (n = {honest.n}{interval}){own}"
+        sentence = f"only one group: {of} {honest.mean:.4g} (n = {honest.n}{interval}){_own(group)}"
     elif worse or (gone and not rivals):
         counted = f"{len(worse)} of {others} others {'is' if len(worse) == 1 else 'are'}"
         if not ties and len(worse) + len(gone) == others:
             counted = "the other group is" if others == 1 else "every other group is"
         sentence = f"use {group.name}: {mean}"
         sentence += f"; {counted} shown to be worse" if worse else ""
-        sentence += _ratio(answered, [pair for pair in rivals if pair[0] in worse]) if set(worse) - also else ""
-        if others_than_it := [index for index in tied if not any({index, answered.best} <= {*some} for some in same)]:
-            sentence += f"; not shown to be worse: {listed(answered.plan, _groups(answered, others_than_it))}"
-            sentence += _why_not(answered, min(_costs(answered)[worse], default=math.inf), others_than_it)
+        sentence += _ratio(answered, worse) if worse.keys() - also else ""
+        if unlike := [index for index in tied if index not in like_it]:
+            sentence += f"; not shown to be worse: {listed(answered.plan, _groups(answered, unlike))}"
+            sentence += _why_not(answered, min((costs_C[index] for index in worse), default=math.inf), unlike)
     elif rivals and all(one.p is None for _, one in rivals):
         alone = f"groups of one {answered.plan.unit} cannot be told apart"
         sentence = f"no group is shown to be better than another: {alone}; {group.name}: {mean}"
@@ -96,6 +91,19 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
     )
 
 
+def _own(group: GroupSummary) -> str:
+    """Say how many runs of a group came to nothing, and how many overfit."""
+    said = ""
+    if group.failed_share.mean:
+        failed = round(group.failed_share.mean * group.n)
+        said += f"; {failed} of its {group.n} runs diverged or failed, counted as having learned nothing"
+    if group.overfit_share.mean:
+        overfit = round(group.overfit_share.mean * group.n)
+        how_many = "it overfits" if group.n == 1 else f"{overfit} of its {group.n} runs overfit"
+        said += f"; {how_many}: stop at the best epoch"
+    return said
+
+
 def _groups(answered: Answered, contenders: list[int]) -> list[Group]:
     return [answered.plan.groups[answered.choice.groups_C[c]] for c in contenders]
 
@@ -109,13 +117,13 @@ def _same(answered: Answered, contenders: list[int]) -> list[list[int]]:
     return [some for some in found.values() if len(some) > 1]
 
 
-def _ratio(answered: Answered, worse: list[tuple[int, Contrast]]) -> str:
+def _ratio(answered: Answered, worse: Mapping[int, Contrast]) -> str:
     """Say how many times as high losses are that were compared as ratios: at each seed, and by the means in tables."""
     criterion, costs_C = str(answered.criterion), _costs(answered)
     if not has_ratios(criterion, answered.values[criterion]):
         return ""
-    of_means = [costs_C[index] / costs_C[answered.best] for index, _ in worse]
-    least = min(*of_means, math.exp(min(700.0, *(one.difference or 0.0 for _, one in worse))))
+    of_means = [costs_C[index] / costs_C[answered.best] for index in worse]
+    least = min(*of_means, math.exp(min(700.0, *(one.difference or 0.0 for one in worse.values()))))
     if least < 1.01:
         return ""
     return f", by ratios of the loss: it is at least {math.floor(100 * least) / 100:.3g} times as high"
