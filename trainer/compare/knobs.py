@@ -43,14 +43,13 @@ class Knob:
 
     def short(self, level: int) -> str:
         """Name a level by its value, where another was named in full: of a long one the path that all share is …."""
-        if self.together:
-            return self.plain(level)
+        value = self.plain(level).removeprefix("" if self.together else f"{self.name}=")
+        if self.together or len(value) <= LONG:
+            return value
         values = [self.plain(i).removeprefix(f"{self.name}=") for i in range(len(self.levels))]
-        if len(values[level]) <= LONG:
-            return values[level]
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(min(values), max(values), strict=False))
         path = re.sub("[^/. ]*$", "", "".join(one for one, _ in same))
-        return f"…{values[level].removeprefix(path)}" if path else values[level]
+        return f"…{value.removeprefix(path)}" if path else value
 
     def text(self, level: int) -> str:
         """Name a level as it is typed, with what cannot be told apart from it."""

@@ -124,12 +124,12 @@ def choose(plan: Layout, costs_GS: Floats) -> Choice:
 def told_apart(plan: Layout, choice: Choice, values_GS: Floats) -> list[str]:
     """Say which contenders' means are not those of the groups that stand for them, as every seed is scored apart."""
     found = []
-    for contender, group, own in zip(plan.contenders, choice.groups_C, mean_of(choice.take(values_GS), 1), strict=True):
-        of_group = float(mean_of(values_GS, 1)[group]) if group >= 0 else np.nan
-        said = f"{own:.4g}", f"{of_group:.4g}"
-        if np.isfinite([own, of_group]).all() and said[0] != said[1]:
+    own_C, mean_G = mean_of(choice.take(values_GS), 1), mean_of(values_GS, 1)
+    for contender, group, own in zip(plan.contenders, choice.groups_C, own_C, strict=True):
+        said, of_group = f"{own:.4g}", f"{mean_G[group]:.4g}"
+        if group >= 0 and np.isfinite([own, mean_G[group]]).all() and said != of_group:
             settled = plan.groups[group].name.removeprefix(contender.name).strip()
-            found.append(f"{contender.name} counts with {said[0]}, not with {said[1]}, what {settled} has in the table")
+            found.append(f"{contender.name} counts with {said}, not with {of_group}, what {settled} has in the table")
     return found
 
 
