@@ -233,11 +233,13 @@ def rows(directory: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def summary(directory: Path) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+def strict(text: str) -> Any:
+    """What JSON says; NaN and Infinity are no JSON."""
+    return json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
 
-    return json.loads((directory / "summary.json").read_text(), parse_constant=refuse)
+
+def summary(directory: Path) -> dict[str, Any]:
+    return strict((directory / "summary.json").read_text())
 
 
 def value_event(wall_time: float, step: int, **value: Any) -> bytes:
