@@ -1,4 +1,4 @@
-"""Words from elsewhere, made fit to be shown: file names, tags, error messages may hold anything."""
+"""Text from elsewhere: made fit to be shown, as file names, tags, error messages may hold anything; and overrides."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def printable(text: str) -> str:
     if text.isprintable():  # all of it: nearly every text
         return text
     return "".join(_escaped(one) if unicodedata.category(one) in _UNFIT else one for one in text)
+
+
+def key_of(override: str) -> str:
+    """Return the key that an override sets, adds (+) or takes away (~)."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 def few(names: Iterable[object], most: int = 3, of: str = "") -> str:

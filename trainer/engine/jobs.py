@@ -15,6 +15,7 @@ from trainer.config import Config, ConfigError
 from trainer.engine.resume.checkpoint import Checkpoints
 from trainer.record import hparams, provenance
 from trainer.record.destination import Destination, event_file_name
+from trainer.text import key_of
 
 KEPT = ("status", "stopped_by", "error", "epochs", "steps", "metrics", "recovered")
 Status = Literal["waiting", "completed", "interrupted", "failed"]
@@ -133,14 +134,13 @@ def swept(jobs: Sequence[Job]) -> list[str]:
     seen: dict[str, set[str]] = {}
     for job in jobs:
         for override in job.overrides:
-            key, _, value = override.lstrip("+").partition("=")
-            seen.setdefault(key, set()).add(value)
+            seen.setdefault(key_of(override), set()).add(override.partition("=")[2])
     return [key for key, values in seen.items() if len(values) > 1]
 
 
 def values(job: Job) -> dict[str, str]:
     """Return what a job was given: key -> value, as typed."""
-    return dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
+    return {key_of(override): override.partition("=")[2] for override in job.overrides if "=" in override}
 
 
 def name(job: Job, keys: Sequence[str]) -> str:

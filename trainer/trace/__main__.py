@@ -18,7 +18,7 @@ from trainer.cli import command_line, hints
 from trainer.cli.config_files import CONF, Sources
 from trainer.config import ConfigError, nearest
 from trainer.language import localised, translated
-from trainer.text import version
+from trainer.text import key_of, version
 
 DATA = ("data=clusters", "data.batch_size=5")  # where no data set is chosen
 NETWORK = ("model.depth=1", "model.width=5")  # 4-5-10, where no model is chosen either
@@ -162,7 +162,7 @@ def rivals(
 ) -> dict[str, cfg.Optimizer]:
     """Build the usual optimizers of conf/optimizer/ as they would be on this command line without own settings."""
     if cfg.model_class(raw["model"]) is cfg.Surface:  # whose learning rates depend on the function
-        others = [text for text in overrides if not text.lstrip("+~").startswith("optimizer")]
+        others = [text for text in overrides if not key_of(text).startswith("optimizer")]
         return {name: cfg.from_dict(compose([*others, f"optimizer={name}"], sources)).optimizer for name in RIVALS}
     found = {name: yaml.safe_load((CONF / "optimizer" / f"{name}.yaml").read_text("utf-8")) for name in RIVALS}
     return {name: cfg.from_dict({**raw, "optimizer": values}).optimizer for name, values in found.items()}

@@ -15,7 +15,7 @@ from trainer.cli.command_line import CommandLine, quoted
 from trainer.cli.config_files import parse
 from trainer.config import ConfigError, nearest
 from trainer.language import localised
-from trainer.text import version
+from trainer.text import key_of, version
 from trainer.versus import search
 
 OWN = {"tune": "optimizer.lr", "rates": "15", "seeds": "10"}  # the keys that only this command has
@@ -131,7 +131,7 @@ def _problems(request: Request) -> list[str]:
         found = request.own["tune"] or "nothing"
         out.append(f"tune: found {found}, expected keys, e.g. tune=optimizer.lr,optimizer.weight_decay")
     for text in request.line.overrides:
-        key = text.lstrip("+~").partition("=")[0]
+        key = key_of(text)
         if key == "seed":
             out.append(f"{text}: the seeds are 0 to N - 1, and others for tuning; say how many with seeds=N")
         if key in request.own["tune"].split(",") and parse(text) is not None and not batches.is_swept(text):
@@ -150,7 +150,7 @@ def _with_groups(request: Request) -> Request:
     grids = {}
     overrides = [text for text in request.line.overrides if not text.startswith("hydra")]
     for key in tuned:
-        texts = [text for text in overrides if text.lstrip("+").partition("=")[0] == key]
+        texts = [text for text in overrides if key_of(text) == key]
         overrides = [text for text in overrides if text not in texts]
         if texts:
             plus = "+" * texts[-1].startswith("+")
