@@ -18,7 +18,7 @@ from tests.helpers import HEAD, Cli, environment, make_config, record, rows, run
 from trainer.cli.trust import check_code
 from trainer.config import Config, ConfigError
 from trainer.core import data
-from trainer.core.own_function import OwnFunction, problem
+from trainer.core.own_function import OwnFunction
 from trainer.core.stack import Stack
 from trainer.engine.planning import stack_key
 from trainer.record import trajectories
@@ -278,7 +278,7 @@ def test_the_window_follows_the_paths_down() -> None:
         "down": np.array([(104.0, 52.0), (100.0, 50.0)]),
         "up": np.array([(104.0, 50.0), (1e6, 1e6)]),
     }
-    png = trajectories.draw(problem(model), ways)  # type: ignore[arg-type]
+    png = trajectories.draw(trajectories.problem(model), ways)  # type: ignore[arg-type]
     with Image.open(io.BytesIO(png.data)) as image:
         pixels = np.asarray(image.convert("RGB"))[:, : int(0.8 * png.width)]
     colour = [int(trajectories.COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)]
@@ -291,7 +291,7 @@ def test_the_window_follows_the_paths_down() -> None:
 @pytest.mark.parametrize("name", ["valley", "roof", "edge", "flat"])
 @pytest.mark.parametrize("way", [[[1.0, 1.0]], [[2.0, 1.0], [1.0, 1.0], [np.nan, 0.0]], [[np.nan, 0.0]]])
 def test_any_function_and_path_can_be_drawn(name: str, way: list[list[float]]) -> None:
-    png = trajectories.draw(problem(own(name).model), {"a": np.array(way)}, card=True)  # type: ignore[arg-type]
+    png = trajectories.draw(trajectories.problem(own(name).model), {"a": np.array(way)}, card=True)  # type: ignore[arg-type]
     assert (png.width, png.height) == trajectories.CARD
 
 

@@ -117,7 +117,7 @@ class Stack:
             raise ConfigError(list(dict.fromkeys(problems)))
         self.served = choice.served(configs, self.device.type)
         self._native: NativeStep | None = None  # of these members
-        self.losses_KB = losses.function(first.loss, dataset.classes)  # the user's own code is imported before
+        self.losses_KB = losses.function(first.loss)  # the user's own code is imported before
         self.metrics = metrics.named(first.metrics, dataset.classes)  # a model's stream begins
         splits = [datasets.split(dataset, c.data, c.seed) for c in configs]
         n = len(splits[0].train)

@@ -18,7 +18,6 @@ from torch import Tensor
 from trainer import files
 from trainer.config import Surface
 from trainer.core.loop import evaluate_test
-from trainer.core.own_function import problem
 from trainer.core.stack import Member, Stack, Step
 from trainer.judge import health
 from trainer.judge.health import Finding, NotFinite
@@ -247,7 +246,7 @@ def _pictures(stack: Stack, member: Member, outputs: Tensor) -> dict[str, pictur
     if isinstance(surface, Surface) and len(surface.start) == 2:
         points = trajectories.points(surface.start, member.rows)
         paths = {member.config.optimizer.name: points}
-        out["path"] = trajectories.draw(problem(surface), paths, card=True)
+        out["path"] = trajectories.draw(trajectories.problem(surface), paths, card=True)
     is_image = len(dataset.shape) == 3 and dataset.shape[0] in (1, 3)  # grey, or red, green and blue
     if dataset.classes:
         target = dataset.test_y.cpu().numpy()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.core.surfaces import PlaneFunction, Point
+from trainer.config import Surface
+from trainer.core.surfaces import FUNCTIONS, PlaneFunction, Point
 from trainer.record.pictures import Png
 
 if TYPE_CHECKING:
@@ -61,6 +62,15 @@ def draw(problem: PlaneFunction, paths: Mapping[str, np.ndarray], most: int = MO
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return Png(buffer.getvalue(), width, height)
+
+
+def problem(model: Surface) -> PlaneFunction:
+    """The function of two variables that a configuration names. Raises ConfigError where it cannot be found."""
+    if not model.is_own:
+        return FUNCTIONS[model.function]
+    from trainer.core import own_function  # torch, which the command of a sweep does without
+
+    return own_function.plane(model.function)
 
 
 def points(start: Sequence[float], rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
