@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.helpers import strict
 from tests.trace.examples import quick
-from trainer.trace import facts, svg, text, tree
+from trainer.trace import facts, svg, tree
 from trainer.trace.__main__ import main
 
 FAULTS = {
@@ -151,8 +150,3 @@ def test_a_large_network_is_no_wall_of_numbers(capsys: pytest.CaptureFixture[str
     assert len(lines) < 180
     assert max(map(len, lines)) < 160
     assert all(len(re.findall(r"\d\.\d", line)) <= 16 for line in lines)
-
-
-@pytest.mark.parametrize("x", [torch.zeros(3), torch.ones(2, 2)])
-def test_shapes_are_written_as_python_writes_tuples(x: Tensor) -> None:
-    assert text._shape(list(x.shape)) == str(tuple(x.shape))

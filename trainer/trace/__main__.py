@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             trace.function = found
         if options.svg and trace is not None:
             files.write(Path(options.svg), svg.draw(trace))
-        as_json = files.to_json({"function": found and dataclasses.asdict(found)} if trace is None else trace.to_dict())
+        whole = {"function": found and dataclasses.asdict(found)} if trace is None else dataclasses.asdict(trace)
+        as_json = files.to_json(whole)
         if options.json and options.json != "-":
             files.write(Path(options.json), as_json + "\n")
     except ConfigError as error:

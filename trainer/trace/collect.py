@@ -50,7 +50,8 @@ def trace(config: Config, weight: str | None, steps: int, rivals: Mapping[str, O
     place = _largest(subject.parameters, *wanted)
     step = stepping.step(subject, place)
     after = stepping.after(subject, batches)
-    start_loss = stepping.restarted_loss(subject)
+    subject.restart()
+    start_loss = stepping.evaluation_loss(subject)
     rows = [row for row, _ in stepping.walk(subject, config.optimizer, place)]
     compared = [stepping.rival(subject, name, optimizer, place) for name, optimizer in rivals.items()]
     trained, weights = _train_in_float32(config)

@@ -5,7 +5,6 @@ Numbers are Python's own, so that `dataclasses.asdict` is ready for JSON.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -292,7 +291,3 @@ class Trace:
     start_loss: float  # on the first batch, in evaluation mode
     rivals: list[Rival] = field(default_factory=list)
     function: Function | None = None  # where there is no network
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested dictionaries, ready for JSON."""
-        return dataclasses.asdict(self)
