@@ -160,8 +160,9 @@ def to_json(value: Any) -> str:
 
 
 def digest(value: Any) -> str:
-    """Return a short hash of a plain value: equal hashes, equal values."""
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
+    """Return a short hash of bytes, or of a plain value: equal hashes, equal values."""
+    content = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def strict(value: Any) -> Any:

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 INK, PAPER, GOOD, BAD = (31, 41, 55), (255, 255, 255), (37, 99, 235), (220, 38, 38)
 SHADES, EDGES = 30, 4  # of a confusion matrix: depths of a colour, and steps at the edge of a letter
 LINES = 2 * SHADES + 1  # the ground between its cells
+MOST_WRONG, MOST_UNITS = 24, 64  # examples, and units of the first layer, that are shown
 NAME = 11  # letters of a class's name
 LINE = 16  # pixels from one line of a caption to the next
 
@@ -95,9 +96,7 @@ def _write(sheet: np.ndarray, letters: np.ndarray, x: int, y: int) -> None:
     part += np.maximum(letters, part % EDGES) - part % EDGES
 
 
-def wrong(
-    images: np.ndarray, target: np.ndarray, probabilities: np.ndarray, names: Sequence[str], most: int = 24
-) -> Png | None:
+def wrong(images: np.ndarray, target: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> Png | None:
     """The wrongly classified examples with the highest probability; None where every one is right.
 
     images (N, C, H, W) of any scale, target (N,), probabilities (N, classes), names of the classes.
@@ -105,7 +104,7 @@ def wrong(
     predicted = probabilities.argmax(1)
     confidence = probabilities.max(1)
     index = np.flatnonzero(predicted != target)
-    index = index[np.argsort(-confidence[index], kind="stable")][:most]
+    index = index[np.argsort(-confidence[index], kind="stable")][:MOST_WRONG]
     if len(index) == 0:
         return None
     seen = " seen as " if all(len(name) < 4 for name in names) else "\nseen as "
@@ -114,12 +113,12 @@ def wrong(
     return _grid([_picture(images[i]) for i in index], captions, columns=4)
 
 
-def first_layer(weights: np.ndarray, shape: tuple[int, ...], most: int = 64) -> Png:
+def first_layer(weights: np.ndarray, shape: tuple[int, ...]) -> Png:
     """The weights of each unit of the first layer as a picture: blue negative, white zero, red positive.
 
     weights (O, I) with I = C * H * W; colour channels are averaged. One scale for all units.
     """
-    planes = weights[:most].reshape(-1, *shape).mean(1)
+    planes = weights[:MOST_UNITS].reshape(-1, *shape).mean(1)
     scale = np.abs(planes).max() or 1.0
     if not math.isfinite(scale):
         planes, scale = np.nan_to_num(planes, nan=0.0, posinf=0.0, neginf=0.0), 1.0

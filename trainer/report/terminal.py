@@ -162,7 +162,7 @@ def _runs(
 
 
 def _groups(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> Table:
-    laid = tables.table(tables.ranked(part, groups)[:_MOST_ROWS], part["runs"], _measures(groups))
+    laid = tables.table(tables.ranked(part, groups)[:_MOST_ROWS], _measures(groups))
     table = _table(laid.names, laid.numbers)
     for row in laid.rows:
         table.add_row(*map(_worded, row))

@@ -279,13 +279,16 @@ def finding(item: Any) -> str:
     return str(item)
 
 
-def findings_by_kind(runs: Sequence[Mapping[str, Any]], most: int = 5) -> list[str]:
+_NAMED = 5  # runs of a kind of finding
+
+
+def findings_by_kind(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a line for each kind of finding with the runs that have it, the most frequent first."""
     named: dict[str, list[str]] = {}
     for run in runs:
         for called in dict.fromkeys(health.name(item) for item in run.get("health", []) if isinstance(item, Mapping)):
             named.setdefault(called, []).append(str(run["name"]))
     return [
-        f"{called} in {plural(len(names), 'run')}: {', '.join(names[:most])}{', ...' * (len(names) > most)}"
+        f"{called} in {plural(len(names), 'run')}: {', '.join(names[:_NAMED])}{', ...' * (len(names) > _NAMED)}"
         for called, names in sorted(named.items(), key=lambda item: -len(item[1]))
     ]
