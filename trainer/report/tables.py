@@ -97,14 +97,10 @@ def table(groups: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> GroupTab
     failed = failures(groups)
     names = vocabulary.short_names([*knobs, *tuned])
     names = [*names[: len(knobs)], *(f"{name} (chosen)" for name in names[len(knobs) :])]
+    titles = [vocabulary.called(name).short for name in shown]
     return GroupTable(
         names=names or ["group"],
-        numbers=[
-            "n",
-            "overfit",
-            *(["failed"] if any(failed) else []),
-            *(vocabulary.called(name).short for name in shown),
-        ],
+        numbers=["n", "overfit", *(["failed"] if any(failed) else []), *titles],
         rows=[
             [
                 *(cell(group["knobs"].get(knob)) for knob in knobs),
