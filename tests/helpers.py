@@ -36,7 +36,8 @@ from trainer.record.summary import verdict
 
 
 @functools.cache
-def _composed(*choices: str) -> dict[str, Any]:
+def composed(*choices: str) -> dict[str, Any]:
+    """Plain values of these choices of files and keys; they are kept, so leave them as they are."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         tree = OmegaConf.to_container(compose("config", list(choices)), resolve=True)
     assert isinstance(tree, dict)
@@ -45,7 +46,7 @@ def _composed(*choices: str) -> dict[str, Any]:
 
 def make_config(*choices: str, **values: Any) -> Config:
     """What the command line would give: make_config("optimizer=sgd", epochs=3, **{"model.dropout": 0.5})."""
-    tree = copy.deepcopy(_composed(*choices))
+    tree = copy.deepcopy(composed(*choices))
     for key, value in values.items():
         node = tree
         *groups, last = key.split(".")
@@ -63,7 +64,7 @@ def make_optimizer(name: str, **values: Any) -> cfg.Optimizer:
         "weight_decay": 0.0,
         "decay": "all",
     } | values
-    tree = copy.deepcopy(_composed())
+    tree = copy.deepcopy(composed())
     tree["optimizer"] = knobs
     return cfg.from_dict(tree).optimizer
 

@@ -13,8 +13,6 @@ from trainer.core.optimizers import MemberOptimizers
 from trainer.core.schedules import lr_schedule
 
 SHAPES = {"layers.0.weight": (5, 3), "layers.0.bias": (5,), "layers.1.weight": (2, 5), "scale": ()}
-
-
 STEPS = 30
 
 

@@ -21,14 +21,8 @@ from trainer.core.optimizers import ELEMENTWISE, MemberOptimizers
 from trainer.core.schedules import lr_schedule
 
 SHAPES = {"layers.0.weight": (5, 3), "layers.0.bias": (5,), "layers.norm0.weight": (5,), "layers.1.weight": (2, 5)}
-
-
 STEPS = 50
-
-
 CONSTANT = lr_schedule(make_config().schedule, 1, STEPS)
-
-
 KNOBS: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {}),
     ("SGD", {"momentum": 0.9}),
@@ -53,8 +47,6 @@ KNOBS: list[tuple[str, dict[str, Any]]] = [
     ("Rprop", {"etas": [0.4, 1.3]}),
     ("Adafactor", {"weight_decay": 0.1}),
 ]
-
-
 DECAYED = [
     *((name, {"weight_decay": 0.2, "decay": "weights"}) for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adafactor")),
 ]
@@ -127,8 +119,6 @@ def test_every_class_is_covered() -> None:
 ANY = st.sampled_from(KNOBS + DECAYED).flatmap(
     lambda chosen: st.sampled_from([0.003, 0.02]).map(lambda lr: make_optimizer(chosen[0], **({"lr": lr} | chosen[1])))
 )
-
-
 SCHEDULES = [
     lr_schedule(make_config(f"schedule={name}", **values).schedule, 4, total)
     for name, values, total in [

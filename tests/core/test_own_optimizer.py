@@ -47,11 +47,7 @@ KNOBS: list[tuple[type, dict[str, Any], bool]] = [  # class, arguments, whether 
     (SkipsNaN, {}, False),
     (Langevin, {}, False),
 ]
-
-
 NAMES = [f"{cls.__name__}{'-decay' if 'decay' in knobs else ''}" for cls, knobs, _ in KNOBS]
-
-
 every_class = pytest.mark.parametrize(("cls", "knobs", "elementwise"), KNOBS, ids=NAMES)
 
 

@@ -89,8 +89,6 @@ class Broken(Buffers):
 
 
 CLOSURE = "this loop computes the loss once a step, and has no closure to compute it again"
-
-
 REFUSED = {
     "Clock": "optimizer._target_: {}.Clock steps differently from call to call, from the same numbers",
     "Hidden": "optimizer._target_: {}.Hidden would not go on after a kill as if there had been none; what its steps "

@@ -49,8 +49,6 @@ def vaswani(t: int) -> float:
 
 
 UNMOVED = {"cycle_momentum": False}
-
-
 SCHEDULE_ORACLES = [
     ("constant", {}, lambda o: lr_scheduler.ConstantLR(o, factor=1.0)),
     ("constant", {"warmup": 2}, lambda o: linear(o, 20)),

@@ -58,8 +58,6 @@ def test_without_validation_split_nothing_is_called_overfit(tmp_path: Path) -> N
 
 
 EVIL = "[red]x[/red]\x1b[2J\n:smile:\u202e"
-
-
 SHOWN = r"[red]x[/red]\x1b[2J\n:smile:\u202e"
 
 

@@ -20,8 +20,6 @@ from trainer.judge.health import Finding, judge
 from trainer.record.destination import Destination
 
 DATA = torch.float32
-
-
 ILL: list[Any] = [  # finding, choices, values, where
     (
         "vanishing_gradients",
@@ -57,11 +55,7 @@ ILL: list[Any] = [  # finding, choices, values, where
     ),
     ("too_few_steps", (), {"accumulate": 100}, ""),
 ]
-
-
 MAY_FOLLOW = {"learning_rate_too_high", "loss_at_start", "dead_units", "saturated_units", "one_class", "not_finite"}
-
-
 WELL: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     ((), {}),
     (("optimizer=sgd",), {"optimizer.momentum": 0.9, "optimizer.lr": 0.03}),

@@ -17,8 +17,6 @@ from trainer.trace import equations
 from trainer.trace.__main__ import CHOOSES_DATA, main
 
 CLOSE = 1e-9  # over several steps: another order of the same sums, amplified by batch norm and by Adam near g = 0
-
-
 CONFIGS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     ((), {"data.train_size": 10}),  # two steps an epoch
     (("optimizer=sgd",), {"model.dropout": 0.4, "model.input_dropout": 0.2, "optimizer.momentum": 0.9}),
