@@ -154,6 +154,12 @@ def check_bytes(content: bytes, path: Path, state: dict[str, Any]) -> None:
         raise Damaged(f"{path}: damaged; its checksum is of other bytes")
 
 
+def masked_crc(content: bytes) -> int:
+    """Return TFRecord's checksum: CRC32C, rotated by 15 bits, plus a constant."""
+    crc = google_crc32c.value(content)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def to_json(value: Any) -> str:
     """Write strict JSON, see `strict`."""
     return json.dumps(strict(value), indent=1, allow_nan=False)

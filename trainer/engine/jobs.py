@@ -51,10 +51,8 @@ class Job:
 
     def recorded(self) -> dict[str, Any]:
         """Read the whole summary from the run's folder. Raises OSError, Damaged."""
-        own = self.destination.folder / "summary.json"
-        found = files.read_sealed(
-            own if own.exists() else self.directory / "summary.json"
-        )  # an extension, in its place
+        own = self.destination.folder / "summary.json"  # of an extension until it is in its place
+        found = files.read_sealed(own if own.exists() else self.directory / "summary.json")
         rows = [key for key in ("best", "final", "test", "recovered") if key in found]
         return found | {key: _with_numbers(found[key]) for key in rows}
 

@@ -7,6 +7,7 @@ short. Candidates that are compared have run with the same seeds, so their means
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -108,7 +109,7 @@ class Race:
     def __init__(self, grids: Mapping[str, Sequence[str]], measure: str) -> None:
         """grids: values of each tuned key, in ascending order. measure: a key of MEASURES."""
         self.measure = measure
-        self.candidates = [Candidate(values) for values in _product(grids)]
+        self.candidates = [Candidate(dict(zip(grids, one, strict=True))) for one in itertools.product(*grids.values())]
         self.racing = list(self.candidates)
         self.seeds = [FIRST_TUNING_SEED]  # that the racing candidates train with
         self.widenings: list[dict[str, Any]] = []
@@ -200,13 +201,6 @@ class Race:
             self.widenings.append({"key": key, "beyond": best.values[key], "added": added, "seeds": len(self.seeds)})
             out += [Candidate({**best.values, key: value}) for value in added]
         return out
-
-
-def _product(grids: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
-    out: list[dict[str, str]] = [{}]
-    for key, values in grids.items():
-        out = [{**one, key: value} for one in out for value in values]
-    return out
 
 
 def _typed(value: float) -> str:
