@@ -155,7 +155,6 @@ class Options(argparse.ArgumentParser):
     """Options of a command beside the keys: what is wrong with them is refused as every other mistake is."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise ConfigError."""
         raise ConfigError([message])
 
 

@@ -97,11 +97,9 @@ class UserModule(nn.Module):
         return _Unstacked(self).eval()
 
     def readings(self) -> dict[str, Tensor]:
-        """Nothing that we know of."""
         return {}
 
     def select(self, members: Sequence[int]) -> None:
-        """A stack of one keeps its member."""
         assert list(members) == [0]
 
 

@@ -58,7 +58,6 @@ class SlurmJob:
 
     @property
     def name(self) -> str:
-        """The job's number in Slurm's queue."""
         return str(self.job.job_id)
 
     def done(self) -> bool:
@@ -142,7 +141,6 @@ class Slurm:
         return set(subprocess.run(call, capture_output=True, text=True, check=True, timeout=ANSWER_S).stdout.split())
 
     def cancel(self, futures: Sequence[Future]) -> None:
-        """Cancel jobs, whether they wait or run."""
         for future in futures:
             if isinstance(future, SlurmJob) and not future.done():
                 with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -166,7 +164,6 @@ class Sent:
         return self.future.done()
 
     def exception(self) -> BaseException | None:
-        """Return what it raised."""
         with contextlib.suppress(CancelledError, asyncio.CancelledError, TimeoutError):
             return self.future.exception(timeout=ANSWER_S)
         return None
@@ -226,7 +223,6 @@ class Dask:
         return out
 
     def attach(self, name: str) -> Sent | None:
-        """Return a task of an earlier command that waits or runs."""
         earlier = Earlier(self.client, name)
         return None if earlier.done() else Sent(self.future(name, self.client), earlier, name)
 
@@ -235,7 +231,6 @@ class Dask:
         self.client.cancel([future.handle for future in futures if isinstance(future, Sent)], force=True)
 
     def close(self) -> None:
-        """Leave the scheduler."""
         self.client.close()
 
 
@@ -270,7 +265,6 @@ class Ray:
         self.jobs = max(1, int(all_cpus // num_cpus)) if num_cpus else 1
 
     def submit(self, tasks: Sequence[Task]) -> list[Sent]:
-        """Submit each task."""
         train = self.ray.remote(**self.asked)(Task.__call__)
         references = [train.remote(task) for task in tasks]
         return [Sent(reference, reference.future()) for reference in references]
@@ -280,13 +274,11 @@ class Ray:
         return None
 
     def cancel(self, futures: Sequence[Future]) -> None:
-        """Cancel tasks."""
         for future in futures:
             if isinstance(future, Sent):
                 self.ray.cancel(future.handle, force=True)
 
     def close(self) -> None:
-        """Leave the cluster."""
         self.ray.shutdown()
 
 

@@ -40,7 +40,6 @@ class Job:
 
     @property
     def destination(self) -> Destination:
-        """Where its files go."""
         return Destination(self.directory, self.events, self.staging, self.row)
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -91,7 +90,6 @@ class StackJob:
     deaths: int = 0  # of processes that trained it
 
     def halves(self) -> list[StackJob]:
-        """Return both halves, as stacks of their own."""
         middle = len(self.jobs) // 2
         members = (self.jobs[:middle], self.jobs[middle:])
         halves = zip(members, self.checkpoints.halves(), strict=True)
@@ -108,7 +106,6 @@ class StackJob:
 
     @property
     def configs(self) -> list[Config]:
-        """The configurations of its jobs."""
         return [job.config for job in self.jobs if job.config is not None]
 
     @property

@@ -190,7 +190,6 @@ def _encode_palette(sheet: np.ndarray, colours: list[int]) -> Png:
 
 
 def encode(image: Image.Image) -> Png:
-    """An image as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return Png(buffer.getvalue(), *image.size)

@@ -61,7 +61,6 @@ class EventWriter:
 
     @property
     def path(self) -> Path:
-        """The file's path."""
         return self.file.path
 
     def scalars(self, tags: Sequence[str], steps: np.ndarray, values: np.ndarray, wall_times: np.ndarray) -> None:

@@ -90,7 +90,6 @@ class Layer:
 
     @property
     def grad_fn(self) -> str | None:
-        """The operation that made the output."""
         return self.operations[0] if self.operations else None
 
 

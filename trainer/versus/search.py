@@ -90,7 +90,6 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Its overrides in one line."""
         return " ".join(f"{key}={value}" for key, value in self.values.items())
 
     def mean(self, measure: str) -> float:

@@ -29,8 +29,6 @@ GUESSED_SPEED = 1e8  # bytes per second
 
 
 class Place(NamedTuple):
-    """How far a stack had come."""
-
     epoch: int
     step: int
 
