@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import ConfigError
-from trainer.engine import runtime
+from trainer.engine import interrupts, runtime
 from trainer.engine.remote import JOBS, Engine, Future
 from trainer.engine.resume.plan_file import FOLDER
 from trainer.engine.task import Task
@@ -106,13 +106,11 @@ class Slurm:
     def submit(self, tasks: Sequence[Task]) -> list[SlurmJob]:
         """Submit tasks as one array. Raises ConfigError with what sbatch says."""
         cluster = "local" if self.is_local else "slurm"
-        with (
-            _said("hydra/launcher=slurm"),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):  # sbatch's own words, which we say
+        with _said("hydra/launcher=slurm"), contextlib.redirect_stderr(io.StringIO()):  # sbatch's own words, we say
             executor = self.submitit.AutoExecutor(self.folder, cluster, slurm_max_num_timeout=self.max_num_timeout)
             executor.update_parameters(**{key: value for key, value in self.parameters.items() if value is not None})
-            with _deaf() if self.is_local else contextlib.nullcontext():
+            deaf = [signal.SIGINT] if self.is_local else []  # what trains answers a Ctrl-C, what watches it need not
+            with interrupts.handled(deaf, signal.SIG_IGN):
                 jobs = executor.submit_array(tasks)
         self.known |= {str(job.job_id) for job in jobs}
         return [SlurmJob(job, self, job.paths.stderr) for job in jobs]
@@ -300,16 +298,6 @@ def _knock(address: str) -> None:
         except OSError as error:
             hint = "start a scheduler, or leave the address out"
             raise OSError(f"nobody answers there ({error.strerror or error}); {hint}") from error
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Let processes that are started now ignore a Ctrl-C: what trains in them answers it, what watches it need not."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -247,7 +247,7 @@ def _inputs(data: cfg.Table, name: str, column: pandas.Series, rest: np.ndarray)
     An empty cell is the mean of its column, or none of its values; so is a value that only test examples have.
     Raises ConfigError.
     """
-    if _is_numeric(column) or _is_boolean(column):
+    if _is_numeric(column) or pandas.api.types.infer_dtype(column, skipna=True) == "boolean":
         values = column.to_numpy(np.float32, na_value=np.nan, copy=True)
         gaps = np.isnan(values)
         if not np.isfinite(values[~gaps]).all():
@@ -263,7 +263,3 @@ def _inputs(data: cfg.Table, name: str, column: pandas.Series, rest: np.ndarray)
         return [values]
     codes = pandas.Categorical(column).codes  # in the order of the texts; -1: an empty cell
     return [codes == value for value in np.unique(codes[rest]) if value >= 0]
-
-
-def _is_boolean(column: pandas.Series) -> bool:
-    return pandas.api.types.infer_dtype(column, skipna=True) == "boolean"
