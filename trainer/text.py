@@ -29,6 +29,16 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
+def plural(count: int, word: str) -> str:
+    """Return '1 run', '2 runs'."""
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
+def cut(text: str, most: int) -> str:
+    """Shorten a text to so many characters, the last of which then says so."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def few(names: Iterable[object], most: int = 3, of: str = "") -> str:
     """List the first names and count the others: a, b, c and 4 more; of: what they are."""
     texts = list(map(str, names))

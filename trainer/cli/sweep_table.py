@@ -24,8 +24,7 @@ from trainer.language import translated
 from trainer.record import ground_truth, trajectories
 from trainer.report import vocabulary
 from trainer.report.screen import fitting, screen
-from trainer.report.vocabulary import plural
-from trainer.text import printable, shown
+from trainer.text import plural, printable, shown
 
 MOST_ROWS = 40
 Place = tuple[str, ...]

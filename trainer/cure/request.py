@@ -21,8 +21,7 @@ from trainer.judge.remedies import Settings
 from trainer.language import localised
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
-from trainer.report.vocabulary import plural
-from trainer.text import key_of, version
+from trainer.text import key_of, plural, version
 
 SEEDS = 3  # the run's own and the next ones
 MOST_STEPS = 1000  # that a run of the trial takes, however long the run was

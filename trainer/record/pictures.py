@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from trainer.text import cut
+
 INK, PAPER, GOOD, BAD = (31, 41, 55), (255, 255, 255), (37, 99, 235), (220, 38, 38)
 SHADES, EDGES = 30, 4  # of a confusion matrix: depths of a colour, and steps at the edge of a letter
 LINES = 2 * SHADES + 1  # the ground between its cells
@@ -65,8 +67,7 @@ def confusion(target: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -
 
 
 def _short(name: str) -> str:
-    name = " ".join(name.split()) or "(none)"
-    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+    return cut(" ".join(name.split()) or "(none)", NAME)
 
 
 @functools.cache

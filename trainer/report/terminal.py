@@ -13,7 +13,8 @@ from trainer.language import translated
 from trainer.report import tables, vocabulary
 from trainer.report.screen import fits, fitting, screen
 from trainer.report.tables import cell
-from trainer.report.vocabulary import STYLES, VERDICTS, number, plural
+from trainer.report.vocabulary import STYLES, VERDICTS, number
+from trainer.text import cut, plural
 
 _MOST_ROWS = 30  # of a table: what is interesting first, the rest in the report
 _MOST_PROBLEMS = 10
@@ -205,8 +206,8 @@ def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(
             translated(vocabulary.called(measure).short) if at is None else "",
             knob,
-            f"{_cut(cell(one['a']) or 'null')} − {_cut(cell(one['b']) or 'null')}",
-            "" if at is None else translated(f"at {_cut(at)}"),
+            f"{cut(cell(one['a']) or 'null', _LONGEST)} − {cut(cell(one['b']) or 'null', _LONGEST)}",
+            "" if at is None else translated(f"at {cut(at, _LONGEST)}"),
             translated(vocabulary.difference(one["difference"], measure)),
             f"{low} {translated('to')} {high}" if low else "",
             str(one["n"]),
@@ -225,10 +226,6 @@ def _contrasts(effects: Sequence[Mapping[str, Any]]) -> list[tuple[str, str | No
         for at, found in [(None, effect), *((simple["at"], simple) for simple in effect.get("simple") or [])]
         if (one := vocabulary.largest(found))
     ]
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _rank(run: Mapping[str, Any]) -> tuple[int, float]:

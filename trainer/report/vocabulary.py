@@ -12,6 +12,7 @@ from trainer.judge import health
 from trainer.judge.overfit import Kind, Label, is_unsure
 from trainer.language import translated
 from trainer.read.curves import Curves
+from trainer.text import plural
 
 VERDICTS: tuple[Label, ...] = get_args(Label)  # worst first
 KINDS: tuple[Kind, ...] = get_args(Kind)  # of the verdict overfit
@@ -110,11 +111,6 @@ def reason(run: Mapping[str, Any]) -> str:
 def _is_unsure(run: Mapping[str, Any]) -> bool:
     probability = run.get("probability")
     return isinstance(probability, float) and is_unsure(probability, run.get("evidence", {}))
-
-
-def plural(count: int, word: str) -> str:
-    """Return '1 run', '2 runs'."""
-    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def counted(names: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from trainer.cli import command_line, hints
 from trainer.cli.config_files import CONF, Sources
 from trainer.config import ConfigError, nearest
 from trainer.language import localised, translated
-from trainer.text import key_of, version
+from trainer.text import key_of, plural, version
 
 DATA = ("data=clusters", "data.batch_size=5")  # where no data set is chosen
 NETWORK = ("model.depth=1", "model.width=5")  # 4-5-10, where no model is chosen either
@@ -75,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _say(problems: Sequence[str]) -> int:
     """Print every problem on stderr; return exit code 2."""
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    lines = [f"trainer.trace: {count}; nothing was traced (python -m trainer.trace --help)", *problems]
+    said = f"trainer.trace: {plural(len(problems), 'problem')}; nothing was traced (python -m trainer.trace --help)"
+    lines = [said, *problems]
     print("\n  ".join(map(translated, lines)), file=sys.stderr)
     return 2
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trainer.text import cut, plural
 from trainer.trace import tree
 from trainer.trace.facts import BatchNorm, Dropout, Layer, Summary, Trace
 
@@ -79,10 +80,6 @@ def error(value: float) -> str:
     return "0" if value == 0 else f"{value:.0e}"
 
 
-def _examples(count: int) -> str:
-    return f"{count} example{'s' if count > 1 else ''}"
-
-
 def _pair(summary: Summary | None) -> tuple[str, str]:
     return ("", "") if summary is None else (_mean(summary.mean, summary.std), _n(summary.std))
 
@@ -99,9 +96,10 @@ def _settings(settings: dict[str, Any]) -> str:
 
 
 def _head(out: Printer, trace: Trace, command: str) -> None:
-    batches = "" if trace.batch == trace.examples else f" in batches of {trace.batch}"
+    examples = plural(trace.examples, "example")
+    examples += "" if trace.batch == trace.examples else f" in batches of {trace.batch}"
     out.line(f"The first step of  {command}")
-    out.line(f"network {trace.network}; {trace.data}, {_examples(trace.examples)}{batches}; loss {trace.loss_name}")
+    out.line(f"network {trace.network}; {trace.data}, {examples}; loss {trace.loss_name}")
     out.line(f"{trace.step.optimizer}({_settings(trace.step.settings)})")
     out.line("Computed in float64 on the CPU, so that rounding hides no error; training itself uses float32.")
 
@@ -126,9 +124,9 @@ def _forward(out: Printer, trace: Trace) -> None:
             both = (both[0], "", both[2], "")
         rows.append([layer.name, str(tuple(layer.shape)), str(layer.grad_fn), *both, _short(layer.module)])
     out.table(columns, rows)
-    out.line(f"The loss is the mean {trace.loss_name} of {_examples(trace.examples)}: {trace.loss:.6g}")
+    out.line(f"The loss is the mean {trace.loss_name} of {plural(trace.examples, 'example')}: {trace.loss:.6g}")
     if trace.batch < trace.examples:
-        out.line(f"Shown is the first of the step's batches, {_examples(trace.batch)} of {trace.examples}.")
+        out.line(f"Shown is the first of the step's batches, {plural(trace.batch, 'example')} of {trace.examples}.")
     if any(layer.saved for layer in trace.layers):
         out.line("Kept for backward:")
     for layer in trace.layers:
@@ -147,8 +145,7 @@ def _short(module: str) -> str:
     usual = (
         r"(in|out)_features=|, (bias=True|inplace=False|eps=1e-05|momentum=0.1|affine=True|track_running_stats=True)"
     )
-    text = re.sub(usual, "", module.replace("\n", " "))
-    return text if len(text) <= 32 else text[:31] + "…"
+    return cut(re.sub(usual, "", module.replace("\n", " ")), 32)
 
 
 def _dropout(out: Printer, layer: Layer, dropout: Dropout) -> None:

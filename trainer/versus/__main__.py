@@ -125,8 +125,9 @@ def _answer(comparison: Comparison, typed: str) -> None:
 
 def _stopped(command: Command | None, code: int) -> int:
     where = command and command.directory
-    hint = f"; go on with python -m trainer.versus {shlex.quote(f'resume={where}')}" if where and where.exists() else ""
-    print_line(f"trainer: interrupted{hint}", sys.stderr)
+    there = where is not None and where.exists()
+    hint = [f"go on with python -m trainer.versus {shlex.quote(f'resume={where}')}"] if there else []
+    print_line("; ".join(["trainer: interrupted", *hint]), sys.stderr)
     return code
 
 

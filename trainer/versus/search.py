@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainer.text import plural
+
 FIRST_TUNING_SEED = 10_000  # the seeds of the comparison itself are 0, 1, 2, ...: always below
 WIDER = 3  # values that are added beyond an edge
 MOST_WIDENINGS = 2  # of one group
@@ -165,7 +167,7 @@ class Race:
         name = "validation " + MEASURES[self.measure]
         if best.mean(self.measure) == math.inf:
             return "every setting failed or diverged with some seed; this is the first of them"
-        over = f"mean over {seeds} seed{'s' * (seeds > 1)}"
+        over = f"mean over {plural(seeds, 'seed')}"
         others = [one for one in self.candidates if one is not best and len(one.runs) == seeds]
         second = min(others, key=lambda one: one.rank(self.measure), default=None)
         then = "" if second is None else f"; next {second.name} with {_shown(second.mean(self.measure))}"
