@@ -7,6 +7,9 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -220,6 +223,41 @@ HEAD = "nothing was run (python -m trainer --help lists every key)"  # of a refu
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": ""}
+
+
+def trainer_in(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
+    """What `python -m trainer` comes to in a folder, in a process of its own: no import of a test goes before it."""
+    command = [sys.executable, "-m", "trainer", *line]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+
+
+def bits(folder: Path) -> dict[str, bytes]:
+    """What must be equal, bit for bit, of the runs in or below a folder: by path."""
+    named = (path for name in ("metrics.csv", "best.pt", "last.pt") for path in folder.rglob(name))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in named if ".resume" not in path.parts}
+
+
+def check_kill(folder: Path, *line: str) -> None:
+    """Train a run, or with -m a sweep, into `whole`; and into `killed`, which is, and resumed: to the same bits.
+
+    The user's own code sleeps for SLOW seconds a step, so that the kill comes between its first checkpoint and its end.
+    """
+    key = f"hydra.{'sweep' if '-m' in line else 'run'}.dir"
+    whole = trainer_in(folder, *line, f"{key}=whole")
+    assert whole.returncode == 0, whole.stderr
+    command = [sys.executable, "-m", "trainer", *line, f"{key}=killed"]
+    slow = environment() | {"SLOW": "0.3"}
+    process = subprocess.Popen(command, cwd=folder, env=slow, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("killed/.resume/stack-*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not list((folder / "killed").rglob("summary.json"))
+    again = trainer_in(folder, "resume=killed")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert any("goes on after epoch" in log.read_text() for log in (folder / "killed").rglob("trainer.log"))
+    assert bits(folder / "whole") == bits(folder / "killed") != {}
 
 
 def scalars(directory: Path) -> dict[str, Scalars]:

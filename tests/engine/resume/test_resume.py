@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scripts.faults import differing, results
-from tests.helpers import HEAD, Cli, environment, make_config, rows, scalars, stop_at, summary
+from tests.helpers import HEAD, Cli, bits, environment, make_config, rows, scalars, stop_at, summary
 from trainer.core import loop
 from trainer.engine.resume.checkpoint import Checkpoints
 from trainer.record import provenance, run_files
@@ -296,8 +296,7 @@ def one(directory: str) -> dict[str, Any]:
     folder = Path(directory)
     named = summary(folder)
     kept = {key: named[key] for key in named if key not in ("cost", "files", "trained", "checksum")}
-    names = ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt")
-    return {"summary": kept} | {name: (folder / name).read_bytes() for name in names}
+    return {"summary": kept} | bits(folder)
 
 
 # ------------------------------------------------------------------ checkpoints
