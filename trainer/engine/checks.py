@@ -11,7 +11,7 @@ import dataclasses
 import functools
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
 from trainer.config import Cnn, Config, ConfigError, CustomModel, Mlp, NamedSchedule, Surface
@@ -79,7 +79,7 @@ def one_batch(configs: list[Config], dataset: Dataset, fitted: float = FITTED) -
     Raises ConfigError for a loss of the user's own that has no value to come near to.
     """
     stack = Stack([_undisturbed(config) for config in configs], dataset)
-    for part in stack.model.modules() if isinstance(stack.model, nn.Module) else ():
+    for part in stack.model.modules():
         if isinstance(part, _DropoutNd):  # of a module of the user's own
             part.p = 0.0
     rows_KN, target_KN = stack.next_order()

@@ -84,7 +84,6 @@ def _train_in_float32(config: Config) -> tuple[dict[str, float], dict[str, Tenso
     stack = loop.Stack([config], datasets.load(config.data))
     rows_KN, target_KN = stack.next_order()
     measured_MK = loop.train_step(stack, rows_KN, target_KN, stack.batches[: stack.accumulate], measure=True)
-    assert measured_MK is not None
     measured = dict(zip(stack.step_tags, measured_MK[:, 0].tolist(), strict=True))
     weights = {name: p.detach()[0].clone() for name, p in stack.parameters.items()}
     return {"loss": measured["train/loss"], "norm": measured["grad_norm/total"]}, weights
