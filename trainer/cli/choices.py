@@ -95,14 +95,10 @@ def _is_for(key: str, own: Option, others: Sequence[Option], target: str) -> boo
     """Whether a key is for an option that calls `target`, not for others of its group; what none has is an error."""
     if own.waits_for(key) or own.has(key):
         return own.waits_for(key) or not any(option.waits_for(key) for option in others)
+    group, name = key.split(".")[:2]
     if is_own(target) and target:
-        name = key.split(".")[1]
         return not any(option.has(key) for option in others) or own_code.takes(target, name)
-    return not any(option.has(key) or _takes_any(key, option) for option in others)
-
-
-def _takes_any(key: str, option: Option) -> bool:
-    return is_own(option.keys.get(f"{key.partition('.')[0]}._target_"))
+    return not any(option.has(key) or is_own(option.keys.get(f"{group}._target_")) for option in others)
 
 
 def _meaning(text: str) -> str:
