@@ -145,7 +145,7 @@ def show(point: Sequence[Tensor] | Tensor) -> str:
 
 
 def plane(path: str) -> PlaneFunction:
-    """The user's own function of two variables, to be drawn. Raises ConfigError where it cannot be found."""
+    """Return the user's own function of two variables, to be drawn. Raises ConfigError where it cannot be found."""
     name = path.replace("_", r"\_")
     own = OwnFunction(path, 2)
     return PlaneFunction(rf"\mathrm{{{name}}}(x, y)", own.on_arrays, minima=(), lowest=None, window=None, grid=GRID)

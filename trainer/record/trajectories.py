@@ -66,7 +66,7 @@ def draw(problem: PlaneFunction, paths: Mapping[str, np.ndarray], most: int = MO
 
 
 def problem(model: Surface) -> PlaneFunction:
-    """The function of two variables that a configuration names. Raises ConfigError where it cannot be found."""
+    """Return the function of two variables that a configuration names. Raises ConfigError where it cannot be found."""
     if not model.is_own:
         return FUNCTIONS[model.function]
     from trainer.core import own_function  # torch, which the command of a sweep does without

@@ -76,7 +76,7 @@ def _n(value: float) -> str:
 
 
 def error(value: float) -> str:
-    """Write how large an error is, to one digit."""
+    """Write an error to one digit."""
     return "0" if value == 0 else f"{value:.0e}"
 
 

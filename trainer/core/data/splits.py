@@ -69,7 +69,7 @@ def split(dataset: Dataset, data: cfg.Data, seed: int) -> Split:
 
 
 def held_out(y: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rows that are held out, and the others, in a random order: of integer classes (N,) a stratified one.
+    """Return the rows that are held out, then the others, in a random order: of integer classes (N,) a stratified one.
 
     They are rounded up, at least one; but 0.07 of 100, which is 7.000000000000001, is 7.
     """
