@@ -1,4 +1,4 @@
-"""Words from elsewhere, made fit to be shown: file names, tags, error messages may hold anything."""
+"""Text from elsewhere: made fit to be shown, as file names, tags, error messages may hold anything; and overrides."""
 
 from __future__ import annotations
 
@@ -22,6 +22,21 @@ def printable(text: str) -> str:
     if text.isprintable():  # all of it: nearly every text
         return text
     return "".join(_escaped(one) if unicodedata.category(one) in _UNFIT else one for one in text)
+
+
+def key_of(override: str) -> str:
+    """Return the key that an override sets, adds (+) or takes away (~)."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def plural(count: int, word: str) -> str:
+    """Return '1 run', '2 runs'."""
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
+def cut(text: str, most: int) -> str:
+    """Shorten a text to so many characters, the last of which then says so."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def few(names: Iterable[object], most: int = 3, of: str = "") -> str:

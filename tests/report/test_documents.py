@@ -37,7 +37,7 @@ def evil(evaluation: dict[str, Any]) -> dict[str, Any]:
 def expected(evaluation: dict[str, Any]) -> list[list[str]]:
     """Titles and cells of the table of groups."""
     groups = evaluation["groups"]
-    laid = tables.table(groups, evaluation["runs"], tables.printed_measures(groups))
+    laid = tables.table(groups, tables.printed_measures(groups))
     return [[printable(cell).strip() for cell in row] for row in ([*laid.names, *laid.numbers], *laid.rows)]
 
 

@@ -16,7 +16,6 @@ from trainer.report.vocabulary import (
     findings_by_kind,
     mean_cell,
     number,
-    plural,
     short_names,
 )
 
@@ -73,7 +72,6 @@ def test_verdicts_are_counted_worst_first() -> None:
 
 
 def test_numbers_and_means() -> None:
-    assert [plural(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
     assert number(0.94444, "test_accuracy") == "94.44%"
     assert number(0.25, "gap") == "0.2500"
     assert [number(value, "gap") for value in (None, "inf", math.nan)] == ["", "inf", "nan"]

@@ -9,9 +9,10 @@ from typing import Any
 from trainer.compare import fairness, words
 from trainer.compare.groups import Group, Layout, Run
 from trainer.compare.keys import NO_KNOB, label, seed_of
-from trainer.compare.knobs import Knob, key_of, own
+from trainer.compare.knobs import Knob, own
 from trainer.compare.results import Answer, Comparison, Contrast, Effect, Interaction
 from trainer.compare.tuning import Edge
+from trainer.text import key_of
 
 MOST = 3  # knobs that are spoken of
 FEW_LEVELS = 8  # as many are told one by one

@@ -14,7 +14,7 @@ from typing import Any
 
 from trainer.compare import keys
 from trainer.compare.keys import ABSENT, CLASS, hashable, label, natural
-from trainer.text import few
+from trainer.text import few, key_of
 
 LONG = 32  # characters of a value that are repeated
 FEW = 3  # as many keys that a choice brings are named
@@ -66,11 +66,6 @@ class Setting:
 
     config: Mapping[str, Any]  # flat
     typed: Mapping[str, str] | None  # key -> value as typed, without the seed; None where nobody knows (another tool)
-
-
-def key_of(override: str) -> str:
-    """Return the key that an override sets, adds or takes away."""
-    return override.partition("=")[0].lstrip("+~")
 
 
 def typed(overrides: Sequence[str]) -> dict[str, str]:

@@ -73,7 +73,7 @@ def markdown_table(part: Mapping[str, Any]) -> str:
     """Return the table of a comparison's groups, and what its numbers are."""
     groups = tables.compared(part)
     shown = tables.printed_measures(groups)
-    laid = tables.table(groups, part["runs"], shown)
+    laid = tables.table(groups, shown)
     rule = [*("---" for _ in laid.names), *("---:" for _ in laid.numbers)]
     head = [_markdown(title) for title in (*laid.names, *laid.numbers)]
     rows = [head, rule, *([_markdown(cell) for cell in row] for row in laid.rows)]
@@ -143,7 +143,7 @@ def latex_table(part: Mapping[str, Any], suffix: str = "") -> str:
     r"""Return the table of a comparison's groups for \input; the suffix tells labels of several apart."""
     groups = tables.compared(part)
     shown = tables.printed_measures(groups)
-    laid = tables.table(groups, part["runs"], shown)
+    laid = tables.table(groups, shown)
     rows = [[*map(_latex, row[: len(laid.names)]), *map(_latex_number, row[len(laid.names) :])] for row in laid.rows]
     lines = [
         r"\begin{table}",

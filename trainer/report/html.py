@@ -65,7 +65,7 @@ def _title(evaluation: Mapping[str, Any]) -> str:
     return language.translated(f"Evaluation of {what}")
 
 
-def _facts(evaluation: Mapping[str, Any], runs: Sequence[Curves], command: str) -> list[list[str]]:
+def _facts(runs: Sequence[Curves], command: str) -> list[list[str]]:
     """Say when the page was made, of which data and code, and how; what no run knows is left out."""
     data = {str(name) for run in runs if (name := run.config.get("data.name")) is not None}
     commits = {commit for run in runs if isinstance(commit := run.recorded("provenance", "git_commit"), str)}
@@ -117,7 +117,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
     return {
         "title": _title(evaluation),
         "words": language.table("page") if language.is_chinese() else {},
-        "facts": _facts(evaluation, runs, command),
+        "facts": _facts(runs, command),
         "verdicts": VERDICTS,
         "spelled": {verdict: vocabulary.spelled(verdict) for verdict in VERDICTS},
         "signs": {verdict: style.sign for verdict, style in STYLES.items()},
@@ -160,7 +160,7 @@ def _part(
     """Gather what the page shows of a comparison; of a sweep among several, its name and its own answer too."""
     groups, runs = part["groups"], part["runs"]
     compared = tables.compared(part)
-    laid = tables.table(compared, runs, tables.ordered(compared)) if 0 < len(compared) < len(runs) else None
+    laid = tables.table(compared, tables.ordered(compared)) if 0 < len(compared) < len(runs) else None
     return {
         "name": part["name"] if named else None,
         **_answer(vocabulary.advice(part) if named else vocabulary.Advice(None, None, [])),

@@ -14,8 +14,8 @@ from trainer.language import translated
 from trainer.report import tables, vocabulary
 from trainer.report.screen import fits, fitting, screen
 from trainer.report.tables import cell
-from trainer.report.vocabulary import STYLES, VERDICTS, number, plural
-from trainer.text import few, merged
+from trainer.report.vocabulary import STYLES, VERDICTS, number
+from trainer.text import cut, few, merged, plural
 
 _MOST_ROWS = 30  # of a table: what is interesting first, the rest in the report
 _MOST_PROBLEMS = 10
@@ -174,7 +174,7 @@ def _runs(
 
 
 def _groups(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> Table:
-    laid = tables.table(tables.ranked(part, groups)[:_MOST_ROWS], part["runs"], _measures(groups))
+    laid = tables.table(tables.ranked(part, groups)[:_MOST_ROWS], _measures(groups))
     table = _table(laid.names, laid.numbers)
     for row in laid.rows:
         table.add_row(*map(_worded, row))
@@ -217,7 +217,7 @@ def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(
             "" if place else translated(vocabulary.called(measure).short),
             "" if place else knob,
-            " − ".join(_cut(cell(level) or "null") for level in levels),
+            " − ".join(cut(cell(level) or "null", _LONGEST) for level in levels),
             place,
             translated(vocabulary.difference(one["difference"], measure)),
             span(low, high, f" {translated('to')} "),
@@ -236,8 +236,11 @@ def _contrasts(effects: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any
         for effect in effects
         for kind, place, found in [
             ("at", "", effect),
-            *(("at", translated(f"at {_cut(simple['at'])}"), simple) for simple in effect.get("simple") or []),
-            *(("×", f"× {_cut(one['knobs'][1])}", {"contrasts": [one]}) for one in effect.get("crossed") or []),
+            *(("at", translated(f"at {cut(simple['at'], _LONGEST)}"), simple) for simple in effect.get("simple") or []),
+            *(
+                ("×", f"× {cut(one['knobs'][1], _LONGEST)}", {"contrasts": [one]})
+                for one in effect.get("crossed") or []
+            ),
         ]
         if (one := vocabulary.largest(found))
     ]
@@ -251,10 +254,6 @@ def _crossed(effect: Mapping[str, Any], interactions: Sequence[Mapping[str, Any]
         if one["knobs"][0] == effect["knob"]:
             clearest.setdefault(one["knobs"][1], one)
     return [*clearest.values()]
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _rank(run: Mapping[str, Any]) -> tuple[int, float]:

@@ -13,6 +13,7 @@ from trainer.judge import health
 from trainer.judge.overfit import Kind, Label, is_unsure
 from trainer.language import translated
 from trainer.read.curves import Curves
+from trainer.text import plural
 
 VERDICTS: tuple[Label, ...] = get_args(Label)  # worst first
 KINDS: tuple[Kind, ...] = get_args(Kind)  # of the verdict overfit
@@ -115,11 +116,6 @@ def reason(run: Mapping[str, Any]) -> str:
 def _is_unsure(run: Mapping[str, Any]) -> bool:
     probability = run.get("probability")
     return isinstance(probability, float) and is_unsure(probability, run.get("evidence", {}))
-
-
-def plural(count: int, word: str) -> str:
-    """Return '1 run', '2 runs'."""
-    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def counted(names: Iterable[str]) -> str:
@@ -300,13 +296,16 @@ def finding(item: Any) -> str:
     return str(item)
 
 
-def findings_by_kind(runs: Sequence[Mapping[str, Any]], most: int = 5) -> list[str]:
+_NAMED = 5  # runs of a kind of finding
+
+
+def findings_by_kind(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a line for each kind of finding with the runs that have it, the most frequent first."""
     named: dict[str, list[str]] = {}
     for run in runs:
         for called in dict.fromkeys(health.name(item) for item in run.get("health", []) if isinstance(item, Mapping)):
             named.setdefault(called, []).append(str(run["name"]))
     return [
-        f"{called} in {plural(len(names), 'run')}: {', '.join(names[:most])}{', ...' * (len(names) > most)}"
+        f"{called} in {plural(len(names), 'run')}: {', '.join(names[:_NAMED])}{', ...' * (len(names) > _NAMED)}"
         for called, names in sorted(named.items(), key=lambda item: -len(item[1]))
     ]

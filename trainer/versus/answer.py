@@ -11,8 +11,8 @@ from rich.table import Table
 from trainer.language import translated
 from trainer.report import tables, vocabulary
 from trainer.report.screen import fitting, screen
-from trainer.report.vocabulary import MEASURES, plural
-from trainer.text import printable
+from trainer.report.vocabulary import MEASURES
+from trainer.text import plural, printable
 from trainer.versus.comparison import Comparison
 
 
