@@ -12,7 +12,7 @@ EVERYTHING = {"core", "engine", "record", "judge", "compare", "read", "report", 
 EVERYTHING |= {"stdio"}
 MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it may import beside itself
     "__main__": {"cli", "stdio"},
-    "api": {"evaluate", "report", "compare", "read", "engine", "core", "config", "files"},
+    "api": {"evaluate", "report", "compare", "read", "engine", "core", "config", "files", "text"},
     "cli": EVERYTHING,
     "engine": {"record", "judge", "core", "config", "files", "language", "text", "stdio"},
     "record": {"judge", "core", "config", "files", "text"},

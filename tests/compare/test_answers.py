@@ -297,7 +297,7 @@ def test_an_optimum_that_moves_with_another_knob_is_seen() -> None:
     best = {2: 0.1, 8: 0.01}
     found = compare(sweep(settings, lambda s: 0.3 + 0.1 * np.log10(s["lr"] / best[s["depth"]]) ** 2))
     claimed = [one.sentence for one in found.interactions if one.claimed and one.measure == "best_val_loss"]
-    assert any("the best lr is 0.1 at depth=2, 0.01 at depth=8" in text for text in claimed), claimed
+    assert any("the best mean is that of lr=0.1 at depth=2, of 0.01 at depth=8" in text for text in claimed), claimed
 
 
 def test_a_folder_of_several_sweeps_is_several_comparisons() -> None:

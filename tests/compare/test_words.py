@@ -62,8 +62,9 @@ def test_an_interval_without_0_beside_a_p_over_5_percent_is_explained_once() -> 
     odd = [
         one for one in effect(found, "dropout").contrasts if not one.claimed and (one.low or 0) * (one.high or 0) > 0
     ]
-    assert bool(odd) is ("Where an interval excludes 0 and yet nothing is claimed" in found.answer.text)
-    assert f"p is corrected for all {found.tests} questions asked." in found.answer.lines[-1]
+    assert bool(odd) is ("so that an interval without 0 may be of a difference that is not shown" in found.answer.text)
+    assert found.answer.lines[-2] == "Groups are compared seed by seed, by the noise of all of them."
+    assert f"p is corrected for all {found.tests} questions asked" in found.answer.lines[-1]
     assert is_chinese(found.answer.lines[-1])
 
 
@@ -89,7 +90,7 @@ def test_ratios_are_told_as_times_not_as_logarithms() -> None:
     ]
     said = compare(runs).recommendation.sentence
     assert "logarithm" not in said
-    (least,) = re.findall(r"by ratios of the loss: it is at least (\S+) times as high", said)
+    (least,) = re.findall(r"tested as ratios: their losses are at least (\S+) times as high", said)
     ratio = scipy.stats.gmean([losses["tanh", seed] / losses["gelu", seed] for seed in range(5)])
     tanh, gelu = (np.mean([losses[act, seed] for seed in range(5)]) for act in ("tanh", "gelu"))
     assert min(ratio, tanh / gelu) - 0.01 <= float(least) <= min(ratio, tanh / gelu)  # a reader may divide the means
@@ -279,3 +280,42 @@ def test_why_nothing_is_shown_of_a_group_that_looks_much_worse() -> None:
     assert said.endswith(
         "; net=wide has a mean of 1.603, but its 4 seeds, from 0.31 to 4, are too few to show that it is worse"
     )
+
+
+def test_what_is_not_shown_at_a_level_is_called_so() -> None:
+    """As in the table: a difference is stated only where it is claimed."""
+    settings = [{"dropout": d, "bn": bn} for bn in (False, True) for d in (0, 0.5)]
+    found = compare(sweep(settings, lambda s: 0.4 + 0.06 * (s["dropout"] == 0 and not s["bn"]), noise=0.02))
+    (by_level,) = [line for line in found.answer.lines if line.startswith("By level, dropout=0 against 0.5:")]
+    claims = [one.contrasts[0].claimed for one in effect(found, "dropout").simple]
+    assert [", not shown" not in part for part in by_level.split(";")] == claims == [True, False]
+    assert is_chinese(by_level)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (1.2345, 1.2391, "1.23 to 1.24"),
+        (1.2311, 1.2329, "1.231 to 1.233"),
+        (0.0, 0.0, "0"),
+        (-1e-15, 0.5, "0 to 0.5"),
+    ],
+)
+def test_an_interval_has_the_digits_that_tell_its_ends_apart(low: float, high: float, text: str) -> None:
+    assert words.bounds(low, high) == text
+
+
+@pytest.mark.parametrize(("last", "said"), [(3, False), (5, True)])
+def test_runs_that_were_still_getting_better_are_counted(last: int, said: bool) -> None:
+    """10 runs of 20 epochs, some of them best at the last one: said from half of them on."""
+    runs = sweep([{"width": w} for w in (8, 16)], lambda s: 1 / s["width"])
+    runs = [
+        dataclasses.replace(run, epochs=20, verdict=dataclasses.replace(HEALTHY, best_epoch=20.0 if i < last else 9.0))
+        for i, run in enumerate(runs)
+    ]
+    told = [one.text for one in compare(runs).warnings if one.kind == "still_falling"]
+    text = (
+        f"{last} of 10 runs have their lowest validation loss at their last epoch: after more epochs the order may be "
+    )
+    assert told == [f"{text}another"] * said
+    assert all(map(is_chinese, told))

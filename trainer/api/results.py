@@ -16,6 +16,7 @@ from trainer import files
 from trainer.api import folders
 from trainer.api.evaluation import Evaluation
 from trainer.config import ConfigError
+from trainer.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -352,7 +353,7 @@ class Runs(Sequence[Run]):
         measures = [name for name in frame if _is_shown(name)]
         columns = [*first, *odd, "verdict", *measures, *error]
         counts = vocabulary.counted(run.verdict or run.status for run in self)
-        return f"{vocabulary.plural(len(self), 'run')}: {counts}", frame.filter(columns)
+        return f"{plural(len(self), 'run')}: {counts}", frame.filter(columns)
 
     def __repr__(self) -> str:
         if not self._runs:

@@ -54,7 +54,7 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     lines.append(f"{found.recommendation.sentence}.")
     lines += [f"{edge.text(plan)}." for edge in edges[: fairness.MOST]]
     if found.tests > 1:
-        lines.append(f"{_excluding_0(found)}p is corrected for all {found.tests} questions asked.")
+        lines += [_how(found), f"Intervals are of one difference each; {_corrected(found)}."]
     said = dict.fromkeys(line[0].upper() + line[1:] for line in lines if line.strip("."))
     command, reason = _next(found, plan, edges)
     return Answer(" ".join(said), command, list(said), reason)
@@ -191,7 +191,9 @@ def _per_level(effect: Effect, other: Knob, found: Comparison, plan: Layout) -> 
     parts = []
     for at, one, difference in known:
         size = "equal" if abs(difference) < words.ROUNDING else words.amount(difference)
-        parts.append(f"{size} at {at} ({'not tested' if one.p is None else words.interval(one)})")
+        evidence = "not tested" if one.p is None else words.interval(one)
+        is_open = one.p is not None and not one.claimed and size != "equal"
+        parts.append(f"{size} at {at} ({evidence}{', not shown' * is_open})")
     knob, one = _knob(effect, plan), known[0][1]
     first, second = (knob.levels.index(level) for level in (one.a, one.b))
     told = f"By level, {knob.plain(first)} against {knob.short(second)}: {'; '.join(parts)}."
@@ -216,12 +218,20 @@ def _whether_levels_differ(effect: Effect, other: Knob, found: Comparison) -> st
     return f"It is not shown that {what} (clearest difference between two levels {evidence})."
 
 
-def _excluding_0(found: Comparison) -> str:
-    """Explain, where it is so, why an interval excludes 0 and yet no difference is claimed."""
+def _how(found: Comparison) -> str:
+    """Say what a difference is taken between, and what it is measured by; empty where runs have no seeds in common."""
+    tested = [one for effect in found.effects for one in effect.contrasts if one.p is not None]
+    is_paired = any(one.paired for one in tested)
+    return "Groups are compared seed by seed, by the noise of all of them." if is_paired else ""
+
+
+def _corrected(found: Comparison) -> str:
+    """Say what p is corrected for, and where it is so, that an interval without 0 may stand by what is not shown."""
     seen = [one for effect in found.effects for of in (effect, *effect.simple) if (one := words.largest(of.contrasts))]
+    said = f"p is corrected for all {found.tests} questions asked"
     if any(not one.claimed and one.low and one.high and one.low * one.high > 0 for one in seen):
-        return "Where an interval excludes 0 and yet nothing is claimed: the interval is of that difference alone, "
-    return "Intervals are of each difference alone; "
+        return f"{said}, so that an interval without 0 may be of a difference that is not shown"
+    return said
 
 
 def _counts(did: str, plan: Layout, k: int, chosen: set[str], counts: Callable[[Run], bool]) -> str:

@@ -66,13 +66,14 @@ def _result(answered: Answered) -> Comparison:
     edges = tuning.edges(answered.plan, answered.choice, answered.best, shown)
     deciding = answered.values[answered.criterion] if answered.criterion else None
     told_apart = [] if deciding is None else tuning.told_apart(answered.plan, answered.choice, deciding)
+    compared = [answered.plan.groups[g] for g in answered.choice.groups_C if g >= 0]
     loss_knobs = [knob for knob in answered.plan.knobs if defines_loss(knob)]
     found = Comparison(
         groups=groups,
         effects=of_knobs,
         differences=differences(answered),
         interactions=interactions(answered),
-        warnings=fairness.warnings(answered.plan, edges, loss_knobs, told_apart),
+        warnings=fairness.warnings(answered.plan, edges, loss_knobs, told_apart, compared),
         recommendation=recommendation(answered, groups),
         score=answered.score,
         criterion=answered.criterion,

@@ -163,5 +163,5 @@ def _moved(answered: Answered, about: About, table: NDArray[np.int64]) -> str:
             best.append(int(np.nanargmin(costs)) if np.isfinite(costs).any() else -1)
         if best[0] != best[1] and min(best) >= 0 and len(one.levels) > 2:
             where = (f"{label(one.levels[i])} at {two.plain(at)}" for i, at in zip(best, ends, strict=True))
-            return f"; the best {one.name} is {', '.join(where)}"
+            return f"; the best mean is that of {one.name}={', of '.join(where)}"
     return ""

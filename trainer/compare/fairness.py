@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.compare.groups import UNFINISHED, Layout, listed
+from trainer.compare.groups import UNFINISHED, Group, Layout, listed
 from trainer.compare.keys import NO_KNOB, hashable, is_epochs, is_optimizer, is_rate, label
 from trainer.compare.knobs import Knob
 from trainer.compare.results import Caveat
@@ -16,9 +16,13 @@ LONGER = 1.5  # times as many epochs, from which runs that say no budget are tak
 
 
 def warnings(
-    plan: Layout, edges: Sequence[Edge], loss_knobs: Sequence[Knob], told_apart: Sequence[str]
+    plan: Layout,
+    edges: Sequence[Edge],
+    loss_knobs: Sequence[Knob],
+    told_apart: Sequence[str],
+    compared: Sequence[Group],
 ) -> list[Caveat]:
-    """Return the caveats, each at most once. told_apart: see tuning.told_apart."""
+    """Return the caveats, each at most once. told_apart: see tuning.told_apart. compared: what each contender is."""
     more = len(edges) - MOST
     found = [
         *(("together", _together(knob)) for knob in plan.knobs if knob.together),
@@ -27,6 +31,7 @@ def warnings(
         ("split", _split(plan)),
         ("order", _order(plan)),
         ("budget", _budget(plan)),
+        ("still_falling", _still_falling(plan, compared)),
         ("tune", _tune(plan, told_apart)),
         ("learning_rate", _learning_rate(plan) or untuned(plan)),
         ("selection", _selection(plan)),
@@ -94,14 +99,29 @@ def _order(plan: Layout) -> str:
     return f"runs of the same seed saw their batches in another order (seeds {seeds})" if seeds else ""
 
 
+def _still_falling(plan: Layout, compared: Sequence[Group]) -> str:
+    """Count the runs whose validation loss is lowest at their last epoch, where that is half of them or more."""
+    known = [
+        run for group in compared for run in group.distinct if run.counts and run.epochs and run.verdict.best_epoch
+    ]
+    falling = [run for run in known if run.verdict.best_epoch == run.epochs]
+    if _compares_epochs(plan) or not falling or 2 * len(falling) < len(known):
+        return ""
+    said = f"{len(falling)} of {len(known)} runs have their lowest validation loss at their last epoch"
+    return f"{said}: after more epochs the order may be another"
+
+
+def _compares_epochs(plan: Layout) -> bool:
+    return any(is_epochs(key) for knob in plan.knobs if not knob.together for key in knob.keys)
+
+
 def _budget(plan: Layout) -> str:
     """Compare epochs as asked for in the config (a run that stops early had the same budget), else as trained."""
-    varied = any(is_epochs(key) for knob in plan.knobs if not knob.together for key in knob.keys)
     runs = [run for run in plan.runs if run.counts]
     given = [[n for key, n in run.config.items() if is_epochs(key) and isinstance(n, int)] for run in runs]
     asked = [max(some, default=0) for some in given]
     epochs = {n for budget, run in zip(asked, runs, strict=True) if (n := budget or run.epochs)}
-    if varied or len(epochs) < 2:
+    if _compares_epochs(plan) or len(epochs) < 2:
         return ""
     if not all(asked) and max(epochs) < LONGER * min(epochs):
         return ""  # as runs that stop early do

@@ -126,7 +126,7 @@ def _ratio(answered: Answered, worse: Mapping[int, Contrast]) -> str:
     least = min(*of_means, math.exp(min(700.0, *(one.difference or 0.0 for one in worse.values()))))
     if least < 1.01:
         return ""
-    return f", by ratios of the loss: it is at least {math.floor(100 * least) / 100:.3g} times as high"
+    return f", tested as ratios: their losses are at least {math.floor(100 * least) / 100:.3g} times as high"
 
 
 def _why_not(answered: Answered, shown: float, ties: list[int]) -> str:

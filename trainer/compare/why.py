@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from trainer.compare.groups import Layout, Run
 from trainer.compare.results import Contrast, Recorded
 from trainer.compare.statistics import Floats, differences, mean_of
-from trainer.compare.words import span
 from trainer.judge.curves import INFINITE
 
 CLEAR = 1.5  # a ratio is told where its whole interval lies above this, or below 1 / this
@@ -35,7 +34,8 @@ OF_A_STEP = {
 SIGNALS = {  # name -> what is {times} as large at {a} as at {b}
     **{f"{when}_{name}": text.replace("{when}", when) for name, text in OF_A_STEP.items() for when in OTHER_END},
     "dead_units": "the share of dead units at the end is {times} times as large at {a} as at {b}",
-    SPEED: "the way to a validation loss of {target} takes {times} times as many epochs at {a} as at {b}",
+    SPEED: "to a validation loss of {target}, which all runs reach, it takes {times} times as many epochs at {a} "
+    "as at {b}",
     "roughness": "the training loss is {times} times as rough from epoch to epoch at {a} as at {b}",
 }
 
@@ -179,18 +179,26 @@ def _sentence(
     if ratio[0] < 1:
         levels, sides = levels[::-1], sides[::-1]
         ratio, other = 1 / ratio[[0, 2, 1]], None if other is None else 1 / other[[0, 2, 1]]
-    times, low, high = (_times(value) for value in ratio)
+    times, low, high = _times(ratio)
     goal = "" if target is None else f"{target:.3g}"
     said = SIGNALS[name].format(times=times, a=levels[0], b=levels[1], target=goal)
-    said += f" ({sides[0]:.2g} against {sides[1]:.2g}, 95 % interval {span(low, high)} times, {n})"
+    said += f" ({sides[0]:.2g} against {sides[1]:.2g}, 95 % interval {low} to {high} times, {n})"
     if other is not None:
-        times, low, high = (_times(value) for value in other)
+        times, low, high = _times(other)
         alike = other[1] >= 1 / CLEAR and other[2] <= CLEAR
         when = f"in the {OTHER_END[name.partition('_')[0]]} step"
         said += f"; {when} {'they are alike' if alike else 'no clear difference is seen'}"
-        said += f" ({times} times{f', {low} to {high}' * (low != high)})"
+        said += f" ({times} times, {low} to {high})"
     return said
 
 
-def _times(value: float) -> str:
-    return f"{value:.0f}" if 99 <= value < 1e6 else f"{value:.2g}"
+def _times(values: Floats) -> list[str]:
+    """Write a ratio and the ends of its interval with as many digits, two at least, as tell these apart; four at most.
+
+    values: (3,).
+    """
+    for digits in (2, 3, 4):
+        texts = [f"{value:.0f}" if 99 <= value < 1e6 else f"{value:.{digits}g}" for value in values]
+        if texts[1] != texts[2]:
+            break
+    return texts

@@ -61,7 +61,16 @@ def amount(difference: float) -> str:
 
 def interval(test: Contrast) -> str:
     """Write the interval of a difference."""
-    return f"95 % interval {span(figure(test.low or 0.0), figure(test.high or 0.0))}"
+    return f"95 % interval {bounds(test.low or 0.0, test.high or 0.0)}"
+
+
+def bounds(low: float, high: float) -> str:
+    """Write an interval with as many digits, three at least, as tell its ends apart; five at most."""
+    for digits in (3, 4, 5):
+        ends = [f"{0.0 if abs(value) < ROUNDING else value:.{digits}g}" for value in (low, high)]
+        if ends[0] != ends[1]:
+            break
+    return span(*ends)
 
 
 def figure(value: float) -> str:
