@@ -256,15 +256,11 @@ def _learned(train: Floats, val: Floats, best: int) -> tuple[float, bool, bool]:
 def _late_progress(val: Floats, best: int) -> float:
     """Return what validation still gained in the last third: lower quartiles of the thirds.
 
-    Of the middle third only epochs up to the minimum count, so that a worse tail is no progress. Of the last third
-    those up to it, or all: in a noisy curve the minimum may come long before the last gain. The larger counts.
+    Of the middle third only epochs up to the minimum count, so that a worse tail is no progress.
     """
-    before, tail = only_finite(val[: best + 1]), val[2 * len(val) // 3 :]
-    middle, late = before[len(val) // 3 : 2 * len(val) // 3], before[2 * len(val) // 3 :]
-    if len(middle) == 0:
-        return 0.0
-    level = quantile(middle, 0.25)
-    return max(0.0, *(level - quantile(part, 0.25) for part in (late, tail) if len(part)))
+    n = len(val)
+    middle = only_finite(val[n // 3 : min(2 * n // 3, best + 1)])
+    return max(0.0, quantile(middle, 0.25) - quantile(val[2 * n // 3 :], 0.25)) if len(middle) else 0.0
 
 
 def _still_falling(train: Floats, val: Floats) -> float:
