@@ -264,22 +264,16 @@ def _late_progress(val: Floats, best: int) -> float:
 
 
 def _still_falling(train: Floats, val: Floats) -> float:
-    """Return how far both losses fall from the fifth sixth of the run to the last: on new ground, and to the very end.
+    """Return how far both losses still fall from fifth to fifth of the run: the smaller two of the last three falls.
 
-    A step, a spike or a restart makes the medians of two sixths differ, but goes on neither inside the last sixth nor
-    inside its second half.
+    Their mean, or the smallest and its standard error if that is less. A step, a spike or a restart makes one of the
+    three large, at times two, but never all.
     """
     falls = []
     for curve in (train, val):
-        parts = np.array_split(curve, min(6, len(curve)))
-        noise = noise_of(curve) * math.sqrt(12 / len(curve))
-        middles = [quantile(part, 0.5) for part in parts]
-        falls += [middles[-2] - middles[-1] - noise, (min(middles[:-1]) - middles[-1]) * 4 / 3 + noise]
-        part, times = parts[-1], 2
-        while len(part) >= 2 * times - 2 and times <= 4:
-            first, part = part[: (len(part) + 1) // 2], part[(len(part) + 1) // 2 :]
-            falls.append(times * (quantile(first, 0.5) - quantile(part, 0.5)) + times**2 * noise)
-            times *= 2
+        parts = np.array_split(curve, min(5, len(curve)))
+        small = np.sort(-np.diff([quantile(part, 0.5) for part in parts])[-3:])[:2]
+        falls += [float(small.mean()), float(small[0]) + noise_of(curve) * math.sqrt(10 / len(curve))]
     return min(falls)
 
 
