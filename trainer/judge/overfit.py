@@ -186,8 +186,8 @@ def _judge_validation(of_train: TrainEvidence, e: ValEvidence, place: str) -> tu
     still_falling = e.still_falling_share or 0.0
     if still_falling >= STILL_FALLING:
         return "underfit", (
-            f"both losses are still falling: each fifth of the run still brings {still_falling:.0%} of what was learned; "
-            "train longer or faster"
+            f"both losses are still falling: each fifth of the run still brings {still_falling:.0%} of what was "
+            "learned; train longer or faster"
         )
     backward = of_train.train_end - of_train.train_low, e.rise
     noises = 6 * of_train.train_noise, BEYOND_NOISE * e.noise
