@@ -584,3 +584,35 @@ def test_the_way_back_from_a_spike_of_the_training_loss_is_no_drop_of_the_learni
     plain, after = judge(train, val).evidence, judge(spiked, val).evidence
     assert after["noise_before_best"] == plain["noise_before_best"]
     assert after["rise_share"] == plain["rise_share"]
+
+
+@pytest.mark.parametrize("n", [24, 60])
+def test_a_slow_fall_is_underfit_though_it_is_noisy(n: int) -> None:
+    rng = np.random.default_rng([9, n])
+    fall = np.exp(-1.2 * np.arange(n) / n)
+    fall = (fall - fall[-1]) / (1 - fall[-1])
+    called = [judge(fall + noise[0], 0.9 * fall + noise[1]).verdict for noise in 0.04 * rng.normal(size=(40, 2, n))]
+    assert called.count("underfit") >= 38
+
+
+@pytest.mark.parametrize("n", [12, 40])
+@pytest.mark.parametrize("last", [0.8, 0.9])
+def test_two_drops_of_the_learning_rate_are_not_a_slow_fall(n: int, last: float) -> None:
+    u = np.arange(n) / n
+    curve = 0.6 * np.exp(-30 * u) + 0.2 * (u < 0.5) + 0.2 * (u < last)
+    assert judge(curve, 0.1 + 0.9 * curve).verdict == "healthy"
+
+
+@pytest.mark.parametrize("start", [5, 6, 8])
+def test_a_fall_that_the_training_loss_shares_is_no_lone_dip(start: int) -> None:
+    """A drop of the learning rate within the first ten epochs, and a rise from the very next epoch on."""
+    t, noise = np.arange(14), 0.004 * np.random.default_rng(2).normal(size=14)
+    train = 0.6 * np.exp(-t / 2) + 0.35 * (t < start)
+    found = judge(train, train + 0.1 + 0.03 * np.maximum(t - start, 0) + noise)
+    assert (found.verdict, found.kind, found.best_epoch) == ("overfit", "rise", start + 1)
+
+
+@pytest.mark.parametrize("n", [80, 150])
+def test_a_stall_is_seen_through_noise(n: int) -> None:
+    verdicts = [judge(*of_the_shape(1.0, n, seed, 0.05, stalls=True)).verdict for seed in range(40)]
+    assert verdicts.count("overfit") >= 38

@@ -97,7 +97,7 @@ OF_TRAIN = 0.7  # the validation loss is noisier than this share of the training
 GAINS = 0.03  # progress and noise of this share: validation may still gain at the end
 PROGRESS = 3.0  # what validation still gains in the last part is subtracted from the gap this many times
 TAILS = (0.1, 0.2, LATE)  # shares of the run that are held against the minimum, two epochs at least
-BELOW = 0.6  # over the root of a tail's length: how far below its median lies the quantile that is held against it
+BELOW = 0.7  # over the root of a tail's length: how far below its median lies the quantile that is held against it
 NOISE_EPOCHS = 10  # epochs that the noise of the validation curve is measured on, where there are as many
 
 
