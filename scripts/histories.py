@@ -1,8 +1,9 @@
 """Synthetic training histories of known truth, for `scripts.calibrate`.
 
 A clean history is drawn first, in units of what is learned: the training loss falls from 1 to 0. The truth is read off
-the clean curves; only then noise, scale and offset are added. What lies between clear cases is drawn again: a rise of 3
-to 15 % or a gap of 20 to 45 % of what was learned is called either way by reasonable people.
+the clean curves; only then noise, scale and offset are added. What lies between clear cases is drawn again, but for the
+ways of recording: a rise of 3 to 15 % or a gap of 20 to 45 % of what was learned is called either way by reasonable
+people.
 """
 
 from collections.abc import Callable
