@@ -17,8 +17,12 @@ def main() -> None:
         command = importlib.import_module(SUBCOMMANDS[word])
         sys.exit(stdio.settled(f"trainer.{word}", command.main(sys.argv[2:])))
     stdio.say_briefly("starting")
-    gc.disable()  # searching for garbage takes a third of importing torch; stack.train_jobs enables it
+    gc.disable()  # searching for garbage takes a third of importing torch; train_stack enables it
     try:
+        from trainer.cli import process
+
+        process.prepare(process.wants_workers(sys.argv[1:]))  # a server imports torch while we import Hydra
+
         from trainer.cli import app
 
         code = app.run(sys.argv[1:])

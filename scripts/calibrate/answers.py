@@ -116,6 +116,49 @@ def null(count: int) -> None:
             for draw in DRAWS.values()
         ]
         print(f"| {design} | " + " | ".join(share(n, count) for n in hits) + " |", flush=True)
+    _textbook_null(count)
+
+
+def _textbook_null(count: int) -> None:
+    """Count the false claims of tests as textbooks have them, of the loss alone, where groups spread unequally."""
+    print(f"\n### Textbook tests of the loss alone, where groups spread unequally ({count:,} each)\n")
+    print(f"| design | test | {' | '.join(DRAWS)} |\n|{' --- |' * (len(DRAWS) + 2)}")
+    tests = {"paired t, Bonferroni": _paired, "Welch's, Bonferroni": _welch, "Tukey's in blocks": _tukey_range}
+    rng = np.random.default_rng(3)
+    for design, (levels, seeds, how) in DESIGNS.items():
+        if "spreads" not in how:
+            continue
+        shape = len(levels), seeds
+        losses = [
+            [_losses(sweep(levels, seeds, draw(rng), **how), shape) for _ in range(count)] for draw in DRAWS.values()
+        ]
+        for name, test in tests.items():
+            hits = [sum(test(values_GS) for values_GS in of_draw) for of_draw in losses]
+            print(f"| {design} | {name} | " + " | ".join(share(n, count) for n in hits) + " |", flush=True)
+
+
+def _losses(runs: Sequence[Run], shape: tuple[int, int]) -> Floats:
+    return np.array([run.measures["best_val_loss"] for run in runs]).reshape(shape)
+
+
+def _paired(values_GS: Floats) -> bool:
+    """Whether a paired t test of any two groups finds a difference, corrected by Bonferroni."""
+    first, second = np.triu_indices(len(values_GS), 1)
+    return bool(stats.ttest_rel(values_GS[first], values_GS[second], axis=1).pvalue.min() * len(first) < ALPHA)
+
+
+def _welch(values_GS: Floats) -> bool:
+    """Whether Welch's t test of any two groups finds a difference, corrected by Bonferroni."""
+    first, second = np.triu_indices(len(values_GS), 1)
+    found = stats.ttest_ind(values_GS[first], values_GS[second], axis=1, equal_var=False)
+    return bool(found.pvalue.min() * len(first) < ALPHA)
+
+
+def _tukey_range(values_GS: Floats) -> bool:
+    """Whether Tukey's test in a randomised block design finds a difference of any two groups."""
+    means_G = values_GS.mean(1)
+    order = np.argsort(means_G)  # the last one is the farthest from the first
+    return _tukey(values_GS[order]) > 0
 
 
 def power(count: int) -> None:

@@ -87,7 +87,7 @@ def _wait_for_stop() -> None:
 
 def _train(asked: dict[str, Any], talk: _Talk) -> dict[str, Any]:
     """Train; return what came of it. Raises ConfigError, and what is a bug of ours."""
-    app.prepare_process(asked["sweep"])
+    app.prepare(asked["sweep"])
     line = _line(asked)
     sys.argv = ["trainer", *(["-m"] if line.is_sweep else []), *line.overrides]  # what a lock says of its owner
 

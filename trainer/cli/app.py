@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,8 +12,7 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 
 from trainer import config as cfg
-from trainer import stdio
-from trainer.cli import choices, command_line, file_errors, help, hints, hydra_plugins
+from trainer.cli import choices, command_line, file_errors, help, hints, hydra_plugins, process
 from trainer.cli.command import Command, plan, remove_if_empty
 from trainer.cli.command_line import CommandLine
 from trainer.cli.config_files import Sources, VisibleOptions
@@ -24,9 +22,6 @@ from trainer.engine.resume.plan_file import path_of
 from trainer.language import print_line, translated
 from trainer.text import printable, version
 
-# Rounds that a thread of OpenMP (libgomp) waits for the others before it sleeps. With its own 300,000, two runs at once
-# on one machine wait for each other ten times as long as they compute (`benchmark.py sweep --only s`).
-SPINS = "1000"
 WRITE_NOTHING = (
     "hydra.output_subdir=null"  # Hydra would write over the .hydra/ of another run; we write a run's at its start
 )
@@ -49,8 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     if "--version" in arguments:
         print(version())
         return 0
-    is_sent = any(text.startswith("hydra/launcher=") and text != "hydra/launcher=stack" for text in arguments)
-    prepare_process(is_sweep=bool({"-m", "--multirun"} & set(arguments)) and not is_sent)
+    prepare(process.wants_workers(arguments))
     try:
         line = command_line.read(arguments)
     except ConfigError as error:
@@ -121,17 +115,9 @@ def say(problems: Sequence[str], left_in: Path | None = None) -> int:
     return 2
 
 
-def prepare_process(is_sweep: bool) -> None:
-    """Set what a command needs before it starts. is_sweep: whether workers will be wanted."""
-    stdio.prepare()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that we say it in our words
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic=true wants on a GPU
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    sys.path.insert(0, os.getcwd())  # for model._target_ of the user's own, also from the console script
-    if is_sweep:
-        from trainer.engine import pool
-
-        pool.warm_up()  # the server of workers imports torch while Hydra starts and jobs are composed here
+def prepare(workers: bool) -> None:
+    """Make ready for a command. workers: whether it will train sweeps here."""
+    process.prepare(workers)
     hydra_plugins.register()
 
 

@@ -188,6 +188,7 @@ class StackLauncher(Launcher):
         handle: int | None,
     ) -> list[str]:
         """Train all stacks; return the names of jobs that go on without this command."""
+        from trainer.cli import sweep_table  # noqa: F401  SciPy, wanted at the end: workers are not ready yet
         from trainer.engine import pool, runtime
 
         workers = self.workers

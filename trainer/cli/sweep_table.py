@@ -16,6 +16,7 @@ from rich.table import Table
 
 from trainer import files
 from trainer.cli.display import is_copied, words
+from trainer.compare.statistics import mean_interval
 from trainer.config import ConfigError, Surface
 from trainer.core.surfaces import FUNCTIONS, PlaneFunction
 from trainer.engine.jobs import Job, describe, ranges, swept
@@ -234,8 +235,6 @@ def _mean_cell(values: Sequence[float | None], name: str) -> str:
     known = np.array([value for value in values if value is not None])
     if len(known) == 0:
         return ""
-    from trainer.compare.statistics import mean_interval  # SciPy: 0.1 s that a single run need not spend
-
     mean, _, _, high, _ = mean_interval(known[None])
     half = float(high[0] - mean[0]) if np.isfinite(known).all() else math.nan
     return vocabulary.mean_cell(float(known.mean()), half, name)

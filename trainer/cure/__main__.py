@@ -32,7 +32,7 @@ DIRECTORY = "outputs/cures/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 2 for bad input, 128 + signal where it was stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    app.prepare_process(is_sweep=not {"--help", "-h", "--version"} & set(given))
+    app.prepare(workers=not {"--help", "-h", "--version"} & set(given))
     return app.attempt(lambda: requests.read(given), _run, _stopped)
 
 

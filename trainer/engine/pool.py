@@ -16,23 +16,21 @@ import shutil
 import signal
 import sys
 import tempfile
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver, util
+from multiprocessing import util
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
 from trainer import stdio
-from trainer.engine import interrupts
+from trainer.engine import forks, interrupts
 from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News, Reporter
 from trainer.language import print_line
 
 SERVER_DIED = 255  # multiprocessing's exit code of a worker whose server was killed
 WAIT_S = 0.1  # between two looks at `stop`
-START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 class Display(Protocol):
@@ -54,18 +52,13 @@ class Worker:
 
     def end(self) -> None:
         """Kill the process; nothing of a stack it trains is lost but the time since its checkpoint."""
-        self.connection.close()
-        self.process.kill()
+        self.kill()
         self.process.join()
 
-
-def warm_up() -> None:
-    """Begin to import what workers need, in the process they will be forked from."""
-    if START_METHOD == "forkserver":
-        multiprocessing.set_forkserver_preload(["trainer.engine.server"])
-        with contextlib.suppress(OSError), _without_main():  # no process can be started: `_start` will say so
-            os.environ["TRAINER_SOCKETS"] = util.get_temp_dir()  # which multiprocessing removes, unless it is killed
-            forkserver.ensure_running()
+    def kill(self) -> None:
+        """Begin to end the process."""
+        self.connection.close()
+        self.process.kill()
 
 
 def train_stacks(
@@ -97,8 +90,8 @@ def _train_in_workers(
     lock: int | None,
 ) -> None:
     """Train numbered stacks in worker processes; those that no process could be started for stay in `waiting`."""
-    warm_up()  # where the command has not: without it each worker would import torch for itself
-    context: Any = multiprocessing.get_context(START_METHOD)
+    forks.warm_up()  # where the command has not: without it each worker would import torch for itself
+    context: Any = multiprocessing.get_context(forks.START_METHOD)
     stopping = context.RawValue(ctypes.c_bool)
     pool: list[Worker] = []
     shared = _folder_for_data() if workers > 1 else None
@@ -140,28 +133,19 @@ def _train_in_workers(
             stopping.value = stop()
     finally:
         for worker in pool:
-            worker.end()
+            worker.kill()  # all at once: each takes some time to give back its memory
+        for worker in pool:
+            worker.process.join()
         if shared is not None:
             shutil.rmtree(shared, ignore_errors=True)
 
 
 def _folder_for_data() -> str | None:
     """Return a new folder in multiprocessing's own, which is removed after a SIGKILL too; None where there is none."""
-    if START_METHOD == "forkserver":
+    if forks.START_METHOD == "forkserver":
         with contextlib.suppress(OSError):
             return tempfile.mkdtemp(dir=util.get_temp_dir())
     return None
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Keep multiprocessing from running the script again in each worker: nothing of it is needed there."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _start(context: Any, stopping: Any, lock: int | None, shared: str | None) -> Worker | None:
@@ -170,7 +154,7 @@ def _start(context: Any, stopping: Any, lock: int | None, shared: str | None) ->
     kept = None if lock is None else Connection(os.dup(lock), writable=False)  # which is how an open file is sent
     process = context.Process(target=_serve, args=(theirs, stopping, dict(os.environ), kept, shared), daemon=True)
     try:
-        with _without_main():
+        with forks.without_main():
             process.start()
     except (OSError, EOFError) as error:
         ours.close()

@@ -30,7 +30,7 @@ DIRECTORY = "outputs/versus/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 1 where a run failed, 2 for bad input, 128 + signal where it was stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    app.prepare_process(is_sweep=not {"--dry-run", "--help", "-h", "--version"} & set(given))
+    app.prepare(workers=not {"--dry-run", "--help", "-h", "--version"} & set(given))
     typed = shlex.join(["python", "-m", "trainer.versus", *given])
     return app.attempt(lambda: requests.read(given), lambda request, command: _run(request, command, typed), _stopped)
 
