@@ -23,7 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m scripts.calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", default=["synthetic", "oracle", "real", "stopping", "null", "power", "tuned"])
+    parser.add_argument(
+        "parts", nargs="*", default=["synthetic", "oracle", "real", "stopping", "null", "power", "tuned"]
+    )
     parser.add_argument("--histories", type=int, default=20000, help="synthetic histories (default %(default)s)")
     parser.add_argument("--sweeps", type=int, default=1000, help="simulated sweeps per cell (default %(default)s)")
     parser.add_argument("--architectures", type=int, default=120, help="stacks of planted faults (default %(default)s)")
