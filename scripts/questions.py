@@ -36,7 +36,7 @@ COLOURS = 128  # of a picture: lines keep theirs, and a file is below 60 KB
 LONGEST = 1400  # pixels of its longer side
 WIDTH = 118  # of a line of text
 HIDDEN = re.compile("run |measure ")  # how the tables begin that stay out
-ADVICE = "next: |warning: "  # how a paragraph begins that follows the answer
+ADVICE = r"next[: ]|warning: "  # how a paragraph begins that follows the answer
 MORE = "what |gap |test loss |test accuracy |best validation loss |recorded |- "  # and one that follows the tables
 
 
@@ -90,7 +90,7 @@ def _wrapped(text: str, begins: str) -> str:
     """The paragraphs of a text in lines of at most WIDTH characters; a command stays whole, to be copied."""
     paragraphs = re.sub(rf"\s*\n(?!{begins})", " ", text.strip("\n")).splitlines()
     fill = textwrap.TextWrapper(WIDTH, break_on_hyphens=False).fill
-    return "\n".join(line.rstrip() if line.startswith("next: ") else fill(line) for line in paragraphs)
+    return "\n".join(line.rstrip() if re.match("next[: ]", line) else fill(line) for line in paragraphs)
 
 
 def written(page: str, answers: dict[tuple[str, ...], str]) -> str:

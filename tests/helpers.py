@@ -7,6 +7,9 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +39,8 @@ from trainer.record.summary import verdict
 
 
 @functools.cache
-def _composed(*choices: str) -> dict[str, Any]:
+def composed(*choices: str) -> dict[str, Any]:
+    """Plain values of these choices of files and keys; they are kept, so leave them as they are."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         tree = OmegaConf.to_container(compose("config", list(choices)), resolve=True)
     assert isinstance(tree, dict)
@@ -45,7 +49,7 @@ def _composed(*choices: str) -> dict[str, Any]:
 
 def make_config(*choices: str, **values: Any) -> Config:
     """What the command line would give: make_config("optimizer=sgd", epochs=3, **{"model.dropout": 0.5})."""
-    tree = copy.deepcopy(_composed(*choices))
+    tree = copy.deepcopy(composed(*choices))
     for key, value in values.items():
         node = tree
         *groups, last = key.split(".")
@@ -63,7 +67,7 @@ def make_optimizer(name: str, **values: Any) -> cfg.Optimizer:
         "weight_decay": 0.0,
         "decay": "all",
     } | values
-    tree = copy.deepcopy(_composed())
+    tree = copy.deepcopy(composed())
     tree["optimizer"] = knobs
     return cfg.from_dict(tree).optimizer
 
@@ -221,6 +225,41 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": ""}
 
 
+def trainer_in(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
+    """What `python -m trainer` comes to in a folder, in a process of its own: no import of a test goes before it."""
+    command = [sys.executable, "-m", "trainer", *line]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+
+
+def bits(folder: Path) -> dict[str, bytes]:
+    """What must be equal, bit for bit, of the runs in or below a folder: by path."""
+    named = (path for name in ("metrics.csv", "best.pt", "last.pt") for path in folder.rglob(name))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in named if ".resume" not in path.parts}
+
+
+def check_kill(folder: Path, *line: str) -> None:
+    """Train a run, or with -m a sweep, into `whole`; and into `killed`, which is, and resumed: to the same bits.
+
+    The user's own code sleeps for SLOW seconds a step, so that the kill comes between its first checkpoint and its end.
+    """
+    key = f"hydra.{'sweep' if '-m' in line else 'run'}.dir"
+    whole = trainer_in(folder, *line, f"{key}=whole")
+    assert whole.returncode == 0, whole.stderr
+    command = [sys.executable, "-m", "trainer", *line, f"{key}=killed"]
+    slow = environment() | {"SLOW": "0.3"}
+    process = subprocess.Popen(command, cwd=folder, env=slow, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("killed/.resume/stack-*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not list((folder / "killed").rglob("summary.json"))
+    again = trainer_in(folder, "resume=killed")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert any("goes on after epoch" in log.read_text() for log in (folder / "killed").rglob("trainer.log"))
+    assert bits(folder / "whole") == bits(folder / "killed") != {}
+
+
 def scalars(directory: Path) -> dict[str, Scalars]:
     (file,) = directory.glob("events.out.tfevents.*")
     found, problems = read_scalars(file)
@@ -233,11 +272,13 @@ def rows(directory: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def summary(directory: Path) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+def strict(text: str) -> Any:
+    """What JSON says; NaN and Infinity are no JSON."""
+    return json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
 
-    return json.loads((directory / "summary.json").read_text(), parse_constant=refuse)
+
+def summary(directory: Path) -> dict[str, Any]:
+    return strict((directory / "summary.json").read_text())
 
 
 def value_event(wall_time: float, step: int, **value: Any) -> bytes:

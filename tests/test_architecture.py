@@ -15,7 +15,7 @@ MAY_IMPORT = {  # floor (a folder of trainer/, or a module in it) -> floors it m
     "api": {"evaluate", "report", "compare", "read", "engine", "core", "config", "files"},
     "cli": EVERYTHING,
     "engine": {"record", "judge", "core", "config", "files", "language", "text", "stdio"},
-    "record": {"judge", "core", "config", "files"},
+    "record": {"judge", "core", "config", "files", "text"},
     "core": {"config", "files"},
     "evaluate": {"report", "compare", "read", "judge", "language", "files", "text"},
     "cure": {"cli", "read", "report", "compare", "judge", "engine", "config", "files", "language", "text"},

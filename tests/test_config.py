@@ -1,19 +1,15 @@
 """The typed configuration: every file of conf/ passes, every mistake is told in words, all mistakes at once."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 
+from tests.helpers import composed
 from trainer import config as cfg
-from trainer.cli.config_files import FOLLOWING
+from trainer.cli.config_files import CONF, FOLLOWING
 from trainer.config import ConfigError, from_dict, nearest, to_dict
 from trainer.core.seeds import stream_seed
 
-CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name not in FOLLOWING)
 ALONE = {  # what goes with a file that is no choice by itself
     "model=custom": ["model._target_=my_models.ConvNet"],
@@ -29,14 +25,6 @@ ALONE = {  # what goes with a file that is no choice by itself
     "data=torchvision": ["data.dataset=SVHN"],
     "problem=custom": ["model.function=my.f", "model.start=[1,2]"],
 }
-
-
-def composed(*overrides: str) -> dict[str, Any]:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        raw = OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
-    assert isinstance(raw, dict)
-    return {str(key): value for key, value in raw.items()}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Whole files or none, and JSON that any reader takes."""
 
-import json
 import math
 import os
 import resource
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import strict
 from trainer import files
 
 
@@ -58,10 +58,7 @@ def test_json_is_strict_and_floats_come_back() -> None:
     value = {"a": [math.nan, math.inf, -math.inf, 0.1, 1e-300], "b": {"c": (1, None, True, "nan")}}
     text = files.to_json(value)
 
-    def refuse(constant: str) -> None:
-        raise AssertionError(constant)
-
-    back = json.loads(text, parse_constant=refuse)
+    back = strict(text)
     assert [str(float(v)) for v in back["a"]] == ["nan", "inf", "-inf", "0.1", "1e-300"]
     assert back["b"] == {"c": [1, None, True, "nan"]}
 

@@ -154,14 +154,21 @@ def check_bytes(content: bytes, path: Path, state: dict[str, Any]) -> None:
         raise Damaged(f"{path}: damaged; its checksum is of other bytes")
 
 
+def masked_crc(content: bytes) -> int:
+    """Return TFRecord's checksum: CRC32C, rotated by 15 bits, plus a constant."""
+    crc = google_crc32c.value(content)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def to_json(value: Any) -> str:
     """Write strict JSON, see `strict`."""
     return json.dumps(strict(value), indent=1, allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """Return a short hash of a plain value: equal hashes, equal values."""
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
+    """Return a short hash of bytes, or of a plain value: equal hashes, equal values."""
+    content = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def strict(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Words from elsewhere, made fit to be shown: file names, tags, error messages may hold anything."""
+"""Text from elsewhere: made fit to be shown, as file names, tags, error messages may hold anything; and overrides."""
 
 from __future__ import annotations
 
@@ -24,11 +24,35 @@ def printable(text: str) -> str:
     return "".join(_escaped(one) if unicodedata.category(one) in _UNFIT else one for one in text)
 
 
+def key_of(override: str) -> str:
+    """Return the key that an override sets, adds (+) or takes away (~)."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def plural(count: int, word: str) -> str:
+    """Return '1 run', '2 runs'."""
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
+def cut(text: str, most: int) -> str:
+    """Shorten a text to so many characters, the last of which then says so."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def few(names: Iterable[object], most: int = 3, of: str = "") -> str:
     """List the first names and count the others: a, b, c and 4 more; of: what they are."""
     texts = list(map(str, names))
     left = len(texts) - most
     return ", ".join(texts[:most]) + (f" and {left} more{of}" if left > 0 else "")
+
+
+def merged(lines: Iterable[str]) -> list[str]:
+    """Say once what several lines say of one thing each, a: broken, b: broken: a, b and 4 more: broken."""
+    subjects: dict[str, list[str]] = {}
+    for line in lines:
+        subject, colon, said = line.partition(": ")
+        subjects.setdefault(said if colon else line, []).extend([subject] * bool(colon))
+    return [f"{few(of)}: {said}" if of else said for said, of in subjects.items()]
 
 
 def shown(path: Path, here: Path | None = None) -> str:

@@ -144,13 +144,14 @@ def _losses(runs: Sequence[Run], shape: tuple[int, int]) -> Floats:
 def _paired(values_GS: Floats) -> bool:
     """Whether a paired t test of any two groups finds a difference, corrected by Bonferroni."""
     first, second = np.triu_indices(len(values_GS), 1)
-    return bool(stats.ttest_rel(values_GS[first], values_GS[second], axis=1).pvalue.min() * len(first) < ALPHA)
+    found: Any = stats.ttest_rel(values_GS[first], values_GS[second], axis=1)
+    return bool(found.pvalue.min() * len(first) < ALPHA)
 
 
 def _welch(values_GS: Floats) -> bool:
     """Whether Welch's t test of any two groups finds a difference, corrected by Bonferroni."""
     first, second = np.triu_indices(len(values_GS), 1)
-    found = stats.ttest_ind(values_GS[first], values_GS[second], axis=1, equal_var=False)
+    found: Any = stats.ttest_ind(values_GS[first], values_GS[second], axis=1, equal_var=False)
     return bool(found.pvalue.min() * len(first) < ALPHA)
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 import trainer
-from tests.helpers import environment
+from tests.helpers import trainer_in
 from trainer import ConfigError
 from trainer.api import objects
 from trainer.cli.config_files import CONF
@@ -65,8 +64,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def command_line(line: str, folder: Path) -> None:
     """Run `python -m trainer`."""
-    command = [sys.executable, "-m", "trainer", *shlex.split(line)]
-    subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True)
+    assert trainer_in(folder, *shlex.split(line)).returncode == 0
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:

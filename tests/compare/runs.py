@@ -1,12 +1,13 @@
 """Runs of known answer, as the comparison sees them: a law, a part of the seed, and noise."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from trainer.compare.comparison import Comparison, Run
+from trainer.compare.comparison import Comparison, Run, compare
 from trainer.compare.results import Effect
 from trainer.judge.overfit import Verdict
 
@@ -48,3 +49,39 @@ def accuracy(loss: float) -> float:
 
 def effect(found: Comparison, knob: str, measure: str = "best_val_loss") -> Effect:
     return next(one for one in found.effects if (one.knob, one.measure) == (knob, measure))
+
+
+def run(config: Config, gap: float, **changes: Any) -> Run:
+    """A run of a config with a given gap; validation and test numbers follow from it."""
+    name = " ".join(f"{key}={value}" for key, value in config.items())
+    verdict = Verdict("overfit" if gap > 0.3 else "healthy", 3.0, None, "", {})
+    measures = {"gap": gap, "best_val_loss": 0.3 + gap, "test_loss": 0.4 + gap**2}
+    made = Run(
+        name,
+        name,
+        config,
+        verdict,
+        measures,
+        "completed",
+        30,
+        {"data_hash": "d", "split_hash": str(config.get("seed"))},
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def grid(seeds: int = 5, effect: float = 0.4, interaction: float = 0.0, **knobs: list[Any]) -> list[Run]:
+    """Every combination; dropout lowers the gap by `effect`, by `interaction` more with batch norm; noise 0.02."""
+    knobs = knobs or {"model.dropout": [0.0, 0.5], "model.batchnorm": [False, True]}
+    rng = np.random.default_rng(0)
+    made = []
+    for values in itertools.product(*knobs.values()):
+        config = dict(zip(knobs, values, strict=True))
+        drop = config.get("model.dropout", 0) > 0
+        for seed in range(seeds):
+            gap = 0.5 - effect * drop - interaction * drop * bool(config.get("model.batchnorm")) + rng.normal(0, 0.02)
+            made.append(run({"seed": seed, "epochs": 30, **config}, float(gap)))
+    return made
+
+
+def effect_of(runs: list[Run], knob: str, measure: str = "gap") -> Effect:
+    return effect(compare(runs), knob, measure)

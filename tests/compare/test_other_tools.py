@@ -144,7 +144,7 @@ def test_survivors_are_not_chosen_where_the_loss_of_guessing_is_not_known() -> N
     runs[5:8] = [dataclasses.replace(run, verdict=DIVERGED, measures={}) for run in runs[5:8]]
     found = compare(runs)
     assert found.recommendation.group == "lr=0.1"
-    assert "Runs that diverged or failed: 0 of 5 at lr=0.1, 3 of 5 at lr=1." in found.answer.lines
+    assert "Runs that diverged or failed: 0 of 5 at lr=0.1, 3 of 5 at 1." in found.answer.lines
 
 
 def test_unequal_budgets_are_said_where_only_the_curves_tell_them() -> None:

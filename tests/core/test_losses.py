@@ -111,7 +111,7 @@ def test_focal_loss_of_what_is_certain_has_a_gradient_of_zero(gamma: float) -> N
 
 def constant_of(loss: Loss, classes: int | None, target: Tensor) -> float:
     """The lowest mean loss of one prediction for all, by SciPy's simplex search, which takes no derivative."""
-    cost, outputs = losses.function(loss, classes), classes or target.shape[1]
+    cost, outputs = losses.function(loss), classes or target.shape[1]
 
     def mean(constant: np.ndarray) -> float:
         return cost(torch.from_numpy(constant).expand(len(target), -1), target).mean().item()
@@ -137,7 +137,7 @@ def constant_of(loss: Loss, classes: int | None, target: Tensor) -> float:
 def test_the_cost_of_guessing_classes_is_that_of_the_best_constant(values: dict[str, Any]) -> None:
     loss, target = loss_of(**values), torch.tensor([[0, 0, 0, 1, 1, 2], [2, 1, 2, 0, 2, 2]])
     found = losses.chance_level(loss, target, 3)
-    zeros = losses.function(loss, 3)(torch.zeros(2, 6, 3, dtype=torch.float64), target).mean(1)
+    zeros = losses.function(loss)(torch.zeros(2, 6, 3, dtype=torch.float64), target).mean(1)
     torch.testing.assert_close(found["expected_loss"], zeros, **EXACT)
     for k in range(2):
         assert found["guessing_loss"][k].item() == pytest.approx(constant_of(loss, 3, target[k]), rel=1e-6)

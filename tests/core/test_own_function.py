@@ -3,9 +3,7 @@
 import io
 import json
 import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.helpers import HEAD, Cli, environment, make_config, record, rows, run, summary
+from tests.helpers import HEAD, Cli, check_kill, make_config, record, rows, run, summary
 from trainer.cli.trust import check_code
 from trainer.config import Config, ConfigError
 from trainer.core import data
-from trainer.core.own_function import OwnFunction, problem
+from trainer.core.own_function import OwnFunction
 from trainer.core.stack import Stack
 from trainer.engine.planning import stack_key
 from trainer.record import trajectories
@@ -207,25 +205,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(folder: Path) -> None:
     (folder / FILE).write_text(FUNCTIONS + "\ndef slow(x, y):\n    import os, time\n"
         "    time.sleep(float(os.environ.get('SLOW', 0)))\n    return roof(x, y)\n")  # fmt: skip
     line = ["problem=custom", "model.function=own_functions.slow", "checkpoint.epochs=1", "record.pictures=false"]
-    line = [sys.executable, "-m", "trainer", "-m", *line, "epochs=8", "model.start=[2,1],[-1,1]", "optimizer=sgd,adam"]
-    subprocess.run([*line, "hydra.sweep.dir=whole"], env=environment(), check=True, capture_output=True)
-    slow = {**environment(), "SLOW": "0.2"}
-    process = subprocess.Popen([*line, "hydra.sweep.dir=killed"], env=slow, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(folder.glob("killed/.resume/*.pt")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    assert not list(folder.glob("killed/*/summary.json"))
-    again = subprocess.run(
-        [sys.executable, "-m", "trainer", "resume=killed"], env=environment(), capture_output=True, text=True
-    )
-    assert (again.returncode, again.stderr) == (0, "")
-    assert "goes on after epoch" in (folder / "killed/0/trainer.log").read_text()
-    for name in ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt"):
-        for number in "0123":
-            whole, killed = (folder / where / number / name for where in ("whole", "killed"))
-            assert whole.read_bytes() == killed.read_bytes(), (number, name)
+    check_kill(folder, "-m", *line, "epochs=8", "model.start=[2,1],[-1,1]", "optimizer=sgd,adam")
 
 
 def test_another_source_is_another_run(cli: Cli, folder: Path) -> None:
@@ -278,7 +258,7 @@ def test_the_window_follows_the_paths_down() -> None:
         "down": np.array([(104.0, 52.0), (100.0, 50.0)]),
         "up": np.array([(104.0, 50.0), (1e6, 1e6)]),
     }
-    png = trajectories.draw(problem(model), ways)  # type: ignore[arg-type]
+    png = trajectories.draw(trajectories.problem(model), ways)  # type: ignore[arg-type]
     with Image.open(io.BytesIO(png.data)) as image:
         pixels = np.asarray(image.convert("RGB"))[:, : int(0.8 * png.width)]
     colour = [int(trajectories.COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)]
@@ -291,7 +271,7 @@ def test_the_window_follows_the_paths_down() -> None:
 @pytest.mark.parametrize("name", ["valley", "roof", "edge", "flat"])
 @pytest.mark.parametrize("way", [[[1.0, 1.0]], [[2.0, 1.0], [1.0, 1.0], [np.nan, 0.0]], [[np.nan, 0.0]]])
 def test_any_function_and_path_can_be_drawn(name: str, way: list[list[float]]) -> None:
-    png = trajectories.draw(problem(own(name).model), {"a": np.array(way)}, card=True)  # type: ignore[arg-type]
+    png = trajectories.draw(trajectories.problem(own(name).model), {"a": np.array(way)}, card=True)  # type: ignore[arg-type]
     assert (png.width, png.height) == trajectories.CARD
 
 

@@ -1,136 +1,39 @@
-"""Optimizers of the user's own against the same class used in the ordinary way, one object a member; and refusals.
+"""Optimizers of the user's own against the same class used in the ordinary way, one object a member.
 
 Float64, 1e-12 over 30 steps: both sides compute the same sums, a stack in kernels that may round differently.
 """
 
-import collections
 import copy
 import functools
 import io
-import random
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.core import own_optimizers
+from tests.core.own_optimizers import (
+    STEPS,
+    Buffers,
+    ByDimensions,
+    BySize,
+    ByTensor,
+    GlobalNorm,
+    Langevin,
+    Lion,
+    OwnAdam,
+    SkipsNaN,
+    gradient,
+    own,
+    stacked,
+    start,
+    train,
+)
 from tests.helpers import Log, make_config, run, small_data
-from trainer.config import Config, ConfigError
+from trainer.config import Config
 from trainer.core.optimizers import OWN, MemberOptimizers
 from trainer.core.schedules import lr_schedule
-
-HERE = __name__
-SHAPES = {"layers.0.weight": (5, 3), "layers.0.bias": (5,), "layers.1.weight": (2, 5), "scale": ()}
-STEPS = 30
-
-
-class Lion(torch.optim.Optimizer):
-    """Chen et al. 2023, foreach-style."""
-
-    def __init__(
-        self, params: Any, lr: float = 1e-4, beta: float = 0.9, beta2: float = 0.99, weight_decay: float = 0.0
-    ):
-        super().__init__(params, {"lr": lr, "beta": beta, "beta2": beta2, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            grads = [p.grad for p in params]
-            moments = [self.state[p].setdefault("m", torch.zeros_like(p)) for p in params]
-            signs = torch._foreach_lerp(moments, grads, 1 - group["beta"])
-            torch._foreach_sign_(signs)
-            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(params, signs, alpha=-group["lr"])
-            torch._foreach_lerp_(moments, grads, 1 - group["beta2"])
-
-
-class OwnAdam(torch.optim.Optimizer):
-    """torch's Adam, written again; its step counter is an attribute of the object."""
-
-    def __init__(self, params: Any, lr: float, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0):
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
-        self.t = 0
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        self.t += 1
-        for group in self.param_groups:
-            b1, b2 = group["betas"]
-            for p in group["params"]:
-                g = p.grad + group["weight_decay"] * p
-                m, v = self.state[p].setdefault("moments", [torch.zeros_like(p), torch.zeros_like(p)])
-                m.mul_(b1).add_(g, alpha=1 - b1)
-                v.mul_(b2).addcmul_(g, g, value=1 - b2)
-                m_hat, v_hat = m / (1 - b1**self.t), v / (1 - b2**self.t)
-                p.addcdiv_(m_hat, v_hat.sqrt() + 1e-8, value=-group["lr"])
-
-
-class Buffers(torch.optim.Optimizer):
-    """Momentum in a list of its own, by place; and weights that get new memory every step."""
-
-    def __init__(self, params: Any, lr: float) -> None:
-        super().__init__(params, {"lr": lr})
-        self.buffers = [torch.zeros_like(p) for group in self.param_groups for p in group["params"]]
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for i, p in enumerate(p for group in self.param_groups for p in group["params"]):
-            self.buffers[i] = self.buffers[i] * 0.9 + p.grad
-            p.data = p.data - self.param_groups[0]["lr"] * self.buffers[i]
-
-
-class GlobalNorm(Buffers):
-    """Steps of one length: every weight depends on all gradients; its count is kept in the param group."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        (group,) = self.param_groups
-        group["count"] = self.state["count"] = self.state.get("count", 0) + 1  # type: ignore[index]
-        norm = sum(p.grad.square().sum() for p in group["params"]) ** 0.5
-        for p in group["params"]:
-            p.data.add_(p.grad / norm, alpha=-group["lr"] / group["count"])
-
-
-class ByTensor(Buffers):
-    """The largest gradient of a tensor decides."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for p in self.param_groups[0]["params"]:
-            p.data.add_(p.grad / p.grad.abs().max(), alpha=-self.param_groups[0]["lr"])
-
-
-class ByDimensions(Buffers):
-    """Another step for matrices."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for p in self.param_groups[0]["params"]:
-            p.data.add_(p.grad.sign() if p.ndim == 2 else p.grad, alpha=-self.param_groups[0]["lr"])
-
-
-class BySize(Buffers):
-    """Another step for large tensors: 40 weights are reached by a stack of three, and by no member."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for p in self.param_groups[0]["params"]:
-            p.data.add_(p.grad.sign() if p.numel() >= 40 else p.grad, alpha=-self.param_groups[0]["lr"])
-
-
-class SkipsNaN(Buffers):
-    """Leaves out a step with a NaN in it, wherever that is."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        if all(p.grad.isfinite().all() for p in self.param_groups[0]["params"]):
-            super().step()
-
-
-class Langevin(Buffers):
-    """Noise of all three global generators."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for p in self.param_groups[0]["params"]:
-            noise = torch.randn_like(p) + random.random() + np.random.rand()  # noqa: NPY002
-            p.data.add_(p.grad + 0.1 * noise, alpha=-self.param_groups[0]["lr"])
-
 
 KNOBS: list[tuple[type, dict[str, Any], bool]] = [  # class, arguments, whether it is elementwise
     (Lion, {"beta": 0.8}, True),
@@ -148,37 +51,10 @@ NAMES = [f"{cls.__name__}{'-decay' if 'decay' in knobs else ''}" for cls, knobs,
 every_class = pytest.mark.parametrize(("cls", "knobs", "elementwise"), KNOBS, ids=NAMES)
 
 
-def own(cls: type | str, **values: Any) -> Config:
-    """A configuration with one of these classes; lr 0.01."""
-    name = cls if isinstance(cls, str) else cls.__name__
-    knobs = {f"optimizer.{key}": value for key, value in ({"lr": 0.01} | values).items()}
-    return make_config("optimizer=custom", **{"optimizer._target_": f"{HERE}.{name}"}, **knobs)
-
-
-def start(members: int) -> dict[str, nn.Parameter]:
-    generator = torch.Generator().manual_seed(1)
-    draw = {n: torch.randn(members, *s, generator=generator, dtype=torch.float64) for n, s in SHAPES.items()}
-    return {name: nn.Parameter(value) for name, value in draw.items()}
-
-
-def gradient(p: Tensor, step: int) -> Tensor:
-    return torch.cos(p.detach() * 3 + step) + p.detach()
-
-
-def stacked(configs: list[Config], parameters: dict[str, Any], seeds: list[int] | None = None) -> MemberOptimizers:
-    schedules = [lr_schedule(c.schedule, 4, STEPS) for c in configs]
-    return MemberOptimizers(parameters, [c.optimizer for c in configs], schedules, seeds)
-
-
-def train(optimizers: MemberOptimizers, parameters: dict[str, Any], first: int, last: int) -> None:
-    for step in range(first, last):
-        optimizers.step(step, [gradient(p, step) for p in parameters.values()])
-
-
 def ordinary(config: Config, weights: list[Tensor], schedule: Any = None) -> list[Tensor]:
     """The class as its author uses it, on one member's weights."""
     factor = lr_schedule(schedule or config.schedule, 4, STEPS)
-    cls, keywords = globals()[config.optimizer.name], config.optimizer.keywords()
+    cls, keywords = getattr(own_optimizers, config.optimizer.name), config.optimizer.keywords()
     if not issubclass(cls, Lion | OwnAdam):
         del keywords["weight_decay"]
     leaves = [nn.Parameter(w.clone()) for w in weights]
@@ -329,7 +205,7 @@ def test_runs_in_a_mixed_stack_are_the_runs_alone() -> None:
     groups = ["data=spirals"]
 
     def config(name: str, *choices: str, **values: Any) -> Config:
-        target = {"optimizer._target_": f"{HERE}.{name}"} if name else {}
+        target = {"optimizer._target_": f"{__name__}.{name}"} if name else {}
         chosen = [*groups, *(["optimizer=custom"] if name else []), *choices]
         return make_config(*chosen, **target, **(small | values))
 
@@ -350,135 +226,6 @@ def test_runs_in_a_mixed_stack_are_the_runs_alone() -> None:
     assert together.reasons.count("diverged") == 1
     rates = [{row["lr"] for row in rows} for rows in together.rows]
     assert all(len(rates[place]) > 1 for place in (2, 4))  # it did fall
-
-
-# ------------------------------------------------------------------ refusals
-
-
-class Clock(Buffers):
-    calls = 0
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        Clock.calls += 1
-        for p in self.param_groups[0]["params"]:
-            p.data.add_(p.grad, alpha=-self.param_groups[0]["lr"] * Clock.calls)
-
-
-class Box:
-    count = 0
-
-
-class Hidden(Buffers):
-    def __init__(self, params: Any, lr: float) -> None:
-        super().__init__(params, lr)
-        self.box = Box()
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        self.box.count += 1
-        for p in self.param_groups[0]["params"]:
-            p.data.add_(p.grad, alpha=-self.param_groups[0]["lr"] * self.box.count)
-
-
-class Deque(Buffers):
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for p in self.param_groups[0]["params"]:
-            self.state[p].setdefault("old", collections.deque()).append(p.grad)
-
-
-class Bare(Buffers):
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for p in self.param_groups[0]["params"]:
-            self.state[p] = p.grad.clone()
-
-
-class OwnRate(Buffers):
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        self.param_groups[0]["lr"] *= 0.9
-
-
-class NoRate(torch.optim.Optimizer):
-    def __init__(self, params: Any, rate: float = 0.1) -> None:
-        super().__init__(params, {"rate": rate})
-
-
-class HiddenRate(torch.optim.Optimizer):
-    def __init__(self, params: Any, lr: float = 0.1) -> None:
-        super().__init__(params, {"rate": lr})
-
-
-class Sam(Buffers):
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        if closure is None:
-            raise RuntimeError("a closure, please")
-
-
-class Closure(Buffers):
-    def step(self, closure: Any) -> None:  # type: ignore[override]
-        closure()
-
-
-class Newton(torch.optim.LBFGS):
-    pass
-
-
-class Third(Buffers):
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        self.count = getattr(self, "count", 0) + 1
-        if self.count == 3:
-            raise ValueError("boom")
-
-
-class Broken(Buffers):
-    def __init__(self, params: Any, lr: float) -> None:
-        raise RuntimeError("no")
-
-
-CLOSURE = "this loop computes the loss once a step, and has no closure to compute it again"
-REFUSED = {
-    "Clock": "optimizer._target_: {}.Clock steps differently from call to call, from the same numbers",
-    "Hidden": "optimizer._target_: {}.Hidden would not go on after a kill as if there had been none; what its steps "
-    "depend on belongs in self.state or in param_groups, as numbers and tensors",
-    "Deque": "optimizer._target_: Deque keeps a deque as old in its state; a checkpoint holds dicts of numbers, "
-    "strings, tensors, lists, tuples and dicts",
-    "Bare": "optimizer._target_: Bare keeps a Tensor as all in its state; a checkpoint holds dicts of numbers, "
-    "strings, tensors, lists, tuples and dicts",
-    "OwnRate": "optimizer._target_: {}.OwnRate changes lr in its param_groups, where schedule= sets it",
-    "NoRate": "optimizer._target_: {}.NoRate has no argument lr, which optimizer.lr and schedule= set",
-    "HiddenRate": "optimizer._target_: {}.HiddenRate has no lr in its param_groups, where schedule= sets it",
-    "Sam": f"optimizer._target_: step 1 of {{}}.Sam fails: RuntimeError: a closure, please ({__file__}, line LINE); "
-    f"{CLOSURE}",
-    "Closure": f"optimizer._target_: step of {{}}.Closure wants a closure; {CLOSURE}",
-    "Newton": f"optimizer._target_: step of {{}}.Newton wants a closure; {CLOSURE}",
-    "Third": f"optimizer._target_: step 3 of {{}}.Third fails: ValueError: boom ({__file__}, line LINE)",
-    "Broken": f"optimizer: {{}}.Broken(lr=0.01) fails: RuntimeError: no ({__file__}, line LINE)",
-    "ordinary": "optimizer._target_: {}.ordinary is a function; expected a torch.optim.Optimizer class, e.g. "
-    "my_opt.Lion",
-    "Box": "optimizer._target_: {}.Box is no torch.optim.Optimizer; expected a torch.optim.Optimizer class, e.g. "
-    "my_opt.Lion",
-    "Lino": "optimizer._target_: cannot import {}.Lino: AttributeError: module '{}' has no attribute 'Lino'; did you "
-    "mean Lion?; expected module.Class, importable from this folder",
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.parametrize("members", [1, 2])
-def test_refusals(name: str, members: int) -> None:
-    with pytest.raises(ConfigError) as caught:
-        stacked([own(name)] * members, start(members))
-    head, _, tail = REFUSED[name].replace("{}", HERE).partition("LINE")
-    assert str(caught.value).startswith(head)
-    assert str(caught.value).endswith(tail)
-
-
-def test_arguments_are_checked_against_the_class() -> None:
-    with pytest.raises(ConfigError, match=r"^optimizer.betas: Lion has no such argument; did you mean beta\?$"):
-        stacked([own(Lion, betas=[0.9, 0.99])], start(1))
-    with pytest.raises(ConfigError, match=r"^optimizer.weight_decay: Buffers has no such argument; choose from lr"):
-        stacked([own(Buffers, weight_decay=0.1)], start(1))
-    with pytest.raises(
-        ConfigError, match=r"_target_: Lion has no betas, eps, which another optimizer= brought; choose"
-    ):
-        stacked([own(Lion, betas=[0.9, 0.99], eps=1e-8)], start(1))
 
 
 def test_what_is_kept_for_all_weights_has_a_name_that_no_parameter_has() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests import slurm_cluster
-from tests.helpers import ROOT, Cli, environment, summary
+from tests.helpers import ROOT, Cli, bits, environment, summary
 from trainer.cli import launchers
 from trainer.config import ConfigError
 from trainer.engine import clusters
@@ -62,18 +62,12 @@ def command(line: str, folder: Path, variables: dict[str, str]) -> subprocess.Po
     )
 
 
-def numbers(sweep: Path) -> dict[str, bytes]:
-    """What must be equal, bit for bit."""
-    names = ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt")
-    return {f"{run.name}/{name}": (run / name).read_bytes() for run in sweep.glob("[0-9]*") for name in names}
-
-
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The sweep as this machine trains it."""
     folder = tmp_path_factory.mktemp("here")
     command(f"{SWEEP} {ENGINES['local']} hydra.sweep.dir=sweep", folder, environment()).wait(LONGEST_S)
-    return numbers(folder / "sweep")
+    return bits(folder / "sweep")
 
 
 @pytest.mark.slow
@@ -85,7 +79,7 @@ def test_the_same_sweep(engine: tuple[str, dict[str, str]], here: dict[str, byte
     out, _ = ran.communicate(timeout=LONGEST_S)
     assert ran.returncode == 1, out
     assert len(here) == 4 * 3
-    assert numbers(tmp_path / "sweep") == here
+    assert bits(tmp_path / "sweep") == here
     assert "4 of 8 runs completed" in out
     assert "model.dropout" in out
     rows = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["runs"]

@@ -1,15 +1,12 @@
 """Data of the user's own through the command line: sweeps, resume, no test split, names of classes, what is refused."""
 
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.helpers import HEAD, Cli, environment, rows, summary
+from tests.helpers import HEAD, Cli, check_kill, rows, summary
 
 LOAD = """
 from pathlib import Path
@@ -128,17 +125,4 @@ def test_workers_agree_on_the_data(cli: Cli, here: Path) -> None:
 def test_killed_in_the_middle_it_ends_with_the_same_bits(here: Path) -> None:
     """The checkpoint knows the data by their hash: the run goes on from it."""
     keys = "data=custom data._target_=own_data_module.load epochs=300 model.dropout=0.3 checkpoint.epochs=20"
-    command = [sys.executable, "-m", "trainer", *keys.split()]
-    process = subprocess.Popen([*command, "hydra.run.dir=killed"], env=environment(), stdout=subprocess.DEVNULL)
-    while not list(Path("killed/.resume").glob("stack-0.pt")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    assert not Path("killed/summary.json").exists()
-    for folder in ("killed", "whole"):
-        done = subprocess.run([*command, f"hydra.run.dir={folder}"], env=environment(), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    assert "goes on after epoch" in Path("killed/trainer.log").read_text()
-    for name in ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt"):
-        assert Path("killed", name).read_bytes() == Path("whole", name).read_bytes()
+    check_kill(here, *keys.split())

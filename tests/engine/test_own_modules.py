@@ -2,14 +2,12 @@
 
 import os
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.helpers import HEAD, environment, summary
+from tests.helpers import HEAD, bits, check_kill, summary, trainer_in
 
 MODELS = """
 import ctypes, os, random, signal, sys, time
@@ -144,9 +142,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own, and no user's or test's import before it."""
-    command = [sys.executable, "-m", "trainer", *TINY, *line]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    return trainer_in(folder, *TINY, *line)
 
 
 @pytest.mark.slow
@@ -163,31 +159,14 @@ def run(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
 def test_the_same_command_in_two_processes_leaves_the_same_bytes(line: list[str], folder: Path) -> None:
     line = line if line[0].startswith("problem") else [*line, *TINY]
     for name in "ab":
-        command = [sys.executable, "-m", "trainer", "epochs=3", *line, f"hydra.run.dir={name}"]
-        subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True)
-    for name in ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt"):
-        assert (folder / "a" / name).read_bytes() == (folder / "b" / name).read_bytes(), name
+        assert trainer_in(folder, "epochs=3", *line, f"hydra.run.dir={name}").returncode == 0
+    assert bits(folder / "a") == bits(folder / "b") != {}
     torch.load(folder / "a/checkpoints/last.pt", weights_only=True)
 
 
 @pytest.mark.slow
 def test_killed_it_goes_on_with_the_same_random_numbers(folder: Path) -> None:
-    line = ["epochs=6", "model=custom", "model._target_=own.Noisy", "checkpoint.epochs=1"]
-    assert run(folder, *line, "hydra.run.dir=whole").returncode == 0
-    command = [sys.executable, "-m", "trainer", *TINY, *line, "hydra.run.dir=killed"]
-    slow = {**environment(), "SLOW": "0.3"}
-    process = subprocess.Popen(command, cwd=folder, env=slow, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (folder / "killed/.resume/stack-0.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    assert not (folder / "killed/summary.json").exists()
-    again = run(folder, "resume=killed")
-    assert (again.returncode, again.stderr) == (0, "")
-    assert "goes on after epoch" in (folder / "killed/trainer.log").read_text()
-    for name in ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt"):
-        assert (folder / "whole" / name).read_bytes() == (folder / "killed" / name).read_bytes(), name
+    check_kill(folder, *TINY, "epochs=6", "model=custom", "model._target_=own.Noisy", "checkpoint.epochs=1")
 
 
 FAILS = "model._target_: Harmful fails on inputs of shape (36, 1, 8, 8): "

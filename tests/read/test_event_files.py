@@ -10,20 +10,12 @@ import pytest
 from tensorboard.compat.proto import summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from tests.fake_runs import TAGS, write_scalars
 from tests.helpers import value_event
 from trainer.read import event_files
 from trainer.read.event_files import read_scalars
-from trainer.record.tensorboard import EventWriter
 
 IO = Path("/proc/self/io")
-TAGS = ["train/loss", "grad_norm/layers.0.weight", "ü" * 70]  # the last is longer than one varint byte can say
-
-
-def write(directory: Path, steps, values, tags=TAGS) -> Path:
-    writer = EventWriter(directory, wall_time=1_700_000_000.5)
-    writer.scalars(tags, np.array(steps), np.array(values), 1_700_000_001.0 + 0.25 * np.arange(len(steps)))
-    writer.flush()
-    return writer.path
 
 
 def bytes_read() -> int:
@@ -42,7 +34,7 @@ def test_read_back_in_order_with_nan(tmp_path: Path) -> None:
     steps = [5, 0, 200, 7, 2**40, 70_000]
     values = np.arange(18.0).reshape(6, 3)
     values[2, 1] = math.nan
-    scalars, problems = read_scalars(write(tmp_path, steps, values))
+    scalars, problems = read_scalars(write_scalars(tmp_path, steps, values))
     assert not problems
     assert list(scalars) == TAGS
     for i, tag in enumerate(TAGS):
@@ -105,7 +97,7 @@ def test_tensor_scalars(tmp_path: Path) -> None:
 
 
 def test_truncation_at_every_byte(tmp_path: Path) -> None:
-    path = write(tmp_path, range(4), np.arange(8.0).reshape(4, 2), ["a", "bb"])
+    path = write_scalars(tmp_path, range(4), np.arange(8.0).reshape(4, 2), ["a", "bb"])
     whole = path.read_bytes()
     ends = [0]
     while ends[-1] < len(whole):
@@ -120,7 +112,7 @@ def test_truncation_at_every_byte(tmp_path: Path) -> None:
 
 def test_corruption_at_every_byte(tmp_path: Path) -> None:
     """One flipped byte costs the record it stands in and no other; it is reported, and never gives a wrong number."""
-    path = write(tmp_path, range(1, 7), np.arange(6.0)[:, None], ["a"])  # six records of one size
+    path = write_scalars(tmp_path, range(1, 7), np.arange(6.0)[:, None], ["a"])  # six records of one size
     whole = path.read_bytes()
     version = 16 + struct.unpack_from("<Q", whole)[0]
     size = (len(whole) - version) // 6
@@ -136,7 +128,7 @@ def test_corruption_at_every_byte(tmp_path: Path) -> None:
 
 def test_damage_of_every_record_is_reported_and_what_is_sound_is_read(tmp_path: Path) -> None:
     """As a transfer in text mode leaves it: each record longer than it says. The file after it is read."""
-    path = write(tmp_path, range(1000), np.arange(1000.0)[:, None], ["a"])
+    path = write_scalars(tmp_path, range(1000), np.arange(1000.0)[:, None], ["a"])
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"\n", b"\r\n") + whole)
     scalars, problems = read_scalars(path)
@@ -146,7 +138,7 @@ def test_damage_of_every_record_is_reported_and_what_is_sound_is_read(tmp_path: 
 
 @pytest.mark.skipif(not IO.exists(), reason="no count of the bytes that a process reads")
 def test_an_endless_file_is_searched_for_records_only_so_far(tmp_path: Path) -> None:
-    path = write(tmp_path, range(4), np.arange(4.0)[:, None], ["a"])
+    path = write_scalars(tmp_path, range(4), np.arange(4.0)[:, None], ["a"])
     os.truncate(path, 20 << 30)  # takes no room on the disk
     before = bytes_read()
     scalars, (problem,) = read_scalars(path)
@@ -157,7 +149,7 @@ def test_an_endless_file_is_searched_for_records_only_so_far(tmp_path: Path) -> 
 
 def test_records_across_the_blocks_that_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of any size give the same numbers, sound or damaged."""
-    path = write(tmp_path, range(40), np.arange(40.0)[:, None], ["a"])
+    path = write_scalars(tmp_path, range(40), np.arange(40.0)[:, None], ["a"])
     path.write_bytes(path.read_bytes()[:700] + b"\xff" * 50 + path.read_bytes()[700:])
     expected = read_scalars(path)
     for size in (12, 13, 50, 77, 1000):
@@ -226,7 +218,7 @@ def test_sound_record_with_garbage_inside(tmp_path: Path) -> None:
 def test_hundred_thousand_steps(tmp_path: Path) -> None:
     steps = np.arange(100_000)
     values = np.random.default_rng(0).normal(size=(100_000, 2)).astype(np.float32).astype(np.float64)
-    scalars, problems = read_scalars(write(tmp_path, steps, values, ["train/loss", "lr"]))
+    scalars, problems = read_scalars(write_scalars(tmp_path, steps, values, ["train/loss", "lr"]))
     assert not problems
     np.testing.assert_array_equal(scalars["lr"].steps, steps)
     np.testing.assert_array_equal(scalars["lr"].values, values[:, 1])

@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import nn
 
 import trainer
-from tests.helpers import Cli, make_config, record, rows, run, scalars, small_data, summary
+from tests.helpers import Cli, bits, make_config, record, rows, run, scalars, small_data, summary
 from trainer import files
 from trainer.config import Config, ConfigError, Mlp
 from trainer.core import networks
@@ -175,8 +175,7 @@ def test_the_same_command_twice_gives_the_same_bits(
     for name in ("first", "second"):
         torch.manual_seed(len(runs))  # what others do to the global generator matters to nobody
         runs.append(record([short(*choices, **values)], tmp_path / name)[0])
-    for file in ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt"):
-        assert (runs[0] / file).read_bytes() == (runs[1] / file).read_bytes(), file
+    assert bits(runs[0]) == bits(runs[1]) != {}
     first, second = (scalars(directory) for directory in runs)
     assert first.keys() == second.keys()
     for tag in first:
@@ -300,8 +299,7 @@ def test_a_module_of_ones_own_leaves_the_same_complete_directory_twice(tmp_path:
     for name in ("first", "second"):
         torch.manual_seed(len(runs))
         runs.append(record([config], tmp_path / name)[0])
-    for file in ("metrics.csv", "checkpoints/best.pt", "checkpoints/last.pt"):
-        assert (runs[0] / file).read_bytes() == (runs[1] / file).read_bytes(), file
+    assert bits(runs[0]) == bits(runs[1]) != {}
     assert all((runs[0] / file).is_file() for file in FILES)
     assert {"grad_norm/1.weight", "weight_norm/2.bias", "test/accuracy"} <= set(scalars(runs[0]))
     # the recorded test accuracy is that of the best weights, loaded into the module without us

@@ -14,18 +14,10 @@ from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from tests.fake_runs import TAGS, write_scalars
 from tests.helpers import value_event
 from trainer.record.hparams import Row
 from trainer.record.tensorboard import EventWriter, with_hparams
-
-TAGS = ["train/loss", "grad_norm/layers.0.weight", "ü" * 70]  # the last is longer than one varint byte can say
-
-
-def write(directory: Path, steps, values, tags=TAGS) -> Path:
-    writer = EventWriter(directory, wall_time=1_700_000_000.5)
-    writer.scalars(tags, np.array(steps), np.array(values), 1_700_000_001.0 + 0.25 * np.arange(len(steps)))
-    writer.flush()
-    return writer.path
 
 
 def raw_events(path: Path) -> list[bytes]:
@@ -38,7 +30,7 @@ def test_scalars_are_protobufs_bytes(tmp_path: Path) -> None:
     values = np.linspace(-3, 3, len(steps) * len(TAGS)).reshape(len(steps), -1)
     values[1] = [math.nan, math.inf, -math.inf]
     values[2] = [0.0, -0.0, 1e300]  # what a 32-bit float cannot hold becomes infinite, as in protobuf
-    first, *rest = raw_events(write(tmp_path, steps, values))
+    first, *rest = raw_events(write_scalars(tmp_path, steps, values))
     assert first == event_pb2.Event(wall_time=1_700_000_000.5, file_version="brain.Event:2").SerializeToString()
     for i, (step, payload) in enumerate(zip(steps, rest, strict=True)):
         with np.errstate(over="ignore"):
@@ -53,7 +45,7 @@ def test_scalars_are_protobufs_bytes(tmp_path: Path) -> None:
 @given(st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 2**15), min_size=1, max_size=20))
 def test_steps_of_any_length(steps: list[int]) -> None:
     with TemporaryDirectory() as folder:
-        path = write(Path(folder), steps, np.zeros((len(steps), 1)), ["a"])
+        path = write_scalars(Path(folder), steps, np.zeros((len(steps), 1)), ["a"])
         _, *found = raw_events(path)
     assert found == [
         value_event(1_700_000_001.0 + 0.25 * i, step, tag="a", simple_value=0.0) for i, step in enumerate(steps)

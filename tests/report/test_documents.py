@@ -37,7 +37,7 @@ def evil(evaluation: dict[str, Any]) -> dict[str, Any]:
 def expected(evaluation: dict[str, Any]) -> list[list[str]]:
     """Titles and cells of the table of groups."""
     groups = evaluation["groups"]
-    laid = tables.table(groups, evaluation["runs"], tables.printed_measures(groups))
+    laid = tables.table(groups, tables.printed_measures(groups))
     return [[printable(cell).strip() for cell in row] for row in ([*laid.names, *laid.numbers], *laid.rows)]
 
 
@@ -119,7 +119,8 @@ def test_markdown_says_what_the_evaluation_says(which: str, request: pytest.Fixt
     assert rows == expected(evaluation)
     there = [warning["text"] for warning in evaluation["warnings"]]
     warnings = [printable(text) for text in there if text.lower() not in str(answer["text"]).lower()]
-    assert said[1:-1] == [*(["Next:"] if answer["next"] else []), *warnings]
+    reason = f" ({answer['reason']})" if answer.get("reason") else ""
+    assert said[1:-1] == [*([f"Next{reason}:"] if answer["next"] else []), *warnings]
     assert said[-1].startswith("n runs; mean ± half of its 95 % confidence interval")
     assert re.search(r"\| \d+\.\d+% ± \d+\.\d+% \|", markdown(evaluation))
     if which == "evil":

@@ -182,6 +182,20 @@ def test_what_was_recorded_beside_a_difference(tmp_path: Path) -> None:
 
 
 @browser
+def test_verdicts_are_counted_as_runs_are_called_and_the_next_command_has_its_reason(tmp_path: Path) -> None:
+    evaluation, runs = evaluate([fake_runs.sweep(tmp_path / "s", seeds=2, events=False)])
+    healthy = [run["path"] for run in evaluation["runs"] if run["verdict"] == "healthy"]
+    doubtful = {"health": [{"finding": "dead_units"}]}
+    found = [run | (doubtful if run["path"] == healthy[0] else {"health": []}) for run in evaluation["runs"]]
+    evaluation |= {"runs": found, "answer": {"text": "So.", "next": "python -m trainer", "reason": "more seeds"}}
+    (tmp_path / "r.html").write_text(page(evaluation, runs, tmp_path, "c"))
+    document, log = browse(tmp_path / "r.html")
+    assert "CONSOLE" not in log
+    assert f" {len(healthy) - 1} healthy, 1 not overfit</button>" in document
+    assert re.search(r"<p>So\.</p><p>next \(more seeds\):</p><pre>python -m trainer</pre>", document)
+
+
+@browser
 def test_filter(sweep_page: Path) -> None:
     document, log = browse(sweep_page, "#filter=adamw+batchnorm%3Dtrue&verdict=overfit&sort=name")
     assert "CONSOLE" not in log

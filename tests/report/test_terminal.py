@@ -8,7 +8,7 @@ import pytest
 
 from tests import fake_runs
 from trainer.evaluate import evaluate
-from trainer.report import tables
+from trainer.report import tables, vocabulary
 from trainer.report.terminal import print_tables
 
 
@@ -51,6 +51,8 @@ def test_an_answer_comes_first_and_is_not_repeated(evaluation: dict[str, Any]) -
     more["effects"][1] |= {"why": [{"sentence": "the first step is 9 times as long"}]}
     text = printed(evaluation | more)
     assert text.startswith("Gap falls with dropout.\nnext: python -m trainer -m 'seed=range(3,9)'\nwarning: ")
+    more["answer"]["reason"] = "more seeds"
+    assert "\nnext (more seeds): python -m trainer -m 'seed=range(3,9)'\n" in printed(evaluation | more)
     in_order(
         text, "warning: ", "\nrun  ", "54 runs: ", "difference  ", "\nLoss peaks inside\n", "\nrecorded beside what "
     )
@@ -123,3 +125,35 @@ def test_where_one_measure_alone_has_room_its_name_stands_above_the_differences(
     assert header.split()[1:] in (["gap"], ["best", "val"])
     rows = text.partition(header)[2].splitlines()[1:4]
     assert {row.split()[0] for row in rows} == {"dropout", "optimizer", "batchnorm"}
+
+
+def test_the_counts_of_verdicts_are_those_of_the_table(evaluation: dict[str, Any]) -> None:
+    """One vocabulary: what the table calls not overfit is not counted as healthy."""
+    runs = [run | {"health": []} for run in evaluation["runs"]]
+    healthy = [run["path"] for run in runs if run["verdict"] == "healthy"]
+    finding = {"finding": "dead_units", "where": "a", "step": 1, "sentence": "s", "why": "w", "try": "t"}
+    runs = [run | {"health": [finding]} if run["path"] in healthy[:2] else run for run in runs]
+    text = printed(evaluation | {"runs": runs})
+    (counted,) = [line for line in text.splitlines() if line.startswith(f"{len(runs)} runs: ")]
+    counts = {name: int(count) for count, name in re.findall(r"(\d+) ([a-z ]+?)(?:[:,;]| \(|$)", counted)}
+    assert counts.pop("runs") == len(runs) == sum(counts.values())
+    assert (counts["not overfit"], counts["healthy"]) == (2, len(healthy) - 2)
+    assert "(healthy curves, but of a run with findings or that has learned little)" in counted
+
+
+def test_what_is_left_out_of_many_runs_for_one_reason_is_said_once(evaluation: dict[str, Any]) -> None:
+    problems = [f"sweep/{n}: nothing to judge: ValueError" for n in range(12)]
+    text = printed(evaluation | {"problems": [*problems, "other: torn"]})
+    assert text.count("nothing to judge") == 1
+    assert "left out: sweep/0, sweep/1, sweep/2 and 9 more: nothing to judge: ValueError\nleft out: other: torn" in text
+
+
+def test_below_the_levels_of_another_knob_stands_whether_they_differ(evaluation: dict[str, Any]) -> None:
+    """The clearest interaction, with its own p: not one of those beside the levels."""
+    asked = [one for one in evaluation["interactions"] if one["measure"] == evaluation["effects"][0]["measure"]]
+    clearest = min(asked, key=lambda one: one["p_adjusted"])
+    row = next(line for line in printed(evaluation).splitlines() if f" × {clearest['knobs'][1]}" in line)
+    levels = " − ".join(map(tables.cell, clearest["a"]))
+    size = vocabulary.difference(clearest["difference"], clearest["measure"])
+    assert [part for part in re.split("  +", row) if part][::2][:2] == [levels, size]
+    assert f" {vocabulary.small(clearest['p_adjusted'])}  " in row

@@ -16,7 +16,6 @@ from trainer.report.vocabulary import (
     findings_by_kind,
     mean_cell,
     number,
-    plural,
     short_names,
 )
 
@@ -73,7 +72,6 @@ def test_verdicts_are_counted_worst_first() -> None:
 
 
 def test_numbers_and_means() -> None:
-    assert [plural(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
     assert number(0.94444, "test_accuracy") == "94.44%"
     assert number(0.25, "gap") == "0.2500"
     assert [number(value, "gap") for value in (None, "inf", math.nan)] == ["", "inf", "nan"]
@@ -82,6 +80,22 @@ def test_numbers_and_means() -> None:
     assert mean_cell(0.18449, 0.1, "val loss") == "0.1845 ± 0.10"
     assert mean_cell(0.5, None, "gap") == mean_cell(0.5, math.nan, "gap") == "0.5000"
     assert mean_cell(None, None, "gap") == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "measure", "shown"),
+    [
+        (-0.00002, "test_accuracy", "0.00 points"),
+        (0.0, "test_accuracy", "0.00 points"),
+        (-0.0102, "test_accuracy", "-1.02 points"),
+        (-0.0, "gap", "0"),
+        (1e-17, "gap", "0"),
+        (0.25, "gap", "+0.25"),
+        (None, "gap", ""),
+    ],
+)
+def test_a_difference_of_nothing_has_no_sign(value: float | None, measure: str, shown: str) -> None:
+    assert vocabulary.difference(value, measure) == shown
 
 
 def test_names_are_short_where_they_stay_different() -> None:
@@ -111,4 +125,5 @@ def test_findings_of_many_runs_are_lines_by_kind() -> None:
     ],
 )
 def test_a_run_with_findings_is_not_called_healthy(more: dict[str, Any], called: str) -> None:
-    assert vocabulary.judged({"verdict": "healthy", "health": [], **more}) == called
+    run = {"verdict": "healthy", "health": [], **more}
+    assert vocabulary.judged(run) == vocabulary.called_verdict(run) == called

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
+from trainer import files
 from trainer.config import ConfigError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def path(key: str, target: Callable[..., Any]) -> str:
     from trainer.api import source
 
     text = source.module(key, target)
-    stem = f"{target.__name__.lower()}_{_digest(text.encode())}"
+    stem = f"{target.__name__.lower()}_{files.digest(text.encode())}"
     _write(FOLDER / f"{stem}.py", text.encode())
     return f"{'.'.join(FOLDER.parts)}.{stem}.{target.__name__}"
 
@@ -85,7 +86,7 @@ def _table(frame: Any, target: str | None) -> list[tuple[str, Any]]:
         shown = ", ".join(map(str, frame.columns[:10])) + ", ..." * (len(frame.columns) > 10)
         raise ConfigError([f"target: found {found}, expected the column to predict, one of {shown}"])
     content = frame.to_csv(index=False).encode()
-    file = FOLDER / f"data_{_digest(content)}.csv"
+    file = FOLDER / f"data_{files.digest(content)}.csv"
     _write(file, content)
     return [("data", "csv"), ("data.path", file.as_posix()), ("data.target", str(target))]
 
@@ -151,14 +152,9 @@ def _array(part: Any) -> np.ndarray:
     """Return an example, or its target, as an array; a picture of Pillow's as (channels, height, width)."""
     import numpy as np
 
-    array = np.asarray(part)
-    if hasattr(part, "getbands"):
-        array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return array
+    from trainer.core.data.pictures import as_picture  # torch, which a Dataset has brought
 
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+    return as_picture(part) if hasattr(part, "getbands") else np.asarray(part)
 
 
 def _write(file: Path, content: bytes) -> None:

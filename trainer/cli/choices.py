@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from trainer.cli import file_errors
 from trainer.cli.config_files import Sources, is_own, parse
 from trainer.core import own_code
+from trainer.text import key_of
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,15 @@ def settle(sources: Sources, jobs: Sequence[Sequence[str]]) -> tuple[list[list[s
     out, notes = [list(job) for job in jobs], list[str]()
     for group in sources.groups:
         chosen = dict.fromkeys(choice for job in jobs if (choice := _choice(group, job)))
-        keys = dict.fromkeys(key for job in jobs for text in job if (key := _key(text)).startswith(f"{group}."))
+        keys = dict.fromkeys(key for job in jobs for text in job if (key := key_of(text)).startswith(f"{group}."))
         if len(chosen) < 2 or not keys:
             continue
-        others = [text for text in jobs[0] if _key(text) in sources.groups and _key(text) != group]
+        others = [text for text in jobs[0] if key_of(text) in sources.groups and key_of(text) != group]
         surveys = file_errors.survey_options(sources, others, group, chosen)
         options = [Option(name, survey.keys) for name, survey in zip(chosen, surveys, strict=True)]
         out = [_for_option(group, options, job) for job in out]
         for key in keys:
-            having = {_choice(group, job) for job in out if any(_key(text) == key for text in job)}
+            having = {_choice(group, job) for job in out if any(key_of(text) == key for text in job)}
             if len(having) < len(chosen) and not any(option.waits_for(key) for option in options):  # which all expect
                 names = ",".join(name for name in chosen if name in having)
                 notes.append(f"{key} concerns {group}={names} alone")
@@ -83,34 +84,28 @@ def _for_option(group: str, options: Sequence[Option], job: list[str]) -> list[s
     if own is None:
         return job
     others = [option for option in options if option is not own]
-    typed = next((text.partition("=")[2] for text in job if _key(text) == f"{group}._target_"), "")
+    typed = next((text.partition("=")[2] for text in job if key_of(text) == f"{group}._target_"), "")
     target = typed if own.waits_for(f"{group}._target_") else own.keys.get(f"{group}._target_", "")
-    return [text for text in job if not _key(text).startswith(f"{group}.") or _is_for(_key(text), own, others, target)]
+    return [
+        text for text in job if not key_of(text).startswith(f"{group}.") or _is_for(key_of(text), own, others, target)
+    ]
 
 
 def _is_for(key: str, own: Option, others: Sequence[Option], target: str) -> bool:
     """Whether a key is for an option that calls `target`, not for others of its group; what none has is an error."""
     if own.waits_for(key) or own.has(key):
         return own.waits_for(key) or not any(option.waits_for(key) for option in others)
+    group, name = key.split(".")[:2]
     if is_own(target) and target:
-        name = key.split(".")[1]
         return not any(option.has(key) for option in others) or own_code.takes(target, name)
-    return not any(option.has(key) or _takes_any(key, option) for option in others)
-
-
-def _takes_any(key: str, option: Option) -> bool:
-    return is_own(option.keys.get(f"{key.partition('.')[0]}._target_"))
+    return not any(option.has(key) or is_own(option.keys.get(f"{group}._target_")) for option in others)
 
 
 def _meaning(text: str) -> str:
     """Write an override so that two which say the same are equal: optimizer.lr=1e-2 and optimizer.lr=0.01."""
     override = parse(text)
-    return text if override is None else f"{_key(text)}={override.value()!r}"
+    return text if override is None else f"{key_of(text)}={override.value()!r}"
 
 
 def _choice(group: str, job: Sequence[str]) -> str:
     return next((text.partition("=")[2] for text in job if text.startswith(f"{group}=")), "")
-
-
-def _key(text: str) -> str:
-    return text.lstrip("+~").partition("=")[0]

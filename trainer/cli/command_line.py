@@ -23,7 +23,7 @@ from trainer.cli.trust import ENGINES, OUR_PLUGINS
 from trainer.config import Config, ConfigError, homes, nearest
 from trainer.engine.resume.plan_file import read_plan
 from trainer.language import print_line
-from trainer.text import shown
+from trainer.text import key_of, shown
 
 SWITCHES = {  # flags without a value
     *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--dry-run")
@@ -155,7 +155,6 @@ class Options(argparse.ArgumentParser):
     """Options of a command beside the keys: what is wrong with them is refused as every other mistake is."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise ConfigError."""
         raise ConfigError([message])
 
 
@@ -222,7 +221,7 @@ def _keys_as_flags(flags: Sequence[str], known: Sequence[str]) -> tuple[list[str
 
 
 def _following(text: str) -> str:
-    key = text.lstrip("+~").partition("=")[0].partition("@")[0]
+    key = key_of(text).partition("@")[0]
     return f"{text}: {key} follows from other choices; set its keys themselves, e.g. optimizer.lr=0.1"
 
 

@@ -15,6 +15,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from trainer.cli.config_files import CONF, Sources, parse
 from trainer.config import MISSING, Config, ConfigError, closest, nearest
+from trainer.text import key_of
 
 PACKAGE = re.compile(r"\s*#\s*@package\s+(\S+)")
 KEYWORDS = {"optional", "override"}
@@ -183,7 +184,7 @@ def survey_options(sources: Sources, overrides: Sequence[str], group: str, optio
 
 def located(problems: Sequence[str], found: Survey, overrides: Sequence[str]) -> list[str]:
     """Add to each problem the file and line that set its key, unless the command line does."""
-    typed = {text.lstrip("+~").partition("=")[0] for text in overrides}
+    typed = set(map(key_of, overrides))
     out = []
     for problem in problems:
         key = problem.partition(":")[0]

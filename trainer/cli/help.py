@@ -72,7 +72,7 @@ def knobs(cls: type, values: dict[str, Any], prefix: str = "") -> list[tuple[str
         if dataclasses.is_dataclass(options[0]):
             group = values[field.name]
             chosen = cfg.group_class(options, group)
-            out += [("", "", ""), *knobs(typing.cast(type, chosen), group, f"{prefix}{field.name}.")]
+            out += [("", "", ""), *knobs(chosen, group, f"{prefix}{field.name}.")]
         elif field.metadata.get("rest"):
             others = [key for key in values if key not in {f.name for f in known}]
             out += [(prefix + key, _short(values[key]), f"handed to {values['_target_']}") for key in others]

@@ -70,10 +70,7 @@ class GridSweeper(BasicSweeper):
         for note in notes:
             print_line(f"note: {note}")
         size = self.max_batch_size or len(jobs)
-        returns: list[Sequence[JobReturn]] = []
-        for start in range(0, len(jobs), size):
-            returns.append(self.launcher.launch(jobs[start : start + size], initial_job_idx=start))
-        return returns
+        return [self.launcher.launch(jobs[i : i + size], initial_job_idx=i) for i in range(0, len(jobs), size)]
 
 
 class StackLauncher(Launcher):

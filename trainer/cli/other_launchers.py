@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +62,7 @@ def train_each(
     launcher.setup(hydra_context=context, task_function=OneRun(sent, Path.cwd()), config=config)
     jobs, results, problem = [item.jobs[0] for item in stacks], list[JobReturn](), Exception("its job ended early")
     try:
-        with _ended_by_signals():
+        with interrupts.handled(interrupts.ALWAYS, _end):
             results += launcher.launch(lines, initial_job_idx=0)
     except Exception as error:  # one of its processes was killed, or it takes no jobs
         problem = error
@@ -85,16 +83,6 @@ def _fail(job: Job, error: Exception) -> None:
         job.fail(error)
 
 
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def _end(number: int, frame: object) -> None:
     """Raise Ended at the first signal: a launcher that waits for its jobs would not ask."""
-
-    def end(number: int, frame: object) -> None:
-        raise interrupts.Ended(number)
-
-    before = {number: signal.signal(number, end) for number in interrupts.ALWAYS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    raise interrupts.Ended(number)

@@ -18,7 +18,6 @@ from trainer import files
 from trainer.cli.display import is_copied, words
 from trainer.compare.statistics import mean_interval
 from trainer.config import ConfigError, Surface
-from trainer.core.surfaces import FUNCTIONS, PlaneFunction
 from trainer.engine.jobs import Job, describe, ranges, swept
 from trainer.engine.jobs import name as named
 from trainer.engine.jobs import values as typed
@@ -26,8 +25,7 @@ from trainer.language import translated
 from trainer.record import ground_truth, trajectories
 from trainer.report import vocabulary
 from trainer.report.screen import fitting, screen
-from trainer.report.vocabulary import plural
-from trainer.text import printable, shown
+from trainer.text import plural, printable, shown
 
 MOST_ROWS = 40
 Place = tuple[str, ...]
@@ -106,18 +104,10 @@ def draw_paths(jobs: Sequence[Job], folder: Path) -> list[str]:
     pictures = []
     for function, (model, ways) in by_function.items():
         with contextlib.suppress(ConfigError):  # the user's own function is gone since
-            picture = trajectories.draw(_problem(model), ways)
+            picture = trajectories.draw(trajectories.problem(model), ways)
             pictures.append(f"paths_{function}.png")
             files.write(folder / pictures[-1], picture.data)
     return pictures
-
-
-def _problem(model: Surface) -> PlaneFunction:
-    if not model.is_own:
-        return FUNCTIONS[model.function]
-    from trainer.core import own_function  # torch, which most sweeps' command does not need
-
-    return own_function.problem(model)
 
 
 def troubles(jobs: Sequence[Job]) -> list[str]:

@@ -1,5 +1,6 @@
 """The answer first: one paragraph that a person can quote, and the command to run next."""
 
+import itertools
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -8,9 +9,10 @@ from typing import Any
 from trainer.compare import fairness, words
 from trainer.compare.groups import Group, Layout, Run
 from trainer.compare.keys import NO_KNOB, label, seed_of
-from trainer.compare.knobs import Knob, key_of, own
+from trainer.compare.knobs import Knob, own
 from trainer.compare.results import Answer, Comparison, Contrast, Effect, Interaction
 from trainer.compare.tuning import Edge
+from trainer.text import key_of
 
 MOST = 3  # knobs that are spoken of
 FEW_LEVELS = 8  # as many are told one by one
@@ -29,14 +31,17 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     told = [effect for effect in found.effects if effect.measure == main]
     scores = [effect for effect in found.effects if effect.measure == found.score != main]
     crossed = _strongest(found, main)
-    lines = _differences(found, plan, told, scores, crossed)
+    lines = [*_differences(found, plan, told, scores, crossed), f"{fairness.untuned(plan)}."]
     used, spoken_of = set(found.chosen.values()), {e.knob for e in (*told, *scores) if e.claimed}
     within_crossed = {name for one in crossed for name in one.knobs}
     silent = [knob.name for knob in plan.knobs if knob.name not in spoken_of | within_crossed]
     for effect in told:
-        some = [f"{one.sentence}." for one in effect.simple if one.claimed]
+        some = [one for one in effect.simple if one.claimed]
         if some and effect.knob in silent:
-            lines += some[:MOST]  # over all levels of the others nothing, and yet something at one of them
+            lines += [f"{one.sentence}." for one in some[:MOST]]  # over all levels of the others nothing, but at some
+            at = {one.at for one in some}
+            others = [other for other in plan.knobs if at & {other.plain(i) for i in range(len(other.levels))}]
+            lines += [_whether_levels_differ(effect, other, found) for other in others]
             silent.remove(effect.knob)
     if silent and len(silent) < len(plan.knobs):
         measures = dict.fromkeys(words.measure(effect.measure) for effect in (*told, *scores))
@@ -48,12 +53,11 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
         lines.append(_counts("diverged or failed", plan, k, used, lambda run: run.failed))
     lines.append(f"{found.recommendation.sentence}.")
     lines += [f"{edge.text(plan)}." for edge in edges[: fairness.MOST]]
-    if found.interactions and not any(one.claimed for one in found.interactions) and len(plan.knobs) == 2 and spoken_of:
-        lines.append(f"Whether {plan.knobs[0].name} and {plan.knobs[1].name} act on each other is not shown.")
     if found.tests > 1:
-        lines.append(f"Intervals are of each difference alone; p is corrected for all {found.tests} tests.")
-    said = dict.fromkeys(line[0].upper() + line[1:] for line in lines if line)
-    return Answer(" ".join(said), _next(found, plan, edges), list(said))
+        lines.append(f"{_excluding_0(found)}p is corrected for all {found.tests} questions asked.")
+    said = dict.fromkeys(line[0].upper() + line[1:] for line in lines if line.strip("."))
+    command, reason = _next(found, plan, edges)
+    return Answer(" ".join(said), command, list(said), reason)
 
 
 def _differences(
@@ -65,7 +69,7 @@ def _differences(
             return []
         tested = [effect for effect in told if any(one.p is not None for one in effect.contrasts)]
         if not tested:
-            return ["Nothing can be tested: no two groups that differ in one thing have two runs each."]
+            return ["What a knob does cannot be tested: no two groups that differ in one thing have two runs each."]
         largest = max(tested, key=lambda one: one.size or 0.0).sentence
         for prefix in words.NOT_SHOWN:
             largest = largest.removeprefix(f"{prefix}: ")
@@ -75,7 +79,12 @@ def _differences(
         both = [effect for effect in told if effect.knob in one.knobs]
         least = min(both, key=lambda effect: (len(effect.levels), effect.knob == one.knobs[0]), default=None)
         depends.append(f"{one.sentence}.")
-        depends += [_per_level(least, k) for k in plan.knobs if least and k.name in one.knobs and k.name != least.knob]
+        depends += [
+            line
+            for k in plan.knobs
+            if least and k.name in one.knobs and k.name != least.knob
+            for line in _per_level(least, k, found, plan)
+        ]
     for name in list(dict.fromkeys(effect.knob for effect in claimed))[:MOST]:
         main, score = (next((e for e in some if e.knob == name), None) for some in (told, scores))
         if main and main.claimed and not _turns(main):
@@ -83,7 +92,7 @@ def _differences(
             over = f"averaged over {_and(changing)}: " if changing else ""
             averages += [f"{over}{main.sentence}{_also(main, score)}.", _means(main, plan)]
             if len(plan.knobs) == 2 and not crossed:
-                averages += [_per_level(main, knob) for knob in plan.knobs if knob.name != name]
+                averages += [line for k in plan.knobs if k.name != name for line in _per_level(main, k, found, plan)]
         told_of_both = main and (_turns(main) or (main.claimed and _also(main, score)))
         if score and score.claimed and not told_of_both and not _changing(score, crossed, plan):
             averages.append(f"{score.sentence}.")
@@ -136,7 +145,7 @@ def _strongest(found: Comparison, main: str | None) -> list[Interaction]:
 
 def _means(effect: Effect, plan: Layout) -> str:
     """Say the mean at each of three and more names, and which of them are not shown to differ; of numbers a shape."""
-    knob = next(knob for knob in plan.knobs if knob.name == effect.knob)
+    knob = _knob(effect, plan)
     means = [(level.mean, i) for i, level in enumerate(effect.levels) if level.mean is not None]
     if effect.shape or not 3 <= len(means) <= FEW_LEVELS:
         return ""
@@ -144,11 +153,22 @@ def _means(effect: Effect, plan: Layout) -> str:
     place = {level: order.index(i) for i, level in enumerate(knob.levels) if i in order}
     apart = {frozenset((place[one.a], place[one.b])) for one in effect.contrasts if one.claimed}
     runs = [_alike(start, len(order), apart) for start in range(len(order))]
-    alike = [run for n, run in enumerate(runs) if len(run) > 1 and (n == 0 or run[-1] > runs[n - 1][-1])]
-    texts = [knob.plain(i) for i in order]
-    told = ", ".join(f"{mean:.4g} ({knob.plain(i)})" for mean, i in sorted(means))
-    sets = "; ".join(" – ".join(texts[i] for i in run) for run in alike)
-    return f"Means: {told}; " + (f"not shown to differ: {sets}." if alike else "every two differ.")
+    sets = [run for n, run in enumerate(runs) if len(run) > 1 and (n == 0 or run[-1] > runs[n - 1][-1])]
+    pairs = ([i, j] for i, j in itertools.combinations(range(len(order)), 2) if frozenset((i, j)) not in apart)
+    sets += [pair for pair in pairs if not any({*pair} <= {*run} for run in sets)]  # with others between them
+    over, most = (max(one.n for one in some) for some in (effect.levels, effect.contrasts))
+    if over < min(2, most):
+        return ""
+    texts = [knob.short(i) for i in order]
+    named = [knob.plain(order[0]), *texts[1:]]
+    told = ", ".join(f"{mean:.4g} ({name})" for (mean, _), name in zip(sorted(means), named, strict=True))
+    where = f"Means over the {over} {plan.unit}s that all have" if over < most else "Means"
+    alike = "; ".join(" – ".join(texts[i] for i in run) for run in sets)
+    return f"{where}: {told}; " + (f"not shown to differ: {alike}." if alike else "every two differ.")
+
+
+def _knob(effect: Effect, plan: Layout) -> Knob:
+    return next(knob for knob in plan.knobs if knob.name == effect.knob)
 
 
 def _alike(start: int, count: int, apart: set[frozenset[int]]) -> list[int]:
@@ -159,18 +179,49 @@ def _alike(start: int, count: int, apart: set[frozenset[int]]) -> list[int]:
     return run
 
 
-def _per_level(effect: Effect, other: Knob) -> str:
-    """Say what the largest difference of a knob is at each level of another."""
-    found = [(at, one, one.difference) for at, one in _largest_at(effect, other) if one.difference is not None]
-    if not 1 < len(found) <= FEW_LEVELS:
-        return ""
+def _per_level(effect: Effect, other: Knob, found: Comparison, plan: Layout) -> list[str]:
+    """Say what the largest difference of a knob is at each level of another, and whether these are shown to differ.
+
+    With intervals, not p: that it is significant at one level and not at another says nothing of whether it depends on
+    the level, which the interaction does (Gelman and Stern 2006).
+    """
+    known = [(at, one, one.difference) for at, one in _largest_at(effect, other) if one.difference is not None]
+    if not 1 < len(known) <= FEW_LEVELS:
+        return [_whether_levels_differ(effect, other, found)]
     parts = []
-    for at, one, difference in found:
+    for at, one, difference in known:
         size = "equal" if abs(difference) < words.ROUNDING else words.amount(difference)
-        shown = "not tested" if one.p_adjusted is None else words.corrected(one.p_adjusted)
-        parts.append(f"at {at} {size} ({shown})")
-    name = "" if effect.together else f"{effect.knob}="
-    return f"By level, {name}{label(found[0][1].a)} against {label(found[0][1].b)}: {', '.join(parts)}."
+        parts.append(f"{size} at {at} ({'not tested' if one.p is None else words.interval(one)})")
+    knob, one = _knob(effect, plan), known[0][1]
+    first, second = (knob.levels.index(level) for level in (one.a, one.b))
+    told = f"By level, {knob.plain(first)} against {knob.short(second)}: {'; '.join(parts)}."
+    return [told, _whether_levels_differ(effect, other, found)]
+
+
+def _whether_levels_differ(effect: Effect, other: Knob, found: Comparison) -> str:
+    """Say that an effect is not shown to depend on another knob; empty where it is shown."""
+    pair = {effect.knob, other.name}
+    asked = [one for one in found.interactions if set(one.knobs) == pair and one.measure == effect.measure]
+    if any(one.claimed for one in asked):
+        return ""
+    what = f"what {effect.knob} does to the {words.measure(effect.measure)} depends on {other.name}"
+    tested = [one for one in asked if one.p_adjusted is not None]
+    if not tested:
+        return f"Whether {what} could not be tested."
+    head = words.largest(effect.contrasts)
+    ends = [] if head is None else [head.a, head.b]
+    of_head = [one for one in tested if (one.a if one.knobs[0] == effect.knob else one.b) == ends] or tested
+    most = min(of_head, key=lambda one: one.p_adjusted or 0.0)
+    evidence = f"{words.figure(abs(most.difference or 0.0))}, {words.corrected(most.p_adjusted)}"
+    return f"It is not shown that {what} (clearest difference between two levels {evidence})."
+
+
+def _excluding_0(found: Comparison) -> str:
+    """Explain, where it is so, why an interval excludes 0 and yet no difference is claimed."""
+    seen = [one for effect in found.effects for of in (effect, *effect.simple) if (one := words.largest(of.contrasts))]
+    if any(not one.claimed and one.low and one.high and one.low * one.high > 0 for one in seen):
+        return "Where an interval excludes 0 and yet nothing is claimed: the interval is of that difference alone, "
+    return "Intervals are of each difference alone; "
 
 
 def _counts(did: str, plan: Layout, k: int, chosen: set[str], counts: Callable[[Run], bool]) -> str:
@@ -184,51 +235,61 @@ def _counts(did: str, plan: Layout, k: int, chosen: set[str], counts: Callable[[
     found = [(sum(map(counts, some)), len(some)) for some in runs]
     if len({hits / n for hits, n in found if n}) < 2 or len(found) > FEW_LEVELS:
         return ""
-    counted = ", ".join(f"{hits} of {n} at {plan.knobs[k].plain(i)}" for i, (hits, n) in enumerate(found))
+    knob = plan.knobs[k]
+    counted = ", ".join(f"{h} of {n} at {(knob.short if i else knob.plain)(i)}" for i, (h, n) in enumerate(found))
     return f"Runs that {did}: {counted}."
 
 
-def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> str | None:
-    """Return a command that would tell more: a wider grid first, then more seeds."""
+def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> tuple[str | None, str | None]:
+    """Return a command that would tell more, and why: a wider grid first, then more seeds."""
     sweeps = {run.sweep for run in plan.runs}
     sweep = sweeps.pop() if len(sweeps) == 1 else ""
     is_fair = any(run.tuned for run in plan.groups[0].runs)  # of trainer.versus, which widens grids itself
     for edge in edges:
+        reason = f"the best {edge.knob.name} is the {edge.side} tried"
         if sweep and not is_fair:  # into the same folder, so that one answer is of all
             values = ",".join(sorted([*map(label, edge.knob.levels), *edge.add.split(",")], key=float))
-            return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"{edge.knob.name}={values}"])
+            return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"{edge.knob.name}={values}"]), reason
         group = next((one for one in plan.groups if one.name == found.recommendation.group), plan.groups[0])
         group = plan.groups[plan.contenders[edge.contender].members[0]] if edge.own else group
         if command := _sweep(group, {edge.knob.name: edge.add}, _seeds(plan)):
-            return command
-    needed = _needed(found, plan)
+            return command, reason
+    needed, reason = _needed(found, plan)
     if needed is None or not sweep or plan.unit != "seed":
-        return None
+        return None, None
     if is_fair:
-        return shlex.join(["python", "-m", "trainer.versus", f"resume={os.path.dirname(sweep)}", f"seeds={needed}"])
-    return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"seed=range({needed})"])
+        command = ["python", "-m", "trainer.versus", f"resume={os.path.dirname(sweep)}", f"seeds={needed}"]
+        return shlex.join(command), reason
+    return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"seed={_seeds(plan, needed)}"]), reason
 
 
-def _needed(found: Comparison, plan: Layout) -> int | None:
-    """Return how many seeds would tell what is open: an effect that is not shown, or what ties with the best."""
+def _needed(found: Comparison, plan: Layout) -> tuple[int | None, str]:
+    """Return how many seeds would tell what is open, an effect that is not shown or what ties with the best; and what.
+
+    As many as leave no more than a chance of 20 % to miss the difference that is seen.
+    """
     there = max(len(group.distinct) for group in plan.groups)
     if there == 1:
-        return ONE_SEED
+        return ONE_SEED, "one seed tells nothing of chance"
     best = found.recommendation.knobs or {}
-    needed = [
-        max(one.seeds_needed, there + 1)
-        for effect in found.effects
-        if effect.measure == (found.criterion or found.score)
-        for one in effect.contrasts
-        if one.seeds_needed and (not effect.claimed or best.get(effect.knob) in (one.a, one.b))
-    ]
-    return max((count for count in needed if count <= ENOUGH), default=None)
+    needed: dict[str, int] = {}  # what is open -> seeds
+    for effect in found.effects:
+        for one in effect.contrasts if effect.measure == (found.criterion or found.score) else ():
+            count = max(one.seeds_needed or 0, there + 1)
+            is_open = one.seeds_needed and (not effect.claimed or best.get(effect.knob) in (one.a, one.b))
+            if is_open and count <= ENOUGH:
+                what = f"which {effect.knob} is best" if effect.claimed else f"what {effect.knob} does"
+                needed[what] = max(count, needed.get(what, 0))
+    return max(needed.values(), default=None), f"more seeds may settle {_and([*needed])}" if needed else ""
 
 
-def _seeds(plan: Layout) -> str:
-    seeds = sorted({seed for seed in plan.seeds if isinstance(seed, int)})
-    if not seeds:
+def _seeds(plan: Layout, count: int = 0) -> str:
+    """Return the seeds of the runs as typed, with the first others that make them so many."""
+    there = {seed for seed in plan.seeds if isinstance(seed, int)}
+    if not there:
         return ""
+    others = (seed for seed in itertools.count() if seed not in there)
+    seeds = sorted(there | {*itertools.islice(others, max(count - len(there), 0))})
     return f"range({len(seeds)})" if seeds == list(range(len(seeds))) else ",".join(map(str, seeds))
 
 

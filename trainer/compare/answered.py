@@ -115,21 +115,42 @@ class Answered:
         if self.plan.tuned:
             tail = f", each at its best {' and '.join(knob.name for knob in self.plan.tuned)}"
             tail += " by the other seeds" if self.plan.is_chosen else ""
-        text = words.sentence(one, subject, f"at {first} than at {second}{tail}", self.plan.unit, self._means(about))
-        text += words.failures(knob, self._failed(about), i, j)
+        than = f"at {first} than at {second}{tail}"
+        text = words.sentence(one, subject, than, self.plan.unit, self._means(about))
+        text += self._restricted(about, one) + words.failures(knob, self._failed(about), i, j)
         return replace(one, a=knob.levels[i], b=knob.levels[j], sentence=text)
+
+    def _sides(self, about: About) -> tuple[NDArray[np.int64], Floats]:
+        """Return both levels' contenders (2, R) at R combinations of the other knobs, and their values (2, R, S)."""
+        table = self.plan.cells(*about.knobs)
+        sides = np.stack([table[one[0]] if about.at is None else table[one[0], about.at] for one in (about.a, about.b)])
+        return sides, self.at(about.measure, sides)
 
     def _means(self, about: About) -> tuple[float, float] | None:
         """Return the means of both levels, over the combinations and seeds that have both, as the difference is."""
-        table = self.plan.cells(*about.knobs)
-        sides = [table[one[0]] if about.at is None else table[one[0], about.at] for one in (about.a, about.b)]
-        rows = (sides[0] >= 0) & (sides[1] >= 0)
-        values = [self.tested[about.measure][side[rows]] for side in sides]
-        both = np.isfinite(values[0]) & np.isfinite(values[1])
+        sides, values = self._sides(about)
+        values = values[:, (sides >= 0).all(0)]
+        both = np.isfinite(values).all(0)
         if both.any(0).sum() >= 2:
-            values = [np.where(both, one, np.nan) for one in values]
+            values = np.where(both, values, np.nan)
         means = [float(mean_of(mean_of(one, 1), 0)) for one in values]
         return (means[0], means[1]) if np.isfinite(means).all() else None
+
+    def _restricted(self, about: About, one: Contrast) -> str:
+        """Say that a difference is of some of the seeds only, or of some combinations of the other knobs."""
+        sides, values = self._sides(about)
+        there = np.isfinite(values)
+        known, text = (there[0] & there[1]).any(1), ""
+        if one.paired and one.n < there.any((0, 1)).sum() and not self.failed_CS[sides[sides >= 0]].any():
+            text = f"; over the {self.plan.unit}s that both have"
+        if not 0 < known.sum() < (sides >= 0).any(0).sum():
+            return text
+        if known.sum() > 1:
+            return f"{text}; at {known.sum()} combinations of the other knobs, where both have numbers"
+        levels = self.plan.contenders[sides[0, known][0]].levels
+        others = (k for k in range(len(levels)) if k not in about.knobs)
+        at = " ".join(self.plan.knobs[k].plain(levels[k]) for k in others)
+        return f"{text}; at {at} alone, where both have numbers"
 
     def _failed(self, about: About) -> list[tuple[int, int]]:
         """Return for each level of a knob how many runs came to nothing, and of how many."""

@@ -64,13 +64,15 @@ def _result(answered: Answered) -> Comparison:
     main = [effect for effect in of_knobs if effect.measure == answered.criterion]
     shown = {one.knob for one in main if one.claimed or all(each.p is None for each in one.contrasts)}
     edges = tuning.edges(answered.plan, answered.choice, answered.best, shown)
+    deciding = answered.values[answered.criterion] if answered.criterion else None
+    told_apart = [] if deciding is None else tuning.told_apart(answered.plan, answered.choice, deciding)
     loss_knobs = [knob for knob in answered.plan.knobs if defines_loss(knob)]
     found = Comparison(
         groups=groups,
         effects=of_knobs,
         differences=differences(answered),
         interactions=interactions(answered),
-        warnings=fairness.warnings(answered.plan, edges, loss_knobs),
+        warnings=fairness.warnings(answered.plan, edges, loss_knobs, told_apart),
         recommendation=recommendation(answered, groups),
         score=answered.score,
         criterion=answered.criterion,

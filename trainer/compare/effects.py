@@ -130,13 +130,13 @@ def interactions(answered: Answered) -> list[Interaction]:
         low, high = _changes(answered, about, table)
         subject = f"what {first.name} does to the {words.measure(one.measure)} depends on {second.name}"
         places = [second.plain(i) for i in about.b]
-        changes = f"from {first.text(about.a[0])} to {first.text(about.a[1])} it changes by {low:+.3g} at {places[0]}"
-        changes += f", by {high:+.3g} at {places[1]}"
+        changes = f"from {first.text(about.a[0])} to {first.text(about.a[1])} it changes by "
+        changes += f"{words.change(low)} at {places[0]}, by {words.change(high)} at {places[1]}"
         if not one.claimed:
             subject = f"not shown that {subject}"
         text = f"{subject}: {changes}"
         if one.p_adjusted is not None and one.difference is not None:
-            text += f" (difference {one.difference:+.3g}, {words.interval(one)}, "
+            text += f" (difference {words.change(one.difference)}, {words.interval(one)}, "
             text += f"{one.n} {answered.plan.unit}s, {words.corrected(one.p_adjusted)})"
         if one.claimed and about.measure == answered.criterion:
             text += _moved(answered, about, table)

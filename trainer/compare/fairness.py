@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.compare.groups import UNFINISHED, Layout
+from trainer.compare.groups import UNFINISHED, Layout, listed
 from trainer.compare.keys import NO_KNOB, hashable, is_epochs, is_optimizer, is_rate, label
 from trainer.compare.knobs import Knob
 from trainer.compare.results import Caveat
@@ -15,8 +15,10 @@ MOST = 3  # edges that are told of one by one: of the group to use first
 LONGER = 1.5  # times as many epochs, from which runs that say no budget are taken to have had another
 
 
-def warnings(plan: Layout, edges: Sequence[Edge], loss_knobs: Sequence[Knob]) -> list[Caveat]:
-    """Return the caveats, each at most once."""
+def warnings(
+    plan: Layout, edges: Sequence[Edge], loss_knobs: Sequence[Knob], told_apart: Sequence[str]
+) -> list[Caveat]:
+    """Return the caveats, each at most once. told_apart: see tuning.told_apart."""
     more = len(edges) - MOST
     found = [
         *(("together", _together(knob)) for knob in plan.knobs if knob.together),
@@ -25,8 +27,8 @@ def warnings(plan: Layout, edges: Sequence[Edge], loss_knobs: Sequence[Knob]) ->
         ("split", _split(plan)),
         ("order", _order(plan)),
         ("budget", _budget(plan)),
-        ("tune", _tune(plan)),
-        ("learning_rate", _learning_rate(plan)),
+        ("tune", _tune(plan, told_apart)),
+        ("learning_rate", _learning_rate(plan) or untuned(plan)),
         ("selection", _selection(plan)),
         ("seeds", _seeds(plan)),
         ("diverged", _diverged(plan)),
@@ -54,12 +56,13 @@ def _loss(plan: Layout, knobs: Sequence[Knob]) -> str:
     return f"{names} defines the loss: {said}" if knobs else ""
 
 
-def _tune(plan: Layout) -> str:
+def _tune(plan: Layout, told_apart: Sequence[str]) -> str:
     names = " and ".join(knob.name for knob in plan.tuned)
     how = "as it was given to each"
     if plan.is_chosen:
         how = "chosen by the validation split, at each seed by the other seeds"
     said = f"is tuned, not compared: every group stands at its own best, {how} (--tune none compares it)"
+    said += "".join(f"; so {one}" for one in told_apart[:MOST])
     return f"{names} {said}" if names else ""
 
 
@@ -120,6 +123,14 @@ def _learning_rate(plan: Layout) -> str:
     return f"{few(few_rates)}: {said}" if few_rates else ""
 
 
+def untuned(plan: Layout) -> str:
+    """Warn where what is tuned had a single value for some of those compared, and several for others."""
+    lone = [one.name for one in plan.contenders if len(one.members) == 1]
+    names = " and ".join(knob.name for knob in plan.tuned)
+    said = f"only one {names} was tried at {few(lone)}, more at others; what differs may be a difference of tuning"
+    return said if lone and plan.is_chosen else ""
+
+
 def _has_names(knob: Knob) -> bool:
     return any(isinstance(level, str) for level in knob.levels)
 
@@ -161,9 +172,9 @@ def _unfinished(plan: Layout) -> str:
 
 
 def _duplicates(plan: Layout) -> str:
-    names = [group.name for group in plan.groups if len(group.distinct) < len(group.runs)]
+    groups = [group for group in plan.groups if len(group.distinct) < len(group.runs)]
     what = "config and seed" if plan.unit == "seed" else "config and numbers"
-    return f"{few(names)}: runs with the same {what}; they count as one" if names else ""
+    return f"{listed(plan, groups)}: runs with the same {what}; they count as one" if groups else ""
 
 
 def _unbalanced(plan: Layout) -> str:

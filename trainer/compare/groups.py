@@ -22,6 +22,7 @@ from trainer.compare.results import Estimate, GroupSummary, Interval
 from trainer.compare.statistics import Floats, mean_interval, number, share_interval
 from trainer.judge.curves import INFINITE
 from trainer.judge.overfit import Verdict
+from trainer.text import few
 
 UNFINISHED = ("failed", "interrupted")
 
@@ -220,6 +221,18 @@ def _name(knobs: Sequence[Knob], levels: Sequence[int]) -> str:
     pairs = zip(knobs, levels, strict=True)
     texts = [knob.plain(i) for knob, i in pairs if knob.texts[i] or knob.levels[i] is not None]
     return " ".join(texts) or ("all runs" if not knobs else "the defaults")
+
+
+def listed(plan: Layout, groups: Sequence[Group]) -> str:
+    """Name groups, three at most; what all of them have in common is said once."""
+    knobs = (*plan.knobs, *plan.tuned)
+    rows = [(*group.levels, *group.settled) for group in groups]
+    shared = [k for k in range(len(knobs)) if len(groups) > 1 and len({row[k] for row in rows}) == 1]
+    apart = [k for k in range(len(knobs)) if k not in shared]
+    if not shared or not apart:
+        return few(group.name for group in groups)
+    names = [_name([knobs[k] for k in apart], [row[k] for k in apart]) for row in rows]
+    return f"{few(names)} (all with {_name([knobs[k] for k in shared], [rows[0][k] for k in shared])})"
 
 
 def common_config(runs: Sequence[Run]) -> dict[str, Any]:

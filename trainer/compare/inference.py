@@ -109,15 +109,18 @@ def _interaction(values_CS: Floats, table: NDArray[np.int64], noise: Noise) -> I
     values_LRS = values_LRS[:, :, seeds]
     levels, combinations, count = values_LRS.shape
     df = (levels - 1) * (count - 1)
-    rest_df = noise.df - df
+    total, total_df = noise.square * noise.df, noise.df
+    if noise.wild_C[rests].any():  # these have no part in that noise, but in the interaction
+        rows_RS = values_LRS.reshape(levels * combinations, count)
+        residuals_RS = rows_RS - rows_RS.mean(0) - rows_RS.mean(1)[:, None] + rows_RS.mean()
+        total, total_df = float((residuals_RS**2).sum()), (levels * combinations - 1.0) * (count - 1)
+    rest_df = total_df - df
     if combinations < 2 or df < 1 or rest_df < 1:
         return None
     means = values_LRS.mean(1)
     residuals = means - means.mean(0) - means.mean(1)[:, None] + means.mean()
     sum_of_squares = combinations * float((residuals**2).sum())
-    return Interaction(
-        sum_of_squares / df, df, max((noise.square * noise.df - sum_of_squares) / rest_df, 1e-300), rest_df
-    )
+    return Interaction(sum_of_squares / df, df, max((total - sum_of_squares) / rest_df, 1e-300), rest_df)
 
 
 def _changing(models: Mapping[str, Model]) -> dict[int, float]:
@@ -129,7 +132,8 @@ def _changing(models: Mapping[str, Model]) -> dict[int, float]:
     found: dict[int, float] = {}
     for knob in {knob for one in models.values() for knob in one.by_knob}:
         known = [one.by_knob[knob] for one in models.values() if knob in one.by_knob]
-        excess = float(np.mean([one.square / one.rest for one in known]))
+        ratios = [one.square / one.rest for one in known]
+        excess = float(np.mean([one for one in ratios if one < noises.MOST] or noises.MOST))  # of some noise at all
         if fdtrc(known[0].df * size, known[0].rest_df, excess) < ALIKE:
             found[knob] = excess
     return found

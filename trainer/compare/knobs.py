@@ -6,14 +6,17 @@ together, or of which one exists only at some values of the other, are one knob:
 """
 
 import itertools
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trainer.compare import keys
 from trainer.compare.keys import ABSENT, CLASS, hashable, label, natural
-from trainer.text import few
+from trainer.text import few, key_of
 
+LONG = 32  # characters of a value that are repeated
 FEW = 3  # as many keys that a choice brings are named
 
 
@@ -38,6 +41,16 @@ class Knob:
         default = f"no {self.name}" if self.levels[level] is None else f"{self.name}={label(self.levels[level])}"
         return self.texts[level] or default
 
+    def short(self, level: int) -> str:
+        """Name a level by its value, where another was named in full: of a long one the path that all share is …."""
+        value = self.plain(level).removeprefix("" if self.together else f"{self.name}=")
+        if self.together or len(value) <= LONG:
+            return value
+        values = [self.plain(i).removeprefix(f"{self.name}=") for i in range(len(self.levels))]
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(min(values), max(values), strict=False))
+        path = re.sub("[^/. ]*$", "", "".join(one for one, _ in same))
+        return f"…{value.removeprefix(path)}" if path else value
+
     def text(self, level: int) -> str:
         """Name a level as it is typed, with what cannot be told apart from it."""
         text = self.plain(level)
@@ -53,11 +66,6 @@ class Setting:
 
     config: Mapping[str, Any]  # flat
     typed: Mapping[str, str] | None  # key -> value as typed, without the seed; None where nobody knows (another tool)
-
-
-def key_of(override: str) -> str:
-    """Return the key that an override sets, adds or takes away."""
-    return override.partition("=")[0].lstrip("+~")
 
 
 def typed(overrides: Sequence[str]) -> dict[str, str]:
@@ -189,7 +197,8 @@ def _knob(
         (key for key in brought if _is_told(key, columns[key], part)),
         key=lambda key: (not key.endswith("lr"), f"{key}="),
     )
-    levels, texts = zip(*(_named(part, row, settings[first[row]]) for row in order), strict=True)
+    classes = {key: _class_names(chosen[key]) for key in part if key.endswith(CLASS)}
+    levels, texts = zip(*(_named(part, row, settings[first[row]], classes) for row in order), strict=True)
     apart = tuple(key.removesuffix(CLASS) for key in part if not key.startswith(f"{keys.parent(lead)}.") or key == lead)
     return Knob(
         name=lead.removesuffix(CLASS) if len(apart) < 2 else _and(apart),
@@ -207,29 +216,38 @@ def _is_told(key: str, column: Sequence[Any], part: Sequence[str]) -> bool:
     return ABSENT not in column and key not in own
 
 
-def _named(part: Sequence[str], row: Sequence[Any], one: Setting) -> tuple[Any, str]:
+def _class_names(column: Sequence[Any]) -> dict[str, str]:
+    """Name classes by the last part of their paths, or by as many parts as tell them apart."""
+    paths = {value for value in column if isinstance(value, str) and value != ABSENT}
+    tails = {path: [path.split(".", n)[n] for n in range(path.count("."), -1, -1)] for path in paths}
+    shared = Counter(itertools.chain(*tails.values()))
+    return {path: next((tail for tail in some if shared[tail] == 1), path) for path, some in tails.items()}
+
+
+Classes = Mapping[str, Mapping[str, str]]  # key of a class -> its path -> its name
+
+
+def _named(part: Sequence[str], row: Sequence[Any], one: Setting, classes: Classes) -> tuple[Any, str]:
     """Return a level and what to type for it."""
     texts = [
-        "" if value is None and one.typed is None and len(part) > 1 else _typed_text(key, value, one)
+        "" if value is None and one.typed is None and len(part) > 1 else _typed_text(key, value, one, classes)
         for key, value in zip(part, row, strict=True)
     ]
     if len(part) == 1:
-        value = row[0]
-        if part[0].endswith(CLASS) and isinstance(value, str):
-            value = value.rpartition(".")[2]
+        value = classes.get(part[0], {}).get(row[0], row[0])
         return (None if value == ABSENT else value), texts[0]
     whole, lead = " ".join(filter(None, texts)), part[0].removesuffix(CLASS)
     is_one = all(key.startswith(f"{keys.parent(part[0])}.") for key in part[1:])  # a choice and its arguments
     return (whole.removeprefix(f"{lead}=" if is_one else "") or None), whole
 
 
-def _typed_text(key: str, value: Any, one: Setting) -> str:
+def _typed_text(key: str, value: Any, one: Setting, classes: Classes) -> str:
     if value == ABSENT:
         return ""
     if one.typed is not None and key in one.typed:
         return tidy(f"{key}={one.typed[key]}")
     if key.endswith(CLASS) and isinstance(value, str):
-        key, value = key.removesuffix(CLASS), value.rpartition(".")[2]
+        key, value = key.removesuffix(CLASS), classes[key][value]
         if one.typed is not None and key in one.typed:  # the choice of a file that names it
             return ""
     return f"{key}={label(value)}"

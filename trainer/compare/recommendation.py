@@ -1,14 +1,20 @@
 """Name the group to use, and say why."""
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 from scipy.special import stdtrit
 
 from trainer.compare import words
 from trainer.compare.answered import Answered, defines_loss, is_loss
+from trainer.compare.groups import Group, listed
 from trainer.compare.inference import ALPHA
-from trainer.compare.results import GroupSummary, Interval, Recommendation
-from trainer.compare.statistics import mean_interval, number
-from trainer.text import few
+from trainer.compare.results import Contrast, GroupSummary, Interval, Recommendation
+from trainer.compare.statistics import Floats, mean_interval, mean_of, number
+from trainer.compare.tuning import has_ratios
+
+MOST = 2  # groups of whose mean more is said, and sets of the same numbers
 
 
 def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommendation:
@@ -23,44 +29,52 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
     asked = ((about.pair, one) for about, one in answered.by_about.items() if about.family == "recommendation")
     rivals = [(pair[0], one) for pair, one in asked if pair]
     also = {other for other, is_worse in _apart(answered, criterion) if is_worse}  # by what is tested elsewhere
-    ties = [answered.group_name(index) for index, one in rivals if not one.claimed and index not in also]
+    worse = {index: one for index, one in rivals if one.claimed or index in also}
+    costs_C = _costs(answered)
+    tied = sorted((index for index, _ in rivals if index not in worse), key=lambda index: costs_C[index])
+    same = _same(answered, [answered.best, *tied])
+    like_it = {index for some in same if answered.best in some for index in some}
+    ties = [answered.group_name(index) for index in tied]
     honest = _winners(answered, len(ties))
     of = f"mean {words.measure(criterion)}"
     first = "lowest" if answered.sign(criterion) > 0 else "highest"
     chosen = ", wider for having been chosen" if len(groups) > 1 and (ties or answered.choice.inflation_C.any()) else ""
-    interval = "" if honest.low is None else f", 95 % interval {honest.low:.4g} to {honest.high:.4g}{chosen}"
+    ends = "" if honest.low is None else words.span(f"{honest.low:.4g}", f"{honest.high:.4g}")
+    ends = f"up to {honest.high:.4g}" if honest.low == 0 else ends  # a loss is never less
+    interval = f", 95 % interval {ends}{chosen}" if ends else ""
     apart = " at seeds that had no say in the choice" if answered.choice.inflation_C[answered.best] else ""
-    mean = f"the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval})"
-    worse = [index for index, one in rivals if one.claimed or index in also]
-    how = " by the logarithm of the loss" if is_loss(criterion) and set(worse) - also else ""
+    mean = f"the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval}){_own(group)}"
     gone = [one.name for c, one in enumerate(answered.plan.contenders) if _all_failed(answered, c)]
     others = len(answered.plan.contenders) - 1
     if len(groups) == 1:
-        sentence = f"only one group: {of} {honest.mean:.4g} (n = {honest.n}{interval})"
+        sentence = f"only one group: {of} {honest.mean:.4g} (n = {honest.n}{interval}){_own(group)}"
     elif worse or (gone and not rivals):
         counted = f"{len(worse)} of {others} others {'is' if len(worse) == 1 else 'are'}"
         if not ties and len(worse) + len(gone) == others:
             counted = "the other group is" if others == 1 else "every other group is"
         sentence = f"use {group.name}: {mean}"
-        sentence += f"; {counted} shown to be worse{how}" if worse else ""
-        sentence += f"; not shown to be worse: {few(ties)}" if ties else ""
+        sentence += f"; {counted} shown to be worse" if worse else ""
+        sentence += _ratio(answered, worse) if worse.keys() - also else ""
+        if unlike := [index for index in tied if index not in like_it]:
+            sentence += f"; not shown to be worse: {listed(answered.plan, _groups(answered, unlike))}"
+            sentence += _why_not(answered, min((costs_C[index] for index in worse), default=math.inf), unlike)
     elif rivals and all(one.p is None for _, one in rivals):
         alone = f"groups of one {answered.plan.unit} cannot be told apart"
         sentence = f"no group is shown to be better than another: {alone}; {group.name}: {mean}"
     else:
         sentence = f"no group is shown to be better than another; {group.name}: {mean}"
+        bound = honest.high if answered.sign(criterion) > 0 else honest.low
+        sentence += "" if bound is None else _why_not(answered, answered.sign(criterion) * bound, tied)
+    for some in same[:MOST]:
+        sentence += f"; {listed(answered.plan, _groups(answered, some))} gave exactly the same numbers"
     by_score = _apart(answered, answered.score) if answered.score and answered.score != criterion else []
     if better := [answered.group_name(other) for other, is_worse in by_score if not is_worse]:
-        sentence += f"; but by {words.measure(str(answered.score))} {', '.join(better[:3])} is shown to be better"
+        sentence += f"; but by {words.measure(str(answered.score))}, {', '.join(better[:3])} is shown to be better"
+    elif by_score and not worse:
+        lower = [answered.group_name(other) for other, _ in by_score]
+        sentence += f"; but by {words.measure(str(answered.score))}, {', '.join(lower[:3])} is shown to be worse"
     if gone:
         sentence += f"; every run of {', '.join(gone[:3])}{' and more' * (len(gone) > 3)} diverged or failed"
-    if group.failed_share.mean:
-        failed = round(group.failed_share.mean * group.n)
-        sentence += f"; {failed} of its {group.n} runs diverged or failed, counted as having learned nothing"
-    if group.overfit_share.mean:
-        overfit = round(group.overfit_share.mean * group.n)
-        how_many = "it overfits" if group.n == 1 else f"{overfit} of its {group.n} runs overfit"
-        sentence += f"; {how_many}: stop at the best epoch"
     return Recommendation(
         sentence=sentence,
         group=group.name,
@@ -75,6 +89,71 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
         ties=ties,
         command=group.command,
     )
+
+
+def _own(group: GroupSummary) -> str:
+    """Say how many runs of a group came to nothing, and how many overfit."""
+    said = ""
+    if group.failed_share.mean:
+        failed = round(group.failed_share.mean * group.n)
+        said += f"; {failed} of its {group.n} runs diverged or failed, counted as having learned nothing"
+    if group.overfit_share.mean:
+        overfit = round(group.overfit_share.mean * group.n)
+        how_many = "it overfits" if group.n == 1 else f"{overfit} of its {group.n} runs overfit"
+        said += f"; {how_many}: stop at the best epoch"
+    return said
+
+
+def _groups(answered: Answered, contenders: list[int]) -> list[Group]:
+    return [answered.plan.groups[answered.choice.groups_C[c]] for c in contenders]
+
+
+def _same(answered: Answered, contenders: list[int]) -> list[list[int]]:
+    """Return the sets of contenders that have the same numbers, each of them at each seed."""
+    found: dict[bytes, list[int]] = {}
+    for index in contenders:
+        numbers = b"".join(values_CS[index].tobytes() for values_CS in answered.tested.values())
+        found.setdefault(numbers, []).append(index)
+    return [some for some in found.values() if len(some) > 1]
+
+
+def _ratio(answered: Answered, worse: Mapping[int, Contrast]) -> str:
+    """Say how many times as high losses are that were compared as ratios: at each seed, and by the means in tables."""
+    criterion, costs_C = str(answered.criterion), _costs(answered)
+    if not has_ratios(criterion, answered.values[criterion]):
+        return ""
+    of_means = [costs_C[index] / costs_C[answered.best] for index in worse]
+    least = min(*of_means, math.exp(min(700.0, *(one.difference or 0.0 for one in worse.values()))))
+    if least < 1.01:
+        return ""
+    return f", by ratios of the loss: it is at least {math.floor(100 * least) / 100:.3g} times as high"
+
+
+def _why_not(answered: Answered, shown: float, ties: list[int]) -> str:
+    """Say why a group is not shown to be worse that lost runs, or whose mean costs more than what looks worse."""
+    costs_C, criterion = _costs(answered), str(answered.criterion)
+    told = []
+    for index in reversed(ties):  # what surprises most first
+        values, name = answered.tested[criterion][index], answered.group_name(index)
+        failed, there = int(answered.failed_CS[index].sum()), values[np.isfinite(values)]
+        if failed:
+            lost = f"{failed} of {failed + len(there)} runs of {name} diverged or failed"
+            told.append(f"{lost} (mean of the others {there.mean():.4g}): ranks have to show it too")
+        elif costs_C[index] > shown:
+            runs = f"{len(there)} {answered.plan.unit}s, from {there.min():.4g} to {there.max():.4g},"
+            why = (
+                f"its {runs} are too few to show that it is worse"
+                if len(there) > 1
+                else f"it has one {answered.plan.unit}"
+            )
+            told.append(f"{name} has a mean of {there.mean():.4g}, but {why}")
+    return "".join(f"; {one}" for one in told[:MOST])
+
+
+def _costs(answered: Answered) -> Floats:
+    """Return the mean of what decides for each contender (C,), lower is better."""
+    criterion = str(answered.criterion)
+    return answered.sign(criterion) * mean_of(answered.tested[criterion], 1)
 
 
 def _apart(answered: Answered, measure: str) -> list[tuple[int, bool]]:

@@ -175,6 +175,7 @@ class Answer:
     text: str
     next: str | None  # a command that runs
     lines: list[str] = field(default_factory=list)  # the text, a line for each thing that is said
+    reason: str | None = None  # why to run it
 
 
 @dataclass(frozen=True)

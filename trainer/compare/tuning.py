@@ -76,13 +76,18 @@ def cost(plan: Layout, criterion: str | None, values_GS: Floats) -> Floats:
     return np.where(plan.failed_GS & ~np.isfinite(costs_GS), max(seen, default=np.nan), costs_GS)
 
 
+def has_ratios(criterion: str, values_GS: Floats) -> bool:
+    """Whether values are compared as ratios: losses, all of them above 0."""
+    return is_loss(criterion) and bool((values_GS[np.isfinite(values_GS)] > 0).all())
+
+
 def ranked(plan: Layout, criterion: str, values_GS: Floats) -> Floats:
     """Return the costs by which groups are shown to be worse than the best: of losses the logarithm.
 
     What is worse than guessing counts as guessing. Otherwise a few wild losses are noise enough to hide behind.
     """
     costs_GS = cost_sign(plan, criterion) * values_GS
-    if not is_loss(criterion) or not (costs_GS[np.isfinite(costs_GS)] > 0).all():
+    if not has_ratios(criterion, values_GS):
         return costs_GS
     guessing = [run.guessing_loss for run in plan.runs if run.guessing_loss]
     return np.log(np.minimum(costs_GS, max(guessing)) if guessing else costs_GS)
@@ -114,6 +119,18 @@ def choose(plan: Layout, costs_GS: Floats) -> Choice:
         chosen = members[np.argmin(costs, 0)]
         groups_CS[c] = np.where(np.isfinite(costs).any(0), chosen, -1)
     return Choice(groups_C, groups_CS)
+
+
+def told_apart(plan: Layout, choice: Choice, values_GS: Floats) -> list[str]:
+    """Say which contenders' means are not those of the groups that stand for them, as every seed is scored apart."""
+    found = []
+    own_C, mean_G = mean_of(choice.take(values_GS), 1), mean_of(values_GS, 1)
+    for contender, group, own in zip(plan.contenders, choice.groups_C, own_C, strict=True):
+        said, of_group = f"{own:.4g}", f"{mean_G[group]:.4g}"
+        if group >= 0 and np.isfinite([own, mean_G[group]]).all() and said != of_group:
+            settled = plan.groups[group].name.removeprefix(contender.name).strip()
+            found.append(f"{contender.name} counts with {said}, not with {of_group}, what {settled} has in the table")
+    return found
 
 
 def best(costs_CS: Floats) -> int | None:

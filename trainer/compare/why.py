@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trainer.compare.groups import Layout, Run
 from trainer.compare.results import Contrast, Recorded
 from trainer.compare.statistics import Floats, differences, mean_of
+from trainer.compare.words import span
 from trainer.judge.curves import INFINITE
 
 CLEAR = 1.5  # a ratio is told where its whole interval lies above this, or below 1 / this
@@ -181,13 +182,13 @@ def _sentence(
     times, low, high = (_times(value) for value in ratio)
     goal = "" if target is None else f"{target:.3g}"
     said = SIGNALS[name].format(times=times, a=levels[0], b=levels[1], target=goal)
-    said += f" ({sides[0]:.2g} against {sides[1]:.2g}, 95 % interval {low} to {high} times, {n})"
+    said += f" ({sides[0]:.2g} against {sides[1]:.2g}, 95 % interval {span(low, high)} times, {n})"
     if other is not None:
         times, low, high = (_times(value) for value in other)
         alike = other[1] >= 1 / CLEAR and other[2] <= CLEAR
         when = f"in the {OTHER_END[name.partition('_')[0]]} step"
         said += f"; {when} {'they are alike' if alike else 'no clear difference is seen'}"
-        said += f" ({times} times, {low} to {high})"
+        said += f" ({times} times{f', {low} to {high}' * (low != high)})"
     return said
 
 

@@ -30,11 +30,9 @@ def largest(contrasts: Iterable[Contrast]) -> Contrast | None:
 
 def levels(knob: Knob, a: int, b: int) -> tuple[str, str]:
     """Name two levels: the first as typed, of the second only the value where that is clear."""
-    first, second = knob.text(a), knob.text(b)
     if knob.brings[a] == knob.brings[b]:
-        first, second = (text.removesuffix(f" (with {knob.brings[a]})") for text in (first, second))
-    short = not knob.together and not any(knob.brings) and knob.texts[b]
-    return first, knob.texts[b].partition("=")[2] if short else second
+        return knob.plain(a), knob.plain(b) if any(knob.brings) else knob.short(b)
+    return knob.text(a), knob.text(b)
 
 
 def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[float, float] | None = None) -> str:
@@ -52,7 +50,8 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
         needed = f"a true difference of this size would show with about {test.seeds_needed} {unit}s"
         return f"not enough {unit}s to tell: {seen}{evidence}; {needed}"
     beyond = max(abs(test.low or 0.0), abs(test.high or 0.0))
-    return f"no difference shown: {seen}{evidence}; one of more than {beyond:.2g} is unlikely"
+    unlikely = f"; one of more than {beyond:.2g} is unlikely" if beyond > ROUNDING else ""
+    return f"no difference shown: {seen}{evidence}{unlikely}"
 
 
 def amount(difference: float) -> str:
@@ -62,7 +61,22 @@ def amount(difference: float) -> str:
 
 def interval(test: Contrast) -> str:
     """Write the interval of a difference."""
-    return f"95 % interval {test.low:.3g} to {test.high:.3g}"
+    return f"95 % interval {span(figure(test.low or 0.0), figure(test.high or 0.0))}"
+
+
+def figure(value: float) -> str:
+    """Write a number; what is left of rounding is 0, and never negative."""
+    return f"{0.0 if abs(value) < ROUNDING else value:.3g}"
+
+
+def change(value: float) -> str:
+    """Write a number with its sign; 0 has none."""
+    return "0" if abs(value) < ROUNDING else f"{value:+.3g}"
+
+
+def span(low: str, high: str, to: str = " to ") -> str:
+    """Write a range; one whose ends read alike is one number."""
+    return low if low == high else f"{low}{to}{high}"
 
 
 def corrected(p: float | None) -> str:

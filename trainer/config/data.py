@@ -8,40 +8,17 @@ from typing import Any, Literal
 from trainer.config.knob import knob, rest
 
 DataName = Literal[
-    "digits",
-    "mnist",
-    "fashion_mnist",
-    "kmnist",
-    "cifar10",
-    "spirals",
-    "line",
-    "clusters",
-    "point",
-    "csv",
-    "npz",
-    "folder",
-    "custom",
-    "sklearn",
-    "torchvision",
-]
+    "digits", "mnist", "fashion_mnist", "kmnist", "cifar10", "spirals", "line", "clusters", "point", "csv", "npz",
+    "folder", "custom", "sklearn", "torchvision",
+]  # fmt: skip
 Task = Literal["classification", "regression"]
 Missing = Literal["refuse", "mean", "drop"]
 Decimal = Literal["point", "comma"]
 SklearnName = Literal["iris", "wine", "breast_cancer", "diabetes", "digits"]
 TorchvisionName = Literal[
-    "CIFAR10",
-    "CIFAR100",
-    "EMNIST",
-    "EuroSAT",
-    "FashionMNIST",
-    "KMNIST",
-    "MNIST",
-    "QMNIST",
-    "SEMEION",
-    "STL10",
-    "SVHN",
+    "CIFAR10", "CIFAR100", "EMNIST", "EuroSAT", "FashionMNIST", "KMNIST", "MNIST", "QMNIST", "SEMEION", "STL10", "SVHN",
     "USPS",
-]
+]  # fmt: skip
 EmnistSplit = Literal["byclass", "bymerge", "balanced", "letters", "digits", "mnist"]
 Normalisation = Literal["none", "unit", "standard"]
 
@@ -60,8 +37,8 @@ class Data:
 
     @property
     def title(self) -> str:
-        """What messages call the data set."""
-        return self.name
+        """What messages call the data set: by its file or folder, function or class, where it has one."""
+        return next((getattr(self, key) for key in ("path", "_target_", "dataset") if hasattr(self, key)), self.name)
 
     @property
     def is_regression(self) -> bool | None:
@@ -115,10 +92,6 @@ class Arrays(OwnData):
 
     path: str = knob("the file, from the current folder")
 
-    @property
-    def title(self) -> str:
-        return self.path
-
 
 @dataclass(frozen=True, kw_only=True)
 class Table(OwnData):
@@ -133,10 +106,6 @@ class Table(OwnData):
     def __hash__(self) -> int:  # of a list
         return hash(repr(self))
 
-    @property
-    def title(self) -> str:
-        return self.path
-
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(ReadData):
@@ -144,10 +113,6 @@ class Folder(ReadData):
 
     path: str = knob("the folder, from the current folder")
     size: int | None = knob("side that pictures are scaled to; null: they are of one size", "pixels", ge=1)
-
-    @property
-    def title(self) -> str:
-        return self.path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,20 +122,12 @@ class CustomData(OwnData):
     _target_: str = knob("dotted path of a function or a torch.utils.data.Dataset class, e.g. my_data.load")
     arguments: dict[str, Any] = rest("its keyword arguments; root is filled in if it takes it")
 
-    @property
-    def title(self) -> str:
-        return self._target_
-
 
 @dataclass(frozen=True, kw_only=True)
 class SklearnData(ReadData):
     """The data sets that come with scikit-learn."""
 
     dataset: SklearnName = knob("the data set")
-
-    @property
-    def title(self) -> str:
-        return self.dataset
 
     @property
     def is_regression(self) -> bool | None:
@@ -183,10 +140,6 @@ class TorchvisionData(ReadData):
 
     dataset: TorchvisionName = knob("the data set, a class of torchvision.datasets")
     split: EmnistSplit | None = knob("which of EMNIST's six sets of classes")
-
-    @property
-    def title(self) -> str:
-        return self.dataset
 
 
 DATA_CLASSES: dict[Any, type[Data]] = {  # by name; all others are Data

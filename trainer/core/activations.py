@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,16 +75,15 @@ class ActivationStatistics:
     def attached(self) -> Iterator[None]:
         """Watch every activation module until the block ends."""
         self.found = {}
-        handles = [module.register_forward_hook(partial(self._take, name)) for name, module in self.modules.items()]
-        orders = [
-            module.register_forward_hook(partial(self._come_to, name))
-            for name, module in (self.with_parameters.items() if self.tags is None else ())
-        ]
-        orders += [one.register_forward_hook(self._drop) for one in (self.dropouts if self.tags is None else ())]
+        hooks: list[tuple[nn.Module, Any]] = [(m, partial(self._take, name)) for name, m in self.modules.items()]
+        if self.tags is None:  # the first time
+            hooks += [(m, partial(self._come_to, name)) for name, m in self.with_parameters.items()]
+            hooks += [(m, self._drop) for m in self.dropouts]
+        handles = [module.register_forward_hook(hook) for module, hook in hooks]
         try:
             yield
         finally:
-            for handle in [*handles, *orders]:
+            for handle in handles:
                 handle.remove()
 
     def taken(self, loss_K: Tensor) -> dict[str, Tensor]:
@@ -134,9 +134,8 @@ def input_statistics(x_KBI: Tensor) -> dict[str, Tensor]:
     feature_KI = x_KBI.std(1, correction=0)
     feature_KI = feature_KI.masked_fill(feature_KI == 0, math.nan)
     varying_K = (~feature_KI.isnan()).sum(1, keepdim=True)
-    median_K = feature_KI.sort(1).values.gather(1, (varying_K - 1).clamp(min=0) // 2)[
-        :, 0
-    ]  # median() is random on CUDA
+    middle_K = (varying_K - 1).clamp(min=0) // 2
+    median_K = feature_KI.sort(1).values.gather(1, middle_K)[:, 0]  # median() is random on CUDA
     return {
         "input_rms": x_KBI.square().mean((1, 2)).sqrt(),
         "input_mean": x_KBI.mean((1, 2)),

@@ -32,32 +32,22 @@ class Check:
 
 
 def check_gradients(
-    losses: Callable[[], Tensor],
-    parameters: Mapping[str, Tensor],
-    gradients: Mapping[str, Tensor | None] | None = None,
-    coordinates: int = COORDINATES,
+    losses: Callable[[], Tensor], parameters: Mapping[str, Tensor], coordinates: int = COORDINATES
 ) -> dict[str, Check]:
-    """Check every parameter's gradient; `gradients` are autograd's by default, None among them means zero.
-
-    Raises ValueError where the loss is not finite, or not the same twice.
-    """
-    if gradients is None:
-        found = torch.autograd.grad(losses().sum(), list(parameters.values()), allow_unused=True)
-        gradients = dict(zip(parameters, found, strict=True))
+    """Check autograd's gradient of every parameter. Raises ValueError where the loss is not finite, or varies."""
+    gradients = torch.autograd.grad(losses().sum(), list(parameters.values()), materialize_grads=True)
     with torch.no_grad():
         value = losses().sum()
         if not value.isfinite():
             raise ValueError(f"the loss is {value.item()}: it has no differences")
         if losses().sum() != value:
             raise ValueError("the loss is not the same twice for the same weights and examples: it has no differences")
-    given = {name: torch.zeros_like(p) if (g := gradients[name]) is None else g for name, p in parameters.items()}
-    return {name: check(losses, p, given[name], coordinates) for name, p in parameters.items()}
+    pairs = zip(parameters.items(), gradients, strict=True)
+    return {name: check(losses, parameter, gradient, coordinates) for (name, parameter), gradient in pairs}
 
 
 @torch.no_grad()
-def check(
-    losses: Callable[[], Tensor], tensor: Tensor, gradient: Tensor, coordinates: int = COORDINATES, seed: int = 0
-) -> Check:
+def check(losses: Callable[[], Tensor], tensor: Tensor, gradient: Tensor, coordinates: int = COORDINATES) -> Check:
     """Compare `gradient` with (f(x + h) - f(x - h)) / 2h at coordinates of `tensor`, which is moved and put back.
 
     `losses` gives f in float64 as terms to be summed, one per example, the same each time: differences are taken
@@ -68,7 +58,7 @@ def check(
     """
     assert tensor.dtype == torch.float64, f"{tensor.dtype}: differences need float64"
     flat = gradient.detach().reshape(-1)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     chosen = {int(flat.abs().argmax()), *torch.randperm(len(flat), generator=generator)[:coordinates].tolist()}
     signs = torch.randint(2, (len(flat),), generator=generator).to(flat) * 2 - 1
     scale, here, before = flat.square().mean().sqrt().item(), losses(), tensor.detach().clone()

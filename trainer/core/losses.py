@@ -26,14 +26,12 @@ NEAR_ZERO = 0.05  # of the chance level: a lowest loss within it counts as none
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # outputs (..., C), targets -> (...): one number an example
 
 
-def function(loss: Loss, classes: int | None) -> LossFunction:
+def function(loss: Loss) -> LossFunction:
     """Return the loss of every example as a function of outputs and targets, the user's own or ours.
 
-    classes: of the data, None for a regression. Raises ConfigError where it cannot be found, or wants other targets.
+    Raises ConfigError where it cannot be found.
     """
-    if loss._target_ is not None:
-        return OwnLoss(loss)
-    return functools.partial(losses_KB, loss)
+    return OwnLoss(loss) if loss._target_ is not None else functools.partial(losses_KB, loss)
 
 
 def losses_KB(loss: Loss, output_KBC: Tensor, target_KB: Tensor) -> Tensor:
@@ -48,12 +46,10 @@ def losses_KB(loss: Loss, output_KBC: Tensor, target_KB: Tensor) -> Tensor:
     if loss.name == "output":
         return output_KBC.mean(-1)
     classes = not target_KB.dtype.is_floating_point
+    scores = output_KBC.transpose(1, 2) if output_KBC.ndim == 3 else output_KBC  # classes in the second place
     if loss.name == "cross_entropy" or (loss.name == "auto" and classes):
-        smoothing = loss.label_smoothing
-        scores = output_KBC.transpose(1, 2) if output_KBC.ndim == 3 else output_KBC  # classes in the second place
-        return F.cross_entropy(scores, target_KB, reduction="none", label_smoothing=smoothing)
+        return F.cross_entropy(scores, target_KB, reduction="none", label_smoothing=loss.label_smoothing)
     if loss.name == "focal":
-        scores = output_KBC.transpose(1, 2) if output_KBC.ndim == 3 else output_KBC
         cost = F.cross_entropy(scores, target_KB, reduction="none")
         wrong = -torch.expm1(-cost)  # 1 - p, to all its digits
         tiny = torch.finfo(wrong.dtype).tiny  # of a power below 1 the derivative at 0 is infinite
@@ -112,7 +108,7 @@ Targets = tuple[Tensor, Tensor, list[Tensor]]  # (N,) or (N, O), the share (N,) 
 
 def _searched(loss: Loss, classes: int | None, targets: list[Targets]) -> dict[str, Tensor]:
     """Return guessing_loss and expected_loss of each member's targets by a search, for losses without a formula."""
-    losses, is_own = function(loss, classes), loss._target_ is not None
+    losses, is_own = function(loss), loss._target_ is not None
     rows = list[tuple[float, float]]()
     for dtype in (torch.float64, torch.float32):  # a function of the user's own may know the second alone
         try:

@@ -38,7 +38,7 @@ FUSED_ON_GPU = {"SGD", "Adam", "AdamW"}  # Adagrad's kernel is for a CPU alone i
 # torch.optim marks this method so that its first call imports all of torch.compile: two seconds, for nothing here.
 _add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 if not hasattr(_add_param_group, "__dynamo_disable"):
-    _add_param_group.__dynamo_disable = _add_param_group  # type: ignore[attr-defined]
+    _add_param_group.__dynamo_disable = _add_param_group
 
 
 @dataclass

@@ -31,34 +31,22 @@ class Kind:
     """What a key may name: a class derived from `base`, or, where `functions`, a function of the user's own."""
 
     base: type | None
-    functions: bool
     words: str  # what is expected, with an example
+    functions: bool = True
 
 
 KINDS = {  # by the key, or its group; its example is what a message tells to type
     "model": Kind(
-        nn.Module,
-        functions=True,
-        words="a torch.nn.Module class, or a function of your own that makes one, e.g. my_models.ConvNet",
+        nn.Module, "a torch.nn.Module class, or a function of your own that makes one, e.g. my_models.ConvNet"
     ),
     "data": Kind(
-        Dataset,
-        functions=True,
-        words="a function of your own that returns (x, y), or a torch.utils.data.Dataset class, e.g. my_data.load",
+        Dataset, "a function of your own that returns (x, y), or a torch.utils.data.Dataset class, e.g. my_data.load"
     ),
-    "model.function": Kind(
-        None, functions=True, words="a function of your own that computes a number from its coordinates, e.g. my.f"
-    ),
-    "loss": Kind(
-        None, functions=True, words="a function (output, target) -> one loss per example, e.g. my_losses.pinball"
-    ),
-    "metrics": Kind(None, functions=True, words="a function (output, target) -> one number, e.g. my_metrics.top2"),
-    "optimizer": Kind(torch.optim.Optimizer, functions=False, words="a torch.optim.Optimizer class, e.g. my_opt.Lion"),
-    "schedule": Kind(
-        None,
-        functions=True,
-        words="a function of your own, from progress in [0, 1] to a factor, e.g. my_schedules.wave",
-    ),
+    "model.function": Kind(None, "a function of your own that computes a number from its coordinates, e.g. my.f"),
+    "loss": Kind(None, "a function (output, target) -> one loss per example, e.g. my_losses.pinball"),
+    "metrics": Kind(None, "a function (output, target) -> one number, e.g. my_metrics.top2"),
+    "optimizer": Kind(torch.optim.Optimizer, "a torch.optim.Optimizer class, e.g. my_opt.Lion", functions=False),
+    "schedule": Kind(None, "a function of your own, from progress in [0, 1] to a factor, e.g. my_schedules.wave"),
 }
 
 

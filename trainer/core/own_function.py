@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.config import ConfigError, Surface
+from trainer.config import ConfigError
 from trainer.core.own_calls import find_target, in_words, parameters, place
-from trainer.core.surfaces import FUNCTIONS, PlaneFunction
+from trainer.core.surfaces import PlaneFunction
 
 KEY = "model.function"
 CLOSE = 1e-9  # relative, in float64: f of all points at once and of each alone
@@ -144,12 +144,10 @@ def show(point: Sequence[Tensor] | Tensor) -> str:
     return f"({', '.join(f'{coordinate.item():.6g}' for coordinate in point)})"
 
 
-def problem(model: Surface) -> PlaneFunction:
-    """The function of two variables that a configuration names. Raises ConfigError where it cannot be found."""
-    if not model.is_own:
-        return FUNCTIONS[model.function]
-    name = model.function.replace("_", r"\_")
-    own = OwnFunction(model.function, 2)
+def plane(path: str) -> PlaneFunction:
+    """Return the user's own function of two variables, to be drawn. Raises ConfigError where it cannot be found."""
+    name = path.replace("_", r"\_")
+    own = OwnFunction(path, 2)
     return PlaneFunction(rf"\mathrm{{{name}}}(x, y)", own.on_arrays, minima=(), lowest=None, window=None, grid=GRID)
 
 

@@ -79,15 +79,17 @@ class UserModule(nn.Module):
 
     def member_state(self, k: int) -> dict[str, Tensor]:
         """The module's own state dict (copies, on the CPU)."""
-        parameters = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
-        state = self.module.state_dict()
-        return {n: (v[k] if n in parameters else v).detach().to("cpu", copy=True) for n, v in state.items()}
+        return {name: value.detach().to("cpu", copy=True) for name, value in self._own_state(k).items()}
 
     def load_member_state(self, k: int, state: dict[str, Tensor]) -> None:
         """Put a state that member_state gave back into the module."""
+        for name, value in self._own_state(k).items():
+            value.copy_(state[name])
+
+    def _own_state(self, k: int) -> dict[str, Tensor]:
+        """The module's state dict without the member axis, as views."""
         parameters = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
-        for name, value in self.module.state_dict().items():
-            (value[k] if name in parameters else value).copy_(state[name])
+        return {name: value[k] if name in parameters else value for name, value in self.module.state_dict().items()}
 
     def predictor(self, state: dict[str, Tensor]) -> nn.Module:
         """Give the module the weights of `state`, and return it in evaluation mode: (B, I) -> (B, O)."""
@@ -95,11 +97,9 @@ class UserModule(nn.Module):
         return _Unstacked(self).eval()
 
     def readings(self) -> dict[str, Tensor]:
-        """Nothing that we know of."""
         return {}
 
     def select(self, members: Sequence[int]) -> None:
-        """A stack of one keeps its member."""
         assert list(members) == [0]
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map, tree_map_only
 
 from trainer.config import ConfigError, CustomOptimizer, Optimizer, TorchOptimizer
 from trainer.core import global_streams
@@ -103,7 +104,10 @@ class OwnOptimizer:
         shapes = {leaf.shape for leaf in self.leaves}
 
         def part(value: Any, stacked: set[torch.Size]) -> Any:
-            return _map(value, lambda t: (t[k] if self.stacked and t.shape in stacked else t).to("cpu", copy=True))
+            def own(t: Tensor) -> Tensor:
+                return (t[k] if self.stacked and t.shape in stacked else t).to("cpu", copy=True)
+
+            return tree_map_only(Tensor, own, value)
 
         others = {key: value for key, value in optimizer.state.items() if not isinstance(key, Tensor)}
         for entries in (*(optimizer.state.get(leaf, {}) for leaf in self.leaves), others):
@@ -123,10 +127,14 @@ class OwnOptimizer:
     def load(self, members: Sequence[MemberState]) -> None:
         """Give the object what member_state took of each of its members, in order."""
 
-        def joined(values: list[Any], stacked: set[torch.Size]) -> Any:
-            return _join(
-                values, lambda t: torch.stack(t) if self.stacked and t[0].shape in stacked else t[0], self.device
-            )
+        def joined(values: list[Any], stacked: set[torch.Size]) -> Any:  # those of members differ in tensors alone
+            def join(first: Any, *others: Any) -> Any:
+                if not isinstance(first, Tensor):
+                    return first
+                is_stacked = self.stacked and first.shape in stacked
+                return (torch.stack([first, *others]) if is_stacked else first).to(self.device, copy=True)
+
+            return tree_map(join, *values)
 
         for i, leaf in enumerate(self.leaves):
             if entries := joined([by_leaf[i] for by_leaf, _ in members], {leaf.shape[1:]}):
@@ -331,22 +339,3 @@ def _plain_part(values: dict[str, Any], without: frozenset[str] = frozenset()) -
 @functools.cache
 def _base_attributes() -> frozenset[str]:
     return frozenset(vars(torch.optim.Optimizer([torch.zeros(1)], {})))
-
-
-def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A plain value with every tensor in it changed."""
-    if isinstance(value, dict):
-        return {key: _map(item, change) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_map(item, change) for item in value)
-    return change(value) if isinstance(value, Tensor) else value
-
-
-def _join(values: list[Any], join: Callable[[list[Tensor]], Tensor], device: torch.device) -> Any:
-    """One plain value out of those of several members, which differ in their tensors alone."""
-    first = values[0]
-    if isinstance(first, dict):
-        return {key: _join([value[key] for value in values], join, device) for key in first}
-    if isinstance(first, list | tuple):
-        return type(first)(_join(list(items), join, device) for items in zip(*values, strict=True))
-    return join(values).to(device, copy=True) if isinstance(first, Tensor) else first

@@ -6,7 +6,6 @@ Shapes: K member, N example of a split, B example of a batch, I in-feature, M me
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from trainer.core import data as datasets
 from trainer.core import global_streams, losses, metrics, networks
 from trainer.core.activations import ActivationStatistics
 from trainer.core.data import Dataset, Split
+from trainer.core.data.dataset import hash_of
 from trainer.core.mlp import Mlp as MlpNetwork
 from trainer.core.native import choice
 from trainer.core.native.step import NativeStep
@@ -117,7 +117,7 @@ class Stack:
             raise ConfigError(list(dict.fromkeys(problems)))
         self.served = choice.served(configs, self.device.type)
         self._native: NativeStep | None = None  # of these members
-        self.losses_KB = losses.function(first.loss, dataset.classes)  # the user's own code is imported before
+        self.losses_KB = losses.function(first.loss)  # the user's own code is imported before
         self.metrics = metrics.named(first.metrics, dataset.classes)  # a model's stream begins
         splits = [datasets.split(dataset, c.data, c.seed) for c in configs]
         n = len(splits[0].train)
@@ -195,7 +195,7 @@ class Stack:
         """This epoch's data set rows and targets of every member, in its own new order: (K, N) each."""
         orders = [member.order.next() for member in self.members]
         for member, order in zip(self.members, orders, strict=True):
-            member.order_hash = member.order_hash or hashlib.blake2b(order.numpy().data, digest_size=8).hexdigest()
+            member.order_hash = member.order_hash or hash_of(order)
         order_KN = torch.stack(orders).to(self.device)
         targets = self.train_y_KN
         order = order_KN if targets.ndim == 2 else order_KN[:, :, None].expand(-1, -1, targets.shape[2])
@@ -250,4 +250,4 @@ def _check_batch_norm(config: Config, n: int, batches: Sequence[slice]) -> None:
 
 def init_hashes(state: dict[str, Tensor]) -> dict[str, str]:
     """A hash of each tensor's bytes: equal hashes, equal initial weights."""
-    return {name: hashlib.blake2b(value.numpy().tobytes(), digest_size=8).hexdigest() for name, value in state.items()}
+    return {name: hash_of(value) for name, value in state.items()}

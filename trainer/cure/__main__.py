@@ -23,8 +23,7 @@ from trainer.engine.jobs import Job, describe
 from trainer.judge import advice, health
 from trainer.judge.remedies import Overrides
 from trainer.language import print_line
-from trainer.report.vocabulary import plural
-from trainer.text import shown
+from trainer.text import plural, shown
 
 DIRECTORY = "outputs/cures/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"
 

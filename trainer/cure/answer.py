@@ -18,7 +18,7 @@ from trainer.judge import advice
 from trainer.judge.remedies import Overrides
 from trainer.language import translated
 from trainer.report.screen import screen
-from trainer.report.vocabulary import plural
+from trainer.text import plural
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from trainer.judge.remedies import Settings
 from trainer.language import localised
 from trainer.read.curves import Curves
 from trainer.read.find_runs import Problems, find_runs
-from trainer.report.vocabulary import plural
-from trainer.text import version
+from trainer.text import key_of, plural, version
 
 SEEDS = 3  # the run's own and the next ones
 MOST_STEPS = 1000  # that a run of the trial takes, however long the run was
@@ -130,10 +129,10 @@ def _line(run: Path, recorded: Sequence[str], flags: Sequence[str], typed: Seque
 
     Raises ConfigError.
     """
-    changed = {text.lstrip("+~").partition("=")[0] for text in [*flags, *typed, "seed=", "hydra.sweep.dir="]}
+    changed = {*map(key_of, [*flags, *typed]), "seed", "hydra.sweep.dir"}
     kept_flags = [flag for flag in command_line.split(_command(run))[0] if flag.partition("=")[0] not in changed]
     kept_flags = [flag for flag in kept_flags if flag.startswith(FILE_FLAGS)]
-    kept = [text for text in recorded if text.lstrip("+~").partition("=")[0] not in changed]
+    kept = [text for text in recorded if key_of(text) not in changed]
     if problems := trust.command_problems(run, kept_flags, kept):
         raise ConfigError(problems)
     line = command_line.read([*kept_flags, *flags, *kept, *typed])

@@ -16,6 +16,7 @@ from trainer.compare.inference import ALPHA, Question, answer, model
 from trainer.compare.statistics import Floats
 from trainer.judge import advice
 from trainer.judge.remedies import Overrides, Settings
+from trainer.text import key_of
 
 SINGLE = 12  # cures that are tried by themselves
 PAIRED = 4  # of them, the first are tried in pairs too
@@ -46,7 +47,7 @@ def applied(typed: Sequence[str], cure: Overrides) -> list[str]:
     def stays(key: str) -> bool:
         return not any(key == changed or key.startswith(f"{changed}.") for changed in cure)
 
-    kept = [text for text in typed if stays(text.lstrip("+~").partition("=")[0])]
+    kept = [text for text in typed if stays(key_of(text))]
     return [*kept, *(f"{key}={value}" for key, value in cure.items())]
 
 

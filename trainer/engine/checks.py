@@ -11,7 +11,7 @@ import dataclasses
 import functools
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
 from trainer.config import Cnn, Config, ConfigError, CustomModel, Mlp, NamedSchedule, Surface
@@ -79,7 +79,7 @@ def one_batch(configs: list[Config], dataset: Dataset, fitted: float = FITTED) -
     Raises ConfigError for a loss of the user's own that has no value to come near to.
     """
     stack = Stack([_undisturbed(config) for config in configs], dataset)
-    for part in stack.model.modules() if isinstance(stack.model, nn.Module) else ():
+    for part in stack.model.modules():
         if isinstance(part, _DropoutNd):  # of a module of the user's own
             part.p = 0.0
     rows_KN, target_KN = stack.next_order()
@@ -89,7 +89,7 @@ def one_batch(configs: list[Config], dataset: Dataset, fitted: float = FITTED) -
     if bool(chance_K.isnan().any()):
         why = "has no lowest value near 0, so nothing says when a batch is fitted; leave the check out"
         raise ConfigError([f"check.one_batch: {stack.loss._target_} {why}"])
-    floor = _smoothing_floor(configs[0], stack)
+    floor = _entropy(configs[0].loss.label_smoothing, stack.classes) if stack.classes else 0.0  # the lowest loss
     lowest_K = torch.full((len(configs),), torch.inf)
     for _ in range(ONE_BATCH_STEPS):
         measured_MK = train_step(stack, rows_KN, target_KN, [batch], measure=True)
@@ -151,11 +151,7 @@ def _undisturbed(config: Config) -> Config:
 
 @functools.cache
 def _entropy(share: float, classes: int) -> float:
+    """Of labels with a share of smoothing: the lowest cross-entropy that they allow."""
     q = torch.full((classes,), share / classes, dtype=torch.float64)
     q[0] += 1 - share
     return torch.special.entr(q).sum().item()
-
-
-def _smoothing_floor(config: Config, stack: Stack) -> float:
-    """The lowest cross-entropy that smoothed labels allow: their entropy."""
-    return _entropy(config.loss.label_smoothing, stack.classes) if stack.classes else 0.0

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import ConfigError
-from trainer.engine import runtime
+from trainer.engine import interrupts, runtime
 from trainer.engine.remote import JOBS, Engine, Future
 from trainer.engine.resume.plan_file import FOLDER
 from trainer.engine.task import Task
@@ -58,7 +58,6 @@ class SlurmJob:
 
     @property
     def name(self) -> str:
-        """The job's number in Slurm's queue."""
         return str(self.job.job_id)
 
     def done(self) -> bool:
@@ -107,13 +106,11 @@ class Slurm:
     def submit(self, tasks: Sequence[Task]) -> list[SlurmJob]:
         """Submit tasks as one array. Raises ConfigError with what sbatch says."""
         cluster = "local" if self.is_local else "slurm"
-        with (
-            _said("hydra/launcher=slurm"),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):  # sbatch's own words, which we say
+        with _said("hydra/launcher=slurm"), contextlib.redirect_stderr(io.StringIO()):  # sbatch's own words, we say
             executor = self.submitit.AutoExecutor(self.folder, cluster, slurm_max_num_timeout=self.max_num_timeout)
             executor.update_parameters(**{key: value for key, value in self.parameters.items() if value is not None})
-            with _deaf() if self.is_local else contextlib.nullcontext():
+            deaf = [signal.SIGINT] if self.is_local else []  # what trains answers a Ctrl-C, what watches it need not
+            with interrupts.handled(deaf, signal.SIG_IGN):
                 jobs = executor.submit_array(tasks)
         self.known |= {str(job.job_id) for job in jobs}
         return [SlurmJob(job, self, job.paths.stderr) for job in jobs]
@@ -142,7 +139,6 @@ class Slurm:
         return set(subprocess.run(call, capture_output=True, text=True, check=True, timeout=ANSWER_S).stdout.split())
 
     def cancel(self, futures: Sequence[Future]) -> None:
-        """Cancel jobs, whether they wait or run."""
         for future in futures:
             if isinstance(future, SlurmJob) and not future.done():
                 with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -166,7 +162,6 @@ class Sent:
         return self.future.done()
 
     def exception(self) -> BaseException | None:
-        """Return what it raised."""
         with contextlib.suppress(CancelledError, asyncio.CancelledError, TimeoutError):
             return self.future.exception(timeout=ANSWER_S)
         return None
@@ -226,7 +221,6 @@ class Dask:
         return out
 
     def attach(self, name: str) -> Sent | None:
-        """Return a task of an earlier command that waits or runs."""
         earlier = Earlier(self.client, name)
         return None if earlier.done() else Sent(self.future(name, self.client), earlier, name)
 
@@ -235,7 +229,6 @@ class Dask:
         self.client.cancel([future.handle for future in futures if isinstance(future, Sent)], force=True)
 
     def close(self) -> None:
-        """Leave the scheduler."""
         self.client.close()
 
 
@@ -270,7 +263,6 @@ class Ray:
         self.jobs = max(1, int(all_cpus // num_cpus)) if num_cpus else 1
 
     def submit(self, tasks: Sequence[Task]) -> list[Sent]:
-        """Submit each task."""
         train = self.ray.remote(**self.asked)(Task.__call__)
         references = [train.remote(task) for task in tasks]
         return [Sent(reference, reference.future()) for reference in references]
@@ -280,13 +272,11 @@ class Ray:
         return None
 
     def cancel(self, futures: Sequence[Future]) -> None:
-        """Cancel tasks."""
         for future in futures:
             if isinstance(future, Sent):
                 self.ray.cancel(future.handle, force=True)
 
     def close(self) -> None:
-        """Leave the cluster."""
         self.ray.shutdown()
 
 
@@ -308,16 +298,6 @@ def _knock(address: str) -> None:
         except OSError as error:
             hint = "start a scheduler, or leave the address out"
             raise OSError(f"nobody answers there ({error.strerror or error}); {hint}") from error
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Let processes that are started now ignore a Ctrl-C: what trains in them answers it, what watches it need not."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

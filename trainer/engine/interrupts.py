@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 # What asks a command to end: a person, a system that shuts down, a terminal that closes, a cluster's limit.
 SIGNALS = [
@@ -26,6 +27,17 @@ class Ended(KeyboardInterrupt):
 
 
 @contextmanager
+def handled(numbers: Iterable[int], handler: Any) -> Iterator[None]:
+    """Let signals be handled so until the block ends: by a function, or signal.SIG_IGN."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+@contextmanager
 def caught() -> Iterator[list[int]]:
     """A list that gets the number of the first signal. After the block, raises Ended if there was one."""
     numbers: list[int] = []
@@ -38,11 +50,7 @@ def caught() -> Iterator[list[int]]:
         raise Impatient
 
     ours = [n for n in SIGNALS if n in ALWAYS or signal.getsignal(n) == signal.SIG_DFL]  # nohup ignores SIGHUP, say
-    before = {number: signal.signal(number, first) for number in ours}
-    try:
+    with handled(ours, first):
         yield numbers
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if numbers:
         raise Ended(numbers[0])

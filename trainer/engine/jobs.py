@@ -15,6 +15,7 @@ from trainer.config import Config, ConfigError
 from trainer.engine.resume.checkpoint import Checkpoints
 from trainer.record import hparams, provenance
 from trainer.record.destination import Destination, event_file_name
+from trainer.text import key_of
 
 KEPT = ("status", "stopped_by", "error", "epochs", "steps", "metrics", "recovered")
 Status = Literal["waiting", "completed", "interrupted", "failed"]
@@ -39,7 +40,6 @@ class Job:
 
     @property
     def destination(self) -> Destination:
-        """Where its files go."""
         return Destination(self.directory, self.events, self.staging, self.row)
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -50,10 +50,8 @@ class Job:
 
     def recorded(self) -> dict[str, Any]:
         """Read the whole summary from the run's folder. Raises OSError, Damaged."""
-        own = self.destination.folder / "summary.json"
-        found = files.read_sealed(
-            own if own.exists() else self.directory / "summary.json"
-        )  # an extension, in its place
+        own = self.destination.folder / "summary.json"  # of an extension until it is in its place
+        found = files.read_sealed(own if own.exists() else self.directory / "summary.json")
         rows = [key for key in ("best", "final", "test", "recovered") if key in found]
         return found | {key: _with_numbers(found[key]) for key in rows}
 
@@ -92,7 +90,6 @@ class StackJob:
     deaths: int = 0  # of processes that trained it
 
     def halves(self) -> list[StackJob]:
-        """Return both halves, as stacks of their own."""
         middle = len(self.jobs) // 2
         members = (self.jobs[:middle], self.jobs[middle:])
         halves = zip(members, self.checkpoints.halves(), strict=True)
@@ -109,7 +106,6 @@ class StackJob:
 
     @property
     def configs(self) -> list[Config]:
-        """The configurations of its jobs."""
         return [job.config for job in self.jobs if job.config is not None]
 
     @property
@@ -133,14 +129,13 @@ def swept(jobs: Sequence[Job]) -> list[str]:
     seen: dict[str, set[str]] = {}
     for job in jobs:
         for override in job.overrides:
-            key, _, value = override.lstrip("+").partition("=")
-            seen.setdefault(key, set()).add(value)
+            seen.setdefault(key_of(override), set()).add(override.partition("=")[2])
     return [key for key, values in seen.items() if len(values) > 1]
 
 
 def values(job: Job) -> dict[str, str]:
     """Return what a job was given: key -> value, as typed."""
-    return dict(override.lstrip("+").split("=", 1) for override in job.overrides if "=" in override)
+    return {key_of(override): override.partition("=")[2] for override in job.overrides if "=" in override}
 
 
 def name(job: Job, keys: Sequence[str]) -> str:

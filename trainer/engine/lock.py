@@ -95,11 +95,10 @@ def _is_alive(owner: dict[str, Any]) -> bool:
     if owner.get("host") != socket.gethostname():
         return bool(owner)
     try:
-        os.kill(int(owner["pid"]), 0)
+        with suppress(PermissionError):  # it is there, another user's
+            os.kill(int(owner["pid"]), 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
     return True
 
 

@@ -75,7 +75,8 @@ class _Notes:
 
     def __init__(self, task: Task) -> None:
         self.task, self.told = task, 0.0
-        self.ends: dict[int, dict[str, Any]] = {}  # by number of the run
+        self.stack = -1  # number of the one in training
+        self.ends: dict[str, dict[str, Any]] = {}  # by number of the run
         self.signal: int | None = None  # that ends the job
 
     def tell(self, news: News) -> None:
@@ -83,19 +84,19 @@ class _Notes:
             return
         if time.monotonic() - self.told > NEWS_S / 2:
             self.told = time.monotonic()
-            files.write(self.task.folder / f"{news.stack}.news", json.dumps(asdict(news)))
+            files.write(self.task.folder / f"{self.stack}.news", json.dumps(asdict(news) | {"stack": self.stack}))
 
     def done(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             problems = job.error.problems if isinstance(job.error, ConfigError) else None
             error = None if job.error is None else [type(job.error).__name__, str(job.error)]
-            self.ends[job.number] = {"status": job.status, "summary": job.summary, "error": error, "problems": problems}
+            end = {"status": job.status, "summary": job.summary, "error": error, "problems": problems}
+            self.ends[str(job.number)] = end
         self.write()
 
     def write(self) -> None:
         """Write what is known."""
-        ends = {str(number): end for number, end in self.ends.items()}
-        files.write_sealed(self.task.folder / ENDS, {"ends": ends, "signal": self.signal})
+        files.write_sealed(self.task.folder / ENDS, {"ends": self.ends, "signal": self.signal})
 
 
 def train_here(task: Task) -> int:
@@ -132,23 +133,10 @@ def train_here(task: Task) -> int:
             return 0
         for number, item in items:  # one after the other: what a job that is lost has begun can be told from the rest
             if not stop():
-                pool.train_stacks([item], 1, _Numbered(notes, number), stop)
+                notes.stack = number
+                pool.train_stacks([item], 1, notes, stop)
         notes.write()
     return 128 + notes.signal if notes.signal is not None else 0
-
-
-@dataclass
-class _Numbered:
-    """Notes of one stack."""
-
-    notes: _Notes
-    number: int
-
-    def tell(self, news: News) -> None:
-        self.notes.tell(replace(news, stack=self.number))
-
-    def done(self, jobs: Sequence[Job]) -> None:
-        self.notes.done(jobs)
 
 
 def _left(item: StackJob, notes: _Notes) -> bool:

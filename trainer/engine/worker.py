@@ -49,16 +49,13 @@ class Observers:
         self.recorder, self.checkpointer, self.reporter, self.jobs = recorder, checkpointer, reporter, jobs
 
     def checkpoint(self, stack: Stack) -> None:
-        """Save what is needed to go on, where that is due."""
         self.reporter.tick(stack)
         self.checkpointer.tick(stack)
 
     def wants(self, step: Step) -> bool:
-        """Whether the step is recorded."""
         return self.recorder.wants(step)
 
     def step(self, number: int, measured_MK: Tensor, learning_rates: list[float]) -> None:
-        """Record a step."""
         self.recorder.step(number, measured_MK, learning_rates)
 
     def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:

@@ -17,7 +17,7 @@ from trainer.text import printable
 
 TABLES = {path.stem: path for path in sorted((Path(__file__).parent / "zh").glob("*.json"))}
 CONJUNCTIONS = "conjunctions"  # binds words together; where no other table has a text, it would leave a mixture
-_CLAUSES = re.compile(r"(?:; |, (?=at [\w.]+=))(?![^()]*\))")  # what semicolons join, and levels, outside of brackets
+_CLAUSES = re.compile(r"; (?![^()]*\))")  # what semicolons join, outside of brackets
 _PLACE = re.compile(r"\{\d\}")
 
 

@@ -232,10 +232,10 @@ def in_utf8(found: bytes) -> bytes:
     return found.decode(json.detect_encoding(found), errors="replace").encode("utf-8", errors="replace")
 
 
-def table_rows(found: bytes, path: Path, delimiter: str = ",") -> Iterator[list[str]]:
+def table_rows(found: bytes, path: Path) -> Iterator[list[str]]:
     """Read rows of CSV one by one, without a last one that is still being written."""
     whole = found[: found.rfind(b"\n") + 1].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     at_most(MOST_ROWS, whole.count(b"\n"), "rows", path)
     text = whole.replace(b"\0", b"?").decode("utf-8-sig", errors="replace")  # NUL is an error to Python 3.10's csv
     with parsed(path):
-        yield from csv.reader(text.split("\n")[:-1], delimiter=delimiter)
+        yield from csv.reader(text.split("\n")[:-1])

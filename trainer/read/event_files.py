@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-import google_crc32c
 import numpy as np
 
+from trainer.files import masked_crc
 from trainer.read.bounded import MOST_KEYS, MOST_NUMBERS, MOST_TEXT, opened, shortened
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _records(file: BinaryIO, problems: list[str]) -> Iterator[tuple[int, bytes]]
                 break  # somebody cuts the file
         length, check = _HEADER.unpack_from(block, at)
         if masked_lengths.get(length) != check:
-            if _masked_crc(block[at : at + 8]) != check:
+            if masked_crc(block[at : at + 8]) != check:
                 headers = headers or _headers(file, position, size)
                 found = next((header for header in headers if header > position), None)
                 where = "the rest is unreadable" if found is None else f"skipped to byte {found}"
@@ -200,7 +200,7 @@ def _records(file: BinaryIO, problems: list[str]) -> Iterator[tuple[int, bytes]]
                 break
         begin = at + _HEADER.size
         payload = block[begin : begin + length]
-        if _masked_crc(payload) == _FOOTER.unpack_from(block, begin + length)[0]:
+        if masked_crc(payload) == _FOOTER.unpack_from(block, begin + length)[0]:
             yield position, payload
         else:
             problems.append(f"byte {position}: wrong checksum, record left out")
@@ -231,20 +231,12 @@ def _headers(file: BinaryIO, position: int, size: int) -> Iterator[int]:
         places = len(block) - _HEADER.size + 1
         if places < 1:
             return
-        byte = [
-            np.frombuffer(block, np.uint8, places, i) for i in range(8)
-        ]  # of a length, little-endian, at each place
+        byte = [np.frombuffer(block, np.uint8, places, i) for i in range(8)]  # of a length, at each place
         likely = (byte[0] | byte[1] | byte[2]) > 0
         likely &= byte[2] <= _LONGEST >> 16
         likely &= (byte[3] | byte[4] | byte[5] | byte[6] | byte[7]) == 0
         for at in np.flatnonzero(likely).tolist():
             length, check = _HEADER.unpack_from(block, at)
             whole = begin + at + _HEADER.size + length + _FOOTER.size <= size
-            if whole and _masked_crc(block[at : at + 8]) == check:
+            if whole and masked_crc(block[at : at + 8]) == check:
                 yield begin + at
-
-
-def _masked_crc(data: bytes) -> int:
-    """TFRecord's checksum: crc32c, rotated by 15 bits, plus a constant."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

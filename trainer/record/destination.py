@@ -41,7 +41,6 @@ class Destination:
 
     @property
     def folder(self) -> Path:
-        """The folder that is written to."""
         return self.staging or self.directory
 
     @property
@@ -78,7 +77,6 @@ def earlier_event_files(directory: Path) -> set[str]:
 
 
 def remove_empty(*folders: Path) -> None:
-    """Remove folders that are empty."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()

@@ -35,7 +35,7 @@ def findings(stack: Stack) -> list[Finding]:
     if not (isinstance(stack.model, UserModule) and isinstance(stack.members[0].config.model, CustomModel)):
         return []
     with global_streams.kept(stack.device):
-        found = list(_unregistered(stack, stack.model.module))  # whose state no checkpoint holds either: said once
+        found = list(_unregistered(stack.model.module))  # whose state no checkpoint holds either: said once
         found = found or list(_evaluated_again(stack, stack.model))
         found += _never_normalised(stack, stack.model.module)
         return [*found, *(list(_softmaxed(stack, stack.model)) or _squashed(stack, stack.model))]
@@ -46,7 +46,7 @@ def structure(stack: Stack) -> list[str]:
     if not (isinstance(stack.model, UserModule) and isinstance(stack.members[0].config.model, CustomModel)):
         return []
     module, name = stack.model.module, type(stack.model.module).__name__
-    out = [f"{name}: {one.where} will not train: {one.sentence}" for one in _unregistered(stack, module)]
+    out = [f"{name}: {one.where} will not train: {one.sentence}" for one in _unregistered(module)]
     numbers = {key: value.numel() for key, value in module.named_parameters()}
     frozen = [key for key, value in module.named_parameters() if not value.requires_grad]
     if frozen:
@@ -64,7 +64,7 @@ def shared(stack: Stack) -> list[str]:
     return [f"{type(stack.model.module).__name__}: {', '.join(names)}: {why}"] if names else []
 
 
-def _unregistered(stack: Stack, module: nn.Module) -> Iterator[Finding]:
+def _unregistered(module: nn.Module) -> Iterator[Finding]:
     """Layers and weights in a Python list or dictionary, or in a function."""
     known = {id(one) for one in (*module.modules(), *module.parameters())}
     names = [name for name, value in _hidden(module) if id(value) not in known]

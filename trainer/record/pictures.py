@@ -15,9 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from trainer.text import cut
+
 INK, PAPER, GOOD, BAD = (31, 41, 55), (255, 255, 255), (37, 99, 235), (220, 38, 38)
 SHADES, EDGES = 30, 4  # of a confusion matrix: depths of a colour, and steps at the edge of a letter
 LINES = 2 * SHADES + 1  # the ground between its cells
+MOST_WRONG, MOST_UNITS = 24, 64  # examples, and units of the first layer, that are shown
 NAME = 11  # letters of a class's name
 LINE = 16  # pixels from one line of a caption to the next
 
@@ -64,8 +67,7 @@ def confusion(target: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -
 
 
 def _short(name: str) -> str:
-    name = " ".join(name.split()) or "(none)"
-    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+    return cut(" ".join(name.split()) or "(none)", NAME)
 
 
 @functools.cache
@@ -95,9 +97,7 @@ def _write(sheet: np.ndarray, letters: np.ndarray, x: int, y: int) -> None:
     part += np.maximum(letters, part % EDGES) - part % EDGES
 
 
-def wrong(
-    images: np.ndarray, target: np.ndarray, probabilities: np.ndarray, names: Sequence[str], most: int = 24
-) -> Png | None:
+def wrong(images: np.ndarray, target: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> Png | None:
     """The wrongly classified examples with the highest probability; None where every one is right.
 
     images (N, C, H, W) of any scale, target (N,), probabilities (N, classes), names of the classes.
@@ -105,7 +105,7 @@ def wrong(
     predicted = probabilities.argmax(1)
     confidence = probabilities.max(1)
     index = np.flatnonzero(predicted != target)
-    index = index[np.argsort(-confidence[index], kind="stable")][:most]
+    index = index[np.argsort(-confidence[index], kind="stable")][:MOST_WRONG]
     if len(index) == 0:
         return None
     seen = " seen as " if all(len(name) < 4 for name in names) else "\nseen as "
@@ -114,12 +114,12 @@ def wrong(
     return _grid([_picture(images[i]) for i in index], captions, columns=4)
 
 
-def first_layer(weights: np.ndarray, shape: tuple[int, ...], most: int = 64) -> Png:
+def first_layer(weights: np.ndarray, shape: tuple[int, ...]) -> Png:
     """The weights of each unit of the first layer as a picture: blue negative, white zero, red positive.
 
     weights (O, I) with I = C * H * W; colour channels are averaged. One scale for all units.
     """
-    planes = weights[:most].reshape(-1, *shape).mean(1)
+    planes = weights[:MOST_UNITS].reshape(-1, *shape).mean(1)
     scale = np.abs(planes).max() or 1.0
     if not math.isfinite(scale):
         planes, scale = np.nan_to_num(planes, nan=0.0, posinf=0.0, neginf=0.0), 1.0
@@ -191,7 +191,6 @@ def _encode_palette(sheet: np.ndarray, colours: list[int]) -> Png:
 
 
 def encode(image: Image.Image) -> Png:
-    """An image as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return Png(buffer.getvalue(), *image.size)

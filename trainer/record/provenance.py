@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import platform
 import subprocess
@@ -43,7 +42,9 @@ def code(config: Config) -> dict[str, Any]:
 
 def sources(target: str) -> dict[str, str]:
     """Hash the source files of the user's own that a dotted path runs, by the names of their modules."""
-    return {module: _hash(path) for module, path in own_code.sources(target.rpartition(".")[0]).items()}
+    return {
+        module: files.digest(path.read_bytes()) for module, path in own_code.sources(target.rpartition(".")[0]).items()
+    }
 
 
 @functools.cache
@@ -73,10 +74,6 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 @functools.cache
 def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("torch", "numpy")}
-
-
-def _hash(path: Path) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 def _show(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from torch import Tensor
 from trainer import files
 from trainer.config import Surface
 from trainer.core.loop import evaluate_test
-from trainer.core.own_function import problem
 from trainer.core.stack import Member, Stack, Step
 from trainer.judge import health
 from trainer.judge.health import Finding, NotFinite
@@ -92,9 +91,8 @@ class Recorder:
         """Write an epoch's row of every member; flush now and then."""
         began = time.perf_counter()
         now = time.time()
-        for member, row in zip(stack.members, rows, strict=True):
-            if (run := self.runs[member.index]) is not None:
-                run.row(row, now)
+        for k, _, run in self._recorded(stack):
+            run.row(rows[k], now)
         if len(self.steps) >= FLUSH_STEPS or began - self.flushed > FLUSH_S:
             self.flush(stack)
         self.writing_s += time.perf_counter() - began
@@ -106,10 +104,7 @@ class Recorder:
             steps, times = np.array(self.steps), np.array(self.times)
             rates_SK = np.array(self.rates)
             tags = [*self.tags, "lr"]
-            for k, member in enumerate(stack.members):
-                run = self.runs[member.index]
-                if run is None:
-                    continue
+            for k, member, run in self._recorded(stack):
                 values = np.concatenate([host_SMK[:, :, k], rates_SK[:, k : k + 1]], axis=1)
                 clips = member.config.clip_norm is not None  # a run alone has no clipped norm where it does not clip
                 own = [m for m, tag in enumerate(tags) if clips or tag != "grad_norm/clipped_total"]
@@ -117,15 +112,14 @@ class Recorder:
                 run.events.scalars([tags[m] for m in own], steps, values[:, own], times)
                 run.not_finite = run.not_finite or health.first_not_finite(steps, tags, values)
             self._clear()
-        for member in stack.members:
-            if (run := self.runs[member.index]) is not None:
-                run.flush()
+        for *_, run in self._recorded(stack):
+            run.flush()
         self.flushed = time.perf_counter()
 
     def state(self, stack: Stack) -> dict[str, Any]:
         """Where the files of all members in training stand, everything said so far included."""
         self.flush(stack)
-        recorded = [(member.index, run) for member in stack.members if (run := self.runs[member.index]) is not None]
+        recorded = [(member.index, run) for _, member, run in self._recorded(stack)]
         return {
             "runs": {index: run.state for index, run in recorded},
             "not_finite": {index: [*run.not_finite] for index, run in recorded if run.not_finite is not None},
@@ -195,13 +189,18 @@ class Recorder:
 
     def is_needed(self, stack: Stack) -> bool:
         """Whether a member is in training that was not finished before."""
-        return any(self.runs[member.index] is not None for member in stack.members)
+        return any(True for _ in self._recorded(stack))
 
     def log_resumed(self, stack: Stack) -> None:
         """Log in every run where it continues."""
-        for member in stack.members:
+        for *_, run in self._recorded(stack):
+            run.log(f"goes on after epoch {stack.epoch}, step {stack.step}")
+
+    def _recorded(self, stack: Stack) -> Iterator[tuple[int, Member, RunFiles]]:
+        """Yield the members in training whose files are written, each with its place in the stack."""
+        for k, member in enumerate(stack.members):
             if (run := self.runs[member.index]) is not None:
-                run.log(f"goes on after epoch {stack.epoch}, step {stack.step}")
+                yield k, member, run
 
     def discard(self) -> None:
         """Remove what was written, so that the runs can start again."""
@@ -247,7 +246,7 @@ def _pictures(stack: Stack, member: Member, outputs: Tensor) -> dict[str, pictur
     if isinstance(surface, Surface) and len(surface.start) == 2:
         points = trajectories.points(surface.start, member.rows)
         paths = {member.config.optimizer.name: points}
-        out["path"] = trajectories.draw(problem(surface), paths, card=True)
+        out["path"] = trajectories.draw(trajectories.problem(surface), paths, card=True)
     is_image = len(dataset.shape) == 3 and dataset.shape[0] in (1, 3)  # grey, or red, green and blue
     if dataset.classes:
         target = dataset.test_y.cpu().numpy()

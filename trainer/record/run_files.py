@@ -90,7 +90,6 @@ class RunFiles:
             self.epochs.clear()
 
     def scalars(self, step: int, values: dict[str, float], now: float) -> None:
-        """Some scalars of one step."""
         self.events.scalars(list(values), np.array([step]), np.array([list(values.values())]), np.array([now]))
 
     def log(self, line: str, now: float | None = None) -> None:

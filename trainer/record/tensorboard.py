@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Value
@@ -30,7 +29,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout
 from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
-from trainer.files import Growing
+from trainer.files import Growing, masked_crc
 from trainer.record.destination import event_file_name
 from trainer.record.hparams import Cell, Row
 
@@ -62,7 +61,6 @@ class EventWriter:
 
     @property
     def path(self) -> Path:
-        """The file's path."""
         return self.file.path
 
     def scalars(self, tags: Sequence[str], steps: np.ndarray, values: np.ndarray, wall_times: np.ndarray) -> None:
@@ -196,9 +194,7 @@ def _record(event: Message) -> bytes:
 
 
 def _masked_crc(data: bytes) -> bytes:
-    """TFRecord's checksum: crc32c, rotated by 15 bits, plus a constant."""
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+    return struct.pack("<I", masked_crc(data))
 
 
 @lru_cache(maxsize=256)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.core.surfaces import PlaneFunction, Point
+from trainer.config import Surface
+from trainer.core.surfaces import FUNCTIONS, PlaneFunction, Point
 from trainer.record.pictures import Png
+from trainer.text import cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,6 +63,15 @@ def draw(problem: PlaneFunction, paths: Mapping[str, np.ndarray], most: int = MO
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return Png(buffer.getvalue(), width, height)
+
+
+def problem(model: Surface) -> PlaneFunction:
+    """Return the function of two variables that a configuration names. Raises ConfigError where it cannot be found."""
+    if not model.is_own:
+        return FUNCTIONS[model.function]
+    from trainer.core import own_function  # torch, which the command of a sweep does without
+
+    return own_function.plane(model.function)
 
 
 def points(start: Sequence[float], rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -142,8 +153,7 @@ def _draw_paths(
         path = np.clip(path, corners[0] - 9 * size, corners[1] + 9 * size)  # matplotlib overflows far outside
         width = THIN + THICKER * min(len(paths) - 1 - i, THICKEST)
         style = {"color": COLOURS[i % len(COLOURS)], "ls": DASHES[i % len(DASHES)], "lw": width}
-        text = name if len(name) <= 26 else name[:25] + "…"
-        label = text.replace("$", r"\$") + f"\nf = {ends[name]:.3g}"
+        label = cut(name, 26).replace("$", r"\$") + f"\nf = {ends[name]:.3g}"
         axes.plot(*path.T, color=PAPER, lw=width + 2, zorder=2)
         axes.plot(*path.T, **style, zorder=3)
         axes.plot(*path[-1], **style, marker=MARKERS[i % len(MARKERS)], ms=end_size, mec=PAPER, label=label, zorder=6)

@@ -73,7 +73,7 @@ def markdown_table(part: Mapping[str, Any]) -> str:
     """Return the table of a comparison's groups, and what its numbers are."""
     groups = tables.compared(part)
     shown = tables.printed_measures(groups)
-    laid = tables.table(groups, part["runs"], shown)
+    laid = tables.table(groups, shown)
     rule = [*("---" for _ in laid.names), *("---:" for _ in laid.numbers)]
     head = [_markdown(title) for title in (*laid.names, *laid.numbers)]
     rows = [head, rule, *([_markdown(cell) for cell in row] for row in laid.rows)]
@@ -82,11 +82,11 @@ def markdown_table(part: Mapping[str, Any]) -> str:
 
 def _markdown_answer(advice: vocabulary.Advice, broken: Sequence[str]) -> list[str]:
     """Return the blocks of a paragraph to quote, the command to run next, and warnings."""
-    text, command, warnings, _ = advice
+    text, command, warnings = advice.text, advice.command, advice.warnings
     lines = [*(f"broken: {one}" for one in broken), *warnings]
     return [
         *([_markdown(text)] if text else []),
-        *([f"Next:\n\n    {printable(command)}"] if command else []),
+        *([f"N{_markdown(advice.next)[1:]}\n\n    {printable(command)}"] if command else []),
         *(["\n".join(f"- {_markdown(line)}" for line in lines)] if lines else []),
     ]
 
@@ -133,9 +133,9 @@ def latex(evaluation: Mapping[str, Any], command: str) -> str:
 
 
 def _latex_answer(advice: vocabulary.Advice) -> list[str]:
-    text, command, warnings, _ = advice
+    text, command, warnings = advice.text, advice.command, advice.warnings
     comments = [f"% warning: {printable(warning)}" for warning in warnings]
-    comments += [f"% next: {printable(command)}"] if command else []
+    comments += [f"% {printable(advice.next)} {printable(command)}"] if command else []
     return [*([_latex(text)] if text else []), *(["\n".join(comments)] if comments else [])]
 
 
@@ -143,7 +143,7 @@ def latex_table(part: Mapping[str, Any], suffix: str = "") -> str:
     r"""Return the table of a comparison's groups for \input; the suffix tells labels of several apart."""
     groups = tables.compared(part)
     shown = tables.printed_measures(groups)
-    laid = tables.table(groups, part["runs"], shown)
+    laid = tables.table(groups, shown)
     rows = [[*map(_latex, row[: len(laid.names)]), *map(_latex_number, row[len(laid.names) :])] for row in laid.rows]
     lines = [
         r"\begin{table}",

@@ -15,7 +15,7 @@ from trainer.compare.statistics import mean_interval
 from trainer.judge.curves import INFINITE
 from trainer.read.curves import Curves
 from trainer.report import tables, vocabulary
-from trainer.text import printable
+from trainer.text import cut, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,7 +147,7 @@ def _label(group: Mapping[str, Any]) -> str:
         return printable(group["name"].removeprefix(f"{NO_KNOB}="))
     named = zip(vocabulary.short_names(list(knobs)), knobs.values(), strict=True)
     text = printable(", ".join(vocabulary.setting(name, value) for name, value in named if value is not None))
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return cut(text, _LONGEST)
 
 
 def _average(lines: Sequence[tuple[np.ndarray, np.ndarray]], scale: float) -> tuple[np.ndarray, ...]:

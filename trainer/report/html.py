@@ -27,6 +27,7 @@ from trainer.read.curves import Curves
 from trainer.read.other_tools import read_event_folder
 from trainer.report import documents, tables, vocabulary
 from trainer.report.vocabulary import INTERVAL, MEASURES, NO_KNOB, PER_CLASS, STYLES, VERDICTS, short_names
+from trainer.text import merged
 
 _POINTS = 400_000  # numbers in a page's curves, all together
 _GRADIENT_RUNS = 8
@@ -64,7 +65,7 @@ def _title(evaluation: Mapping[str, Any]) -> str:
     return language.translated(f"Evaluation of {what}")
 
 
-def _facts(evaluation: Mapping[str, Any], runs: Sequence[Curves], command: str) -> list[list[str]]:
+def _facts(runs: Sequence[Curves], command: str) -> list[list[str]]:
     """Say when the page was made, of which data and code, and how; what no run knows is left out."""
     data = {str(name) for run in runs if (name := run.config.get("data.name")) is not None}
     commits = {commit for run in runs if isinstance(commit := run.recorded("provenance", "git_commit"), str)}
@@ -111,13 +112,12 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
     }
     ranked = [tables.ranked(part, part["groups"]) for part in parts]
     grids, entries = _runs(evaluation, runs, knobs, common, folder)
-    _, following, warnings, lines = vocabulary.overview(evaluation)
     measures = vocabulary.known([*MEASURES, *(name for run in judged for name in run["measures"])])
     metrics = dict.fromkeys(name.partition("_")[2] for run in runs for name in run.metrics)
     return {
         "title": _title(evaluation),
         "words": language.table("page") if language.is_chinese() else {},
-        "facts": _facts(evaluation, runs, command),
+        "facts": _facts(runs, command),
         "verdicts": VERDICTS,
         "spelled": {verdict: vocabulary.spelled(verdict) for verdict in VERDICTS},
         "signs": {verdict: style.sign for verdict, style in STYLES.items()},
@@ -132,18 +132,25 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
         "interval": INTERVAL,
         "grids": grids,
         "runs": entries,
-        "answer": "\n".join(map(language.translated, lines)) or None,
-        "next": following,
-        "warnings": [
-            language.translated(line)
-            for line in (*vocabulary.broken(evaluation), *vocabulary.findings_by_kind(judged), *warnings)
-        ],
+        **_answer(
+            vocabulary.overview(evaluation), [*vocabulary.broken(evaluation), *vocabulary.findings_by_kind(judged)]
+        ),
         "parts": [
             _part(part, groups, index, part is not evaluation) for part, groups in zip(parts, ranked, strict=True)
         ],
-        "problems": evaluation["problems"],
+        "problems": merged(evaluation["problems"]),
         "gradients": [found for groups in ranked for found in _gradients(groups, index)][:_GRADIENT_RUNS],
         "commands": [["This page", command], *_sweep_commands(runs)],
+    }
+
+
+def _answer(advice: vocabulary.Advice, before: Sequence[str] = ()) -> dict[str, Any]:
+    """Gather what can be quoted, what to run next and why, and warnings, after those that stand before them."""
+    return {
+        "answer": "\n".join(map(language.translated, advice.lines)) or None,
+        "next": advice.command,
+        "reason": language.translated(advice.next) if advice.reason else None,
+        "warnings": list(map(language.translated, [*before, *advice.warnings])),
     }
 
 
@@ -152,14 +159,11 @@ def _part(
 ) -> dict[str, Any]:
     """Gather what the page shows of a comparison; of a sweep among several, its name and its own answer too."""
     groups, runs = part["groups"], part["runs"]
-    _, following, warnings, lines = vocabulary.advice(part) if named else vocabulary.Advice(None, None, [])
     compared = tables.compared(part)
-    laid = tables.table(compared, runs, tables.ordered(compared)) if 0 < len(compared) < len(runs) else None
+    laid = tables.table(compared, tables.ordered(compared)) if 0 < len(compared) < len(runs) else None
     return {
         "name": part["name"] if named else None,
-        "answer": "\n".join(map(language.translated, lines)) or None,
-        "next": following,
-        "warnings": list(map(language.translated, warnings)),
+        **_answer(vocabulary.advice(part) if named else vocabulary.Advice(None, None, [])),
         "runs": [index[run["path"]] for run in runs],
         "table": laid and vars(laid),
         "captions": tables.captions(part),
@@ -175,7 +179,6 @@ def _part(
             {
                 "name": _group_name(group),
                 "runs": [index[path] for path in group["runs"]],
-                "verdicts": group["verdicts"],
                 "gap": group["measures"].get("gap"),
             }
             for group in ranked
@@ -225,6 +228,7 @@ def _runs(
                 "config": {key: value for key, value in run["config"].items() if key not in common},
                 "health": [vocabulary.finding(item) for item in run["health"]],
                 "judged": vocabulary.judged(run),
+                "doubtful": vocabulary.called_verdict(run) == vocabulary.DOUBTFUL,
                 "sentence": vocabulary.reason(run),
                 "command": run_command(path),
                 "link": _link(path, folder),

@@ -12,7 +12,8 @@ import numpy as np
 
 from trainer.compare.groups import UNFINISHED
 from trainer.compare.statistics import Floats, differences, grid_step, holm
-from trainer.report.vocabulary import called, difference, number, plural, spelled
+from trainer.report.vocabulary import called, difference, number, spelled
+from trainer.text import plural
 
 ALPHA = 0.05
 ALIASES = {

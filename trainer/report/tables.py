@@ -90,19 +90,14 @@ def ranked(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list
     return sorted(groups, key=rank)
 
 
-def table(
-    groups: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], shown: Sequence[str], full: bool = False
-) -> GroupTable:
-    """Lay groups out in the order given: knobs, what was chosen for each, n, how many overfit and failed, measures.
-
-    Titles are short, or spelled in full.
-    """
+def table(groups: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> GroupTable:
+    """Lay groups out in the order given: knobs, what was chosen for each, n, how many overfit and failed, measures."""
     knobs = list(dict.fromkeys(knob for group in groups for knob in group["knobs"]))
     tuned = list(dict.fromkeys(key for group in groups for key in group.get("tuned") or {}))
     failed = failures(groups)
     names = vocabulary.short_names([*knobs, *tuned])
     names = [*names[: len(knobs)], *(f"{name} (chosen)" for name in names[len(knobs) :])]
-    titles = [vocabulary.called(name).full if full else vocabulary.called(name).short for name in shown]
+    titles = [vocabulary.called(name).short for name in shown]
     return GroupTable(
         names=names or ["group"],
         numbers=["n", "overfit", *(["failed"] if any(failed) else []), *titles],
@@ -130,7 +125,7 @@ def class_table(groups: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str,
     values = {run["path"]: run["per_class"][number] for run in runs if "per_class" in run and counts(run)}
     there = [group for group in groups if any(path in values for path in group["runs"])]
     classes = max((len(row) for row in values.values()), default=0)
-    named = table(there[: _MOST_CELLS // max(classes, 1)], runs, [])
+    named = table(there[: _MOST_CELLS // max(classes, 1)], [])
     rows = []
     for group, cells in zip(there, named.rows, strict=False):
         own = [values[path] for path in group["runs"] if path in values]

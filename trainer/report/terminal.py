@@ -9,11 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.compare.keys import NO_KNOB
+from trainer.compare.words import span
 from trainer.language import translated
 from trainer.report import tables, vocabulary
 from trainer.report.screen import fits, fitting, screen
 from trainer.report.tables import cell
-from trainer.report.vocabulary import STYLES, VERDICTS, number, plural
+from trainer.report.vocabulary import STYLES, VERDICTS, number
+from trainer.text import cut, few, merged, plural
 
 _MOST_ROWS = 30  # of a table: what is interesting first, the rest in the report
 _MOST_PROBLEMS = 10
@@ -44,11 +46,12 @@ def _print_answer(
     console: Console, advice: vocabulary.Advice, problems: Sequence[str] = (), remarks: Sequence[str] = ()
 ) -> None:
     """Print what can be quoted, the command to run next, the reasons to doubt it, and how what was read was taken."""
-    text, command, warnings, lines = advice
-    for line in lines:
+    text, command, warnings = advice.text, advice.command, advice.warnings
+    for line in advice.lines:
         console.print(translated(line), style="bold")
     if command:
-        console.print(f"{translated('next:')} {command}", soft_wrap=True)  # to be copied whole
+        console.print(f"{translated(advice.next)} {command}", soft_wrap=True)  # to be copied whole
+    problems = merged(problems)
     for line in [
         *(f"warning: {warning}" for warning in warnings),
         *(f"left out: {problem}" for problem in problems[:_MOST_PROBLEMS]),
@@ -70,12 +73,17 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
     knobs, runs, groups = vocabulary.knob_names(part), part["runs"], part["groups"]
     levels = {path: group["knobs"] for group in groups for path in group["runs"]}
     say(fitting(console, _runs(runs, levels, knobs), _spared(runs, vocabulary.short_names(knobs))))
-    counts = vocabulary.counted(run["verdict"] for run in runs)
+    called = [vocabulary.called_verdict(run) for run in runs]
+    counts = vocabulary.counted(called)
+    if vocabulary.DOUBTFUL in called:
+        counts += f" ({translated('healthy curves, but of a run with findings or that has learned little')})"
     hidden = f"; the other {len(runs) - _MOST_ROWS} are in --html and --json" if len(runs) > _MOST_ROWS else ""
     say(translated(f"{plural(len(runs), 'run')}: {counts}{hidden}"), style="bold")
     if len(runs) <= _FEW:
-        for run in runs:
-            say(f"{run['name']}: {vocabulary.reason(run)}", style=STYLES[run["verdict"]].terminal)
+        reasons = {vocabulary.reason(run): run["verdict"] for run in runs}
+        for reason, verdict in reasons.items():
+            names = few(run["name"] for run in runs if vocabulary.reason(run) == reason)
+            say(f"{names}: {reason}", style=STYLES[verdict].terminal)
     for line in _findings(runs):
         say(translated(line), style="red")
     say()
@@ -84,7 +92,11 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
         say(fitting(console, _groups(part, compared), _spared(compared, ["overfit", "failed"])))
         say(translated(tables.caption(part)), style="dim")
         say()
-    effects = [effect for effect in part["effects"] if effect["knob"] != NO_KNOB]
+    effects = [
+        effect | {"crossed": _crossed(effect, part["interactions"])}
+        for effect in part["effects"]
+        if effect["knob"] != NO_KNOB
+    ]
     if any(vocabulary.largest(effect) for effect in effects):
         say(_fitting_effects(console, effects))
         if len(_contrasts(effects)) > _MOST_ROWS:
@@ -106,7 +118,7 @@ def _findings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say what is wrong with gradients and activations: in full for a few runs, else which runs have which finding."""
     if len(runs) > _FEW:
         return vocabulary.findings_by_kind(runs)
-    return [f"{run['name']}: {vocabulary.finding(item)}" for run in runs for item in run["health"]]
+    return merged(f"{run['name']}: {vocabulary.finding(item)}" for run in runs for item in run["health"])
 
 
 def _measures(items: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -162,7 +174,7 @@ def _runs(
 
 
 def _groups(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> Table:
-    laid = tables.table(tables.ranked(part, groups)[:_MOST_ROWS], part["runs"], _measures(groups))
+    laid = tables.table(tables.ranked(part, groups)[:_MOST_ROWS], _measures(groups))
     table = _table(laid.names, laid.numbers)
     for row in laid.rows:
         table.add_row(*map(_worded, row))
@@ -183,7 +195,7 @@ def _fitting_effects(console: Console, effects: Sequence[Mapping[str, Any]]) -> 
         return table
     knobs = list(dict.fromkeys(effect["knob"] for effect in effects))
     names = dict(zip(knobs, vocabulary.short_names(knobs), strict=True))
-    alone = [{**effect, "knob": names[effect["knob"]], "simple": []} for effect in effects]
+    alone = [{**effect, "knob": names[effect["knob"]], "simple": [], "crossed": []} for effect in effects]
     table = fitting(console, _effects(alone), spared)
     if fits(console, table):
         return table
@@ -196,39 +208,52 @@ def _fitting_effects(console: Console, effects: Sequence[Mapping[str, Any]]) -> 
 
 
 def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
-    """Lay out what each knob does: over all, then at each level of another; the claimed in bold."""
+    """Lay out what each knob does: over all, at each level of another, whether these differ; the claimed in bold."""
     table = _table(["measure", "knob", "", ""], ["difference", "95 % interval", "n", "p"])
     table.add_column("", no_wrap=True)
-    for knob, at, one in _contrasts(effects)[:_MOST_ROWS]:
+    for knob, levels, place, one in _contrasts(effects)[:_MOST_ROWS]:
         measure = one["measure"]
         low, high = (vocabulary.difference(one[end], measure).removesuffix(" points") for end in ("low", "high"))
         table.add_row(
-            translated(vocabulary.called(measure).short) if at is None else "",
-            knob,
-            f"{_cut(cell(one['a']) or 'null')} − {_cut(cell(one['b']) or 'null')}",
-            "" if at is None else translated(f"at {_cut(at)}"),
+            "" if place else translated(vocabulary.called(measure).short),
+            "" if place else knob,
+            " − ".join(cut(cell(level) or "null", _LONGEST) for level in levels),
+            place,
             translated(vocabulary.difference(one["difference"], measure)),
-            f"{low} {translated('to')} {high}" if low else "",
+            span(low, high, f" {translated('to')} "),
             str(one["n"]),
-            "" if one["p_adjusted"] is None else f"{one['p_adjusted']:.2g}",
+            vocabulary.small(one["p_adjusted"]),
             translated(one["answer"]),
             style="bold" if one["claimed"] else "dim",
         )
     return table
 
 
-def _contrasts(effects: Sequence[Mapping[str, Any]]) -> list[tuple[str, str | None, Mapping[str, Any]]]:
-    """List (knob, level of another knob or None, its largest difference); the knob is named once."""
+def _contrasts(effects: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any], str, Mapping[str, Any]]]:
+    """List (knob, its two levels, level of another knob or interaction with it, the largest difference there)."""
     return [
-        (effect["knob"] if at is None else "", at, one)
+        (effect["knob"], [one["a"], one["b"]] if kind == "at" else one["a"], place, one)
         for effect in effects
-        for at, found in [(None, effect), *((simple["at"], simple) for simple in effect.get("simple") or [])]
+        for kind, place, found in [
+            ("at", "", effect),
+            *(("at", translated(f"at {cut(simple['at'], _LONGEST)}"), simple) for simple in effect.get("simple") or []),
+            *(
+                ("×", f"× {cut(one['knobs'][1], _LONGEST)}", {"contrasts": [one]})
+                for one in effect.get("crossed") or []
+            ),
+        ]
         if (one := vocabulary.largest(found))
     ]
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+def _crossed(effect: Mapping[str, Any], interactions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the clearest interaction of an effect with each other knob, at the first of the two alone."""
+    clearest: dict[str, Mapping[str, Any]] = {}
+    of_measure = [one for one in interactions if one["measure"] == effect["measure"] and one["p_adjusted"] is not None]
+    for one in sorted(of_measure, key=lambda one: one["p_adjusted"]):
+        if one["knobs"][0] == effect["knob"]:
+            clearest.setdefault(one["knobs"][1], one)
+    return [*clearest.values()]
 
 
 def _rank(run: Mapping[str, Any]) -> tuple[int, float]:

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from trainer.compare.keys import NO_KNOB, label
+from trainer.compare.words import SMALL, change
 from trainer.judge import health
 from trainer.judge.overfit import Kind, Label, is_unsure
 from trainer.language import translated
 from trainer.read.curves import Curves
+from trainer.text import plural
 
 VERDICTS: tuple[Label, ...] = get_args(Label)  # worst first
 KINDS: tuple[Kind, ...] = get_args(Kind)  # of the verdict overfit
@@ -87,8 +89,12 @@ def judged(run: Mapping[str, Any]) -> str:
     Healthy curves are called not overfit where the run has findings, or has learned next to nothing.
     """
     named = f" ({worded(run['kind'])})" if run.get("kind") in ("gap", "loss_only") else ""
-    called = DOUBTFUL if run["verdict"] == "healthy" and is_doubtful(run) else run["verdict"]
-    return worded(called) + named + "?" * _is_unsure(run)
+    return worded(called_verdict(run)) + named + "?" * _is_unsure(run)
+
+
+def called_verdict(run: Mapping[str, Any]) -> str:
+    """Return what a run's verdict is called: where it says healthy of a doubtful run, not overfit."""
+    return DOUBTFUL if run["verdict"] == "healthy" and is_doubtful(run) else run["verdict"]
 
 
 DOUBTFUL = "not overfit"  # what healthy curves of a doubtful run are called
@@ -110,11 +116,6 @@ def reason(run: Mapping[str, Any]) -> str:
 def _is_unsure(run: Mapping[str, Any]) -> bool:
     probability = run.get("probability")
     return isinstance(probability, float) and is_unsure(probability, run.get("evidence", {}))
-
-
-def plural(count: int, word: str) -> str:
-    """Return '1 run', '2 runs'."""
-    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def counted(names: Iterable[str]) -> str:
@@ -204,6 +205,12 @@ class Advice(NamedTuple):
     command: str | None
     warnings: list[str]
     lines: Sequence[str] = ()  # the paragraph, a line for each thing that it says
+    reason: str | None = None  # why to run the command
+
+    @property
+    def next(self) -> str:
+        """Introduce the command to run next, with the reason to."""
+        return f"next ({self.reason}):" if self.reason else "next:"
 
 
 def advice(part: Mapping[str, Any]) -> Advice:
@@ -217,22 +224,24 @@ def advice(part: Mapping[str, Any]) -> Advice:
         return Advice(None, None, [])
     text = text or part["recommendation"].get("sentence")
     warnings = [warning["text"] for warning in part["warnings"] if warning["text"].lower() not in str(text).lower()]
-    return Advice(text, answer.get("next"), warnings, answer.get("lines") or ([text] if text else []))
+    lines = answer.get("lines") or ([text] if text else [])
+    return Advice(text, answer.get("next"), warnings, lines, answer.get("reason"))
 
 
 def overview(evaluation: Mapping[str, Any]) -> Advice:
     """Return what stands above everything: the answer; of several sweeps nothing that each says for itself."""
-    text, command, warnings, lines = advice(evaluation)
+    whole = advice(evaluation)
+    text, warnings = whole.text, whole.warnings
     apart = list(evaluation.get("not_compared") or [])
     each = parts(evaluation)
     if each == [evaluation]:
-        return Advice(text, command, [*warnings, *apart], lines)
+        return whole._replace(warnings=[*warnings, *apart])
     told = [advice(part) for part in each]
     if all((one.text or "") in (text or "") for one in told):
         what = "sets of runs" if any(len(sweep["runs"]) == 1 for sweep in evaluation["sweeps"]) else "sweeps"
         text = f"{len(evaluation['sweeps'])} {what}, each compared on its own"
     warnings = [one for one in warnings if not any(one in other.warnings for other in told)]
-    return Advice(text, command, [*warnings, *apart], [text] if text else [])
+    return Advice(text, whole.command, [*warnings, *apart], [text] if text else [])
 
 
 def broken(evaluation: Mapping[str, Any]) -> list[str]:
@@ -267,7 +276,15 @@ def difference(value: float | None, measure: str) -> str:
     """Write a difference of two means: of accuracies in points of a percent."""
     if value is None:
         return ""
-    return f"{100 * value:+.2f} points" if measure.endswith("accuracy") else f"{value:+.3g}"
+    if measure.endswith("accuracy"):
+        text = f"{100 * value:+.2f}"
+        return f"{text if float(text) else '0.00'} points"
+    return change(value)
+
+
+def small(p: float | None) -> str:
+    """Write a corrected p; of a very small one only that it is, as sentences do."""
+    return "" if p is None else f"< {SMALL:g}" if p < SMALL else f"{p:.2g}"
 
 
 def finding(item: Any) -> str:
@@ -279,13 +296,16 @@ def finding(item: Any) -> str:
     return str(item)
 
 
-def findings_by_kind(runs: Sequence[Mapping[str, Any]], most: int = 5) -> list[str]:
+_NAMED = 5  # runs of a kind of finding
+
+
+def findings_by_kind(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a line for each kind of finding with the runs that have it, the most frequent first."""
     named: dict[str, list[str]] = {}
     for run in runs:
         for called in dict.fromkeys(health.name(item) for item in run.get("health", []) if isinstance(item, Mapping)):
             named.setdefault(called, []).append(str(run["name"]))
     return [
-        f"{called} in {plural(len(names), 'run')}: {', '.join(names[:most])}{', ...' * (len(names) > most)}"
+        f"{called} in {plural(len(names), 'run')}: {', '.join(names[:_NAMED])}{', ...' * (len(names) > _NAMED)}"
         for called, names in sorted(named.items(), key=lambda item: -len(item[1]))
     ]

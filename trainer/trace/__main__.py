@@ -18,7 +18,7 @@ from trainer.cli import command_line, hints
 from trainer.cli.config_files import CONF, Sources
 from trainer.config import ConfigError, nearest
 from trainer.language import localised, translated
-from trainer.text import version
+from trainer.text import key_of, plural, version
 
 DATA = ("data=clusters", "data.batch_size=5")  # where no data set is chosen
 NETWORK = ("model.depth=1", "model.width=5")  # 4-5-10, where no model is chosen either
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             trace.function = found
         if options.svg and trace is not None:
             files.write(Path(options.svg), svg.draw(trace))
-        as_json = files.to_json({"function": found and dataclasses.asdict(found)} if trace is None else trace.to_dict())
+        whole = {"function": found and dataclasses.asdict(found)} if trace is None else dataclasses.asdict(trace)
+        as_json = files.to_json(whole)
         if options.json and options.json != "-":
             files.write(Path(options.json), as_json + "\n")
     except ConfigError as error:
@@ -74,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _say(problems: Sequence[str]) -> int:
     """Print every problem on stderr; return exit code 2."""
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    lines = [f"trainer.trace: {count}; nothing was traced (python -m trainer.trace --help)", *problems]
+    said = f"trainer.trace: {plural(len(problems), 'problem')}; nothing was traced (python -m trainer.trace --help)"
+    lines = [said, *problems]
     print("\n  ".join(map(translated, lines)), file=sys.stderr)
     return 2
 
@@ -162,7 +163,7 @@ def rivals(
 ) -> dict[str, cfg.Optimizer]:
     """Build the usual optimizers of conf/optimizer/ as they would be on this command line without own settings."""
     if cfg.model_class(raw["model"]) is cfg.Surface:  # whose learning rates depend on the function
-        others = [text for text in overrides if not text.lstrip("+~").startswith("optimizer")]
+        others = [text for text in overrides if not key_of(text).startswith("optimizer")]
         return {name: cfg.from_dict(compose([*others, f"optimizer={name}"], sources)).optimizer for name in RIVALS}
     found = {name: yaml.safe_load((CONF / "optimizer" / f"{name}.yaml").read_text("utf-8")) for name in RIVALS}
     return {name: cfg.from_dict({**raw, "optimizer": values}).optimizer for name, values in found.items()}

@@ -50,7 +50,8 @@ def trace(config: Config, weight: str | None, steps: int, rivals: Mapping[str, O
     place = _largest(subject.parameters, *wanted)
     step = stepping.step(subject, place)
     after = stepping.after(subject, batches)
-    start_loss = stepping.restarted_loss(subject)
+    subject.restart()
+    start_loss = stepping.evaluation_loss(subject)
     rows = [row for row, _ in stepping.walk(subject, config.optimizer, place)]
     compared = [stepping.rival(subject, name, optimizer, place) for name, optimizer in rivals.items()]
     trained, weights = _train_in_float32(config)
@@ -83,7 +84,6 @@ def _train_in_float32(config: Config) -> tuple[dict[str, float], dict[str, Tenso
     stack = loop.Stack([config], datasets.load(config.data))
     rows_KN, target_KN = stack.next_order()
     measured_MK = loop.train_step(stack, rows_KN, target_KN, stack.batches[: stack.accumulate], measure=True)
-    assert measured_MK is not None
     measured = dict(zip(stack.step_tags, measured_MK[:, 0].tolist(), strict=True))
     weights = {name: p.detach()[0].clone() for name, p in stack.parameters.items()}
     return {"loss": measured["train/loss"], "norm": measured["grad_norm/total"]}, weights

@@ -5,7 +5,6 @@ Numbers are Python's own, so that `dataclasses.asdict` is ready for JSON.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,7 +90,6 @@ class Layer:
 
     @property
     def grad_fn(self) -> str | None:
-        """The operation that made the output."""
         return self.operations[0] if self.operations else None
 
 
@@ -292,7 +290,3 @@ class Trace:
     start_loss: float  # on the first batch, in evaluation mode
     rivals: list[Rival] = field(default_factory=list)
     function: Function | None = None  # where there is no network
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested dictionaries, ready for JSON."""
-        return dataclasses.asdict(self)

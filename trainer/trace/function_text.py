@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer.trace.facts import Derivative, Function, Operation
-from trainer.trace.text import Printer
+from trainer.trace.text import Printer, error
 
 FIRST, LAST = 20, 8  # operations that are shown of many
 FEW = 6  # numbers of a vector, or terms of a sum, that are shown
@@ -101,7 +101,7 @@ def _close(a: float, b: float) -> str:
 
 
 def _checked(one: Derivative) -> str:
-    return f"against (f(x + h) - f(x - h)) / 2h, h = 1e-5: relative error {_error(one.check.error)}  {_verdict(one)}"
+    return f"against (f(x + h) - f(x - h)) / 2h, h = 1e-5: relative error {error(one.check.error)}  {_verdict(one)}"
 
 
 def _verdict(one: Derivative) -> str:
@@ -132,7 +132,7 @@ def _matrix(out: Printer, rows: Sequence[Derivative], names: Sequence[str]) -> N
     lines = []
     for one in rows:
         slopes = [f"{slope + 0.0:.7g}" for slope in one.slopes[:FEW]]
-        lines.append((one.name, f"{one.value + 0.0:.7g}", *slopes, _error(one.check.error), _verdict(one)))
+        lines.append((one.name, f"{one.value + 0.0:.7g}", *slopes, error(one.check.error), _verdict(one)))
     out.table(columns, _some(lines, ("…", *[""] * (len(columns) - 1))))
     out.line("relative error: against (f(x + h) - f(x - h)) / 2h, h = 1e-5, f being what stands at the left")
 
@@ -169,10 +169,6 @@ def _value(value: Any) -> str:
 
 def _shape(shape: Sequence[int]) -> str:
     return f"a tensor {tuple(shape)}" if shape else "a number"
-
-
-def _error(value: float) -> str:
-    return "0" if value == 0 else f"{value:.0e}"
 
 
 SHOW = {8: _operations, 9: _more, 10: _again}

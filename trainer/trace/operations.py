@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from trainer.trace import facts, graph
 
@@ -172,7 +173,7 @@ def _pull(func: Any, args: Any, kwargs: Any, copies: Mapping[int, Tensor], input
     leaves = [copies[one] for one in inputs if copies[one].requires_grad]
     with torch.enable_grad():
         again = {one: leaf.clone() for one, leaf in copies.items()}  # what is done in place is not done to a leaf
-        args, kwargs = _replaced(args, again), _replaced(kwargs, again)
+        args, kwargs = tree_map_only(Tensor, lambda tensor: again[id(tensor)], (args, kwargs))
         result = func(*args, **kwargs)
     value = _tensors([args[0] if result is None else result])[place]
 
@@ -233,31 +234,7 @@ def overwritten(recorder: Recorder) -> str | None:
 
 def _tensors(value: Any) -> list[Tensor]:
     """The tensors in nested lists, tuples and dictionaries, each once, in order."""
-    found: dict[int, Tensor] = {}
-
-    def visit(value: Any) -> None:
-        if isinstance(value, Tensor):
-            found.setdefault(id(value), value)
-        elif isinstance(value, list | tuple):
-            for one in value:
-                visit(one)
-        elif isinstance(value, dict):
-            visit(list(value.values()))
-
-    visit(value)
-    return list(found.values())
-
-
-def _replaced(value: Any, by: Mapping[int, Tensor]) -> Any:
-    """The same, with other tensors in it."""
-    if isinstance(value, Tensor):
-        return by[id(value)]
-    if isinstance(value, list | tuple):
-        parts = [_replaced(one, by) for one in value]
-        return parts if isinstance(value, list) else tuple(parts)
-    if isinstance(value, dict):
-        return {key: _replaced(one, by) for key, one in value.items()}
-    return value
+    return list({id(leaf): leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)}.values())
 
 
 def _called(node: Any, bar: Tensor) -> tuple[Tensor | None, ...]:

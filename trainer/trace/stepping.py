@@ -195,19 +195,14 @@ def rival(subject: Subject, name: str, optimizer: Optimizer, place: Place) -> fa
         first_length=length,
         cosine=float(update @ downhill) / both if both else float("nan"),
         after=last.after,
-        loss=_evaluation_loss(subject),
+        loss=evaluation_loss(subject),
     )
 
 
 @torch.no_grad()
-def _evaluation_loss(subject: Subject) -> float:
+def evaluation_loss(subject: Subject) -> float:
     """The loss on the first batch with the weights as they are, in evaluation mode."""
     subject.network.eval()
     loss = subject.losses(subject.batches(0)).sum().item()
     subject.network.train()
     return loss
-
-
-def restarted_loss(subject: Subject) -> float:
-    subject.restart()
-    return _evaluation_loss(subject)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from trainer.text import cut
 from trainer.trace import tree
 from trainer.trace.facts import Node, Trace
 
@@ -63,8 +64,8 @@ def _box(node: Node, x: int, y: int, norm: float | None, wrong: bool) -> str:
     what = "loss" if node.number == 0 else f"{node.what or ''}{shape}"
     aside = "" if norm is None else f"|g| {norm:.3g}"
     room = int((WIDTH - 24) / LETTER)
-    name = _cut(node.name, room - len(aside))
-    second = f'<text x="{x + 12}" y="{y + 31}" fill="#4b5563">{escape(_cut(what, room))}</text>' if what else ""
+    name = cut(node.name, room - len(aside))
+    second = f'<text x="{x + 12}" y="{y + 31}" fill="#4b5563">{escape(cut(what, room))}</text>' if what else ""
     middle = y + 17 if what else y + HEIGHT // 2 + 4
     return (
         f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="8" fill="{fill}" stroke="{outline}"/>'
@@ -87,7 +88,3 @@ def _line(start: tuple[int, int], end: tuple[int, int], boxes: set[tuple[int, in
         right, turn = to_x + WIDTH, x + WIDTH + GAP_X - 4
         path = f"M{x + WIDTH} {middle}C{turn} {middle} {turn} {to_middle} {right + 1} {to_middle}"
     return f'<path d="{path}" fill="none" stroke="#6b7280" stroke-width="1.2" marker-end="url(#to)"/>'
-
-
-def _cut(text: str, room: int) -> str:
-    return text if len(text) <= room else text[: max(1, room - 1)] + "…"

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trainer.text import cut, plural
 from trainer.trace import tree
 from trainer.trace.facts import BatchNorm, Dropout, Layer, Summary, Trace
 
@@ -74,16 +75,9 @@ def _n(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _shape(shape: Sequence[int]) -> str:
-    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
-
-
-def _error(value: float) -> str:
+def error(value: float) -> str:
+    """Write an error to one digit."""
     return "0" if value == 0 else f"{value:.0e}"
-
-
-def _examples(count: int) -> str:
-    return f"{count} example{'s' if count > 1 else ''}"
 
 
 def _pair(summary: Summary | None) -> tuple[str, str]:
@@ -102,9 +96,10 @@ def _settings(settings: dict[str, Any]) -> str:
 
 
 def _head(out: Printer, trace: Trace, command: str) -> None:
-    batches = "" if trace.batch == trace.examples else f" in batches of {trace.batch}"
+    examples = plural(trace.examples, "example")
+    examples += "" if trace.batch == trace.examples else f" in batches of {trace.batch}"
     out.line(f"The first step of  {command}")
-    out.line(f"network {trace.network}; {trace.data}, {_examples(trace.examples)}{batches}; loss {trace.loss_name}")
+    out.line(f"network {trace.network}; {trace.data}, {examples}; loss {trace.loss_name}")
     out.line(f"{trace.step.optimizer}({_settings(trace.step.settings)})")
     out.line("Computed in float64 on the CPU, so that rounding hides no error; training itself uses float32.")
 
@@ -112,7 +107,7 @@ def _head(out: Printer, trace: Trace, command: str) -> None:
 def _parameters(out: Printer, trace: Trace) -> None:
     columns = ["parameter", "shape", ">mean", ">std", "requires_grad", "is_leaf", "grad_fn", "grad"]
     rows = [
-        (p.name, _shape(p.shape), *_pair(p.values), str(p.requires_grad), str(p.is_leaf), str(p.grad_fn), str(p.grad))
+        (p.name, str(tuple(p.shape)), *_pair(p.values), *map(str, (p.requires_grad, p.is_leaf, p.grad_fn, p.grad)))
         for p in trace.parameters
     ]
     out.table(columns, rows)
@@ -122,22 +117,22 @@ def _parameters(out: Printer, trace: Trace) -> None:
 
 def _forward(out: Printer, trace: Trace) -> None:
     columns = ["layer", "output", "grad_fn", ">mean", ">std", ">eval mean", ">eval std", "module"]
-    rows = [["input", _shape([trace.batch, *trace.input_shape]), "None", *_pair(trace.input), "", "", ""]]
+    rows = [["input", str((trace.batch, *trace.input_shape)), "None", *_pair(trace.input), "", "", ""]]
     for layer in trace.layers:
         both = (*_pair(layer.training), *_pair(layer.evaluation))
         if not layer.shape:  # the loss: the std of one number says nothing
             both = (both[0], "", both[2], "")
-        rows.append([layer.name, _shape(layer.shape), str(layer.grad_fn), *both, _short(layer.module)])
+        rows.append([layer.name, str(tuple(layer.shape)), str(layer.grad_fn), *both, _short(layer.module)])
     out.table(columns, rows)
-    out.line(f"The loss is the mean {trace.loss_name} of {_examples(trace.examples)}: {trace.loss:.6g}")
+    out.line(f"The loss is the mean {trace.loss_name} of {plural(trace.examples, 'example')}: {trace.loss:.6g}")
     if trace.batch < trace.examples:
-        out.line(f"Shown is the first of the step's batches, {_examples(trace.batch)} of {trace.examples}.")
+        out.line(f"Shown is the first of the step's batches, {plural(trace.batch, 'example')} of {trace.examples}.")
     if any(layer.saved for layer in trace.layers):
         out.line("Kept for backward:")
     for layer in trace.layers:
         for kept in layer.saved:
             what = f" = {kept.what}" if kept.what else ""
-            out.line(f"  {layer.name}: {kept.operation} keeps {kept.name} {_shape(kept.shape)}{what}")
+            out.line(f"  {layer.name}: {kept.operation} keeps {kept.name} {tuple(kept.shape)}{what}")
     for layer in trace.layers:
         if layer.dropout:
             _dropout(out, layer, layer.dropout)
@@ -150,8 +145,7 @@ def _short(module: str) -> str:
     usual = (
         r"(in|out)_features=|, (bias=True|inplace=False|eps=1e-05|momentum=0.1|affine=True|track_running_stats=True)"
     )
-    text = re.sub(usual, "", module.replace("\n", " "))
-    return text if len(text) <= 32 else text[:31] + "…"
+    return cut(re.sub(usual, "", module.replace("\n", " ")), 32)
 
 
 def _dropout(out: Printer, layer: Layer, dropout: Dropout) -> None:
@@ -176,7 +170,7 @@ def _batchnorm(out: Printer, layer: Layer, norm: BatchNorm) -> None:
     out.table(["", "mean of each feature", "variance of each feature"], rows)
     out.line(
         f"  running = (1 - {norm.momentum:g}) * running + {norm.momentum:g} * batch (variance: with B - 1); "
-        f"by hand the same to {_error(norm.error)}"
+        f"by hand the same to {error(norm.error)}"
     )
 
 
@@ -190,7 +184,7 @@ def _graph(out: Printer, trace: Trace) -> None:
     width = min(60, 2 + max(map(len, heads)))
     for row, head in zip(rows, heads, strict=True):
         last = row.chain[-1]
-        shape = "" if last.shape is None else f" {_shape(last.shape)}"
+        shape = "" if last.shape is None else f" {tuple(last.shape)}"
         also = ", ".join(f"{node.name} {node.what or ''}".rstrip() for node in row.later)
         also = f"  and further down: {also}" if also else ""
         what = "loss ()" if last.number == 0 else f"{last.what or ''}{shape}"
@@ -206,15 +200,15 @@ def _backward(out: Printer, trace: Trace) -> None:
         check = gradient.check
         checked = f"{check.checked} of {gradient.count}"
         mean = _mean(gradient.mean, gradient.norm)
-        numbers = (_n(gradient.norm), mean, checked, _error(check.error))
+        numbers = (_n(gradient.norm), mean, checked, error(check.error))
         verdict = "ok" if check.ok else "WRONG"
-        rows.append((gradient.name, gradient.kind, _shape(gradient.shape), *numbers, verdict))
+        rows.append((gradient.name, gradient.kind, str(tuple(gradient.shape)), *numbers, verdict))
     out.table(columns, rows)
     out.line(
         "relative error: against (loss(w + h) - loss(w - h)) / 2h, h = 1e-5, over the gradient, at least the row's rms"
     )
     for form in trace.closed_forms:
-        out.line(f"{form.name}: closed form {form.formula}, the same to {_error(form.error)}")
+        out.line(f"{form.name}: closed form {form.formula}, the same to {error(form.error)}")
     _faults(out, trace)
 
 
@@ -245,7 +239,7 @@ def _step(out: Printer, trace: Trace) -> None:
         out.line(f"by hand    {step.by_hand:.15g}    w + update")
     out.line(f"by torch   {step.after:.15g}")
     if step.error is not None and step.error_all is not None:
-        out.line(f"difference {_error(step.error)}; over all weights and their state {_error(step.error_all)}")
+        out.line(f"difference {error(step.error)}; over all weights and their state {error(step.error_all)}")
     if step.state_after:
         out.line(f"state now  {_state(step.state_after)}")
     out.line(
@@ -292,7 +286,7 @@ def _more(out: Printer, trace: Trace) -> None:
     for row in trace.rows:
         kept = [_n(row.state[key]) if key in row.state else "" for key in states]
         numbers = [row.loss, row.norm, row.lr, row.before, row.gradient]
-        hand = "" if row.error is None else f"± {_error(row.error)}"
+        hand = "" if row.error is None else f"± {error(row.error)}"
         rows.append((str(row.step), *map(_n, numbers), *kept, _n(row.update), f"{row.after:.6g}", hand))
     out.line(f"w is {trace.step.weight}; g is what the optimizer is given")
     out.table([f">{column}" for column in columns], rows)

@@ -92,13 +92,10 @@ def _composed(comparison: Comparison, jobs: Sequence[Sequence[list[str]]]) -> li
             for problem in error.problems:
                 found.setdefault(problem, []).append(request.name(group))
     if found:
-        raise ConfigError([_with_groups(problem, names, len(request.groups)) for problem, names in found.items()])
+        every = len(request.groups)
+        said = [text if len(names) == every else f"{text} ({few(names, 1)})" for text, names in found.items()]
+        raise ConfigError(said)
     return out
-
-
-def _with_groups(problem: str, names: Sequence[str], groups: int) -> str:
-    """Add the groups that a problem is of, unless that is all."""
-    return problem if len(names) == groups else f"{problem} ({few(names, 1)})"
 
 
 def _answer(comparison: Comparison, typed: str) -> None:
@@ -127,7 +124,7 @@ def _answer(comparison: Comparison, typed: str) -> None:
 
 
 def _stopped(command: Command | None, code: int) -> int:
-    where = command.directory if command is not None and command.directory is not None else None
+    where = command and command.directory
     there = where is not None and where.exists()
     hint = [f"go on with python -m trainer.versus {shlex.quote(f'resume={where}')}"] if there else []
     print_line("; ".join(["trainer: interrupted", *hint]), sys.stderr)

@@ -11,8 +11,8 @@ from rich.table import Table
 from trainer.language import translated
 from trainer.report import tables, vocabulary
 from trainer.report.screen import fitting, screen
-from trainer.report.vocabulary import MEASURES, plural
-from trainer.text import printable
+from trainer.report.vocabulary import MEASURES
+from trainer.text import plural, printable
 from trainer.versus.comparison import Comparison
 
 
@@ -61,7 +61,7 @@ def _group(comparison: Comparison, evaluation: Mapping[str, Any], index: int) ->
     for group in evaluation["groups"]:
         if any(Path(path).resolve() in paths for path in group["runs"]):
             measures = group["measures"]
-    return {"measures": measures, "verdicts": [run["verdict"] for run in runs]}
+    return {"measures": measures, "verdicts": [vocabulary.called_verdict(run) for run in runs]}
 
 
 def _edges(comparison: Comparison) -> Sequence[str]:

@@ -96,17 +96,13 @@ class Comparison:
             "groups": [self._entry(group) for group in range(len(self.races))],
         }
 
-    def chosen(self, group: int) -> Candidate | None:
-        """Return a group's best setting; None while its race is on."""
-        race = self.races[group]
-        return race.best if not race.wanted() else None
-
     def _entry(self, group: int) -> dict[str, Any]:
         request, race = self.request, self.races[group]
         overrides = request.groups[group]
         out = {"name": request.name(overrides), "overrides": overrides, **race.to_json()}
-        if (best := self.chosen(group)) is None:
+        if race.wanted():  # it is on
             return out | {"chosen": None}
+        best = race.best
         final = [self._below(job) for job in self.final[group]] if self.final else []
         edges = [{"key": key, "edge": "upper" if upper else "lower"} for key, upper in race.edges(best.values)]
         return out | {"chosen": best.values, "why": race.why(), "at_edge": edges, "final": final}

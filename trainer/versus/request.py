@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from trainer.cli.command_line import COMPARISON as NAME
 from trainer.cli.command_line import CommandLine, quoted
 from trainer.cli.config_files import parse
 from trainer.config import ConfigError, nearest
+from trainer.config.knob import flatten
 from trainer.language import localised
-from trainer.text import version
+from trainer.text import key_of, version
 from trainer.versus import search
 
 OWN = {"tune": "optimizer.lr", "rates": "15", "seeds": "10"}  # the keys that only this command has
@@ -54,10 +56,7 @@ class Request:
     @property
     def candidates(self) -> int:
         """How many settings each group begins with: the same for all."""
-        count = 1
-        for values in self.grids.values():
-            count *= len(values)
-        return count
+        return math.prod(map(len, self.grids.values()))
 
     def name(self, group: Sequence[str]) -> str:
         """Name a group by what is compared."""
@@ -73,7 +72,8 @@ def read(arguments: Sequence[str]) -> Request:
     options, rest = _parser().parse_known_args(list(arguments))
     targets = ((options.json, "versus.json"), (options.html, "report.html"))
     problems = [line for target in targets for line in files.target_problems(*target)]
-    problems += [f"{flag}: found -, expected the name of a file" for flag in _to_terminal(options)]
+    to_terminal = [f"--{name}" for name in ("json", "html") if getattr(options, name) == "-"]
+    problems += [f"{flag}: found -, expected the name of a file" for flag in to_terminal]
     flags, overrides = command_line.split(rest)
     lists = [flag for flag in flags if flag in ("-m", "--multirun")]
     problems += [
@@ -131,7 +131,7 @@ def _problems(request: Request) -> list[str]:
         found = request.own["tune"] or "nothing"
         out.append(f"tune: found {found}, expected keys, e.g. tune=optimizer.lr,optimizer.weight_decay")
     for text in request.line.overrides:
-        key = text.lstrip("+~").partition("=")[0]
+        key = key_of(text)
         if key == "seed":
             out.append(f"{text}: the seeds are 0 to N - 1, and others for tuning; say how many with seeds=N")
         if key in request.own["tune"].split(",") and parse(text) is not None and not batches.is_swept(text):
@@ -150,7 +150,7 @@ def _with_groups(request: Request) -> Request:
     grids = {}
     overrides = [text for text in request.line.overrides if not text.startswith("hydra")]
     for key in tuned:
-        texts = [text for text in overrides if text.lstrip("+").partition("=")[0] == key]
+        texts = [text for text in overrides if key_of(text) == key]
         overrides = [text for text in overrides if text not in texts]
         if texts:
             plus = "+" * texts[-1].startswith("+")
@@ -175,7 +175,7 @@ def _with_groups(request: Request) -> Request:
 
 def check_grids(request: Request, raw: Mapping[str, Any]) -> None:
     """See that every tuned key has values to try. raw: a group's configuration. Raises ConfigError."""
-    problems, known = [], _keys(raw)
+    problems, known = [], dict(flatten(raw))
     for key, values in request.grids.items():
         if not values and key in known:
             problems.append(f"tune={key}: has no grid of its own; type its values too, {key}=A,B,C")
@@ -187,23 +187,12 @@ def check_grids(request: Request, raw: Mapping[str, Any]) -> None:
         raise ConfigError(problems)
 
 
-def _keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    out = []
-    for key, value in tree.items():
-        out += _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
-    return out
-
-
 def _sorted(values: list[str]) -> list[str]:
     """Sort values that are all numbers; leave others in the order they were typed in."""
     try:
         return sorted(values, key=float)
     except ValueError:
         return values
-
-
-def _to_terminal(options: argparse.Namespace) -> list[str]:
-    return [f"--{name}" for name in ("json", "html") if getattr(options, name) == "-"]
 
 
 def _parser() -> argparse.ArgumentParser:

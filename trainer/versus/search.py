@@ -7,11 +7,14 @@ short. Candidates that are compared have run with the same seeds, so their means
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from trainer.text import plural
 
 FIRST_TUNING_SEED = 10_000  # the seeds of the comparison itself are 0, 1, 2, ...: always below
 WIDER = 3  # values that are added beyond an edge
@@ -89,7 +92,6 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Its overrides in one line."""
         return " ".join(f"{key}={value}" for key, value in self.values.items())
 
     def mean(self, measure: str) -> float:
@@ -108,7 +110,7 @@ class Race:
     def __init__(self, grids: Mapping[str, Sequence[str]], measure: str) -> None:
         """grids: values of each tuned key, in ascending order. measure: a key of MEASURES."""
         self.measure = measure
-        self.candidates = [Candidate(values) for values in _product(grids)]
+        self.candidates = [Candidate(dict(zip(grids, one, strict=True))) for one in itertools.product(*grids.values())]
         self.racing = list(self.candidates)
         self.seeds = [FIRST_TUNING_SEED]  # that the racing candidates train with
         self.widenings: list[dict[str, Any]] = []
@@ -165,7 +167,7 @@ class Race:
         name = "validation " + MEASURES[self.measure]
         if best.mean(self.measure) == math.inf:
             return "every setting failed or diverged with some seed; this is the first of them"
-        over = f"mean over {seeds} seed{'s' * (seeds > 1)}"
+        over = f"mean over {plural(seeds, 'seed')}"
         others = [one for one in self.candidates if one is not best and len(one.runs) == seeds]
         second = min(others, key=lambda one: one.rank(self.measure), default=None)
         then = "" if second is None else f"; next {second.name} with {_shown(second.mean(self.measure))}"
@@ -200,13 +202,6 @@ class Race:
             self.widenings.append({"key": key, "beyond": best.values[key], "added": added, "seeds": len(self.seeds)})
             out += [Candidate({**best.values, key: value}) for value in added]
         return out
-
-
-def _product(grids: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
-    out: list[dict[str, str]] = [{}]
-    for key, values in grids.items():
-        out = [{**one, key: value} for one in out for value in values]
-    return out
 
 
 def _typed(value: float) -> str:

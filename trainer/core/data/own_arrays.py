@@ -5,7 +5,6 @@ Shapes: N example, O output (regression).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +14,8 @@ import torch
 
 from trainer import config as cfg
 from trainer.config import ConfigError
+from trainer.core.data import splits
 from trainer.core.data.dataset import Raw, check_finite
-from trainer.core.data.splits import stratified_order
 from trainer.core.seeds import stream_seed
 
 TEST_FRACTION = 0.2  # where the data come without a test split, and no fraction is asked for
@@ -73,14 +72,10 @@ def held_out(data: cfg.ReadData, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """
     fraction = TEST_FRACTION if data.test_fraction is None else data.test_fraction
     generator = torch.Generator().manual_seed(stream_seed(0, "test"))  # of no run: all share it
-    is_classes = y.dtype.kind in "iu"
-    n = len(y)
-    order = stratified_order(torch.from_numpy(y), generator) if is_classes else torch.randperm(n, generator=generator)
-    n_test = max(math.ceil(fraction * n - 1e-9), int(fraction > 0))
-    if n_test >= n:
-        raise ConfigError([f"data: test_fraction={fraction} leaves no training examples of {n} of {data.title}"])
-    rest, test = np.sort(order[n_test:].numpy()), np.sort(order[:n_test].numpy())
-    return rest, test
+    test, rest = splits.held_out(torch.from_numpy(y), fraction, generator)
+    if len(rest) == 0:
+        raise ConfigError([f"data: test_fraction={fraction} leaves no training examples of {len(y)} of {data.title}"])
+    return np.sort(rest.numpy()), np.sort(test.numpy())
 
 
 def as_inputs(data: cfg.Data, name: str, where: str, value: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from trainer import config as cfg
-from trainer.core.data import generated, own, pictures, tables, torchvision_sets
+from trainer.core.data import generated, own, pictures, torchvision_sets
 from trainer.core.data.dataset import Dataset, Raw, assemble
 
 
@@ -19,6 +19,8 @@ def load(data: cfg.Data, device: torch.device | str = "cpu", dtype: torch.dtype 
 
 def _read(data: cfg.Data) -> Raw:
     if isinstance(data, cfg.Table):
+        from trainer.core.data import tables  # pandas, a third of a second
+
         return tables.read(data)
     if isinstance(data, cfg.Arrays):
         return own.read_npz(data)

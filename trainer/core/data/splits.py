@@ -41,12 +41,9 @@ def split(dataset: Dataset, data: cfg.Data, seed: int) -> Split:
     """
     generator = torch.Generator().manual_seed(stream_seed(seed, "split"))
     labels = dataset.y.cpu()
-    order = stratified_order(labels, generator) if dataset.classes else torch.randperm(len(labels), generator=generator)
-    # rounded up, at least one; but 0.07 of 100, which is 7.000000000000001, is 7
-    n_val = max(math.ceil(data.val_fraction * len(order) - 1e-9), int(data.val_fraction > 0))
-    val, train = order[:n_val], order[n_val:]
+    val, train = held_out(labels, data.val_fraction, generator)
     if len(train) == 0:
-        raise ConfigError([f"data.val_fraction: {data.val_fraction} leaves no training examples of {len(order)}"])
+        raise ConfigError([f"data.val_fraction: {data.val_fraction} leaves no training examples of {len(labels)}"])
     if data.train_size is not None:
         if data.train_size > len(train):
             raise ConfigError(
@@ -69,6 +66,17 @@ def split(dataset: Dataset, data: cfg.Data, seed: int) -> Split:
         redrawn = torch.randperm(len(train), generator=noise)[: round(data.label_noise * len(train))]
         train_y[redrawn] = torch.randint(dataset.classes, (len(redrawn),), generator=noise)
     return Split(train, val, train_y)
+
+
+def held_out(y: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the rows that are held out, then the others, in a random order: of integer classes (N,) a stratified one.
+
+    They are rounded up, at least one; but 0.07 of 100, which is 7.000000000000001, is 7.
+    """
+    is_classes = not y.dtype.is_floating_point
+    order = stratified_order(y, generator) if is_classes else torch.randperm(len(y), generator=generator)
+    n = max(math.ceil(fraction * len(y) - 1e-9), int(fraction > 0))
+    return order[:n], order[n:]
 
 
 def stratified_order(labels: Tensor, generator: torch.Generator) -> Tensor:

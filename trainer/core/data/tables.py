@@ -3,24 +3,20 @@
 Statistics (means for empty cells, values of texts) are of the non-test examples alone.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas
 
 from trainer import config as cfg
 from trainer.config import ConfigError, nearest
 from trainer.core.data.dataset import Raw
 from trainer.core.data.own_arrays import Targets, as_targets, held_out, nowhere
-
-if TYPE_CHECKING:
-    import pandas
 
 MOST_VALUES = 100  # of a column of texts
 FEW = 20  # different whole numbers that a target of classes has at most
@@ -51,8 +47,6 @@ def read(data: cfg.Table) -> Raw:
 
 def _frame(data: cfg.Table) -> pandas.DataFrame:
     """Read the whole file. Raises ConfigError."""
-    import pandas
-
     path = Path(data.path).expanduser()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else nowhere(path)
@@ -170,8 +164,6 @@ def _complete(
     if not gaps:
         return frame, target
     if data.missing == "drop":
-        import pandas
-
         whole = ~np.logical_or.reduce([gap.to_numpy() for gap in gaps.values()])
         if not whole.any():
             raise ConfigError([f"data.path: {data.path}: data.missing=drop leaves no row; try data.missing=mean"])
@@ -217,15 +209,11 @@ def _check_numbers(data: cfg.Table, frame: pandas.DataFrame, target: pandas.Seri
 
 
 def _is_numeric(column: pandas.Series) -> bool:
-    import pandas
-
     return pandas.api.types.is_numeric_dtype(column) and not pandas.api.types.is_complex_dtype(column)
 
 
 def _kind(column: pandas.Series) -> str:
     """What a column holds that is neither numbers nor texts; nothing where it is texts, or true and false with gaps."""
-    import pandas
-
     if isinstance(column.dtype, pandas.CategoricalDtype):
         return ""
     kind = pandas.api.types.infer_dtype(column, skipna=True)
@@ -259,7 +247,7 @@ def _inputs(data: cfg.Table, name: str, column: pandas.Series, rest: np.ndarray)
     An empty cell is the mean of its column, or none of its values; so is a value that only test examples have.
     Raises ConfigError.
     """
-    if _is_numeric(column) or _is_boolean(column):
+    if _is_numeric(column) or pandas.api.types.infer_dtype(column, skipna=True) == "boolean":
         values = column.to_numpy(np.float32, na_value=np.nan, copy=True)
         gaps = np.isnan(values)
         if not np.isfinite(values[~gaps]).all():
@@ -273,13 +261,5 @@ def _inputs(data: cfg.Table, name: str, column: pandas.Series, rest: np.ndarray)
                 raise ConfigError([f"data.path: {data.path}: {said}; try 'data.ignore=[{name}]'"])
             values[gaps] = known.mean(dtype=np.float64)
         return [values]
-    import pandas
-
     codes = pandas.Categorical(column).codes  # in the order of the texts; -1: an empty cell
     return [codes == value for value in np.unique(codes[rest]) if value >= 0]
-
-
-def _is_boolean(column: pandas.Series) -> bool:
-    import pandas
-
-    return pandas.api.types.infer_dtype(column, skipna=True) == "boolean"

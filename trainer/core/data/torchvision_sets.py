@@ -80,39 +80,27 @@ def _parts(class_name: str, root: Path, kind: dict[str, str]) -> tuple[list[tupl
         arguments = [{"split": split} for split in ("train", "test")]
     elif class_name in WHOLE:
         arguments = [{}]
-    if example is None:
-        found = _try(dataset, class_name, root, files, put, arguments)
-    else:
-        if not any(files.glob(f"{example}*")):
-            _download(dataset, class_name, root, files, put)
+    found: list[Any] = []
+    if example is None:  # torchvision itself finds out whether they are whole
         try:
-            faults = list((_cifar_faults if class_name.startswith("CIFAR") else _idx_faults)(dataset, files))
-            if faults:
-                raise ConfigError([f"data.root: {fault}; then {put}" for fault in faults])
             found = [dataset(root, download=False, **one) for one in arguments]
-        except ConfigError:
-            raise
-        except Exception as error:
-            why = " ".join(str(error).split())
-            raise ConfigError([f"data.root: cannot read {class_name} from {files} ({why}); {put}"]) from error
-    names = [str(name).split(" - ")[0] for name in getattr(found[0], "classes", ())]  # MNIST's are "0 - zero"
-    return [(_pixels(part), _labels(part)) for part in found], names
-
-
-def _try(
-    dataset: Any, class_name: str, root: Path, files: Path, put: str, arguments: list[dict[str, Any]]
-) -> list[Any]:
-    """Read what torchvision itself finds to be whole; download it where that fails. Raises ConfigError."""
+        except Exception:  # missing, most likely; else the same error comes again
+            for one in arguments:
+                _download(dataset, class_name, root, files, put, **one)
+    elif not any(files.glob(f"{example}*")):
+        _download(dataset, class_name, root, files, put)
     try:
-        return [dataset(root, download=False, **one) for one in arguments]
-    except Exception:  # missing, most likely; else the same error comes again
-        for one in arguments:
-            _download(dataset, class_name, root, files, put, **one)
-    try:
-        return [dataset(root, download=False, **one) for one in arguments]
+        check = _cifar_faults if class_name.startswith("CIFAR") else _idx_faults
+        if faults := list(check(dataset, files)) if example is not None else []:
+            raise ConfigError([f"data.root: {fault}; then {put}" for fault in faults])
+        found = found or [dataset(root, download=False, **one) for one in arguments]
+    except ConfigError:
+        raise
     except Exception as error:
         why = " ".join(str(error).split())
         raise ConfigError([f"data.root: cannot read {class_name} from {files} ({why}); {put}"]) from error
+    names = [str(name).split(" - ")[0] for name in getattr(found[0], "classes", ())]  # MNIST's are "0 - zero"
+    return [(_pixels(part), _labels(part)) for part in found], names
 
 
 def _pixels(part: Any) -> np.ndarray:

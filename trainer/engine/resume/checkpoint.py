@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,8 +30,6 @@ GUESSED_SPEED = 1e8  # bytes per second
 
 
 class Place(NamedTuple):
-    """How far a stack had come."""
-
     epoch: int
     step: int
 
@@ -68,7 +67,10 @@ class Checkpoints:
         directories: of the stack's runs, in order.
         """
         problems: list[str] = []
-        for path, content in self._whole(problems):
+        for path, content in self._contents():
+            if isinstance(content, Damaged):
+                problems.append(str(content))
+                continue
             from trainer.core import state
 
             payload = state.from_bytes(content)
@@ -83,24 +85,19 @@ class Checkpoints:
             return payload, problems
         return None, problems
 
-    def _whole(self, problems: list[str]) -> Iterator[tuple[Path, bytes]]:
-        """Yield the checkpoints that are whole, newest first, as torch.save's bytes; note the others."""
+    def _contents(self) -> Iterator[tuple[Path, bytes | Damaged]]:
+        """Yield the checkpoints that are there, newest first, as torch.save's bytes, or what is wrong with them."""
         for path in self.paths:
-            try:
-                yield path, _read(path)[1]
-            except FileNotFoundError:
-                continue
-            except Damaged as damage:
-                problems.append(str(damage))
+            with suppress(FileNotFoundError):
+                crc, _, rest = path.read_bytes().partition(b" ")
+                is_whole = crc == b"%08x" % google_crc32c.value(rest)
+                damage = Damaged(f"{path}: damaged; its checksum is of other bytes")
+                yield path, rest.partition(b"\n")[2] if is_whole else damage
 
     def remove_damaged(self) -> None:
         """Remove checkpoints that are not whole, so that none ever takes a good one's place."""
-        for path in self.paths:
-            try:
-                _read(path)
-            except FileNotFoundError:
-                continue
-            except Damaged:
+        for path, content in self._contents():
+            if isinstance(content, Damaged):
                 path.unlink()
 
     @property
@@ -133,20 +130,6 @@ class Checkpoints:
         for half in self.halves() if self.is_halved else ():
             half.remove()
         self.close()
-
-
-def place(payload: dict[str, Any] | None) -> Place | None:
-    """Return how far a checkpoint's stack had come."""
-    return None if payload is None else Place(payload["epoch"], payload["step"])
-
-
-def _read(path: Path) -> tuple[Place, bytes]:
-    """Return how far a checkpoint's stack had come, and torch.save's bytes. Raises Damaged where it is not whole."""
-    crc, _, rest = path.read_bytes().partition(b" ")
-    if crc != b"%08x" % google_crc32c.value(rest):
-        raise Damaged(f"{path}: damaged; its checksum is of other bytes")
-    head, _, content = rest.partition(b"\n")
-    return Place(**json.loads(head)), content
 
 
 class Checkpointer:

@@ -19,7 +19,7 @@ from trainer.core.native import choice
 from trainer.engine import planning
 from trainer.engine.jobs import Job, StackJob, describe, ranges
 from trainer.engine.resume import finished, foreign
-from trainer.engine.resume.checkpoint import Checkpoints, Place, place
+from trainer.engine.resume.checkpoint import Checkpoints, Place
 from trainer.engine.resume.plan_file import FOLDER, path_of, read_plan
 from trainer.files import Damaged
 from trainer.language import print_line
@@ -207,7 +207,7 @@ class Session:
     def _inspect(self, item: StackJob) -> None:
         """Find out where a stack goes on; note which of its checkpoints and records are damaged."""
         saved, damages = item.checkpoints.load([job.destination.folder for job in item.jobs])
-        where = self._places[item.checkpoints.name] = place(saved)
+        where = self._places[item.checkpoints.name] = Place(saved["epoch"], saved["step"]) if saved else None
         then = f"goes on after epoch {where.epoch}, step {where.step}" if where else "starts from the beginning"
         numbers = [job.number for job in item.waiting]
         for damage in damages:

@@ -81,16 +81,22 @@ function head() {
     type: "button", style: `flex: ${count} 0 auto; background: ${colourOf(verdict)}`, "aria-pressed": String(state.verdicts.has(verdict)),
     title: t("show only runs judged {verdict}", {verdict: spelled[verdict]}),
     onclick: () => { state.verdicts.has(verdict) ? state.verdicts.delete(verdict) : state.verdicts.add(verdict); update(); },
-  }, `${signOf[verdict]} ${count} ${spelled[verdict]}`)));
+  }, `${signOf[verdict]} ${counted(verdict, here())}`)));
   answer("", data);
   $("parts").replaceChildren(...(part().name === null ? [] : data.parts.map((one, i) => make("button", {
     type: "button", "aria-pressed": String(i === state.part), onclick: () => { state.part = i; update(); contents(); }}, one.name))));
   answer("part-", part());
 }
 
+/** Count the runs of a verdict by what they are called: healthy curves of a doubtful run are not overfit. */
+function counted(verdict, among) {
+  const called = [spelled[verdict], t("not overfit")].map((name, i) => [among.filter((run) => run.verdict === verdict && run.doubtful === Boolean(i)).length, name]);
+  return called.filter(([count]) => count).map((pair) => pair.join(" ")).join(", ");
+}
+
 /** What the runs come to, the command to run next, and the reasons to doubt it. */
-function answer(place, {answer, next, warnings}) {
-  $(`${place}answer`).replaceChildren(...(answer ? [make("p", {}, answer)] : []), ...(next ? [make("pre", {}, next)] : []));
+function answer(place, {answer, next, reason, warnings}) {
+  $(`${place}answer`).replaceChildren(...[answer, reason].filter(Boolean).map((text) => make("p", {}, text)), ...(next ? [make("pre", {}, next)] : []));
   $(`${place}warnings`).replaceChildren(...warnings.map((text) => make("li", {}, text)));
 }
 
@@ -301,7 +307,7 @@ function groupFigure(group, y) {
   }
   for (const run of spread(group.members, 20)) markRun(axes, run, "val_loss", 4);
   const gap = group.gap && group.gap.mean !== null ? t(", gap {value}", {value: `${show(group.gap.mean)}${group.gap.low === null ? "" : ` [${show(group.gap.low)}, ${show(group.gap.high)}]`}`}) : "";
-  const counts = verdicts.filter((verdict) => group.verdicts[verdict]).map((verdict) => `${group.verdicts[verdict]} ${spelled[verdict]}`).join(", ");
+  const counts = verdicts.map((verdict) => counted(verdict, group.runs.map((i) => runs[i]))).filter(Boolean).join(", ");
   return make("figure", {}, make("figcaption", {}, t(group.name), make("small", {}, counts + gap)), axes.svg);
 }
 
