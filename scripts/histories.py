@@ -1,8 +1,9 @@
 """Synthetic training histories of known truth, for `scripts.calibrate`.
 
 A clean history is drawn first, in units of what is learned: the training loss falls from 1 to 0. The truth is read off
-the clean curves; only then noise, scale and offset are added. What lies between clear cases is drawn again: a rise of 3
-to 15 % or a gap of 20 to 45 % of what was learned is called either way by reasonable people.
+the clean curves; only then noise, scale and offset are added. What lies between clear cases is drawn again, but for the
+ways of recording: a rise of 3 to 15 % or a gap of 20 to 45 % of what was learned is called either way by reasonable
+people.
 """
 
 from collections.abc import Callable
@@ -37,30 +38,48 @@ SHORTEST = {"late_drop": 40, "hump": 40}  # epochs: of fewer, what they are name
 def history(rng: Rng, label: str | None = None) -> History:
     """Draw a history: 10 to 2,000 epochs, scale 1e-3 to 1e3, six levels of noise."""
     label = label or str(rng.choice(list(LABELS), p=list(LABELS.values())))
-    while True:
-        kind = str(rng.choice(list(KINDS[label])))
-        n = round(10 ** rng.uniform(np.log10(SHORTEST.get(kind, 10)), np.log10(2000)))
-        train, val = KINDS[label][kind](np.arange(n) / n, rng)
-        if kind in ("creeping", *RECORDED) or _clear(label, train, val):
-            break
-    onset = None
+    kind, train, val = clean(rng, label, list(KINDS[label]))
+    n, onset = len(val), None
     if label == "overfit":
         onset = n - 1 - int(np.argmin(val[::-1]))  # the last minimum: from there on, it only rises
         if kind == "stall":
             onset = int(np.argmin(val))
     noise = float(rng.choice(NOISES))
-    shape = str(rng.choice(["white", "heavy", "correlated"], p=[0.6, 0.2, 0.2]))
-    factor = np.where(np.arange(n) < np.argmin(val), 1.0, 0.2) if kind == "late_drop" else 1.0  # the rate's drop
-    val = val + factor * noise * _noise(n, shape, rng)
-    train = train + factor * noise * rng.uniform(0.1, 1) * _noise(n, shape, rng)
+    train, val, _ = noisy(rng, train, val, noise * loudness(kind, val))
     scale, offset = 10 ** rng.uniform(-3, 3), rng.uniform(-0.2, 1)
-    train, val = scale * (train + offset), scale * (val + offset)
-    if kind in RECORDED:
-        train, val = RECORDED[kind](train, val, rng)
+    train, val = recorded(rng, kind, scale * (train + offset), scale * (val + offset))
     return History(label, kind, noise, train, val, onset)
 
 
-def _clear(label: str, train: Floats, val: Floats) -> bool:
+def clean(rng: Rng, label: str, kinds: list[str], n: int | None = None) -> tuple[str, Floats, Floats]:
+    """Draw the kind and the clean curves of a history, of n epochs or as many as come."""
+    while True:
+        kind = str(rng.choice(kinds))
+        length = n or round(10 ** rng.uniform(np.log10(SHORTEST.get(kind, 10)), np.log10(2000)))
+        train, val = KINDS[label][kind](np.arange(length) / length, rng)
+        if kind in ("creeping", *RECORDED) or is_clear(label, train, val):
+            return kind, train, val
+
+
+def loudness(kind: str, val: Floats) -> Floats:
+    """How loud the noise is in each epoch: a fifth after a late drop of the learning rate."""
+    return np.where((np.arange(len(val)) < np.argmin(val)) | (kind != "late_drop"), 1.0, 0.2)
+
+
+def noisy(rng: Rng, train: Floats, val: Floats, noise: Floats) -> tuple[Floats, Floats, tuple[str, float]]:
+    """Add noise; return its shape, and its share in the training loss, beside the curves."""
+    shape = str(rng.choice(["white", "heavy", "correlated"], p=[0.6, 0.2, 0.2]))
+    val = val + noise * _noise(len(val), shape, rng)
+    of_train = rng.uniform(0.1, 1)
+    return train + noise * of_train * _noise(len(val), shape, rng), val, (shape, of_train)
+
+
+def recorded(rng: Rng, kind: str, train: Floats, val: Floats) -> Clean:
+    """Record the losses of a history in the way of its kind."""
+    return RECORDED[kind](train, val, rng) if kind in RECORDED else (train, val)
+
+
+def is_clear(label: str, train: Floats, val: Floats) -> bool:
     """Whether the clean curves are clearly healthy or overfit; the other labels hold by construction."""
     if label not in ("healthy", "overfit"):
         return True

@@ -362,36 +362,3 @@ def test_a_validation_loss_that_is_infinite_at_first() -> None:
 def test_a_run_that_ends_in_nan_within_four_epochs_has_diverged() -> None:
     assert judge([2.3, 1.9, np.nan], [2.3, 2.0, np.nan]).verdict == "diverged"
     assert judge([2.3, np.nan], None).verdict == "diverged"
-
-
-def of_the_shape(height: float, n: int, seed: int, noise: float, *, stalls: bool) -> tuple[Floats, Floats]:
-    """A slow fall; validation follows it by `height`, or stops following after a fifth of the run."""
-    rng = np.random.default_rng([7, seed])
-    train = np.exp(-3 * np.arange(n) / n)
-    train = (train - train[-1]) / (1 - train[-1])
-    val = np.maximum(train, train[n // 5]) if stalls else 1 - height * (1 - train)
-    return train, val + noise * rng.normal(size=n)
-
-
-def test_what_still_gains_is_healthy_though_the_lowest_epoch_came_earlier_by_luck() -> None:
-    verdicts = [judge(*of_the_shape(0.5, 120, seed, 0.02, stalls=False)) for seed in range(40)]
-    assert sum(one.best_epoch is not None and one.best_epoch <= 108 for one in verdicts) > 5
-    assert [one.verdict for one in verdicts] == ["healthy"] * 40
-
-
-def test_what_has_stalled_is_overfit_though_the_lowest_epoch_comes_late_by_luck() -> None:
-    verdicts = [judge(*of_the_shape(1.0, 600, seed, 0.05, stalls=True)) for seed in range(40)]
-    assert sum(one.best_epoch is not None and one.best_epoch > 540 for one in verdicts) > 2
-    assert [one.verdict for one in verdicts] == ["overfit"] * 40
-
-
-def test_the_way_back_from_a_spike_of_the_training_loss_is_no_drop_of_the_learning_rate() -> None:
-    rng = np.random.default_rng(8)
-    train = np.exp(-np.arange(80) / 5)
-    val = train + 0.1 + 0.03 * rng.normal(size=80)
-    val[55] = 0.0  # the minimum
-    spiked = train.copy()
-    spiked[45] += 0.4
-    plain, after = judge(train, val).evidence, judge(spiked, val).evidence
-    assert after["noise_before_best"] == plain["noise_before_best"]
-    assert after["rise_share"] == plain["rise_share"]

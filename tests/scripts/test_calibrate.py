@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from scripts import histories
+from scripts.calibrate import oracle
 from tests.helpers import ROOT
 from trainer.judge.overfit import judge
 
@@ -47,10 +49,29 @@ def test_without_noise_every_clear_case_is_found(kind: str) -> None:
     assert all(judge(history.train, history.val).verdict == "overfit" for history in clean)
 
 
+@pytest.mark.parametrize("shape", ["white", "heavy", "correlated"])
+def test_the_oracle_weighs_noise_as_it_is_drawn(shape: str) -> None:
+    """Against SciPy's densities, up to a constant: so differences between rows."""
+    rows = np.random.default_rng(5).normal(size=(4, 6))
+    of_rows = {
+        "white": stats.norm.logpdf(rows).sum(1),
+        "heavy": stats.t.logpdf(rows * np.sqrt(3), 3).sum(1),  # of unit variance
+        "correlated": stats.multivariate_normal.logpdf(rows, cov=0.6 ** np.abs(np.subtract.outer(range(6), range(6)))),
+    }
+    found = oracle.log_likelihood(rows, shape)
+    assert np.diff(found) == pytest.approx(np.diff(of_rows[shape]))
+
+
 @pytest.mark.slow
 def test_the_script_prints_its_tables() -> None:
-    done = calibrate("synthetic", "null", "power", "--histories=100", "--sweeps=2")
-    for part in ("| truth \\ verdict |", "False alarms on healthy runs", "| 2 names, 5 seeds |", "## Power, 4 groups"):
+    done = calibrate("synthetic", "oracle", "null", "power", "--histories=400", "--sweeps=2")
+    for part in (
+        "| truth \\ verdict |",
+        "## Judge and oracle",
+        "False alarms on healthy runs",
+        "| 2 names, 5 seeds |",
+        "## Power, 4 groups",
+    ):
         assert part in done.stdout
     wrong = calibrate("nul", check=False)
     assert wrong.returncode == 2

@@ -88,7 +88,7 @@ class ValEvidence:
     scales_differ: int  # 1: the training loss is on another scale than the validation loss
 
 
-RISE, RISE_NOISE = 0.1, 1.0  # a lasting rise counts as a share of RISE plus so many times the noise
+RISE, RISE_NOISE = 0.09, 1.0  # a lasting rise counts as a share of RISE plus so many times the noise
 GAP, GAP_NOISE = 0.45, 1.0  # a gap that opened since validation stopped improving, likewise
 FLOOR = 0.36  # of the score: with no evidence at all
 STALL = 0.05  # validation no longer improves from where it is this close to its minimum
@@ -96,10 +96,9 @@ LATE = 1 / 3  # the last part of the run, whose gap counts
 OF_TRAIN = 0.7  # the validation loss is noisier than this share of the training loss's noise: few epochs may hide it
 GAINS = 0.03  # progress and noise of this share: validation may still gain at the end
 PROGRESS = 3.0  # what validation still gains in the last part is subtracted from the gap this many times
-TAILS = (0.1, 0.2, LATE)  # shares of the run whose median is held against the minimum, once the noise is known
+TAILS = (0.1, 0.2, LATE)  # shares of the run that are held against the minimum, two epochs at least
+BELOW = 0.7  # over the root of a tail's length: how far below its median lies the quantile that is held against it
 NOISE_EPOCHS = 10  # epochs that the noise of the validation curve is measured on, where there are as many
-KNOWN = 7  # epochs up to the minimum that it takes to know that noise
-LOW_QUANTILE = 0.15  # of the last part of the run, held against the minimum whether the noise is known or not
 
 
 def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
@@ -108,7 +107,7 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
     learned, tall, scales = _learned(train, val, best)
     low, noise = _level(train, val, best, scales)
     train_best = level_around(train, best)
-    rise = _lasting_rise(train, val, best, low, noise, train_best)
+    rise = _lasting_rise(train, val, best, low, train_best)
     third, tenth = max(3, round(n * LATE)), max(1, n // 10)
     late, train_late = quantile(val[-third:], 0.5), quantile(train[-third:], 0.5)
     progress = _late_progress(val, best)
@@ -159,21 +158,21 @@ def _level(train: Floats, val: Floats, best: int, scales: bool) -> tuple[float, 
     if not scales:
         settled = len(train) // 4 if drop is None else drop + 1
         noise = max(noise, OF_TRAIN * noise_of(train[settled:]))
-    return _level_before(since, noise, max(1, min(len(val) // 20, len(since) // 4))), noise
+    fell = float(train[best - 1] - train[best]) if best and not scales else 0.0
+    return _level_before(since, noise, fell, max(1, min(len(val) // 20, len(since) // 4))), noise
 
 
-def _lasting_rise(train: Floats, val: Floats, best: int, low: float, noise: float, train_best: float) -> float:
-    """Return how far tails of the validation loss lie above its level, less what the training loss rose; at least 0."""
+def _lasting_rise(train: Floats, val: Floats, best: int, low: float, train_best: float) -> float:
+    """Return how far tails of the validation loss lie above its level, less what the training loss rose; at least 0.
+
+    A quantile of a tail says so: as far below its median as that may lie too high by luck, whatever the noise is.
+    """
     n, rises = len(val), [0.0]
     for part in TAILS:
-        k = max(3, round(part * n))
-        if n - k <= best:
-            continue
-        train_rise = max(0.0, quantile(train[-k:], 0.5) - train_best)
-        if best + 1 >= KNOWN:
-            rises.append(quantile(val[-k:], 0.5) - low - 2.5 * noise / math.sqrt(k) - train_rise)
-        if part == LATE:
-            rises.append(quantile(val[-k:], LOW_QUANTILE) - low - train_rise)
+        k = max(2, round(part * n))
+        if n - k > best:
+            train_rise = max(0.0, quantile(train[-k:], 0.5) - train_best)
+            rises.append(quantile(val[-k:], max(0.0, 0.5 - BELOW / math.sqrt(k))) - low - train_rise)
     return max(rises)
 
 
@@ -254,36 +253,26 @@ def _learned(train: Floats, val: Floats, best: int) -> tuple[float, bool, bool]:
 
 
 def _late_progress(val: Floats, best: int) -> float:
-    """Return what validation still gained in the last third: lower quartiles of the thirds.
+    """Return what validation still gained in the last third: the fall of its lower quartile, or median if that is less.
 
-    Of the middle third only epochs up to the minimum count, so that a worse tail is no progress. Of the last third
-    those up to it, or all: in a noisy curve the minimum may come long before the last gain. The larger counts.
+    Of the middle third only epochs up to the minimum count, so that a worse tail is no progress.
     """
-    before, tail = only_finite(val[: best + 1]), val[2 * len(val) // 3 :]
-    middle, late = before[len(val) // 3 : 2 * len(val) // 3], before[2 * len(val) // 3 :]
-    if len(middle) == 0:
-        return 0.0
-    level = quantile(middle, 0.25)
-    return max(0.0, *(level - quantile(part, 0.25) for part in (late, tail) if len(part)))
+    n = len(val)
+    middle, last = only_finite(val[n // 3 : min(2 * n // 3, best + 1)]), val[2 * n // 3 :]
+    return max(0.0, min(quantile(middle, q) - quantile(last, q) for q in (0.25, 0.5))) if len(middle) else 0.0
 
 
 def _still_falling(train: Floats, val: Floats) -> float:
-    """Return how far both losses fall from the fifth sixth of the run to the last: on new ground, and to the very end.
+    """Return how far both losses still fall from fifth to fifth of the run: the smaller two of the last three falls.
 
-    A step, a spike or a restart makes the medians of two sixths differ, but goes on neither inside the last sixth nor
-    inside its second half.
+    Their mean, or the smallest and its standard error if that is less. A step, a spike or a restart makes one of the
+    three large, at times two, but never all.
     """
     falls = []
     for curve in (train, val):
-        parts = np.array_split(curve, min(6, len(curve)))
-        noise = noise_of(curve) * math.sqrt(12 / len(curve))
-        middles = [quantile(part, 0.5) for part in parts]
-        falls += [middles[-2] - middles[-1] - noise, (min(middles[:-1]) - middles[-1]) * 4 / 3 + noise]
-        part, times = parts[-1], 2
-        while len(part) >= 2 * times - 2 and times <= 4:
-            first, part = part[: (len(part) + 1) // 2], part[(len(part) + 1) // 2 :]
-            falls.append(times * (quantile(first, 0.5) - quantile(part, 0.5)) + times**2 * noise)
-            times *= 2
+        parts = np.array_split(curve, min(5, len(curve)))
+        small = np.sort(-np.diff([quantile(part, 0.5) for part in parts])[-3:])[:2]
+        falls += [float(small.mean()), float(small[0]) + noise_of(curve) * math.sqrt(10 / len(curve))]
     return min(falls)
 
 
@@ -321,25 +310,25 @@ def _noise_before(val: Floats) -> float:
         sums.append(total)
         counts.append(count)
     below = np.minimum(val - np.repeat(np.array(sums) / counts, counts), 0.0)
-    return float(np.sqrt(2 * np.mean(below**2)))
+    return float(np.sqrt(2 * np.sum(below**2) / max(1, len(val) - len(counts))))
 
 
-SINGLE = 4.0  # times the luck of a single epoch: among heavy-tailed noise there are outliers
+SINGLE = 3.0  # times the luck of a single epoch: among heavy-tailed noise there are outliers
 
 
-def _level_before(val: Floats, noise: float, widest: int) -> float:
+def _level_before(val: Floats, noise: float, fell: float, widest: int) -> float:
     """Return the level that a falling loss came down to: its lowest mean over consecutive epochs.
 
     The lowest of m means is low by luck: sqrt(2 log m) standard errors are added back. The means are of medians of
     three epochs, so that no single one makes a level; it may by itself, with more luck added, and no further below
-    those before than the loss fell in one of the last few epochs: a lone dip is an outlier. Of all lengths up to
-    `widest`, in steps of a factor 3, the lowest result counts: a long stretch averages noise, a short one fits into a
-    narrow minimum.
+    those before than the loss fell in one of the last few epochs, or the training loss `fell` in the very last: a lone
+    dip is an outlier. Of all lengths up to `widest`, in steps of a factor 3, the lowest result counts: a long stretch
+    averages noise, a short one fits into a narrow minimum.
     """
     level = float(val.min()) + SINGLE * noise * math.sqrt(2 * math.log(len(val)))
     if noise == 0 or len(val) < 3:
         return level
-    usual = max(0.0, -float(np.diff(val[:-1])[-AROUND:].min()))
+    usual = max(0.0, fell, -float(np.diff(val[:-1])[-AROUND:].min()))
     level += max(0.0, float(val[:-1].min() - val[-1]) - usual)
     a, b, c = val[:-2], val[1:-1], val[2:]
     middles = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))  # the median of the three

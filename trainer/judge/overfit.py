@@ -174,7 +174,7 @@ def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
     return None
 
 
-STILL_FALLING = 0.05  # both losses fall by this share from the fifth sixth of the run to the last: underfit
+STILL_FALLING = 0.065  # each of the last fifths of the run brings both losses down by this share: underfit
 BACKWARD = 0.25  # both losses end this share of what was learned above their lowest
 ROSE = 0.04  # a verdict rests on the rise from this share of what was learned on
 ENDS_HIGH = 0.15  # validation ends this share of what was learned above its lowest, and
@@ -186,7 +186,7 @@ def _judge_validation(of_train: TrainEvidence, e: ValEvidence, place: str) -> tu
     still_falling = e.still_falling_share or 0.0
     if still_falling >= STILL_FALLING:
         return "underfit", (
-            f"both losses are still falling: the last sixth of the run brought another {still_falling:.0%} of what was "
+            f"both losses are still falling: each fifth of the run still brings {still_falling:.0%} of what was "
             "learned; train longer or faster"
         )
     backward = of_train.train_end - of_train.train_low, e.rise
