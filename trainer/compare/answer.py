@@ -222,15 +222,15 @@ def _how(found: Comparison) -> str:
     """Say what a difference is taken between, and what it is measured by; empty where runs have no seeds in common."""
     tested = [one for effect in found.effects for one in effect.contrasts if one.p is not None]
     is_paired = any(one.paired for one in tested)
-    return "Groups are compared seed by seed, by the noise of all of them." if is_paired else ""
+    return "Groups are compared seed by seed, by the noise of all." if is_paired else ""
 
 
 def _corrected(found: Comparison) -> str:
-    """Say what p is corrected for, and where it is so, that an interval without 0 may stand by what is not shown."""
+    """Say what p is corrected for, and where it is so, that an interval without 0 does not show a difference."""
     seen = [one for effect in found.effects for of in (effect, *effect.simple) if (one := words.largest(of.contrasts))]
     said = f"p is corrected for all {found.tests} questions asked"
     if any(not one.claimed and one.low and one.high and one.low * one.high > 0 for one in seen):
-        return f"{said}, so that an interval without 0 may be of a difference that is not shown"
+        return f"{said}: an interval without 0 is not enough"
     return said
 
 
