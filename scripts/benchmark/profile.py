@@ -21,7 +21,7 @@ from trainer.core.data import Dataset
 from trainer.core.stack import Member, Stack
 from trainer.engine import runtime
 from trainer.judge import health
-from trainer.record import checkpoints, pictures, recorder
+from trainer.record import pictures, recorder, weights
 from trainer.record.destination import Destination
 from trainer.record.recorder import Recorder
 
@@ -35,7 +35,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {  # what is called for each; a call i
     "test split": [(recorder, "evaluate_test")],
     "pictures": [(pictures, "confusion"), (pictures, "wrong"), (pictures, "first_layer")],
     "verdict, summary": [(recorder, "summarise"), (health, "judge")],
-    "weights to disk": [(checkpoints, "save")],
+    "weights to disk": [(weights, "save")],
     "other files of the end": [(Recorder, "leave")],
 }
 REST = "the loop itself"

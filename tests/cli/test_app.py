@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.helpers import HEAD, Cli, environment, left_behind
-from trainer.core.data import generated
+from trainer.core.data import builtin
 from trainer.core.own_calls import KINDS
 from trainer.record.tensorboard import EventWriter
 
@@ -361,7 +361,7 @@ def test_data_that_is_missing_or_damaged(cli: Cli, tmp_path: Path, monkeypatch: 
 
 def digits(monkeypatch: pytest.MonkeyPatch, *arrays: np.ndarray) -> None:
     """Let data=digits be these arrays."""
-    monkeypatch.setattr(generated, "digits", lambda config: arrays)
+    monkeypatch.setattr(builtin, "digits", lambda config: arrays)
 
 
 def test_numbers_that_are_not_finite_in_the_data(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

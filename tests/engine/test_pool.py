@@ -14,7 +14,7 @@ import torch
 
 from tests.helpers import Listener, environment, jobs_of, make_config, train_jobs
 from trainer.config import ConfigError
-from trainer.engine import forks
+from trainer.engine import fork_server
 from trainer.engine.jobs import Job
 from trainer.engine.progress import News
 
@@ -32,11 +32,11 @@ def losses(job: Job) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-@pytest.mark.parametrize("method", [forks.START_METHOD, pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", [fork_server.START_METHOD, pytest.param("spawn", marks=pytest.mark.slow)])
 def test_here_or_in_workers_the_same(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = some_jobs(tmp_path / "here"), some_jobs(tmp_path / "there")
     train_jobs(here)
-    monkeypatch.setattr(forks, "START_METHOD", method)
+    monkeypatch.setattr(fork_server, "START_METHOD", method)
     display = train_jobs(there, workers=2)
     assert sorted(display.ended) == [0, 1, 2, 3]
     assert {news.stack for news in display.news} == {0, 1}
@@ -175,7 +175,7 @@ def test_where_no_process_can_be_started_stacks_train_here(
     def refuse(self: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    context = multiprocessing.get_context(forks.START_METHOD)
+    context = multiprocessing.get_context(fork_server.START_METHOD)
     monkeypatch.setattr(context.Process, "start", refuse)  # as with `ulimit -u`
     jobs = some_jobs(tmp_path)
     train_jobs(jobs, workers=2)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from trainer import stdio
-from trainer.engine import forks
+from trainer.engine import fork_server
 
 # Rounds that a thread of OpenMP (libgomp) waits for the others before it sleeps. With its own 300,000, two runs at once
 # on one machine wait for each other ten times as long as they compute (`benchmark sweep --only s`).
@@ -29,4 +29,4 @@ def prepare(workers: bool) -> None:
     if os.getcwd() not in sys.path[:1]:
         sys.path.insert(0, os.getcwd())  # for model._target_ of the user's own, also from the console script
     if workers:
-        forks.warm_up()
+        fork_server.warm_up()

@@ -11,8 +11,7 @@ Where nothing differs, at most 5 in 100 comparisons claim anything at all. docs/
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from trainer.compare import answer as answers_in_words
-from trainer.compare import fairness, tuning
+from trainer.compare import fairness, paragraph, tuning
 from trainer.compare.answered import Answered, defines_loss, is_loss, known
 from trainer.compare.effects import differences, effects, interactions
 from trainer.compare.groups import Layout, Run, layout, summaries
@@ -33,7 +32,7 @@ def compare(runs: Sequence[Run], tune: Sequence[str] | None = None) -> Compariso
     """
     if not runs:
         none = Recommendation("no recommendation: no runs")
-        return Comparison([], [], [], [], [], none, None, None, [], {}, 0, answers_in_words.Answer("no runs", None))
+        return Comparison([], [], [], [], [], none, None, None, [], {}, 0, paragraph.Answer("no runs", None))
     plan = layout(runs, tune)
     values = _values(plan)
     criterion = _criterion(plan, values)
@@ -80,9 +79,9 @@ def _result(answered: Answered) -> Comparison:
         tuned=[knob.name for knob in answered.plan.tuned],
         chosen=_chosen(answered),
         tests=sum(about.family != "recommendation" and one.p is not None for about, one in answered.by_about.items()),
-        answer=answers_in_words.Answer("", None),
+        answer=paragraph.Answer("", None),
     )
-    return replace(found, answer=answers_in_words.compose(found, answered.plan, edges))
+    return replace(found, answer=paragraph.compose(found, answered.plan, edges))
 
 
 def _chosen(answered: Answered) -> dict[str, str]:

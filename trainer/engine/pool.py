@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trainer import stdio
-from trainer.engine import forks, interrupts
+from trainer.engine import fork_server, interrupts
 from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News, Reporter
 from trainer.language import print_line
@@ -90,8 +90,8 @@ def _train_in_workers(
     lock: int | None,
 ) -> None:
     """Train numbered stacks in worker processes; those that no process could be started for stay in `waiting`."""
-    forks.warm_up()  # where the command has not: without it each worker would import torch for itself
-    context: Any = multiprocessing.get_context(forks.START_METHOD)
+    fork_server.warm_up()  # where the command has not: without it each worker would import torch for itself
+    context: Any = multiprocessing.get_context(fork_server.START_METHOD)
     stopping = context.RawValue(ctypes.c_bool)
     pool: list[Worker] = []
     shared = _folder_for_data() if workers > 1 else None
@@ -142,7 +142,7 @@ def _train_in_workers(
 
 def _folder_for_data() -> str | None:
     """Return a new folder in multiprocessing's own, which is removed after a SIGKILL too; None where there is none."""
-    if forks.START_METHOD == "forkserver":
+    if fork_server.START_METHOD == "forkserver":
         with contextlib.suppress(OSError):
             return tempfile.mkdtemp(dir=util.get_temp_dir())
     return None
@@ -154,7 +154,7 @@ def _start(context: Any, stopping: Any, lock: int | None, shared: str | None) ->
     kept = None if lock is None else Connection(os.dup(lock), writable=False)  # which is how an open file is sent
     process = context.Process(target=_serve, args=(theirs, stopping, dict(os.environ), kept, shared), daemon=True)
     try:
-        with forks.without_main():
+        with fork_server.without_main():
             process.start()
     except (OSError, EOFError) as error:
         ours.close()

@@ -20,7 +20,7 @@ from typing import Any
 
 from trainer import files
 from trainer.config import Config, ConfigError
-from trainer.engine import forks, interrupts, lock, pool
+from trainer.engine import fork_server, interrupts, lock, pool
 from trainer.engine.jobs import Job, StackJob
 from trainer.engine.progress import News
 from trainer.record import provenance
@@ -103,7 +103,7 @@ def train_here(task: Task) -> int:
     """Train the stacks of a task, or what is left of them; return the exit code."""
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # so do the processes that are started now
-    forks.warm_up()
+    fork_server.warm_up()
     notes, parent, looked = _Notes(task), os.getppid(), time.monotonic()
 
     def take(number: int, frame: object) -> None:

@@ -21,7 +21,7 @@ from trainer.core.loop import evaluate_test
 from trainer.core.stack import Member, Stack, Step
 from trainer.judge import health
 from trainer.judge.health import Finding, NotFinite
-from trainer.record import checkpoints, own_module, pictures, trajectories
+from trainer.record import own_module, pictures, trajectories, weights
 from trainer.record.classes import MOST_CLASSES, by_class
 from trainer.record.destination import Destination
 from trainer.record.run_files import CURVES, Charts, RunFiles, manifest
@@ -165,7 +165,7 @@ class Recorder:
         """Complete the files of member k; its summary."""
         member = stack.members[k]
         if member.config.record.keep == "all":
-            checkpoints.save(stack, k, run.directory)
+            weights.save(stack, k, run.directory)
         trained = run.state["events"]
         test = {} if reason == "interrupt" else self._test(stack, k, run)
         rows, config = member.rows, member.config.flat()

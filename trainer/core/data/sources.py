@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from trainer import config as cfg
-from trainer.core.data import generated, own, pictures, torchvision_sets
+from trainer.core.data import builtin, own, pictures, torchvision_sets
 from trainer.core.data.dataset import Dataset, Raw, assemble
 
 
@@ -34,4 +34,4 @@ def _read(data: cfg.Data) -> Raw:
         return torchvision_sets.read(data)
     if data.name in torchvision_sets.PRESETS:
         return torchvision_sets.read_preset(data)
-    return getattr(generated, data.name)(data)
+    return getattr(builtin, data.name)(data)

@@ -16,7 +16,7 @@ START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_met
 def warm_up() -> None:
     """Begin to import what workers need, in the process they will be forked from."""
     if START_METHOD == "forkserver":
-        multiprocessing.set_forkserver_preload(["trainer.engine.server"])
+        multiprocessing.set_forkserver_preload(["trainer.engine.fork_preload"])
         with contextlib.suppress(OSError), without_main():  # no process can be started: `pool` will say so
             os.environ["TRAINER_SOCKETS"] = util.get_temp_dir()  # which multiprocessing removes, unless it is killed
             forkserver.ensure_running()
