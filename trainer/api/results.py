@@ -33,7 +33,7 @@ class Run:
     >>> import trainer
     >>> run = trainer.run("epochs=6 model.depth=1", seed=3)
     >>> run.verdict, round(run.summary["test"]["best"]["accuracy"], 2)
-    ('healthy', 0.94)
+    ('underfit', 0.94)
     >>> run.curves()[["epoch", "val/loss"]].round(2).tail(1)
        epoch  val/loss
     5      6      0.32
