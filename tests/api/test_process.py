@@ -119,7 +119,9 @@ print(len(found), len({{str(one) for one in found}}))
 
 
 LONG = """
+import signal
 import trainer
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which what a shell starts in the background ignores
 try:
     trainer.sweep("model.width=4 record.pictures=false", epochs=EPOCHS, seed=[0, 1], folder="long")
 except KeyboardInterrupt as interrupt:
