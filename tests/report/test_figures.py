@@ -101,6 +101,7 @@ def test_a_run_that_diverged_is_not_in_the_mean_of_the_others(tmp_path: Path) ->
     np.testing.assert_allclose(np.asarray(line.get_ydata(), float), np.mean(ended, axis=0))
 
 
+@pytest.mark.slow
 def test_odd_runs_draw(tmp_path: Path) -> None:
     """One epoch, NaN, infinity, 1e300, no validation, names that are markup or in letters that the font lacks."""
     train, val = fake_runs.curves(30, 0.5, 0)

@@ -222,6 +222,7 @@ def test_names_are_shown_as_they_are(evil_page: Path) -> None:
     assert html.escape(EVIL, quote=False).replace("/", "∕") in document  # the folder
 
 
+@pytest.mark.slow
 @browser
 def test_unusual_runs_draw(tmp_path: Path) -> None:
     """One epoch, a run gone to NaN, infinite values, a loss of 1e30, no validation: drawn without errors or NaN."""
