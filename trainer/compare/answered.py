@@ -50,6 +50,7 @@ class Answered:
         first = [name for name in (criterion, self.score) if name]
         names = dict.fromkeys([*first, *known(values, [*TESTED, *(f"test_{name}" for name in plan.metrics)])])
         self.tested: dict[str, Floats] = {name: self.choice.take(values[name]) for name in names}
+        self.noise_df: dict[str, float] = {}
         self.asked: Asked = []
         self.answers: Answers | None = None
         self.by_about: dict[About, Contrast] = {}
@@ -66,6 +67,7 @@ class Answered:
         models: dict[str, Model] = {
             name: model(values, self.failed_CS, self.sign(name), tables) for name, values in self.tested.items()
         }
+        self.noise_df = {name: one.blocked.df or one.within.df for name, one in models.items()}
         if self.criterion and self.best is not None:
             costs_CS = self.choice.take(tuning.ranked(self.plan, self.criterion, self.values[self.criterion]))
             self.asked += against(self.plan, self.best, "cost", costs_CS, self.choice.inflation_C)
