@@ -42,7 +42,7 @@ def _effect(answered: Answered, k: int, knob: Knob, name: str, contrasts: list[C
     largest, claimed = words.largest(contrasts), any(one.claimed for one in contrasts)
     decides = name == (answered.criterion or answered.score)
     levels = _levels(answered, k, knob, name)
-    rows = [row for level in answered.plan.cells(k) for row in level if row >= 0]
+    rows = [row for level in answered.plan.across(k) for row in level if row >= 0]
     shape = None  # of survivors there is none to show
     if not answered.failed_CS[rows].any():
         shape = words.shape(knob, name, levels, contrasts, answered.sign(name) > 0)
@@ -68,7 +68,7 @@ def _effect(answered: Answered, k: int, knob: Knob, name: str, contrasts: list[C
 
 def _levels(answered: Answered, k: int, knob: Knob, name: str) -> list[Level]:
     """Average each level over the combinations and seeds that have every level, else over all."""
-    values_LRS = answered.at(name, answered.plan.cells(k))
+    values_LRS = answered.at(name, answered.plan.across(k))
     complete = np.isfinite(values_LRS).all(0)  # combinations and seeds that have every level
     if complete.any():
         values_LRS = np.where(complete, values_LRS, np.nan)

@@ -41,7 +41,7 @@ def warnings(
         ("diverged", _diverged(plan)),
         ("unfinished", _unfinished(plan)),
         ("duplicates", _duplicates(plan)),
-        ("unbalanced", _unbalanced(plan)),
+        ("unbalanced", fraction(plan) or _unbalanced(plan)),
         *(("edge", edge.text(plan)) for edge in edges[:MOST]),
         ("edge", f"{more} more {are} best at an edge of {whose} own grid" if more > 0 else ""),
     ]
@@ -204,6 +204,16 @@ def _duplicates(plan: Layout) -> str:
     what = "config and seed" if plan.unit == "seed" else "config and numbers"
     said = f"{again} of {len(plan.runs)} runs {words.verb('is', again)} the same as another (equal {what})"
     return f"{said} and {words.verb('is', again)} not counted again: {listed(plan, groups)}" if groups else ""
+
+
+def fraction(plan: Layout) -> str:
+    """Say what a fraction of all combinations cannot tell apart."""
+    names = few((plan.knobs[k].name for k in plan.fractions), most=8)
+    said = f"{len(plan.contenders)} of {plan.combinations} combinations of the knobs were run, a balanced fraction"
+    told = (
+        f"what {names} do is averaged over them, and not told apart from what three or more of the others do together"
+    )
+    return f"{said}: {told}; whether one depends on another is not asked" if plan.fractions else ""
 
 
 def _unbalanced(plan: Layout) -> str:

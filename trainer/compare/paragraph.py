@@ -31,7 +31,8 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     told = [effect for effect in found.effects if effect.measure == main]
     scores = [effect for effect in found.effects if effect.measure == found.score != main]
     crossed = _strongest(found, main)
-    lines = [*_differences(found, plan, told, scores, crossed), f"{fairness.untuned(plan)}."]
+    lines = [*_differences(found, plan, told, scores, crossed)]
+    lines += [f"{fairness.fraction(plan)}.", f"{fairness.untuned(plan)}."]
     used, spoken_of = set(found.chosen.values()), {e.knob for e in (*told, *scores) if e.claimed}
     within_crossed = {name for one in crossed for name in one.knobs}
     silent = [knob.name for knob in plan.knobs if knob.name not in spoken_of | within_crossed]
