@@ -2,11 +2,13 @@
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from trainer import language
 from trainer.compare.comparison import Comparison, Run, compare
 from trainer.compare.results import Effect
 from trainer.judge.overfit import Verdict
@@ -85,3 +87,9 @@ def grid(seeds: int = 5, effect: float = 0.4, interaction: float = 0.0, **knobs:
 
 def effect_of(runs: list[Run], knob: str, measure: str = "gap") -> Effect:
     return effect(compare(runs), knob, measure)
+
+
+def is_chinese(text: str) -> bool:
+    """Whether no English word is left in a text's Chinese but names of knobs and values."""
+    names = r"\b(bn|dropout|width|mixup|cutmix|true|false|lr|opt|wd|sgd|adam|adamw|act|gelu|p|n)\b"
+    return not re.search("[A-Za-z]{2}", re.sub(names, "", language.in_chinese(text)))

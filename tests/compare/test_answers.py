@@ -370,7 +370,7 @@ def test_what_loss_and_accuracy_say_apart_is_said() -> None:
             "seed"
         ]
     found = compare(runs)
-    assert "best validation accuracy is 0.04 lower there" in found.answer.lines[0]
+    assert "best validation accuracy is 4.00 points lower there" in found.answer.lines[0]
     assert "but by best validation accuracy, model=mlp is shown to be better" in found.recommendation.sentence
 
 
@@ -394,8 +394,9 @@ def test_what_one_knob_does_at_one_level_of_another_is_not_averaged() -> None:
     found = compare(sweep(settings, lambda one: 0.4 - 0.1 * (one["opt"] == "adamw" and one["wd"] > 0)))
     assert found.answer.lines[0].startswith("What opt does to the best validation loss depends on wd: ")
     assert re.match(
-        r"By level, wd=0 against 0.1: 0\.00\d+ \w+ at opt=adam .*; 0\.\d+ higher at opt=adamw", found.answer.lines[1]
+        r"By level, opt=adam against adamw: 0\.00\d+ \w+ at wd=0 .*; 0\.\d+ higher at", found.answer.lines[1]
     )
+    assert re.match(r"By level, wd=0 against 0.1: 0\.00\d+ \w+ at opt=adam .*; 0\.\d+ higher at", found.answer.lines[2])
     assert not any(line.startswith("Best validation loss is") for line in found.answer.lines)
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from tests.compare.runs import DIVERGED, HEALTHY, Config, effect, sweep
-from trainer import language
+from tests.compare.runs import DIVERGED, HEALTHY, Config, effect, is_chinese, sweep
 from trainer.compare import words
 from trainer.compare.comparison import Run, compare
 from trainer.compare.results import Answer
@@ -22,19 +21,11 @@ def line(answer: Answer, start: str) -> str:
     return found
 
 
-def is_chinese(text: str) -> bool:
-    """Whether no English word is left but names of knobs and values."""
-    rest = re.sub(
-        r"\b(bn|dropout|width|true|false|lr|opt|wd|sgd|adam|adamw|act|gelu|p|n)\b", "", language.in_chinese(text)
-    )
-    return not re.search("[A-Za-z]{2}", rest)
-
-
 @pytest.mark.parametrize("apart", [0.0, 0.3])
 def test_levels_have_intervals_and_the_interaction_says_whether_they_differ(apart: float) -> None:
     """No p stands at a level: that one is significant and another is not says nothing of their difference."""
     found = compare(sweep(CROSSED, lambda s: 0.4 + (0.06 + apart * s["bn"]) * (s["dropout"] == 0), noise=0.02))
-    told = line(found.answer, "By level, ")
+    told = line(found.answer, "By level, dropout=")
     assert " p " not in told
     assert told.count("95 % interval") == 2
     one = next(one for one in found.interactions if one.measure == "best_val_loss")
@@ -73,8 +64,8 @@ def test_an_interval_without_0_beside_a_p_over_5_percent_is_explained_once() -> 
     [(-0.0, 1e-17, "0"), (9.96, 10.04, "9.96 to 10"), (9.996, 10.004, "10"), (-0.00121, 0.0012, "-0.00121 to 0.0012")],
 )
 def test_a_range_whose_ends_read_alike_is_one_number_and_nothing_is_minus_0(low: float, high: float, text: str) -> None:
-    assert words.span(words.figure(low), words.figure(high)) == text
-    assert words.change(-1e-17) == words.change(0.0) == "0"
+    assert words.span(*(words.figure(end, "gap") for end in (low, high))) == text
+    assert words.change(-1e-17, "gap") == words.change(0.0, "gap") == "0"
 
 
 def test_ratios_are_told_as_times_not_as_logarithms() -> None:
@@ -117,7 +108,7 @@ def test_what_listed_groups_have_in_common_is_said_once() -> None:
     settings = [{"model.batchnorm": bn, "optimizer.lr": lr} for bn in (False, True) for lr in (0.1, 0.2, 0.4)]
     found = compare(sweep(settings, lambda s: 0.4 + 0.3 * s["model.batchnorm"], noise=0.02))
     assert found.recommendation.sentence.count("model.batchnorm=false") <= 2
-    (said,) = re.findall(r"not shown to be worse: ([^;]*)", found.recommendation.sentence)
+    (said,) = re.findall(r"not shown to be better than ([^;]*)", found.recommendation.sentence)
     assert re.fullmatch(r"optimizer.lr=0.\d, optimizer.lr=0.\d \(all with model.batchnorm=false\)", said)
     assert len(found.recommendation.ties) == 2
 
@@ -129,7 +120,7 @@ def test_groups_of_the_same_numbers_are_said_to_be_the_same() -> None:
     runs[10:15] = [dataclasses.replace(run, measures=runs[i].measures) for i, run in enumerate(runs[10:15])]
     said = compare(runs).recommendation.sentence
     assert "opt=adam, opt=adamw (all with wd=0) gave exactly the same numbers" in said
-    assert "not shown to be worse" not in said
+    assert "not shown to be better" not in said
     assert is_chinese(said)
 
 
@@ -143,7 +134,8 @@ def test_why_a_group_is_not_shown_to_be_worse_whose_mean_is() -> None:
     lost = [dataclasses.replace(run, verdict=DIVERGED, measures={}) for run in runs[8:10]]
     said = compare([*runs[:8], *lost, *spread[2:]]).recommendation.sentence
     assert (
-        "not shown to be worse: lr=1; 2 of 4 runs of lr=1 diverged or failed (mean of the others 1.65): ranks" in said
+        "not shown to be better than lr=1; 2 of 4 runs of lr=1 diverged or failed (mean of the others 1.65): ranks"
+        in said
     )
     assert is_chinese(said)
 
@@ -302,7 +294,7 @@ def test_what_is_not_shown_at_a_level_is_called_so() -> None:
     ],
 )
 def test_an_interval_has_the_digits_that_tell_its_ends_apart(low: float, high: float, text: str) -> None:
-    assert words.bounds(low, high) == text
+    assert words.bounds(low, high, "gap") == text
 
 
 @pytest.mark.parametrize(("last", "said"), [(3, False), (5, True)])

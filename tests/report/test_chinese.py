@@ -18,7 +18,18 @@ CJK = re.compile(r"[\u4e00-\u9fff]")
 # what Python puts into the page as it is: titles of tables, facts, answers of contrasts, the rest of measures
 OF_PYTHON = {"date", "data", "commit", "command", "n", "failed", "group", "all runs", "seed"}
 OF_PYTHON |= {"no difference seen", "not enough seeds", "differs", "gap", "loss only", "This page"}
-OF_PYTHON |= {"epoch", "step or epoch, as it was logged", "{n} runs", "{n} groups", "loss", "accuracy", "copied"}
+OF_PYTHON |= {
+    "best epoch",
+    "best step",
+    "best at",
+    "epoch",
+    "step or epoch, as it was logged",
+    "{n} runs",
+    "{n} groups",
+    "loss",
+    "accuracy",
+    "copied",
+}
 
 
 def said() -> set[str]:

@@ -119,7 +119,7 @@ def test_thinned_curves_are_points_of_the_curve() -> None:
     x = np.arange(5000.0)
     run = Curves("p", "n", "events", x, np.exp(-x / 999), np.sin(x / 500))
     entry = {"verdict": "healthy", "best_epoch": 1.0, "onset": None, "sentence": "", "evidence": {}, "measures": {}}
-    entry |= {"path": "p", "name": "n", "status": None, "notes": [], "config": {}, "health": []}
+    entry |= {"path": "p", "name": "n", "unit": "step", "status": None, "notes": [], "config": {}, "health": []}
     none = {"effects": [], "interactions": [], "recommendation": {}, "warnings": [], "problems": [], "groups": []}
     text = page({"paths": ["p"], "runs": [entry], **none}, [run], Path(), "c")
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])

@@ -157,3 +157,29 @@ def test_below_the_levels_of_another_knob_stands_whether_they_differ(evaluation:
     size = vocabulary.difference(clearest["difference"], clearest["measure"])
     assert [part for part in re.split("  +", row) if part][::2][:2] == [levels, size]
     assert f" {vocabulary.small(clearest['p_adjusted'])}  " in row
+
+
+def test_runs_stand_group_by_group_and_by_seed(evaluation: dict[str, Any]) -> None:
+    """However bad: of more than are shown those with the worst verdicts, in the same order."""
+    runs = [run for run in evaluation["runs"] if run["config"]["optimizer.name"] == "adam"]
+    paths = {run["path"] for run in runs}
+    groups = [group for group in evaluation["groups"] if paths & {*group["runs"]}]
+    header, *rows = printed(evaluation | {"runs": runs[::-1], "groups": groups}).partition("\nrun ")[2].splitlines()
+    assert " best epoch " in header
+    shown = [row.split()[0] for row in rows[: len(runs)]]
+    names = {run["path"]: run["name"] for run in runs}
+    assert shown == [names[path] for group in groups for path in group["runs"]]
+    whole = [row.split()[0] for row in printed(evaluation).partition("\nrun ")[2].splitlines()[1:31]]
+    order = [path.rpartition("/")[2] for group in evaluation["groups"] for path in group["runs"]]
+    assert whole == sorted(whole, key=order.index)
+    overfit = [run["name"] for run in evaluation["runs"] if run["verdict"] == "overfit"]
+    assert {*whole} <= {*overfit}
+    assert len(overfit) > 30
+
+
+def test_why_p_is_not_that_of_a_t_test_is_said_once_below_the_differences(evaluation: dict[str, Any]) -> None:
+    text, groups = printed(evaluation), len(evaluation["groups"])
+    note = f"intervals and p go by the noise of all {groups} groups ({(groups - 1) * 2} degrees of freedom)"
+    assert " ".join(text.split()).count(note) == 1
+    in_order(text, "\nmeasure ", "\nintervals and p go by")
+    assert "intervals and p" not in printed(evaluation | {"effects": []})

@@ -50,6 +50,7 @@ class Answered:
         first = [name for name in (criterion, self.score) if name]
         names = dict.fromkeys([*first, *known(values, [*TESTED, *(f"test_{name}" for name in plan.metrics)])])
         self.tested: dict[str, Floats] = {name: self.choice.take(values[name]) for name in names}
+        self.noise_df: dict[str, float] = {}
         self.asked: Asked = []
         self.answers: Answers | None = None
         self.by_about: dict[About, Contrast] = {}
@@ -62,10 +63,11 @@ class Answered:
     def _test(self) -> None:
         fits = {name: [not (is_loss(name) and defines_loss(knob)) for knob in self.plan.knobs] for name in self.tested}
         self.asked = ask(self.plan, self.tested, fits, self.choice.inflation_C)
-        tables = {k: self.plan.cells(k) for k in range(len(self.plan.knobs))}
+        tables = {k: self.plan.across(k) for k in range(len(self.plan.knobs))}
         models: dict[str, Model] = {
             name: model(values, self.failed_CS, self.sign(name), tables) for name, values in self.tested.items()
         }
+        self.noise_df = {name: one.blocked.df or one.within.df for name, one in models.items()}
         if self.criterion and self.best is not None:
             costs_CS = self.choice.take(tuning.ranked(self.plan, self.criterion, self.values[self.criterion]))
             self.asked += against(self.plan, self.best, "cost", costs_CS, self.choice.inflation_C)
@@ -120,10 +122,14 @@ class Answered:
         text += self._restricted(about, one) + words.failures(knob, self._failed(about), i, j)
         return replace(one, a=knob.levels[i], b=knob.levels[j], sentence=text)
 
+    def _table(self, about: About) -> NDArray[np.int64]:
+        """Return the contenders at each level of a knob; of a simple effect, at one level of another."""
+        return self.plan.across(about.knobs[0]) if about.at is None else self.plan.cells(*about.knobs)[:, about.at]
+
     def _sides(self, about: About) -> tuple[NDArray[np.int64], Floats]:
         """Return both levels' contenders (2, R) at R combinations of the other knobs, and their values (2, R, S)."""
-        table = self.plan.cells(*about.knobs)
-        sides = np.stack([table[one[0]] if about.at is None else table[one[0], about.at] for one in (about.a, about.b)])
+        table = self._table(about)
+        sides = np.stack([table[one[0]] for one in (about.a, about.b)])
         return sides, self.at(about.measure, sides)
 
     def _means(self, about: About) -> tuple[float, float] | None:
@@ -155,8 +161,7 @@ class Answered:
     def _failed(self, about: About) -> list[tuple[int, int]]:
         """Return for each level of a knob how many runs came to nothing, and of how many."""
         there_CS = self.failed_CS | np.isfinite(self.tested[about.measure])
-        table = self.plan.cells(*about.knobs)
-        rows = [level[level >= 0] for level in (table if about.at is None else table[:, about.at])]
+        rows = [level[level >= 0] for level in self._table(about)]
         return [(int(self.failed_CS[some].sum()), int(there_CS[some].sum())) for some in rows]
 
     @cached_property

@@ -32,7 +32,7 @@ def compare(runs: Sequence[Run], tune: Sequence[str] | None = None) -> Compariso
     """
     if not runs:
         none = Recommendation("no recommendation: no runs")
-        return Comparison([], [], [], [], [], none, None, None, [], {}, 0, paragraph.Answer("no runs", None))
+        return Comparison([], [], [], [], [], none, None, None, [], {}, 0, {}, paragraph.Answer("no runs", None))
     plan = layout(runs, tune)
     values = _values(plan)
     criterion = _criterion(plan, values)
@@ -63,8 +63,9 @@ def _result(answered: Answered) -> Comparison:
     main = [effect for effect in of_knobs if effect.measure == answered.criterion]
     shown = {one.knob for one in main if one.claimed or all(each.p is None for each in one.contrasts)}
     edges = tuning.edges(answered.plan, answered.choice, answered.best, shown)
-    deciding = answered.values[answered.criterion] if answered.criterion else None
-    told_apart = [] if deciding is None else tuning.told_apart(answered.plan, answered.choice, deciding)
+    told_apart = []
+    if name := answered.criterion:
+        told_apart = tuning.told_apart(answered.plan, answered.choice, answered.values[name], name)
     compared = [answered.plan.groups[g] for g in answered.choice.groups_C if g >= 0]
     loss_knobs = [knob for knob in answered.plan.knobs if defines_loss(knob)]
     found = Comparison(
@@ -79,6 +80,7 @@ def _result(answered: Answered) -> Comparison:
         tuned=[knob.name for knob in answered.plan.tuned],
         chosen=_chosen(answered),
         tests=sum(about.family != "recommendation" and one.p is not None for about, one in answered.by_about.items()),
+        noise_df=answered.noise_df,
         answer=paragraph.Answer("", None),
     )
     return replace(found, answer=paragraph.compose(found, answered.plan, edges))

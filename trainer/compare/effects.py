@@ -42,7 +42,7 @@ def _effect(answered: Answered, k: int, knob: Knob, name: str, contrasts: list[C
     largest, claimed = words.largest(contrasts), any(one.claimed for one in contrasts)
     decides = name == (answered.criterion or answered.score)
     levels = _levels(answered, k, knob, name)
-    rows = [row for level in answered.plan.cells(k) for row in level if row >= 0]
+    rows = [row for level in answered.plan.across(k) for row in level if row >= 0]
     shape = None  # of survivors there is none to show
     if not answered.failed_CS[rows].any():
         shape = words.shape(knob, name, levels, contrasts, answered.sign(name) > 0)
@@ -68,7 +68,7 @@ def _effect(answered: Answered, k: int, knob: Knob, name: str, contrasts: list[C
 
 def _levels(answered: Answered, k: int, knob: Knob, name: str) -> list[Level]:
     """Average each level over the combinations and seeds that have every level, else over all."""
-    values_LRS = answered.at(name, answered.plan.cells(k))
+    values_LRS = answered.at(name, answered.plan.across(k))
     complete = np.isfinite(values_LRS).all(0)  # combinations and seeds that have every level
     if complete.any():
         values_LRS = np.where(complete, values_LRS, np.nan)
@@ -86,7 +86,7 @@ def _with_loss(answered: Answered, about: About, one: Contrast) -> Contrast:
     loss = answered.by_about.get(replace(about, measure=decides))
     if loss is None or loss.difference is None:
         return one
-    seen = f"{words.amount(loss.difference)} there"
+    seen = f"{words.amount(loss.difference, loss.measure)} there"
     seen += f" ({words.corrected(loss.p_adjusted)})" if loss.claimed else ", which is not shown to be a difference"
     return replace(one, sentence=f"{one.sentence}; the {words.measure(decides)} is {seen}")
 
@@ -99,8 +99,8 @@ def _simple(answered: Answered, k: int, name: str) -> list[SimpleEffects]:
     made = []
     for (other, level), contrasts in found.items():
         if most := words.largest(contrasts):
-            at = answered.plan.knobs[other].plain(level)
-            made.append(SimpleEffects(at, contrasts, any(one.claimed for one in contrasts), most.sentence))
+            knob, claimed = answered.plan.knobs[other], any(one.claimed for one in contrasts)
+            made.append(SimpleEffects(knob.plain(level), contrasts, claimed, most.sentence, knob.name))
     return made
 
 
@@ -128,15 +128,19 @@ def interactions(answered: Answered) -> list[Interaction]:
         a, b = [first.levels[i] for i in about.a], [second.levels[i] for i in about.b]
         table = answered.plan.cells(*about.knobs)
         low, high = _changes(answered, about, table)
-        subject = f"what {first.name} does to the {words.measure(one.measure)} depends on {second.name}"
+        subject = (
+            f"{words.does(first.name, first.together)} to the {words.measure(one.measure)} depends on {second.name}"
+        )
         places = [second.plain(i) for i in about.b]
         changes = f"from {first.text(about.a[0])} to {first.text(about.a[1])} it changes by "
-        changes += f"{words.change(low)} at {places[0]}, by {words.change(high)} at {places[1]}"
+        changes += (
+            f"{words.change(low, one.measure)} at {places[0]}, by {words.change(high, one.measure)} at {places[1]}"
+        )
         if not one.claimed:
             subject = f"not shown that {subject}"
         text = f"{subject}: {changes}"
         if one.p_adjusted is not None and one.difference is not None:
-            text += f" (difference {words.change(one.difference)}, {words.interval(one)}, "
+            text += f" (difference {words.change(one.difference, one.measure)}, {words.interval(one)}, "
             text += f"{one.n} {answered.plan.unit}s, {words.corrected(one.p_adjusted)})"
         if one.claimed and about.measure == answered.criterion:
             text += _moved(answered, about, table)

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from trainer.compare import words
 from trainer.compare.groups import UNFINISHED, Group, Layout, listed
 from trainer.compare.keys import NO_KNOB, hashable, is_epochs, is_optimizer, is_rate, label
 from trainer.compare.knobs import Knob
@@ -24,6 +25,7 @@ def warnings(
 ) -> list[Caveat]:
     """Return the caveats, each at most once. told_apart: see tuning.told_apart. compared: what each contender is."""
     more = len(edges) - MOST
+    are, whose = ("group is", "its") if more == 1 else ("groups are", "their")
     found = [
         *(("together", _together(knob)) for knob in plan.knobs if knob.together),
         ("data", _data(plan)),
@@ -39,9 +41,9 @@ def warnings(
         ("diverged", _diverged(plan)),
         ("unfinished", _unfinished(plan)),
         ("duplicates", _duplicates(plan)),
-        ("unbalanced", _unbalanced(plan)),
+        ("unbalanced", fraction(plan) or _unbalanced(plan)),
         *(("edge", edge.text(plan)) for edge in edges[:MOST]),
-        ("edge", f"{more} more groups are best at an edge of their own grid" if more > 0 else ""),
+        ("edge", f"{more} more {are} best at an edge of {whose} own grid" if more > 0 else ""),
     ]
     return [Caveat(kind, text) for kind, text in found if text]
 
@@ -57,8 +59,10 @@ def _together(knob: Knob) -> str:
 def _loss(plan: Layout, knobs: Sequence[Knob]) -> str:
     names = " and ".join(knob.name for knob in knobs)
     others = "accuracies and other metrics" if plan.metrics else "accuracies"
-    said = f"losses at its values are different quantities, only {others} are compared"
-    return f"{names} defines the loss: {said}" if knobs else ""
+    count = sum(len(knob.together) or 1 for knob in knobs)
+    defines, its = words.verb("defines", count), "its" if count == 1 else "their"
+    said = f"losses at {its} values are different quantities, only {others} are compared"
+    return f"{names} {defines} the loss: {said}" if knobs else ""
 
 
 def _tune(plan: Layout, told_apart: Sequence[str]) -> str:
@@ -66,7 +70,8 @@ def _tune(plan: Layout, told_apart: Sequence[str]) -> str:
     how = "as it was given to each"
     if plan.is_chosen:
         how = "chosen by the validation split, at each seed by the other seeds"
-    said = f"is tuned, not compared: every group stands at its own best, {how} (--tune none compares it)"
+    are, them = words.verb("is", len(plan.tuned)), "it" if len(plan.tuned) == 1 else "them"
+    said = f"{are} tuned, not compared: every group stands at its own best, {how} (--tune none compares {them})"
     said += "".join(f"; so {one}" for one in told_apart[:MOST])
     return f"{names} {said}" if names else ""
 
@@ -187,14 +192,28 @@ def _unfinished(plan: Layout) -> str:
     failed, stopped = (sum(run.status == status for run in plan.runs) for status in UNFINISHED)
     count = len(plan.runs)
     said = [f"{failed} of {count} runs failed: in choosing they count as having learned nothing"] * bool(failed)
-    said += [f"{stopped} of {count} runs were interrupted: they count as not run"] * bool(stopped)
+    was, does = (words.verb(one, stopped) for one in ("was", "does"))
+    said += [f"{stopped} of {count} runs {was} interrupted, and {does} not count"] * bool(stopped)
     return "; ".join([*said, "means are of those that ended"]) if said else ""
 
 
 def _duplicates(plan: Layout) -> str:
+    """Count the runs that were recorded again: each counts once with the first of its seed."""
     groups = [group for group in plan.groups if len(group.distinct) < len(group.runs)]
+    again = sum(len(group.runs) - len(group.distinct) for group in groups)
     what = "config and seed" if plan.unit == "seed" else "config and numbers"
-    return f"{listed(plan, groups)}: runs with the same {what}; they count as one" if groups else ""
+    said = f"{again} of {len(plan.runs)} runs {words.verb('is', again)} the same as another (equal {what})"
+    return f"{said} and {words.verb('is', again)} not counted again: {listed(plan, groups)}" if groups else ""
+
+
+def fraction(plan: Layout) -> str:
+    """Say what a fraction of all combinations cannot tell apart."""
+    names = few((plan.knobs[k].name for k in plan.fractions), most=8)
+    said = f"{len(plan.contenders)} of {plan.combinations} combinations of the knobs were run, a balanced fraction"
+    told = (
+        f"what {names} do is averaged over them, and not told apart from what three or more of the others do together"
+    )
+    return f"{said}: {told}; whether one depends on another is not asked" if plan.fractions else ""
 
 
 def _unbalanced(plan: Layout) -> str:

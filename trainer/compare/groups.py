@@ -3,6 +3,7 @@
 Where a knob is only tuned, groups that differ in nothing else are one *contender*: it is compared at its best setting.
 """
 
+import itertools
 import json
 import math
 import shlex
@@ -162,6 +163,33 @@ class Layout:
         if knobs not in self._tables:
             self._tables[knobs] = self._cells(knobs)
         return self._tables[knobs]
+
+    def across(self, knob: int) -> NDArray[np.int64]:
+        """Index contenders by level of a knob, as cells does; of a fraction, balanced columns in no order."""
+        if knob not in self.fractions:
+            return self.cells(knob)
+        rows = [[c for c, one in enumerate(self.contenders) if one.levels[knob] == level] for level in range(
+            len(self.knobs[knob].levels))]  # fmt: skip
+        return np.array(rows)
+
+    @cached_property
+    def fractions(self) -> list[int]:
+        """Return the knobs of which no two values were run at equal values of the others, but balanced against them.
+
+        So it is in a regular fraction of resolution IV and more (Box and Hunter 1961): any three knobs' values occur
+        equally often together, and what one does on average is not mixed with what another does, nor two together.
+        """
+        alone = [k for k in range(len(self.knobs)) if ((self.cells(k) >= 0).sum(0) < 2).all()]
+        return alone if len(self.knobs) > 3 and all(map(self._is_balanced, alone)) else []
+
+    def _is_balanced(self, knob: int) -> bool:
+        others = (k for k in range(len(self.knobs)) if k != knob)
+        for pair in itertools.combinations(others, 2):
+            three = (knob, *pair)
+            counts = Counter(tuple(one.levels[k] for k in three) for one in self.contenders)
+            if len(counts) < math.prod(len(self.knobs[k].levels) for k in three) or len({*counts.values()}) > 1:
+                return False
+        return True
 
     @cached_property
     def _tables(self) -> dict[tuple[int, ...], NDArray[np.int64]]:

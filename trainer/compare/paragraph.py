@@ -31,7 +31,8 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     told = [effect for effect in found.effects if effect.measure == main]
     scores = [effect for effect in found.effects if effect.measure == found.score != main]
     crossed = _strongest(found, main)
-    lines = [*_differences(found, plan, told, scores, crossed), f"{fairness.untuned(plan)}."]
+    lines = [*_differences(found, plan, told, scores, crossed)]
+    lines += [f"{fairness.fraction(plan)}.", f"{fairness.untuned(plan)}."]
     used, spoken_of = set(found.chosen.values()), {e.knob for e in (*told, *scores) if e.claimed}
     within_crossed = {name for one in crossed for name in one.knobs}
     silent = [knob.name for knob in plan.knobs if knob.name not in spoken_of | within_crossed]
@@ -39,14 +40,16 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
         some = [one for one in effect.simple if one.claimed]
         if some and effect.knob in silent:
             lines += [f"{one.sentence}." for one in some[:MOST]]  # over all levels of the others nothing, but at some
-            at = {one.at for one in some}
-            others = [other for other in plan.knobs if at & {other.plain(i) for i in range(len(other.levels))}]
+            at = {one.knob for one in some}
+            others = [other for other in plan.knobs if other.name in at]
             lines += [_whether_levels_differ(effect, other, found) for other in others]
             silent.remove(effect.knob)
     if silent and len(silent) < len(plan.knobs):
         measures = dict.fromkeys(words.measure(effect.measure) for effect in (*told, *scores))
         lines.append(f"No effect of {_and(silent)} on {' or '.join(measures)} is shown.")
-    lines += [f"{e.sentence}." for e in found.effects if e.claimed and e.measure == "gap" and e.knob in silent]
+    for effect in found.effects:
+        if effect.claimed and effect.measure == "gap" and effect.knob in silent:
+            lines += _gap(effect, found, plan)
     for k, knob in enumerate(plan.knobs):
         if knob.name in spoken_of:
             lines.append(_counts("overfit", plan, k, used, lambda run: run.verdict.verdict == "overfit"))
@@ -74,29 +77,47 @@ def _differences(
         for prefix in words.NOT_SHOWN:
             largest = largest.removeprefix(f"{prefix}: ")
         return [f"No difference is shown; the largest: {largest}."]
-    averages, depends = [], []
+    lines = []
     for one in crossed[:MOST]:
-        both = [effect for effect in told if effect.knob in one.knobs]
-        least = min(both, key=lambda effect: (len(effect.levels), effect.knob == one.knobs[0]), default=None)
-        depends.append(f"{one.sentence}.")
-        depends += [
-            line
-            for k in plan.knobs
-            if least and k.name in one.knobs and k.name != least.knob
-            for line in _per_level(least, k, found, plan)
-        ]
+        both = [effect for effect in (*told, *scores) if effect.knob in one.knobs]
+        lines += [f"{one.sentence}.", *_simple_effects(one, both, found, plan)]
     for name in list(dict.fromkeys(effect.knob for effect in claimed))[:MOST]:
-        main, score = (next((e for e in some if e.knob == name), None) for some in (told, scores))
-        if main and main.claimed and not _turns(main):
-            changing = _changing(main, crossed, plan)
-            over = f"averaged over {_and(changing)}: " if changing else ""
-            averages += [f"{over}{main.sentence}{_also(main, score)}.", _means(main, plan)]
+        main, score = (next((e for e in some if e.knob == name and e.claimed), None) for some in (told, scores))
+        if main and (over := _averaged(main, found, plan)) is not None:
+            lines += [f"{over}{main.sentence}{_also(main, score)}.", _means(main, plan)]
             if len(plan.knobs) == 2 and not crossed:
-                averages += [line for k in plan.knobs if k.name != name for line in _per_level(main, k, found, plan)]
-        told_of_both = main and (_turns(main) or (main.claimed and _also(main, score)))
-        if score and score.claimed and not told_of_both and not _changing(score, crossed, plan):
-            averages.append(f"{score.sentence}.")
-    return depends + averages
+                lines += [line for k in plan.knobs if k.name != name for line in _per_level(main, k, found, plan)]
+            score = None if _also(main, score) else score
+        if score and (over := _averaged(score, found, plan)) is not None:
+            lines.append(f"{over}{score.sentence}.")
+    return lines
+
+
+def _simple_effects(crossed: Interaction, both: Sequence[Effect], found: Comparison, plan: Layout) -> list[str]:
+    """Say what two knobs that depend on each other do, each at each level of the other; and to the score if shown."""
+    knobs = [knob for knob in plan.knobs if knob.name in crossed.knobs]
+    lines = []
+    for effect, other in itertools.product(both, knobs):
+        is_shown = any(one.claimed for _, one in _largest_at(effect, other))
+        if effect.knob != other.name and (effect.measure == crossed.measure or is_shown):
+            lines += _per_level(effect, other, found, plan)
+    return lines
+
+
+def _averaged(effect: Effect, found: Comparison, plan: Layout) -> str | None:
+    """Say over which knobs an effect is averaged that it is shown to depend on; None where it is told at their levels.
+
+    So is one that is shown in both directions: no average tells what it is.
+    """
+    crossed = [one for one in found.interactions if one.claimed and one.measure == effect.measure]
+    pairs = [set(one.knobs) for one in crossed]
+    others = [knob for knob in plan.knobs if {effect.knob, knob.name} in pairs]
+    ways: dict[tuple[Any, Any], set[bool]] = {}
+    for one in (one for at in effect.simple for one in at.contrasts if one.claimed and one.difference):
+        ways.setdefault((one.a, one.b), set()).add((one.difference or 0.0) > 0)
+    if any(_largest_at(effect, knob) for knob in others) or any(len(way) > 1 for way in ways.values()):
+        return None
+    return f"averaged over {_and([knob.name for knob in others])}, which hides how it depends: " if others else ""
 
 
 def _also(main: Effect, score: Effect | None) -> str:
@@ -105,32 +126,14 @@ def _also(main: Effect, score: Effect | None) -> str:
     for one in score.contrasts if score and head else ():
         if head and one.claimed and one.difference and (one.a, one.b) == (head.a, head.b):
             evidence = f"{words.interval(one)}, {words.corrected(one.p_adjusted)}"
-            return f"; {words.measure(one.measure)} is {words.amount(one.difference)} there ({evidence})"
+            return f"; {words.measure(one.measure)} is {words.amount(one.difference, one.measure)} there ({evidence})"
     return ""
-
-
-def _turns(effect: Effect) -> bool:
-    """Whether an effect is shown in both directions, at one level of another knob and at another: no average tells."""
-    ways: dict[tuple[Any, Any], set[bool]] = {}
-    for one in (one for at in effect.simple for one in at.contrasts if one.claimed and one.difference):
-        ways.setdefault((one.a, one.b), set()).add((one.difference or 0.0) > 0)
-    return any(len(way) > 1 for way in ways.values())
-
-
-def _changing(effect: Effect, crossed: Sequence[Interaction], plan: Layout) -> list[str]:
-    """Name the knobs that are shown to change an effect, at some of whose levels it is not shown itself."""
-    return [
-        knob.name
-        for knob in plan.knobs
-        if any({effect.knob, knob.name} == set(one.knobs) for one in crossed)
-        and not all(one.claimed for _, one in _largest_at(effect, knob))
-    ]
 
 
 def _largest_at(effect: Effect, other: Knob) -> list[tuple[str, Contrast]]:
     """Return the largest difference of a knob at each level of another, with that level as typed."""
-    head, levels = words.largest(effect.contrasts), [other.plain(i) for i in range(len(other.levels))]
-    within = [(at.at, one) for at in effect.simple if at.at in levels for one in at.contrasts]
+    head = words.largest(effect.contrasts)
+    within = [(at.at, one) for at in effect.simple if at.knob == other.name for one in at.contrasts]
     return [(at, one) for at, one in within if head and (one.a, one.b) == (head.a, head.b)]
 
 
@@ -141,6 +144,16 @@ def _strongest(found: Comparison, main: str | None) -> list[Interaction]:
     for one in sorted(claimed, key=lambda one: (one.measure != main, one.p_adjusted or 0.0)):
         strongest.setdefault(tuple(one.knobs), one)
     return list(strongest.values())
+
+
+def _gap(effect: Effect, found: Comparison, plan: Layout) -> list[str]:
+    """Say what a knob does to the gap; where that depends on another, at its levels. Each sentence has the loss too."""
+    if (over := _averaged(effect, found, plan)) is not None:
+        return [f"{over}{effect.sentence}."]
+    crossed = [one for one in found.interactions if one.claimed and one.measure == "gap" and effect.knob in one.knobs]
+    others = {knob for one in crossed for knob in one.knobs}
+    levels = [one for one in effect.simple if one.claimed and (one.knob in others or not others)]
+    return [f"{one.sentence}." for one in levels or crossed]
 
 
 def _means(effect: Effect, plan: Layout) -> str:
@@ -161,7 +174,9 @@ def _means(effect: Effect, plan: Layout) -> str:
         return ""
     texts = [knob.short(i) for i in order]
     named = [knob.plain(order[0]), *texts[1:]]
-    told = ", ".join(f"{mean:.4g} ({name})" for (mean, _), name in zip(sorted(means), named, strict=True))
+    told = ", ".join(
+        f"{words.value(mean, effect.measure)} ({name})" for (mean, _), name in zip(sorted(means), named, strict=True)
+    )
     where = f"Means over the {over} {plan.unit}s that all have" if over < most else "Means"
     alike = "; ".join(" – ".join(texts[i] for i in run) for run in sets)
     return f"{where}: {told}; " + (f"not shown to differ: {alike}." if alike else "every two differ.")
@@ -190,13 +205,18 @@ def _per_level(effect: Effect, other: Knob, found: Comparison, plan: Layout) -> 
         return [_whether_levels_differ(effect, other, found)]
     parts = []
     for at, one, difference in known:
-        size = "equal" if abs(difference) < words.ROUNDING else words.amount(difference)
+        size = "equal" if abs(difference) < words.ROUNDING else words.amount(difference, one.measure)
         evidence = "not tested" if one.p is None else words.interval(one)
         is_open = one.p is not None and not one.claimed and size != "equal"
         parts.append(f"{size} at {at} ({evidence}{', not shown' * is_open})")
     knob, one = _knob(effect, plan), known[0][1]
     first, second = (knob.levels.index(level) for level in (one.a, one.b))
-    told = f"By level, {knob.plain(first)} against {knob.short(second)}: {'; '.join(parts)}."
+    of = (
+        "by level"
+        if effect.measure == (found.criterion or found.score)
+        else f"{words.measure(effect.measure)} by level"
+    )
+    told = f"{of}, {knob.plain(first)} against {knob.short(second)}: {'; '.join(parts)}."
     return [told, _whether_levels_differ(effect, other, found)]
 
 
@@ -206,7 +226,7 @@ def _whether_levels_differ(effect: Effect, other: Knob, found: Comparison) -> st
     asked = [one for one in found.interactions if set(one.knobs) == pair and one.measure == effect.measure]
     if any(one.claimed for one in asked):
         return ""
-    what = f"what {effect.knob} does to the {words.measure(effect.measure)} depends on {other.name}"
+    what = f"{words.does(effect.knob, effect.together)} to the {words.measure(effect.measure)} depends on {other.name}"
     tested = [one for one in asked if one.p_adjusted is not None]
     if not tested:
         return f"Whether {what} could not be tested."
@@ -214,7 +234,7 @@ def _whether_levels_differ(effect: Effect, other: Knob, found: Comparison) -> st
     ends = [] if head is None else [head.a, head.b]
     of_head = [one for one in tested if (one.a if one.knobs[0] == effect.knob else one.b) == ends] or tested
     most = min(of_head, key=lambda one: one.p_adjusted or 0.0)
-    evidence = f"{words.figure(abs(most.difference or 0.0))}, {words.corrected(most.p_adjusted)}"
+    evidence = f"{words.figure(abs(most.difference or 0.0), most.measure)}, {words.corrected(most.p_adjusted)}"
     return f"It is not shown that {what} (clearest difference between two levels {evidence})."
 
 
@@ -288,7 +308,9 @@ def _needed(found: Comparison, plan: Layout) -> tuple[int | None, str]:
             count = max(one.seeds_needed or 0, there + 1)
             is_open = one.seeds_needed and (not effect.claimed or best.get(effect.knob) in (one.a, one.b))
             if is_open and count <= ENOUGH:
-                what = f"which {effect.knob} is best" if effect.claimed else f"what {effect.knob} does"
+                what = words.does(effect.knob, effect.together)
+                if effect.claimed:
+                    what = f"which {effect.knob} {words.verb('is', len(effect.together) or 1)} best"
                 needed[what] = max(count, needed.get(what, 0))
     return max(needed.values(), default=None), f"more seeds may settle {_and([*needed])}" if needed else ""
 

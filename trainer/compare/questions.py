@@ -99,10 +99,12 @@ class _Measure:
     fits: list[bool]
 
     def effects(self) -> Asked:
-        """Ask for each pair of a knob's levels, at equal values of all other knobs."""
+        """Ask for each pair of a knob's levels, at equal values of all others, or balanced ones."""
         found: Asked = []
         for k, knob in self._knobs():
-            table = self.plan.cells(k)
+            if k in self.plan.fractions and not np.isfinite(self.values_CS).all():
+                continue  # what is missing would leave it unbalanced
+            table = self.plan.across(k)
             for i, j in pairs(len(knob.levels)):
                 about = About("effects", self.name, (k,), (i,), (j,))
                 found.append((about, self._matched("effects", [(table[i], 1), (table[j], -1)], k)))

@@ -38,41 +38,48 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
     honest = _winners(answered, len(ties))
     of = f"mean {words.measure(criterion)}"
     first = "lowest" if answered.sign(criterion) > 0 else "highest"
+
+    def told(value: float | None) -> str:
+        return words.value(value or 0.0, criterion)
+
     chosen = ", wider for having been chosen" if len(groups) > 1 and (ties or answered.choice.inflation_C.any()) else ""
-    ends = "" if honest.low is None else words.span(f"{honest.low:.4g}", f"{honest.high:.4g}")
-    ends = f"up to {honest.high:.4g}" if honest.low == 0 else ends  # a loss is never less
+    ends = "" if honest.low is None else words.span(told(honest.low), told(honest.high))
+    ends = f"up to {told(honest.high)}" if honest.low == 0 else ends  # a loss is never less
     interval = f", 95 % interval {ends}{chosen}" if ends else ""
     apart = " at seeds that had no say in the choice" if answered.choice.inflation_C[answered.best] else ""
-    mean = f"the {first} {of}, {honest.mean:.4g}{apart} (n = {honest.n}{interval}){_own(group)}"
+    value = f"{told(honest.mean)}{apart} (n = {honest.n}{interval}){_own(group)}"
+    mean = f"{group.name}: the {first} {of}, {value}"
     gone = [one.name for c, one in enumerate(answered.plan.contenders) if _all_failed(answered, c)]
     others = len(answered.plan.contenders) - 1
     if len(groups) == 1:
-        sentence = f"only one group: {of} {honest.mean:.4g} (n = {honest.n}{interval}){_own(group)}"
+        sentence = f"only one group: {of} {told(honest.mean)} (n = {honest.n}{interval}){_own(group)}"
     elif worse or (gone and not rivals):
-        counted = f"{len(worse)} of {others} others {'is' if len(worse) == 1 else 'are'}"
+        counted = f"{len(worse)} of {others} others {words.verb('is', len(worse))}"
         if not ties and len(worse) + len(gone) == others:
             counted = "the other group is" if others == 1 else "every other group is"
-        sentence = f"use {group.name}: {mean}"
+        sentence, unlike = f"use {mean}", [index for index in tied if index not in like_it]
+        if unlike:
+            sentence = f"{first} {of}: {group.name}, {value}"
+            sentence += f"; not shown to be better than {listed(answered.plan, _groups(answered, unlike))}"
+            sentence += _why_not(answered, min((costs_C[index] for index in worse), default=math.inf), unlike)
         sentence += f"; {counted} shown to be worse" if worse else ""
         sentence += _ratio(answered, worse) if worse.keys() - also else ""
-        if unlike := [index for index in tied if index not in like_it]:
-            sentence += f"; not shown to be worse: {listed(answered.plan, _groups(answered, unlike))}"
-            sentence += _why_not(answered, min((costs_C[index] for index in worse), default=math.inf), unlike)
     elif rivals and all(one.p is None for _, one in rivals):
         alone = f"groups of one {answered.plan.unit} cannot be told apart"
-        sentence = f"no group is shown to be better than another: {alone}; {group.name}: {mean}"
+        sentence = f"no group is shown to be better than another: {alone}; {mean}"
     else:
-        sentence = f"no group is shown to be better than another; {group.name}: {mean}"
+        sentence = f"no group is shown to be better than another; {mean}"
         bound = honest.high if answered.sign(criterion) > 0 else honest.low
         sentence += "" if bound is None else _why_not(answered, answered.sign(criterion) * bound, tied)
     for some in same[:MOST]:
         sentence += f"; {listed(answered.plan, _groups(answered, some))} gave exactly the same numbers"
     by_score = _apart(answered, answered.score) if answered.score and answered.score != criterion else []
-    if better := [answered.group_name(other) for other, is_worse in by_score if not is_worse]:
-        sentence += f"; but by {words.measure(str(answered.score))}, {', '.join(better[:3])} is shown to be better"
-    elif by_score and not worse:
-        lower = [answered.group_name(other) for other, _ in by_score]
-        sentence += f"; but by {words.measure(str(answered.score))}, {', '.join(lower[:3])} is shown to be worse"
+    better = [answered.group_name(other) for other, is_worse in by_score if not is_worse]
+    if told_apart := better or [answered.group_name(other) for other, _ in by_score if not worse]:
+        are, how = words.verb("is", len(told_apart)), "better" if better else "worse"
+        sentence += (
+            f"; but by {words.measure(str(answered.score))}, {', '.join(told_apart[:3])} {are} shown to be {how}"
+        )
     if gone:
         sentence += f"; every run of {', '.join(gone[:3])}{' and more' * (len(gone) > 3)} diverged or failed"
     return Recommendation(
@@ -136,17 +143,18 @@ def _why_not(answered: Answered, shown: float, ties: list[int]) -> str:
     for index in reversed(ties):  # what surprises most first
         values, name = answered.tested[criterion][index], answered.group_name(index)
         failed, there = int(answered.failed_CS[index].sum()), values[np.isfinite(values)]
+        mean, low, high = (words.value(float(of(there)), criterion) for of in (np.mean, np.min, np.max))
         if failed:
             lost = f"{failed} of {failed + len(there)} runs of {name} diverged or failed"
-            told.append(f"{lost} (mean of the others {there.mean():.4g}): ranks have to show it too")
+            told.append(f"{lost} (mean of the others {mean}): ranks have to show it too")
         elif costs_C[index] > shown:
-            runs = f"{len(there)} {answered.plan.unit}s, from {there.min():.4g} to {there.max():.4g},"
+            runs = f"{len(there)} {answered.plan.unit}s, from {low} to {high},"
             why = (
                 f"its {runs} are too few to show that it is worse"
                 if len(there) > 1
                 else f"it has one {answered.plan.unit}"
             )
-            told.append(f"{name} has a mean of {there.mean():.4g}, but {why}")
+            told.append(f"{name} has a mean of {mean}, but {why}")
     return "".join(f"; {one}" for one in told[:MOST])
 
 

@@ -97,6 +97,7 @@ class SimpleEffects:
     contrasts: list[Contrast]
     claimed: bool
     sentence: str
+    knob: str  # the other one: "model.batchnorm"
 
 
 ShapeKind = Literal["rising", "falling", "peak inside", "valley inside", "no shape shown"]
@@ -193,6 +194,7 @@ class Comparison:
     tuned: list[str]  # the knobs that are only tuned: each contender is compared at its best of them
     chosen: dict[str, str]  # each contender -> the group that it is best at
     tests: int  # how many tests shared the error budget
+    noise_df: dict[str, float]  # measure -> degrees of freedom of the noise that is pooled over all groups
     answer: Answer
 
     def to_json(self) -> dict[str, Any]:

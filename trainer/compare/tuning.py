@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.compare import words
 from trainer.compare.groups import Layout
 from trainer.compare.keys import label
 from trainer.compare.knobs import Knob
@@ -121,12 +122,12 @@ def choose(plan: Layout, costs_GS: Floats) -> Choice:
     return Choice(groups_C, groups_CS)
 
 
-def told_apart(plan: Layout, choice: Choice, values_GS: Floats) -> list[str]:
+def told_apart(plan: Layout, choice: Choice, values_GS: Floats, measure: str) -> list[str]:
     """Say which contenders' means are not those of the groups that stand for them, as every seed is scored apart."""
     found = []
     own_C, mean_G = mean_of(choice.take(values_GS), 1), mean_of(values_GS, 1)
-    for contender, group, own in zip(plan.contenders, choice.groups_C, own_C, strict=True):
-        said, of_group = f"{own:.4g}", f"{mean_G[group]:.4g}"
+    for contender, group, own in zip(plan.contenders, choice.groups_C, own_C.tolist(), strict=True):
+        said, of_group = (words.value(mean, measure) for mean in (own, float(mean_G[group])))
         if group >= 0 and np.isfinite([own, mean_G[group]]).all() and said != of_group:
             settled = plan.groups[group].name.removeprefix(contender.name).strip()
             found.append(f"{contender.name} counts with {said}, not with {of_group}, what {settled} has in the table")

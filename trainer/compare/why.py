@@ -146,7 +146,7 @@ def beside(plan: Layout, found: Measured, knob: int, contrasts: Sequence[Contras
     one = plan.knobs[knob]
     most = max((c for c in contrasts if c.claimed), key=lambda c: abs(c.difference or 0.0))
     i, j = one.levels.index(most.a), one.levels.index(most.b)
-    table = plan.cells(knob)
+    table = plan.across(knob)
     rows = table[:, (table[i] >= 0) & (table[j] >= 0)]  # contenders at equal other knobs
     a, b = found.logs_TCS[:, rows[i]], found.logs_TCS[:, rows[j]]
     both = np.isfinite(a) & np.isfinite(b)

@@ -1,6 +1,6 @@
 """Say what tests found, in words that one can quote."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from trainer.compare.keys import label
 from trainer.compare.knobs import Knob
@@ -19,6 +19,26 @@ MEASURES = {
 def measure(name: str) -> str:
     """Call a measure by its name in a sentence."""
     return MEASURES.get(name, name.replace("_", " "))
+
+
+def is_percent(name: str) -> bool:
+    """Whether a measure is told in percent, and its differences in points of a percent."""
+    return name.endswith("accuracy")
+
+
+def verb(one: str, count: int) -> str:
+    """Return a verb as it stands with so many subjects; one: how it stands with one."""
+    return one if count == 1 else {"is": "are", "was": "were", "does": "do", "defines": "define"}[one]
+
+
+def does(knob: str, together: Sequence[str]) -> str:
+    """Begin a clause of what a knob does; together: the keys that it consists of, where they are several."""
+    return f"what {knob} {verb('does', len(together) or 1)}"
+
+
+def value(number: float, name: str, digits: int = 4) -> str:
+    """Write a value of a measure as the tables do: an accuracy in percent."""
+    return f"{number:.2%}" if is_percent(name) else f"{number:.{digits}g}"
 
 
 def largest(contrasts: Iterable[Contrast]) -> Contrast | None:
@@ -40,9 +60,10 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
     if test.p is None or test.difference is None:
         repeats = f"{test.n} {unit}{'s' * (test.n != 1)} per side"
         return f"{measure(test.measure)}: {repeats}: not enough; two {unit}s test, five or more tell"
-    size = "neither higher nor lower" if abs(test.difference) < ROUNDING else amount(test.difference)
+    name = test.measure
+    size = "neither higher nor lower" if abs(test.difference) < ROUNDING else amount(test.difference, name)
     seen = f"{subject} is {size} {than}"
-    sides = "" if means is None else f"{means[0]:.4g} against {means[1]:.4g}; "
+    sides = "" if means is None else f"{value(means[0], name)} against {value(means[1], name)}; "
     evidence = f" ({sides}{interval(test)}, {test.n} {unit}s, {corrected(test.p_adjusted)})"
     if test.claimed:
         return seen + evidence
@@ -50,22 +71,24 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
         needed = f"a true difference of this size would show with about {test.seeds_needed} {unit}s"
         return f"not enough {unit}s to tell: {seen}{evidence}; {needed}"
     beyond = max(abs(test.low or 0.0), abs(test.high or 0.0))
-    unlikely = f"; one of more than {beyond:.2g} is unlikely" if beyond > ROUNDING else ""
+    unlikely = f"; one of more than {figure(beyond, name, 2)} is unlikely" if beyond > ROUNDING else ""
     return f"no difference shown: {seen}{evidence}{unlikely}"
 
 
-def amount(difference: float) -> str:
+def amount(difference: float, name: str) -> str:
     """Write a difference as how much higher or lower."""
-    return f"{abs(difference):.3g} {'higher' if difference > 0 else 'lower'}"
+    return f"{figure(abs(difference), name)} {'higher' if difference > 0 else 'lower'}"
 
 
 def interval(test: Contrast) -> str:
     """Write the interval of a difference."""
-    return f"95 % interval {bounds(test.low or 0.0, test.high or 0.0)}"
+    return f"95 % interval {bounds(test.low or 0.0, test.high or 0.0, test.measure)}"
 
 
-def bounds(low: float, high: float) -> str:
+def bounds(low: float, high: float, name: str) -> str:
     """Write an interval with as many digits, three at least, as tell its ends apart; five at most."""
+    if is_percent(name):
+        return f"{span(*(_points(value) for value in (low, high)))} points"
     for digits in (3, 4, 5):
         ends = [f"{0.0 if abs(value) < ROUNDING else value:.{digits}g}" for value in (low, high)]
         if ends[0] != ends[1]:
@@ -73,14 +96,23 @@ def bounds(low: float, high: float) -> str:
     return span(*ends)
 
 
-def figure(value: float) -> str:
-    """Write a number; what is left of rounding is 0, and never negative."""
-    return f"{0.0 if abs(value) < ROUNDING else value:.3g}"
+def figure(difference: float, name: str, digits: int = 3) -> str:
+    """Write the size of a difference; what is left of rounding is 0, and never negative."""
+    if is_percent(name):
+        return f"{_points(difference)} points"
+    return f"{0.0 if abs(difference) < ROUNDING else difference:.{digits}g}"
 
 
-def change(value: float) -> str:
-    """Write a number with its sign; 0 has none."""
-    return "0" if abs(value) < ROUNDING else f"{value:+.3g}"
+def change(difference: float, name: str) -> str:
+    """Write a difference with its sign; 0 has none."""
+    text = figure(difference, name)
+    return f"+{text}" if difference >= ROUNDING and not text.startswith("0.00 ") else text
+
+
+def _points(share: float) -> str:
+    """Write a difference of shares in points of a percent."""
+    text = f"{100 * share:.2f}"
+    return text if float(text) else "0.00"
 
 
 def span(low: str, high: str, to: str = " to ") -> str:
@@ -103,10 +135,9 @@ def failures(knob: Knob, failed: list[tuple[int, int]], a: int, b: int) -> str:
 
 def shape(knob: Knob, name: str, means: list[Level], contrasts: list[Contrast], lower_is_better: bool) -> Shape | None:
     """Say how a measure goes over three or more numbers: only what claimed differences of its levels show."""
-    values = [level.mean for level in means]
-    if not knob.is_numeric or len(values) < 3 or any(value is None for value in values):
+    known = [level.mean for level in means if level.mean is not None]
+    if not knob.is_numeric or len(means) < 3 or len(known) < len(means):
         return None
-    known = [float(value) for value in values if value is not None]
     position = {level: index for index, level in enumerate(knob.levels)}
     claims = {  # (lower index, higher index) -> whether the measure rises
         (position[one.a], position[one.b]): one.difference < 0
@@ -115,8 +146,8 @@ def shape(knob: Knob, name: str, means: list[Level], contrasts: list[Contrast], 
     }
     top, bottom = known.index(max(known)), known.index(min(known))
     up, down = (way in claims.values() for way in (True, False))
-    path = ", ".join(f"{value:.3g} at {label(level)}" for level, value in zip(knob.levels, known, strict=True))
-    of = measure(name)
+    at = [f"{value(mean, name, 3)} at {label(level)}" for level, mean in zip(knob.levels, known, strict=True)]
+    path, of = ", ".join(at), measure(name)
 
     def turns(index: int, rises: bool) -> bool:
         before = any(claims.get((i, index)) is rises for i in range(index))
@@ -126,18 +157,16 @@ def shape(knob: Knob, name: str, means: list[Level], contrasts: list[Contrast], 
     insides: list[tuple[ShapeKind, int, bool]] = [("peak inside", top, True), ("valley inside", bottom, False)]
     for kind, turn, rises in insides:
         if turns(turn, rises):
-            value = knob.levels[turn]
             good = "" if name == "gap" else f" ({'worst' if rises == lower_is_better else 'best'} there)"
             way, back = ("rises", "falls") if rises else ("falls", "rises")
-            text = f"{of} {way} with {knob.name} to {known[turn]:.3g} at {label(value)} and {back} again: "
+            text = f"{of} {way} with {knob.name} to {at[turn]} and {back} again: "
             text += f"a {kind}{good}, shown on both sides ({path})"
-            return Shape(kind, float(value), text)
+            return Shape(kind, float(knob.levels[turn]), text)
     if up != down and {top, bottom} == {0, len(known) - 1}:
         kind = "rising" if up else "falling"
         return Shape(kind, None, f"{of} {'rises' if up else 'falls'} with {knob.name} ({path})")
     turn, rises = (top, True) if up else (bottom, False)
     if up != down and claims.get((0, turn)) is rises:
-        start, end = (f"{known[i]:.3g} at {label(knob.levels[i])}" for i in (0, turn))
-        text = f"{of} {'rises' if rises else 'falls'} with {knob.name} from {start} to {end}; "
+        text = f"{of} {'rises' if rises else 'falls'} with {knob.name} from {at[0]} to {at[turn]}; "
         return Shape("no shape shown", None, f"{text}that it turns there is not shown ({path})")
     return Shape("no shape shown", None, f"{of} over {knob.name}: no rise or fall is shown ({path})")

@@ -78,12 +78,6 @@ def _facts(runs: Sequence[Curves], command: str) -> list[list[str]]:
     return [[name, text] for name, text in said if text]
 
 
-def _claims(part: Mapping[str, Any]) -> list[str]:
-    """Return what holds up after correction, a sentence each: effects of single knobs, then of several together."""
-    found = [*(one for one in part["effects"] if one["knob"] != NO_KNOB), *part["interactions"]]
-    return [language.translated(one["sentence"]) for one in found if one.get("claimed") and one["sentence"]]
-
-
 def _verdict_colours() -> str:
     """Return the verdicts' colours as variables of the style sheet: --overfit and the like."""
     light = " ".join(f"--{verdict}: {style.light};" for verdict, style in STYLES.items())
@@ -128,6 +122,7 @@ def _page_data(evaluation: dict[str, Any], runs: Sequence[Curves], folder: Path,
         "brief": dict(zip(knobs, short_names(knobs), strict=True)),
         "common": common,
         "x_label": vocabulary.axis(runs),
+        "best_at": vocabulary.best_at(judged),
         "t975": _short(stdtrit(np.arange(1, 201), 0.975)),
         "interval": INTERVAL,
         "grids": grids,
@@ -164,11 +159,11 @@ def _part(
     return {
         "name": part["name"] if named else None,
         **_answer(vocabulary.advice(part) if named else vocabulary.Advice(None, None, [])),
-        "runs": [index[run["path"]] for run in runs],
+        "runs": [index[run["path"]] for run in tables.by_group(part)],
         "table": laid and vars(laid),
         "captions": tables.captions(part),
         "copies": {"Markdown": documents.markdown_table(part), "LaTeX": documents.latex_table(part)} if laid else {},
-        "claims": _claims(part),
+        "claims": list(map(language.translated, vocabulary.claims(part))),
         "classes": {
             number: vars(laid) for number in PER_CLASS if (laid := tables.class_table(compared, runs, number)).rows
         },
@@ -186,7 +181,9 @@ def _part(
         "effects": [
             {
                 **effect,
-                "sentences": list(map(language.translated, vocabulary.of_effect(effect))),
+                "sentences": list(
+                    map(language.translated, vocabulary.of_effect(effect, bool(vocabulary.depends(part, effect))))
+                ),
                 "beside": language.translated(vocabulary.beside(effect)),
                 "why": _in_words(effect.get("why") or []),
             }
@@ -194,6 +191,7 @@ def _part(
             if effect["knob"] != NO_KNOB
         ],
         "interactions": _in_words(part["interactions"]),
+        "noise": language.translated(tables.noise(part)),
     }
 
 

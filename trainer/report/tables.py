@@ -10,6 +10,7 @@ import numpy as np
 from trainer.compare.groups import UNFINISHED
 from trainer.compare.keys import NO_KNOB, label
 from trainer.compare.statistics import mean_interval
+from trainer.compare.words import span
 from trainer.report import vocabulary
 from trainer.report.vocabulary import INTERVAL, mean_cell
 
@@ -34,6 +35,12 @@ def compared(part: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [group for group in part["groups"] if not chosen or group["name"] in chosen]
 
 
+def by_group(part: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the runs of a comparison group by group, these in the order of their knobs' values, and by seed."""
+    place = {path: number for number, path in enumerate(path for group in part["groups"] for path in group["runs"])}
+    return sorted(part["runs"], key=lambda run: place.get(run["path"], len(place)))
+
+
 def captions(part: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
     """Say what the numbers are, and what was tuned: texts, with the values of their places."""
     tuned = ", ".join(part.get("tuned") or []) if part.get("chosen") else ""
@@ -43,6 +50,19 @@ def captions(part: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
 def caption(part: Mapping[str, Any]) -> str:
     """Return the captions of a table as one line."""
     return "; ".join(text.format(**values) for text, values in captions(part))
+
+
+def noise(part: Mapping[str, Any]) -> str:
+    """Say what intervals and p of a comparison's differences go by, and why a t test gives another p; "" for no p."""
+    tested = [effect["measure"] for effect in part["effects"] for one in effect["contrasts"] if one["p"] is not None]
+    known = part.get("noise_df") or {}
+    df = [known[name] for name in tested if known.get(name)]
+    if not df:
+        return ""
+    how_many = span(f"{min(df):g}", f"{max(df):g}")
+    pooled = f"intervals and p go by the noise of all {len(compared(part))} groups ({how_many} degrees of freedom)"
+    own = "by its own where a group or an effect is clearly noisier"
+    return f"{pooled}, {own}; p is corrected for all {part['tests']} questions: a plain t test gives another"
 
 
 def measures(groups: Sequence[Mapping[str, Any]]) -> list[str]:

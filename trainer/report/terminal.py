@@ -70,14 +70,18 @@ def _print_answer(
 def _print_part(console: Console, part: Mapping[str, Any]) -> None:
     """Print the runs with what is wrong with them, the groups, and what each knob does."""
     say = console.print
-    knobs, runs, groups = vocabulary.knob_names(part), part["runs"], part["groups"]
+    knobs, runs, groups = vocabulary.knob_names(part), tables.by_group(part), part["groups"]
     levels = {path: group["knobs"] for group in groups for path in group["runs"]}
-    say(fitting(console, _runs(runs, levels, knobs), _spared(runs, vocabulary.short_names(knobs))))
+    spared = [*_spared(runs), "onset", vocabulary.best_at(runs), *vocabulary.short_names(knobs)[::-1]]
+    say(fitting(console, _runs(runs, levels, knobs), spared))
     called = [vocabulary.called_verdict(run) for run in runs]
     counts = vocabulary.counted(called)
     if vocabulary.DOUBTFUL in called:
         counts += f" ({translated('healthy curves, but of a run with findings or that has learned little')})"
-    hidden = f"; the other {len(runs) - _MOST_ROWS} are in --html and --json" if len(runs) > _MOST_ROWS else ""
+    hidden = ""
+    if len(runs) > _MOST_ROWS:
+        hidden = "; above are those with the worst verdicts"
+        hidden += f"; the other {len(runs) - _MOST_ROWS} are in --html and --json"
     say(translated(f"{plural(len(runs), 'run')}: {counts}{hidden}"), style="bold")
     if len(runs) <= _FEW:
         reasons = {vocabulary.reason(run): run["verdict"] for run in runs}
@@ -89,11 +93,11 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
     say()
     compared = tables.compared(part)
     if 0 < len(compared) < len(runs):
-        say(fitting(console, _groups(part, compared), _spared(compared, ["overfit", "failed"])))
+        say(fitting(console, _groups(part, compared), [*_spared(compared), "failed", "overfit"]))
         say(translated(tables.caption(part)), style="dim")
         say()
     effects = [
-        effect | {"crossed": _crossed(effect, part["interactions"])}
+        effect | {"crossed": _crossed(effect, part["interactions"]), "depends": vocabulary.depends(part, effect)}
         for effect in part["effects"]
         if effect["knob"] != NO_KNOB
     ]
@@ -101,6 +105,8 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
         say(_fitting_effects(console, effects))
         if len(_contrasts(effects)) > _MOST_ROWS:
             say(translated("more in --html and --json"), style="dim")
+        if note := tables.noise(part):
+            say(translated(note), style="dim")
         say()
     said = (vocabulary.advice(part).text or "").lower()
     shapes = [shape["sentence"] for effect in effects if (shape := effect.get("shape"))]
@@ -130,13 +136,10 @@ def _measures(items: Sequence[Mapping[str, Any]]) -> list[str]:
     return measures
 
 
-def _spared(items: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
-    """List the titles of columns that a narrow terminal goes without, the first to go first; the gap never goes.
-
-    names: of knobs, the last of which go first when no measure is left.
-    """
+def _spared(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """List the titles of measures that a narrow terminal goes without, the first to go first; the gap never goes."""
     spared = (*_SPARED, *tables.metrics(items)[::-1], "test_loss", "test_accuracy")
-    return [*(vocabulary.called(name).short for name in spared), "onset", "best", *names[::-1]]
+    return [vocabulary.called(name).short for name in spared]
 
 
 def _table(columns: Sequence[str], numbers: Sequence[str]) -> Table:
@@ -148,17 +151,15 @@ def _table(columns: Sequence[str], numbers: Sequence[str]) -> Table:
     return table
 
 
-def _runs(
-    runs: Sequence[Mapping[str, Any]],
-    levels: Mapping[str, dict[str, Any]],
-    knobs: Sequence[str],
-) -> Table:
+def _runs(runs: Sequence[Mapping[str, Any]], levels: Mapping[str, dict[str, Any]], knobs: Sequence[str]) -> Table:
+    """Lay out runs in the order given; of many those with the worst verdicts."""
     measures = _measures(runs)
     odd = any(run["status"] not in (None, "completed") for run in runs)
     columns = ["run", *vocabulary.short_names(knobs), *(["status"] if odd else []), "verdict"]
     onset = ["onset"] if any(run["onset"] is not None for run in runs) else []
-    table = _table(columns, ["best", *onset, *(vocabulary.called(name).short for name in measures)])
-    for run in sorted(runs, key=_rank)[:_MOST_ROWS]:
+    table = _table(columns, [vocabulary.best_at(runs), *onset, *(vocabulary.called(name).short for name in measures)])
+    worst = {run["path"] for run in sorted(runs, key=_rank)[:_MOST_ROWS]}
+    for run in (run for run in runs if run["path"] in worst):
         own = {"seed": run["config"].get("seed")} | levels.get(run["path"], {})
         verdict = run["verdict"]
         table.add_row(
@@ -215,8 +216,8 @@ def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
         measure = one["measure"]
         low, high = (vocabulary.difference(one[end], measure).removesuffix(" points") for end in ("low", "high"))
         table.add_row(
-            "" if place else translated(vocabulary.called(measure).short),
-            "" if place else knob,
+            translated(vocabulary.called(measure).short) if knob else "",
+            knob,
             " − ".join(cut(cell(level) or "null", _LONGEST) for level in levels),
             place,
             translated(vocabulary.difference(one["difference"], measure)),
@@ -230,12 +231,15 @@ def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _contrasts(effects: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any], str, Mapping[str, Any]]]:
-    """List (knob, its two levels, level of another knob or interaction with it, the largest difference there)."""
+    """List (knob, its two levels, level of another knob or interaction with it, the largest difference there).
+
+    The knob is named once; where it is shown to depend on another, what it does over all is called an average.
+    """
     return [
-        (effect["knob"], [one["a"], one["b"]] if kind == "at" else one["a"], place, one)
+        (effect["knob"] if kind == "all" else "", one["a"] if kind == "×" else [one["a"], one["b"]], place, one)
         for effect in effects
         for kind, place, found in [
-            ("at", "", effect),
+            ("all", translated("on average") if effect["depends"] else "", effect),
             *(("at", translated(f"at {cut(simple['at'], _LONGEST)}"), simple) for simple in effect.get("simple") or []),
             *(
                 ("×", f"× {cut(one['knobs'][1], _LONGEST)}", {"contrasts": [one]})

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from trainer.compare.keys import NO_KNOB, label
-from trainer.compare.words import SMALL, change
+from trainer.compare.words import SMALL, change, does
 from trainer.judge import health
 from trainer.judge.overfit import Kind, Label, is_unsure
 from trainer.language import translated
@@ -144,6 +144,12 @@ def known(found: Iterable[str]) -> list[str]:
     return [*(name for name in MEASURES if name in there), *(name for name in there if name not in MEASURES)]
 
 
+def best_at(runs: Iterable[Mapping[str, Any]]) -> str:
+    """Name where runs were best, as the title of a column: not how good."""
+    units = {run["unit"] for run in runs}
+    return f"best {units.pop()}" if len(units) == 1 else "best at"
+
+
 def number(value: Any, measure: str) -> str:
     """Write a measure: an accuracy in percent, else four digits; what is not finite as the file has it."""
     if not isinstance(value, int | float):
@@ -249,9 +255,30 @@ def broken(evaluation: Mapping[str, Any]) -> list[str]:
     return [one["sentence"] for one in evaluation.get("requirements", []) if not one["passed"]]
 
 
-def of_effect(effect: Mapping[str, Any]) -> list[str]:
+def depends(part: Mapping[str, Any], effect: Mapping[str, Any]) -> set[str]:
+    """Return the knobs that an effect is shown to depend on: then what it is over all is but an average."""
+    claimed = (one for one in part["interactions"] if one["claimed"] and one["measure"] == effect["measure"])
+    return {knob for one in claimed if effect["knob"] in one["knobs"] for knob in one["knobs"]} - {effect["knob"]}
+
+
+def claims(part: Mapping[str, Any]) -> list[str]:
+    """Return what holds up after correction, a sentence each: what knobs do, then which depend on each other.
+
+    What a knob does that depends on another is told at each level, and as an average only where levels are not asked.
+    """
+    found = []
+    for effect in part["effects"]:
+        others = depends(part, effect)
+        levels = [simple for simple in effect["simple"] if simple["knob"] in others]
+        told = [simple["sentence"] for simple in levels if simple["claimed"]]
+        averaged = [of_effect(effect, bool(others))[0]] if effect["claimed"] and not levels else []
+        found += [*averaged, *told] if effect["knob"] != NO_KNOB and effect["sentence"] else []
+    return [*found, *(one["sentence"] for one in part["interactions"] if one["claimed"] and one["sentence"])]
+
+
+def of_effect(effect: Mapping[str, Any], is_average: bool) -> list[str]:
     """Return what a knob does, a sentence each: over all, at each level of another, and in which shape."""
-    found = [effect["sentence"]]
+    found = [("on average: " if is_average else "") + effect["sentence"]]
     for simple in effect.get("simple") or []:
         found.append(("" if simple["at"] in simple["sentence"] else f"at {simple['at']}: ") + simple["sentence"])
     if shape := effect.get("shape"):
@@ -261,7 +288,8 @@ def of_effect(effect: Mapping[str, Any]) -> list[str]:
 
 def beside(effect: Mapping[str, Any]) -> str:
     """Return what stands over the recorded signals that differ along with an effect."""
-    return f"recorded beside what {effect['knob']} does to the {called(effect['measure']).full}; evidence, not a cause:"
+    doing = does(effect["knob"], effect["together"])
+    return f"recorded beside {doing} to the {called(effect['measure']).full}; evidence, not a cause:"
 
 
 def largest(effect: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -273,13 +301,8 @@ def largest(effect: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def difference(value: float | None, measure: str) -> str:
-    """Write a difference of two means: of accuracies in points of a percent."""
-    if value is None:
-        return ""
-    if measure.endswith("accuracy"):
-        text = f"{100 * value:+.2f}"
-        return f"{text if float(text) else '0.00'} points"
-    return change(value)
+    """Write a difference of two means, as sentences do."""
+    return "" if value is None else change(value, measure)
 
 
 def small(p: float | None) -> str:

@@ -61,7 +61,7 @@ function effectsSection() {
   $("effects").hidden = !part().effects.length;
   if (!part().effects.length) return;
   measureMenu("effects-controls", () => { knobsSection(); effectsSection(); });
-  $("effects-note").textContent = t("Differences in {measure} at equal values of the other knobs, by seed, with 95 % intervals. Filled: holds up after correction for all the comparisons made. Hollow: it may be chance.", {measure: fullName(state.measure)});
+  $("effects-note").textContent = t("Differences in {measure} at equal values of the other knobs, by seed, with 95 % intervals. Filled: holds up after correction for all the comparisons made. Hollow: it may be chance.", {measure: fullName(state.measure)}) + (part().noise ? ` ${part().noise}${t(".")}` : "");
   const width = wide($("effects-chart")), noteWidth = width > 760 ? 310 : 0, isAbove = width < 560; // the name above its interval
   const textWidth = isAbove ? 12 : Math.min(260, width * 0.34), height = isAbove ? 42 : 26;
   const ends = rows.flatMap((row) => [row.low, row.high, row.difference, 0]).filter(Number.isFinite);

@@ -4,7 +4,7 @@ const COLUMNS = [
   {id: "name", title: t("run"), value: (run) => run.name},
   ...knobs.map((knob, i) => ({id: knob, title: t(brief(knob)), value: (run) => run.knobs[i]})),
   {id: "verdict", title: t("verdict"), value: (run) => verdicts.indexOf(run.verdict)},
-  {id: "best_epoch", title: t("best"), number: true, value: (run) => run.best_epoch},
+  {id: "best_epoch", title: t(data.best_at), number: true, value: (run) => run.best_epoch},
   {id: "onset", title: t("onset"), number: true, value: (run) => run.onset},
   ...Object.entries(data.measures)
     .filter(([id]) => runs.some((run) => run.measures[id] !== undefined))
