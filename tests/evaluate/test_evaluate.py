@@ -55,11 +55,12 @@ def test_json_on_standard_output_is_alone_there(sweep: Path, capsys: pytest.Capt
     assert "54 runs" in printed.err
 
 
-def test_a_single_run_is_told_in_a_sentence(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_answer_of_a_single_run_is_its_verdict(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(sweep / "0")]) == 0
     printed = capsys.readouterr().out
-    assert "0: validation loss" in printed
-    assert "use all runs" not in printed
+    assert printed.startswith("overfit: validation loss has risen by")
+    assert printed.count("validation loss has risen by") == 1
+    assert "warning" not in printed  # of too few seeds: nothing is compared
 
 
 def test_a_narrow_terminal_gets_fewer_columns(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:

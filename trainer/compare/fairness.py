@@ -13,6 +13,7 @@ from trainer.compare.tuning import Edge
 from trainer.text import few
 
 MOST = 3  # edges that are told of one by one: of the group to use first
+ACROSS_RUNS = {"still_falling", "seeds"}  # what cannot be held against a single run
 LONGER = 1.5  # times as many epochs, from which runs that say no budget are taken to have had another
 
 
@@ -45,7 +46,8 @@ def warnings(
         *(("edge", edge.text(plan)) for edge in edges[:MOST]),
         ("edge", f"{more} more {are} best at an edge of {whose} own grid" if more > 0 else ""),
     ]
-    return [Caveat(kind, text) for kind, text in found if text]
+    is_alone = sum(len(group.distinct) for group in plan.groups) == 1
+    return [Caveat(kind, text) for kind, text in found if text and not (is_alone and kind in ACROSS_RUNS)]
 
 
 def _together(knob: Knob) -> str:

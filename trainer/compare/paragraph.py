@@ -23,7 +23,7 @@ ONE_SEED = 5  # seeds that are advised where there is one
 def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     """Say what differs, by how much, how sure; what is not known; what to run next."""
     if len(found.groups) < 2:
-        return Answer(found.recommendation.sentence if found.groups else "", None)
+        return Answer(_of_one_group(found, plan) if found.groups else "", None)
     if NO_KNOB in found.groups[0].knobs:
         text = f"The {len(found.groups)} runs are not compared: nothing lies beside them that says what each was given."
         return Answer(text, None, [text])
@@ -61,6 +61,15 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     said = dict.fromkeys(line[0].upper() + line[1:] for line in lines if line.strip("."))
     command, reason = _next(found, plan, edges)
     return Answer(" ".join(said), command, list(said), reason)
+
+
+def _of_one_group(found: Comparison, plan: Layout) -> str:
+    """Say of a single run what it is judged to be, and why; of several alike, or without validation, the mean."""
+    runs = plan.groups[0].distinct
+    verdict = runs[0].verdict
+    if len(runs) > 1 or verdict.verdict == "no_validation" or not verdict.sentence:
+        return found.recommendation.sentence
+    return f"{verdict.verdict.replace('_', ' ')}: {verdict.sentence}"
 
 
 def _differences(

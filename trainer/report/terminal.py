@@ -71,6 +71,7 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
     """Print the runs with what is wrong with them, the groups, and what each knob does."""
     say = console.print
     knobs, runs, groups = vocabulary.knob_names(part), tables.by_group(part), part["groups"]
+    answer = vocabulary.advice(part).text or ""
     levels = {path: group["knobs"] for group in groups for path in group["runs"]}
     spared = [*_spared(runs), "onset", vocabulary.best_at(runs), *vocabulary.short_names(knobs)[::-1]]
     say(fitting(console, _runs(runs, levels, knobs), spared))
@@ -84,7 +85,7 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
         hidden += f"; the other {len(runs) - _MOST_ROWS} are in --html and --json"
     say(translated(f"{plural(len(runs), 'run')}: {counts}{hidden}"), style="bold")
     if len(runs) <= _FEW:
-        reasons = {vocabulary.reason(run): run["verdict"] for run in runs}
+        reasons = {vocabulary.reason(run): run["verdict"] for run in runs if run["sentence"] not in answer}
         for reason, verdict in reasons.items():
             names = few(run["name"] for run in runs if vocabulary.reason(run) == reason)
             say(f"{names}: {reason}", style=STYLES[verdict].terminal)
@@ -108,10 +109,9 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
         if note := tables.noise(part):
             say(translated(note), style="dim")
         say()
-    said = (vocabulary.advice(part).text or "").lower()
     shapes = [shape["sentence"] for effect in effects if (shape := effect.get("shape"))]
     for sentence in [*shapes, *(one["sentence"] for one in part["interactions"] if one["claimed"])]:
-        if sentence and sentence.lower() not in said:
+        if sentence and sentence.lower() not in answer.lower():
             say(translated(sentence), style="bold")
     for effect in effects:
         if beside := effect.get("why"):
