@@ -120,20 +120,21 @@ def null(count: int) -> None:
 
 
 def _textbook_null(count: int) -> None:
-    """Count the false claims of tests as textbooks have them, of the loss alone, where groups spread unequally."""
-    print(f"\n### Textbook tests of the loss alone, where groups spread unequally ({count:,} each)\n")
+    """Count the false claims of tests as textbooks have them, of the loss alone, on the very same sweeps.
+
+    Tukey's is exact where the noise is normal and spreads alike: what it finds there is the luck of the draws.
+    """
+    print(f"\n### Textbook tests of the loss alone, on the same sweeps ({count:,} each)\n")
     print(f"| design | test | {' | '.join(DRAWS)} |\n|{' --- |' * (len(DRAWS) + 2)}")
-    tests = {"paired t, Bonferroni": _paired, "Welch's, Bonferroni": _welch, "Tukey's in blocks": _tukey_range}
-    rng = np.random.default_rng(3)
+    tests = {"Tukey's in blocks": _tukey_range, "paired t, Bonferroni": _paired, "Welch's, Bonferroni": _welch}
+    rng = np.random.default_rng(2)
     for design, (levels, seeds, how) in DESIGNS.items():
-        if "spreads" not in how:
-            continue
         shape = len(levels), seeds
         losses = [
             [_losses(sweep(levels, seeds, draw(rng), **how), shape) for _ in range(count)] for draw in DRAWS.values()
         ]
-        for name, test in tests.items():
-            hits = [sum(test(values_GS) for values_GS in of_draw) for of_draw in losses]
+        for name in tests if "spreads" in how else [*tests][:1]:
+            hits = [sum(tests[name](values_GS) for values_GS in of_draw) for of_draw in losses]
             print(f"| {design} | {name} | " + " | ".join(share(n, count) for n in hits) + " |", flush=True)
 
 
