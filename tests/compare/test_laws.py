@@ -47,6 +47,19 @@ def test_one_group_that_is_far_noisier_than_the_others_hides_nothing_about_those
     assert wild == [False] * 5
 
 
+def test_where_one_group_is_noisier_the_others_are_compared_by_their_own_noise() -> None:
+    values = np.array(  # a learning rate too large beside good ones, which share what is of the seed
+        [[0.66, 0.65, 0.57, 0.53], [0.40, 0.49, 0.38, 0.32], [0.24, 0.28, 0.20, 0.10], [2.50, 2.25, 2.30, 2.41]]
+    )
+    runs = [run({"optimizer.lr": 10.0**i, "seed": s}, values[i, s]) for i, s in np.ndindex(4, 4)]
+    by_pair = {(one.a, one.b): one for one in effect(compare(runs), "optimizer.lr").contrasts}
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        one, textbook = by_pair[10.0**i, 10.0**j], stats.ttest_rel(values[i], values[j])
+        interval = textbook.confidence_interval()
+        assert (one.p, one.low, one.high) == pytest.approx((textbook.pvalue, interval.low, interval.high), rel=1e-9)
+        assert one.claimed
+
+
 def test_order_of_runs_changes_nothing() -> None:
     runs = grid(interaction=0.2)
     for number in range(5):

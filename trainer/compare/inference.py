@@ -5,7 +5,8 @@ contenders, give the noise that a difference is measured by: a randomised block 
 With (C - 1)(S - 1) degrees of freedom instead of the S - 1 of a pair's own t test, three seeds of four groups can tell.
 
 Where a contender is noisier than the others (noise.py), its differences are measured by its own noise, with the degrees
-of freedom of that, and corrected by Bonferroni: the joint distribution is that of one noise for all. Where a knob's
+of freedom of that, and corrected by Bonferroni: the joint distribution is that of one noise for all. The others'
+differences are then measured by their own noise too, from four seeds on: the paired t test. Where a knob's
 effect itself changes from seed to seed, that is the noise of its effect (its interaction with the seeds; pooled only
 where the two are alike, Bozivich, Bancroft and Hartley 1956; all measures of the runs are asked together).
 
@@ -30,6 +31,7 @@ ALPHA = 0.05
 ALIKE = 0.1  # p below which a knob's interaction with the seeds is not pooled with the rest
 DRAWS = 2000, 10_000  # of the joint distribution: of many tests, and of few
 MOST_DF = 20  # degrees of freedom above this are taken for this many: a little too cautious, and cheap
+PAIRED = 4  # seeds from which a difference has a noise of its own where some other contender is noisier
 MOST_JOINT = 1500  # more tests than this are corrected by Bonferroni, which takes no memory
 
 
@@ -211,8 +213,12 @@ def _test(question: Question, one: Model, blocked: Spread, within: Spread, chang
     of_knob = one.by_knob.get(knob) if knob in changing else None
     if of_knob:
         square, df = max(of_knob.square, changing[knob] * of_knob.rest), of_knob.df
-    se, is_one_noise = float(np.sqrt(square * factor)), True
+    is_one_noise = True
     odd = spread.odd_C[rows] | (one.rows == 2 and not paired)
+    is_mixed = bool((spread.odd_C & ~noise.wild_C).any())  # what all share is of noisier ones too
+    if paired and n >= PAIRED and is_mixed and not of_knob and not odd.any():
+        square, df, is_one_noise = max(float(sums.var(ddof=1) / squares.mean()), one.floor), n - 1.0, False
+    se = float(np.sqrt(square * factor))
     if odd.any():
         parts = weights**2 / counts * question.inflation
         own_squares = np.where(odd, spread.squares_C[rows], noise.square)
