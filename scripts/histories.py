@@ -236,6 +236,17 @@ def _late_step(u: Floats, rng: Rng) -> Clean:
     return train, _generalise(train, rng)
 
 
+def _steps(u: Floats, rng: Rng) -> Clean:
+    """Drops of the learning rate at a half and three quarters of the run; only training goes on falling after them."""
+    train = np.exp(-rng.uniform(15, 30) * u)
+    val, heights = train.copy(), rng.uniform(0.1, 0.3, 2)
+    for start, height in zip((rng.uniform(0.45, 0.55), rng.uniform(0.7, 0.8)), heights, strict=True):
+        since, at_once = np.maximum(u - start, 0), np.where(u < start, 1.0, 1 - rng.uniform(0.4, 0.9))
+        train = train + height * at_once * np.exp(-rng.uniform(5, 15) * since)
+        val = val + height * at_once * np.exp(-rng.uniform(25, 50) * since)
+    return train / (1 + heights.sum()), _generalise(val / (1 + heights.sum()), rng)
+
+
 def _restarts(u: Floats, rng: Rng) -> Clean:
     """Warm restarts (Loshchilov and Hutter 2017), stopped anywhere in a cycle, long after the fall has ended."""
     cycles = rng.uniform(2.2, 6)
@@ -355,6 +366,7 @@ KINDS: dict[str, dict[str, Callable[[Floats, Rng], Clean]]] = {
         "slight": _slight,
         "creeping": _creeping,
         "late_step": _late_step,
+        "steps": _steps,
         "restarts": _restarts,
         "spiked": _spiked,
         "cosine": _cosine,

@@ -70,3 +70,16 @@ def test_a_fall_that_the_training_loss_shares_is_no_lone_dip(start: int) -> None
 def test_a_stall_is_seen_through_noise(n: int) -> None:
     verdicts = [judge(*of_the_shape(1.0, n, seed, 0.05, stalls=True)).verdict for seed in range(40)]
     assert verdicts.count("overfit") >= 38
+
+
+@pytest.mark.parametrize("n", [80, 200])
+def test_a_step_at_a_half_and_at_three_quarters_of_the_run_is_not_a_slow_fall(n: int) -> None:
+    """Training goes on falling between the steps; validation is flat in the last fifth, and was not in those before."""
+    u, rng = np.arange(n) / n, np.random.default_rng([10, n])
+    first, second = np.maximum(u - 0.5, 0), np.maximum(u - 0.75, 0)
+    train = 0.5 * np.exp(-25 * u) + 0.25 * np.where(u < 0.5, 1, 0.5 * np.exp(-6 * first))
+    train += 0.25 * np.where(u < 0.75, 1, 0.5 * np.exp(-6 * second))
+    val = 0.1 + 0.5 * np.exp(-25 * u) + 0.25 * np.where(u < 0.5, 1, 0.6 * np.exp(-6 * first.clip(max=0.25)))
+    val += 0.25 * np.where(u < 0.75, 1, 0.3 * np.exp(-40 * second))
+    called = [judge(train + noise[0], val + noise[1]).verdict for noise in 0.01 * rng.normal(size=(40, 2, n))]
+    assert called.count("underfit") <= 1

@@ -263,16 +263,20 @@ def _late_progress(val: Floats, best: int) -> float:
 
 
 def _still_falling(train: Floats, val: Floats) -> float:
-    """Return how far both losses still fall from fifth to fifth of the run: the smaller two of the last three falls.
+    """Return how far both losses still fall in a fifth of the run: from fifth to fifth, and to the very end.
 
-    Their mean, or the smallest and its standard error if that is less. A step, a spike or a restart makes one of the
-    three large, at times two, but never all.
+    From fifth to fifth it is the mean of the smaller two of the last three falls: a step, a spike or a restart makes
+    one of the three large, at times two. Two steps may make all three, but then the last fifth does not go on falling:
+    its slope and the smallest of the three, give or take three standard errors, say no less.
     """
-    falls = []
+    falls, n = [], len(val)
     for curve in (train, val):
-        parts = np.array_split(curve, min(5, len(curve)))
+        parts, noise = np.array_split(curve, min(5, n)), noise_of(curve)
         small = np.sort(-np.diff([quantile(part, 0.5) for part in parts])[-3:])[:2]
-        falls += [float(small.mean()), float(small[0]) + noise_of(curve) * math.sqrt(10 / len(curve))]
+        falls += [float(small.mean()), float(small[0]) + 3 * noise * math.sqrt(10 / n)]
+        x = np.arange(len(parts[-1])) - (len(parts[-1]) - 1) / 2
+        if (spread := float(x @ x)) > 0:
+            falls.append((3 * noise / math.sqrt(spread) - float(x @ parts[-1]) / spread) * n / 5)
     return min(falls)
 
 

@@ -174,7 +174,7 @@ def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
     return None
 
 
-STILL_FALLING = 0.065  # each of the last fifths of the run brings both losses down by this share: underfit
+STILL_FALLING = 0.07  # each of the last fifths of the run brings both losses down by this share: underfit
 BACKWARD = 0.25  # both losses end this share of what was learned above their lowest
 ROSE = 0.04  # a verdict rests on the rise from this share of what was learned on
 ENDS_HIGH = 0.15  # validation ends this share of what was learned above its lowest, and
