@@ -54,7 +54,7 @@ def test_an_interval_without_0_beside_a_p_over_5_percent_is_explained_once() -> 
         one for one in effect(found, "dropout").contrasts if not one.claimed and (one.low or 0) * (one.high or 0) > 0
     ]
     assert bool(odd) is ("an interval without 0 is not enough" in found.answer.text)
-    assert found.answer.lines[-2] == "Groups are compared seed by seed, by the noise of all."
+    assert found.answer.lines[-2] == "Groups are compared seed by seed."
     assert f"p is corrected for all {found.tests} questions asked" in found.answer.lines[-1]
     assert is_chinese(found.answer.lines[-1])
 

@@ -248,10 +248,10 @@ def _whether_levels_differ(effect: Effect, other: Knob, found: Comparison) -> st
 
 
 def _how(found: Comparison) -> str:
-    """Say what a difference is taken between, and what it is measured by; empty where runs have no seeds in common."""
+    """Say what a difference is taken between; empty where runs have no seeds in common."""
     tested = [one for effect in found.effects for one in effect.contrasts if one.p is not None]
     is_paired = any(one.paired for one in tested)
-    return "Groups are compared seed by seed, by the noise of all." if is_paired else ""
+    return "Groups are compared seed by seed." if is_paired else ""
 
 
 def _corrected(found: Comparison) -> str:

@@ -61,7 +61,7 @@ def noise(part: Mapping[str, Any]) -> str:
         return ""
     how_many = span(f"{min(df):g}", f"{max(df):g}")
     pooled = f"intervals and p go by the noise of all {len(compared(part))} groups ({how_many} degrees of freedom)"
-    own = "by its own where a group or an effect is clearly noisier"
+    own = "each by its own where a group or an effect is clearly noisier"
     return f"{pooled}, {own}; p is corrected for all {part['tests']} questions: a plain t test gives another"
 
 
