@@ -32,9 +32,6 @@ def net(in_features, out_features, width=8):
 """
 
 
-pytestmark = pytest.mark.xdist_group("results")  # the fixture's sweep is trained once
-
-
 @contextlib.contextmanager
 def inside(folder: Path) -> Iterator[None]:
     before = Path.cwd()

@@ -44,9 +44,6 @@ def versus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     return run
 
 
-pytestmark = pytest.mark.xdist_group("versus")  # the fixture's sweep is trained once
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a comparison in `it`, its page, its JSON and what was printed."""
