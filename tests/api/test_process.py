@@ -161,6 +161,7 @@ def test_an_interrupt_keeps_what_was_recorded_and_the_same_call_goes_on(
             assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent")
 def test_a_killed_caller_ends_what_trains_for_it(tmp_path: Path) -> None:
     process = script(LONG.replace("EPOCHS", "1000000"), tmp_path)

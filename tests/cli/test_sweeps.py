@@ -102,7 +102,7 @@ def test_a_sweep_has_one_directory(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_the_table_of_functions_has_no_verdicts(cli: Cli) -> None:
-    code, out, _ = cli(f"-m {HERE} problem=quadratic optimizer=sgd,adam epochs=5")
+    code, out, _ = cli(f"-m {HERE} problem=quadratic optimizer=sgd,adam epochs=5 record.pictures=false")
     assert code == 0
     assert "optimizer  runs      f  distance\n" in out
     assert "validation" not in out

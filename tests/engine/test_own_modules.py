@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers import HEAD, bits, check_kill, summary, trainer_in
+from tests.helpers import HEAD, Cli, bits, check_kill, summary, trainer_in
 
 MODELS = """
 import ctypes, os, random, signal, sys, time
@@ -290,12 +290,12 @@ def test_what_was_recorded_before_a_module_went_wrong_stays(harm: str, folder: P
     assert len((folder / "run/metrics.csv").read_text().splitlines()) == 3
 
 
-def test_a_sweep_of_runs_that_all_fail_after_an_epoch_keeps_them(folder: Path) -> None:
+def test_a_sweep_of_runs_that_all_fail_after_an_epoch_keeps_them(folder: Path, cli: Cli) -> None:
     (folder / "late.py").write_text(LATER)
-    line = ["-m", "epochs=9", "data.batch_size=50", "model=custom", "model._target_=late.Later"]
-    done = run(folder, *line, "model.harm=raises,narrow", "hydra.sweep.dir=sweep")
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "0 of 2 runs completed" in done.stdout
+    line = "-m epochs=9 data.batch_size=50 model=custom model._target_=late.Later model.harm=raises,narrow"
+    code, out, err = cli(f"{line} {' '.join(TINY)} hydra.sweep.dir=sweep")
+    assert (code, err) == (1, "")
+    assert "0 of 2 runs completed" in out
     for number in "01":
         assert len((folder / "sweep" / number / "metrics.csv").read_text().splitlines()) == 3
 
