@@ -93,7 +93,7 @@ import sys
 import trainer
 heavy = {"torch", "numpy", "pandas", "matplotlib", "hydra", "rich", "IPython"}
 assert not heavy & set(sys.modules)
-trainer.sweep("epochs=1", seed=[0, 1])
+trainer.sweep("epochs=1 data.train_size=64 record.pictures=false", seed=[0, 1])
 print(sorted({"torch", "hydra", "pandas", "matplotlib", "IPython"} & set(sys.modules)))
 """
     assert printed(script(text, tmp_path)) == "[]\n"

@@ -60,7 +60,10 @@ def test_hydra_composes_once_a_choice_of_files() -> None:
 NAMED = {  # hydra.sweep.subdir, what is swept -> the folders of the runs
     ("${model.depth}_${hydra.job.num}", "model.depth=1,3"): ["1_0", "3_1"],
     ("seed_${seed}", "seed=1,2"): ["seed_1", "seed_2"],
-    ("${hydra:job.override_dirname}", "seed=1,2"): ["epochs=1,seed=1", "epochs=1,seed=2"],
+    ("${hydra:job.override_dirname}", "seed=1,2"): [
+        "epochs=1,record.pictures=False,seed=1",
+        "epochs=1,record.pictures=False,seed=2",
+    ],
     ("${optimizer._target_}/${hydra.job.id}", "optimizer=sgd,adam"): ["torch.optim.Adam/1", "torch.optim.SGD/0"],
 }
 
@@ -70,7 +73,7 @@ NAMED = {  # hydra.sweep.subdir, what is swept -> the folders of the runs
     [pytest.param(*key, marks=[pytest.mark.slow] * (number > 1)) for number, key in enumerate(NAMED)],
 )
 def test_runs_are_named_as_the_sweep_asks(subdir: str, swept: str, cli: Cli, tmp_path: Path) -> None:
-    line = f"-m {HERE} hydra.sweep.subdir='{subdir}' epochs=1 {swept}"
+    line = f"-m {HERE} hydra.sweep.subdir='{subdir}' epochs=1 record.pictures=false {swept}"
     code, _, err = cli(line)
     assert (code, err) == (0, "")
 

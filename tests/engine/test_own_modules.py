@@ -326,12 +326,12 @@ def test_a_change_in_a_helper_of_a_helper_is_noticed(folder: Path) -> None:
     assert "was finished with other code or data: package.sizes was " in again.stderr
 
 
-def test_an_import_that_exits_is_told(folder: Path) -> None:
+def test_an_import_that_exits_is_told(folder: Path, cli: Cli) -> None:
     (folder / "script.py").write_text("import sys\nsys.exit('usage: script')\n")
-    done = run(folder, "model=custom", "model._target_=script.Net")
-    assert done.returncode == 2
+    code, _, err = cli("model=custom model._target_=script.Net")
+    assert code == 2
     where = f"({folder / 'script.py'}, line 2)"
-    assert done.stderr == (
+    assert err == (
         f"trainer: 1 problem; {HEAD}\n  model._target_: cannot import script.Net: SystemExit: usage: script {where}; "
         "expected module.Class, importable from this folder\n"
     )
