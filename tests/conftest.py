@@ -14,6 +14,7 @@ import torch
 
 from tests.helpers import Cli
 from trainer.cli import app
+from trainer.engine import worker
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +53,4 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     yield run
     torch.set_num_threads(threads)
+    worker.forget_data()  # a test may have changed what a name of data stands for
