@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import trainer
+from tests.helpers import rows as metrics
 from tests.helpers import scalars
 from trainer import ConfigError, Runs, evaluate
 from trainer.api import commands, results
@@ -90,6 +91,8 @@ def test_a_row_per_run(runs: Runs) -> None:
         assert frame[column].tolist() == [float(row[name]) for row in rows]
     for i, run in enumerate(runs):
         table = run.curves()
+        assert run.folder is not None
+        assert table.to_dict("records") == metrics(run.folder)  # each number is the file's, to the last bit
         assert frame["last_val_loss"][i] == table["val/loss"].iloc[-1]
         assert frame["best_train_loss"][i] == table["eval/train_loss"][frame["best_epoch"][i] - 1]
     assert frame["folder"].tolist() == [f"outputs/swept/{n}" for n in range(8)]
