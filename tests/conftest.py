@@ -9,11 +9,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from tests.helpers import Cli
 from trainer.cli import app
+from trainer.engine import worker
+
+hypothesis.settings.register_profile("busy", deadline=None)  # another's work on the machine is no failure
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +57,4 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     yield run
     torch.set_num_threads(threads)
+    worker.forget_data()  # a test may have changed what a name of data stands for

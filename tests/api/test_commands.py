@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 import trainer
-from tests.helpers import trainer_in
+from tests.helpers import Cli, trainer_in
 from trainer import ConfigError
 from trainer.api import objects
 from trainer.cli.config_files import CONF
@@ -77,8 +77,8 @@ def results(run: Path) -> tuple[bytes, bytes]:
     return (run / "metrics.csv").read_bytes(), (run / "checkpoints" / "last.pt").read_bytes()
 
 
-def test_a_run_is_the_command_lines_own(folder: Path) -> None:
-    command_line(f"{SMALL} seed=3 optimizer=sgd hydra.run.dir=typed", folder)
+def test_a_run_is_the_command_lines_own(folder: Path, cli: Cli) -> None:
+    assert cli(f"{SMALL} seed=3 optimizer=sgd hydra.run.dir=typed")[0] == 0
     run = trainer.run(f"{SMALL} seed=3", {"optimizer": "sgd"})
     assert run.folder is not None
     assert run.folder.parents[2] == folder / "outputs"

@@ -93,7 +93,7 @@ import sys
 import trainer
 heavy = {"torch", "numpy", "pandas", "matplotlib", "hydra", "rich", "IPython"}
 assert not heavy & set(sys.modules)
-trainer.sweep("epochs=1", seed=[0, 1])
+trainer.sweep("epochs=1 data.train_size=64 record.pictures=false", seed=[0, 1])
 print(sorted({"torch", "hydra", "pandas", "matplotlib", "IPython"} & set(sys.modules)))
 """
     assert printed(script(text, tmp_path)) == "[]\n"
@@ -161,6 +161,7 @@ def test_an_interrupt_keeps_what_was_recorded_and_the_same_call_goes_on(
             assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent")
 def test_a_killed_caller_ends_what_trains_for_it(tmp_path: Path) -> None:
     process = script(LONG.replace("EPOCHS", "1000000"), tmp_path)

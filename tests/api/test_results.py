@@ -16,9 +16,11 @@ import pytest
 import torch
 
 import trainer
+from tests.helpers import rows as metrics
 from tests.helpers import scalars
 from trainer import ConfigError, Runs, evaluate
 from trainer.api import commands, results
+from trainer.cli import app
 from trainer.core import data as datasets
 from trainer.core.data import Dataset
 
@@ -32,9 +34,6 @@ def net(in_features, out_features, width=8):
 """
 
 
-pytestmark = pytest.mark.xdist_group("results")  # the fixture's sweep is trained once
-
-
 @contextlib.contextmanager
 def inside(folder: Path) -> Iterator[None]:
     before = Path.cwd()
@@ -45,20 +44,24 @@ def inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
+def train(line: str) -> int:
+    """As the command line: it leaves what trainer.run and trainer.sweep leave, and needs no process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", list(sys.path))
+        return app.run([*line.split(), "hydra.launcher.workers=0"] if "-m" in line else line.split())
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The current folder of one sweep, 8 runs of which 2 are refused, and of one run."""
     folder = tmp_path_factory.mktemp("results")
     with inside(folder):
-        trainer.sweep(
-            "epochs=6 model.depth=1 model.width=16",
-            {"optimizer": ["sgd", "adam"], "model.dropout": [0, 0.3], "seed": [0, 1]},
-            folder="outputs/swept",
-        )
-        trainer.sweep("epochs=6", {"seed": [0, -1]}, folder="outputs/refused")
-        trainer.run("epochs=5 model=cnn", folder="outputs/cnn")
         Path("own.py").write_text(NET)
-        trainer.run("epochs=5 model=custom model._target_=own.net +model.width=12", folder="outputs/own")
+        swept = "optimizer=sgd,adam model.dropout=0,0.3 seed=0,1 epochs=6 model.depth=1 model.width=16"
+        assert train(f"-m {swept} hydra.sweep.dir=outputs/swept") == 0
+        assert train("-m seed=0,-1 epochs=6 hydra.sweep.dir=outputs/refused") == 1
+        assert train("epochs=5 model=cnn hydra.run.dir=outputs/cnn") == 0
+        assert train("epochs=5 model=custom model._target_=own.net model.width=12 hydra.run.dir=outputs/own") == 0
     return folder
 
 
@@ -88,6 +91,8 @@ def test_a_row_per_run(runs: Runs) -> None:
         assert frame[column].tolist() == [float(row[name]) for row in rows]
     for i, run in enumerate(runs):
         table = run.curves()
+        assert run.folder is not None
+        assert table.to_dict("records") == metrics(run.folder)  # each number is the file's, to the last bit
         assert frame["last_val_loss"][i] == table["val/loss"].iloc[-1]
         assert frame["best_train_loss"][i] == table["eval/train_loss"][frame["best_epoch"][i] - 1]
     assert frame["folder"].tolist() == [f"outputs/swept/{n}" for n in range(8)]
@@ -145,8 +150,9 @@ def test_the_best(runs: Runs) -> None:
 
 
 def test_the_best_of_two_losses_is_refused(runs: Runs, tmp_path: Path) -> None:
-    losses = {"loss.name": ["cross_entropy", "mse"]}
-    two = trainer.sweep(losses, "epochs=1 model.depth=1 model.width=4", folder=tmp_path / "two")
+    tiny = "epochs=1 model.depth=1 model.width=4 record.pictures=false"
+    assert train(f"-m loss.name=cross_entropy,mse {tiny} hydra.sweep.dir={tmp_path / 'two'}") == 0
+    two = trainer.load(tmp_path / "two")
     with pytest.raises(ConfigError, match=r"best: the runs differ in loss\.name, and losses of different definitions"):
         two.best()
     assert two[1:].best().config["loss.name"] == "mse"

@@ -2,8 +2,10 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from tests.helpers import Cli
 from trainer.cli import command_line
@@ -102,3 +104,25 @@ def test_a_directory_of_any_name_can_be_resumed(name: str, cli: Cli) -> None:
     code, out, err = cli(f"resume={shlex.quote(name)}")
     assert (code, err) == (0, "")
     assert f"{shlex.quote(name)}: done before; nothing is trained" in out
+
+
+@pytest.mark.parametrize(("line", "times"), [("", 1), ("-m seed=1,2 hydra.launcher.workers=0", 2), ("model=cnn", 1)])
+def test_a_command_is_composed_once_and_a_sweep_once_more_for_its_jobs(
+    line: str, times: int, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed, compose = list[str](), ConfigLoaderImpl.load_configuration
+
+    def counted(self: ConfigLoaderImpl, *arguments: Any, **keywords: Any) -> Any:
+        composed.append("once")
+        return compose(self, *arguments, **keywords)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    assert cli(f"{line} epochs=1 data.train_size=64 record.pictures=false")[0] == 0
+    assert len(composed) == times
+
+
+def test_hydra_may_be_told_that_it_is_a_sweep(cli: Cli) -> None:
+    tiny = "epochs=1 data.train_size=64 record.pictures=false hydra.launcher.workers=0"
+    code, out, _ = cli(f"hydra.mode=MULTIRUN seed=1,2 {tiny}")
+    assert code == 0
+    assert "2 of 2 runs completed" in out

@@ -158,20 +158,16 @@ def test_a_run_imports_only_what_it_uses(tmp_path: Path) -> None:
     assert not modules & heavy
 
 
-def test_tab_completion(tmp_path: Path) -> None:
+def test_tab_completion(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def complete(line: str) -> list[str]:
-        arguments = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
-        done = subprocess.run(
-            [sys.executable, "-m", "trainer", "-sc", "query=bash"],
-            cwd=tmp_path,
-            env=environment() | arguments,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout.split()
+        monkeypatch.setenv("COMP_LINE", line)
+        monkeypatch.setenv("COMP_POINT", str(len(line)))
+        return cli("-sc query=bash")[1].split()
 
-    assert complete("trainer optimizer=adamw") == ["optimizer=adamw"]
+    asked = {"COMP_LINE": "trainer optimizer=adamw", "COMP_POINT": "23"}
+    command = [sys.executable, "-m", "trainer", "-sc", "query=bash"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment() | asked, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["optimizer=adamw"] == complete("trainer optimizer=adamw")
     assert complete("trainer model.batch") == ["model.batchnorm=", "model.batchnorm_position="]
     assert "optimizer=" in complete("trainer optimizer")
     for hidden in ("optimizer_", "+optimizer_", "optimizer_model=", "optimizer_model=adam", "optimizer_model."):

@@ -59,7 +59,9 @@ def test_an_output_that_takes_nothing_costs_no_file(
         assert [name for name in files if not (tmp_path / name).exists()] == []
 
 
-@pytest.mark.parametrize("arguments", ["trainer --help", "trainer.trace --part 1"])
+@pytest.mark.parametrize(
+    "arguments", ["trainer --help", pytest.param("trainer.trace --part 1", marks=pytest.mark.slow)]
+)
 def test_a_command_that_only_prints_says_that_nobody_reads_it(arguments: str, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-c", f"'{sys.executable}' -m {arguments} > /dev/full"],
@@ -107,7 +109,7 @@ def test_what_ones_own_module_prints_in_a_sweep_is_printed(tmp_path: Path) -> No
 
 
 def test_an_encoding_without_the_characters_loses_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trainer", *SWEEP]
+    command = [sys.executable, "-m", "trainer", *SWEEP, "hydra.launcher.workers=0"]
     narrow = {**environment(), "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, cwd=tmp_path, env=narrow, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -60,7 +60,10 @@ def test_hydra_composes_once_a_choice_of_files() -> None:
 NAMED = {  # hydra.sweep.subdir, what is swept -> the folders of the runs
     ("${model.depth}_${hydra.job.num}", "model.depth=1,3"): ["1_0", "3_1"],
     ("seed_${seed}", "seed=1,2"): ["seed_1", "seed_2"],
-    ("${hydra:job.override_dirname}", "seed=1,2"): ["epochs=1,seed=1", "epochs=1,seed=2"],
+    ("${hydra:job.override_dirname}", "seed=1,2"): [
+        "epochs=1,record.pictures=False,seed=1",
+        "epochs=1,record.pictures=False,seed=2",
+    ],
     ("${optimizer._target_}/${hydra.job.id}", "optimizer=sgd,adam"): ["torch.optim.Adam/1", "torch.optim.SGD/0"],
 }
 
@@ -70,7 +73,7 @@ NAMED = {  # hydra.sweep.subdir, what is swept -> the folders of the runs
     [pytest.param(*key, marks=[pytest.mark.slow] * (number > 1)) for number, key in enumerate(NAMED)],
 )
 def test_runs_are_named_as_the_sweep_asks(subdir: str, swept: str, cli: Cli, tmp_path: Path) -> None:
-    line = f"-m {HERE} hydra.sweep.subdir='{subdir}' epochs=1 {swept}"
+    line = f"-m {HERE} hydra.sweep.subdir='{subdir}' epochs=1 record.pictures=false {swept}"
     code, _, err = cli(line)
     assert (code, err) == (0, "")
 
@@ -102,7 +105,7 @@ def test_a_sweep_has_one_directory(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_the_table_of_functions_has_no_verdicts(cli: Cli) -> None:
-    code, out, _ = cli(f"-m {HERE} problem=quadratic optimizer=sgd,adam epochs=5")
+    code, out, _ = cli(f"-m {HERE} problem=quadratic optimizer=sgd,adam epochs=5 record.pictures=false")
     assert code == 0
     assert "optimizer  runs      f  distance\n" in out
     assert "validation" not in out

@@ -181,6 +181,7 @@ def test_a_busy_slurm_is_no_empty_queue(tmp_path: Path, monkeypatch: pytest.Monk
     """What was submitted a moment ago waits, until squeue answers that it does not."""
     pytest.importorskip("submitit")
     (tmp_path / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 7\n")
+    (tmp_path / "srun").write_text("#!/bin/sh\n")  # without which submitit believes in no Slurm
     (tmp_path / "squeue").write_text("#!/bin/sh\nexit 1\n")
     for path in tmp_path.iterdir():
         path.chmod(0o755)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers import HEAD, bits, check_kill, summary, trainer_in
+from tests.helpers import HEAD, Cli, bits, check_kill, summary, trainer_in
 
 MODELS = """
 import ctypes, os, random, signal, sys, time
@@ -290,12 +290,12 @@ def test_what_was_recorded_before_a_module_went_wrong_stays(harm: str, folder: P
     assert len((folder / "run/metrics.csv").read_text().splitlines()) == 3
 
 
-def test_a_sweep_of_runs_that_all_fail_after_an_epoch_keeps_them(folder: Path) -> None:
+def test_a_sweep_of_runs_that_all_fail_after_an_epoch_keeps_them(folder: Path, cli: Cli) -> None:
     (folder / "late.py").write_text(LATER)
-    line = ["-m", "epochs=9", "data.batch_size=50", "model=custom", "model._target_=late.Later"]
-    done = run(folder, *line, "model.harm=raises,narrow", "hydra.sweep.dir=sweep")
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "0 of 2 runs completed" in done.stdout
+    line = "-m epochs=9 data.batch_size=50 model=custom model._target_=late.Later model.harm=raises,narrow"
+    code, out, err = cli(f"{line} {' '.join(TINY)} hydra.sweep.dir=sweep")
+    assert (code, err) == (1, "")
+    assert "0 of 2 runs completed" in out
     for number in "01":
         assert len((folder / "sweep" / number / "metrics.csv").read_text().splitlines()) == 3
 
@@ -326,12 +326,12 @@ def test_a_change_in_a_helper_of_a_helper_is_noticed(folder: Path) -> None:
     assert "was finished with other code or data: package.sizes was " in again.stderr
 
 
-def test_an_import_that_exits_is_told(folder: Path) -> None:
+def test_an_import_that_exits_is_told(folder: Path, cli: Cli) -> None:
     (folder / "script.py").write_text("import sys\nsys.exit('usage: script')\n")
-    done = run(folder, "model=custom", "model._target_=script.Net")
-    assert done.returncode == 2
+    code, _, err = cli("model=custom model._target_=script.Net")
+    assert code == 2
     where = f"({folder / 'script.py'}, line 2)"
-    assert done.stderr == (
+    assert err == (
         f"trainer: 1 problem; {HEAD}\n  model._target_: cannot import script.Net: SystemExit: usage: script {where}; "
         "expected module.Class, importable from this folder\n"
     )

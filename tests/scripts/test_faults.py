@@ -35,6 +35,7 @@ def test_full_disks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert faults.full(tmp_path, every=9) == 0, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_damaged_plan_is_reported_and_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert faults.flip(1, 0, tmp_path, "plan.json") == 0, capsys.readouterr().out
 

@@ -8,9 +8,7 @@ import pytest
 from scripts.hostile import kinds, mutations, sound, trials
 
 
-@pytest.mark.parametrize(
-    "word", ["metrics.csv: a pipe", "YAML: alias bomb of", "sealed summary: every key a list", "too long for a fol"]
-)
+@pytest.mark.parametrize("word", ["metrics.csv: a pipe", "YAML: alias bomb of"])
 def test_a_kind_of_hostile_input(word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert trials.try_kinds(tmp_path, word) == 0, capsys.readouterr().out
 

@@ -1,6 +1,8 @@
 """python -m trainer.versus: what is chosen, by what, with which seeds; stopped and resumed; mistakes."""
 
+import contextlib
 import csv
+import io
 import json
 import math
 import os
@@ -44,17 +46,16 @@ def versus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     return run
 
 
-pytestmark = pytest.mark.xdist_group("versus")  # the fixture's sweep is trained once
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a comparison in `it`, its page, its JSON and what was printed."""
     folder = tmp_path_factory.mktemp("versus")
     line = f"{COMPARED} hydra.sweep.dir=it --json it.json --html it.html"
-    call = [sys.executable, "-m", "trainer.versus", *line.split()]
-    printed = subprocess.run(call, cwd=folder, env=environment(), capture_output=True, text=True, check=True)
-    (folder / "printed").write_text(printed.stdout, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))
+        assert main(line.split()) == 0
+    (folder / "printed").write_text(printed.getvalue(), encoding="utf-8")
     return folder
 
 

@@ -108,7 +108,8 @@ class Run:
         from trainer.read import bounded
 
         path = self._file("metrics.csv")
-        return pd.read_csv(io.BytesIO(bounded.content(path, bounded.MOST_TABLE)))
+        exact: Any = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}  # 3 always is
+        return pd.read_csv(io.BytesIO(bounded.content(path, bounded.MOST_TABLE)), **exact)
 
     def steps(self, tags: str = "*") -> pd.DataFrame:
         """Return recorded scalars: columns step, tag, value. tags: a pattern such as "grad_norm/*"."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra._internal.utils import _run_app, _run_hydra, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 
 from trainer import config as cfg
@@ -138,13 +138,27 @@ def _run(command: Command) -> None:
         sources = line.sources
         if not (line.flags.cfg or line.flags.info):
             line.say_what_was_found()
-        sources.loader()  # sets the version of Hydra's rules
-        GlobalHydra.instance().clear()
-        flags = line.flags
         texts = line.overrides
         texts = choices.deferred(sources, texts) if line.is_sweep else sources.with_pluses(texts)
-        flags.overrides = [WRITE_NOTHING, *texts]
+        _call(command, [WRITE_NOTHING, *texts])
+
+
+def _call(command: Command, overrides: list[str]) -> None:
+    """Let Hydra compose a command's configuration and call the command with it, or print what --cfg and --info ask."""
+    flags, sources = command.line.flags, command.line.sources
+    loader = sources.loader()  # sets the version of Hydra's rules
+    GlobalHydra.instance().clear()
+    prints = flags.cfg or flags.info or flags.hydra_help
+    if prints or sources != Sources() or any("hydra.mode" in text for text in overrides):
+        flags.overrides = overrides
         _run_hydra(flags, get_args_parser(), command, str(sources.conf), sources.name)
+        return
+    try:  # as _run_hydra, which composes everything once more to look for a hydra.mode
+        GlobalHydra.instance().initialize(hydra := Hydra("trainer", loader))
+        run_as = {"run": not flags.multirun, "multirun": flags.multirun, "mode": None}
+        _run_app(**run_as, hydra=hydra, config_name=sources.name, task_function=command, overrides=overrides)
+    finally:
+        GlobalHydra.instance().clear()
 
 
 def _say_what_would_run(line: CommandLine) -> None:

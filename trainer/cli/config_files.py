@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.object_type import ObjectType
@@ -106,16 +107,20 @@ class Sources:
         return kind(search_path)
 
     @functools.cached_property
+    def _files(self) -> IConfigRepository:
+        """The files themselves: the loader would copy all that it knows for each question."""
+        return self.loader().repository
+
+    @functools.cached_property
     def groups(self) -> dict[str, set[str]]:
         """Each group that can be chosen from on the command line, with its options."""
-        loader = self.loader()
-        names = set(loader.list_groups("")) - FOLLOWING - {"hydra"}
+        names = set(self._files.get_group_options("", ObjectType.GROUP)) - FOLLOWING - {"hydra"}
         names &= GROUPS if self.only_ours else names
-        return {name: set(loader.get_group_options(name)) for name in sorted(names)}
+        return {name: self.options(name) for name in sorted(names)}
 
     def find(self, path: str) -> Path | None:
         """Find the file of a configuration such as optimizer/adam; None where no folder has it."""
-        for source in self.loader().get_sources():
+        for source in self._files.get_sources():
             file = Path(source.path) / f"{path.removesuffix('.yaml')}.yaml"
             if source.scheme() == "file" and file.is_file():
                 return file
@@ -123,7 +128,7 @@ class Sources:
 
     def options(self, group: str) -> set[str]:
         """List the options of any group, also of those that cannot be chosen from."""
-        return set(self.loader().get_group_options(group, ObjectType.CONFIG))
+        return set(self._files.get_group_options(group, ObjectType.CONFIG))
 
     def compose(self, overrides: Iterable[str]) -> dict[str, Any]:
         """Compose these files and overrides into plain values, as Hydra does."""
