@@ -19,7 +19,7 @@ import yaml
 from scripts.hostile.contents import LOSSES, MLFLOW, WRONG
 from scripts.hostile.kinds import paths_of, replace_at
 from scripts.hostile.sound import CURVES, EVENTS, LOOP, loop_events, put, record, run_files, seal, table
-from scripts.hostile.trials import HANGS_S, LONGEST_S, MOST_MEMORY, verdict_alone, verdict_of_sound
+from scripts.hostile.trials import HANGS_S, MOST_MEMORY, longest_s, verdict_alone, verdict_of_sound
 from trainer import evaluate
 
 TOKENS = [
@@ -234,7 +234,7 @@ def mutation_faults(arguments: Sequence[str], target: Path) -> str:
         signal.setitimer(signal.ITIMER_REAL, 0)
     if code:
         return f"exit code {code}: {said.getvalue()[-300:]}"
-    if (spent := time.process_time() - began) > LONGEST_S:
+    if (spent := time.process_time() - began) > longest_s():
         return f"{spent:.1f} s of work"
     if "Warning" in said.getvalue() or "\x1b" in said.getvalue():
         return f"said {said.getvalue()[-300:]!r}"

@@ -22,7 +22,7 @@ from scripts.hostile.kinds import Kind, all_kinds
 from scripts.hostile.sound import put, run_files
 from trainer import evaluate
 
-LONGEST_S = 5.0  # of processor time: a busy machine makes nothing a hang
+MOST_WORK = 10  # times the processor time of the sound run alone: neither a busy machine nor a slow one makes a hang
 HANGS_S = 30.0  # by the clock
 MOST_MEMORY = 1 << 30  # bytes
 
@@ -35,6 +35,31 @@ def verdict_alone() -> Any:
     with tempfile.TemporaryDirectory() as folder:
         root = put(Path(folder), {f"sound/{name}": content for name, content in run_files().items()})
         return verdict_of_sound(evaluate.evaluate([root])[0])
+
+
+@functools.cache
+def longest_s() -> float:
+    """Return the processor time in seconds that an evaluation may take here."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = put(Path(folder, "root"), {f"sound/{name}": content for name, content in run_files().items()})
+        child = _evaluation(root, Path(folder), subprocess.DEVNULL)
+        usage = os.wait4(child.pid, 0)[2]
+        child.returncode = 0
+    return MOST_WORK * (usage.ru_utime + usage.ru_stime)
+
+
+def _evaluation(root: Path, folder: Path, said: Any) -> subprocess.Popen[bytes]:
+    """Begin to evaluate `root`, with evaluation.json and report.html into `folder`."""
+    command = [*as_root_without_rights(), sys.executable, "-m", "trainer.evaluate", str(root)]
+    command += ["--json", str(folder / "evaluation.json"), "--html", str(folder / "report.html")]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=said,
+        stderr=said,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 def verdict_of_sound(evaluation: Mapping[str, Any]) -> Any:
@@ -65,17 +90,8 @@ def faults_of(kind: Kind, folder: Path) -> list[str]:
     root = put(folder / "root", {f"sound/{name}": content for name, content in run_files().items()})
     made = kind(root)
     target = folder / "evaluation.json"
-    command = [*as_root_without_rights(), sys.executable, "-m", "trainer.evaluate", str(root)]
-    command += ["--json", str(target), "--html", str(folder / "report.html")]
     with open(folder / "said", "wb") as said:
-        child = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
+        child = _evaluation(root, folder, said)
         killer = threading.Timer(HANGS_S, child.kill)
         killer.start()
         memory = peak_memory(child.pid)
@@ -83,7 +99,7 @@ def faults_of(kind: Kind, folder: Path) -> list[str]:
         killer.cancel()
         child.returncode = os.waitstatus_to_exitcode(status)
     spent, text = usage.ru_utime + usage.ru_stime, (folder / "said").read_bytes()
-    wrong = [f"{spent:.1f} s of work"] * (spent > LONGEST_S)
+    wrong = [f"{spent:.1f} s of work"] * (spent > longest_s())
     wrong += [f"{memory / 2**20:,.0f} MB"] * (memory > MOST_MEMORY)
     wrong += [word for word in ("Traceback", "Warning") if word.encode() in text]
     wrong += ["a command for the terminal is printed"] * any(byte in text for byte in b"\x1b\x07\r\x9b"[:3])
@@ -111,6 +127,7 @@ def try_kinds(folder: Path, only: str = "") -> int:
         remove(place)
         return True
 
+    longest_s()  # measured before anything runs beside it
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         held = sum(pool.map(tried, enumerate(kinds.items())))
     print(f"{held} of {len(kinds)} kinds of hostile input: the sound run judged, the other named, in time and memory")

@@ -33,6 +33,7 @@ def test_a_fault_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of a command that is no evaluation, and of one that raises."""
+    trials.longest_s()  # which is measured once, by a command that works
     monkeypatch.setattr(trials.sys, "executable", "false")
     assert trials.try_kinds(tmp_path, "folders: circles") == 1
     monkeypatch.setattr(mutations.evaluate, "main", lambda arguments: 1 / 0)
