@@ -363,17 +363,6 @@ def test_more_seeds_are_advised_than_there_are_and_only_for_what_is_open() -> No
     assert compare(clear).answer.next is None
 
 
-def test_what_loss_and_accuracy_say_apart_is_said() -> None:
-    runs = sweep([{"model": "mlp"}, {"model": "cnn"}], lambda one: 0.4 if one["model"] == "mlp" else 0.3)
-    for run in runs:
-        run.measures["best_val_accuracy"] = (0.92 if run.config["model"] == "mlp" else 0.88) + 0.001 * run.config[
-            "seed"
-        ]
-    found = compare(runs)
-    assert "best validation accuracy is 4.00 points lower there" in found.answer.lines[0]
-    assert "but by best validation accuracy, model=mlp is shown to be better" in found.recommendation.sentence
-
-
 def test_names_that_are_not_told_apart_stand_together() -> None:
     losses = {"gelu": 0.3, "relu": 0.4, "tanh": 0.401, "selu": 0.402, "elu": 0.399, "silu": 0.4}
     found = compare(sweep([{"act": name} for name in losses], lambda one: losses[one["act"]], noise=0.005))
@@ -387,17 +376,6 @@ def test_chance_is_no_reason_to_try_values_beyond_an_edge() -> None:
     assert not [one for one in compare(sweep(settings, lambda _: 0.4)).warnings if one.kind == "edge"]
     risen = compare(sweep(settings, lambda one: 1 - one["dropout"]))
     assert next(one.text for one in risen.warnings if one.kind == "edge").endswith("try dropout=0.7,0.9 too")
-
-
-def test_what_one_knob_does_at_one_level_of_another_is_not_averaged() -> None:
-    settings = [{"opt": opt, "wd": wd} for opt in ("adam", "adamw") for wd in (0.0, 0.1)]
-    found = compare(sweep(settings, lambda one: 0.4 - 0.1 * (one["opt"] == "adamw" and one["wd"] > 0)))
-    assert found.answer.lines[0].startswith("What opt does to the best validation loss depends on wd: ")
-    assert re.match(
-        r"By level, opt=adam against adamw: 0\.00\d+ \w+ at wd=0 .*; 0\.\d+ higher at", found.answer.lines[1]
-    )
-    assert re.match(r"By level, wd=0 against 0.1: 0\.00\d+ \w+ at opt=adam .*; 0\.\d+ higher at", found.answer.lines[2])
-    assert not any(line.startswith("Best validation loss is") for line in found.answer.lines)
 
 
 def test_a_group_that_follows_no_seed_makes_no_interval_infinite() -> None:

@@ -124,3 +124,25 @@ def test_of_a_gap_that_depends_on_another_knob_no_average_is_told_but_what_the_l
     assert "; the best validation loss is " in told
     assert not [line for line in lines if line.startswith("Gap is ")]
     assert all(map(is_chinese, lines))
+
+
+def test_what_one_knob_does_at_one_level_of_another_is_not_averaged() -> None:
+    settings = [{"opt": opt, "wd": wd} for opt in ("adam", "adamw") for wd in (0.0, 0.1)]
+    found = compare(sweep(settings, lambda one: 0.4 - 0.1 * (one["opt"] == "adamw" and one["wd"] > 0)))
+    assert found.answer.lines[0].startswith("What opt does to the best validation loss depends on wd: ")
+    assert re.match(
+        r"By level, opt=adam against adamw: 0\.00\d+ \w+ at wd=0 .*; 0\.\d+ higher at", found.answer.lines[1]
+    )
+    assert re.match(r"By level, wd=0 against 0.1: 0\.00\d+ \w+ at opt=adam .*; 0\.\d+ higher at", found.answer.lines[2])
+    assert not any(line.startswith("Best validation loss is") for line in found.answer.lines)
+
+
+def test_what_loss_and_accuracy_say_apart_is_said() -> None:
+    runs = sweep([{"model": "mlp"}, {"model": "cnn"}], lambda one: 0.4 if one["model"] == "mlp" else 0.3)
+    for run in runs:
+        run.measures["best_val_accuracy"] = (0.92 if run.config["model"] == "mlp" else 0.88) + 0.001 * run.config[
+            "seed"
+        ]
+    found = compare(runs)
+    assert "best validation accuracy is 4.00 points lower there" in found.answer.lines[0]
+    assert "but by best validation accuracy, model=mlp is shown to be better" in found.recommendation.sentence

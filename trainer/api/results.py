@@ -108,7 +108,8 @@ class Run:
         from trainer.read import bounded
 
         path = self._file("metrics.csv")
-        exact: Any = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}  # 3 always is
+        version = tuple(int(number) for number in pd.__version__.split(".")[:2])
+        exact: Any = {"float_precision": "round_trip"} if version < (3, 1) else {}  # which is always exact
         return pd.read_csv(io.BytesIO(bounded.content(path, bounded.MOST_TABLE)), **exact)
 
     def steps(self, tags: str = "*") -> pd.DataFrame:
