@@ -10,8 +10,8 @@ from scipy import stats
 
 from scripts.calibrate import share
 from scripts.histories import Floats, Rng
+from trainer.compare.budget import ALPHA
 from trainer.compare.comparison import Comparison, Run, compare
-from trainer.compare.inference import ALPHA
 from trainer.compare.results import Contrast, Recommendation
 from trainer.judge.overfit import Verdict
 

@@ -6,8 +6,10 @@ import re
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.compare.runs import DIVERGED, HEALTHY, Config, effect, sweep
+from trainer.compare import tuning
 from trainer.compare.comparison import Run, compare
 from trainer.compare.sections import compare_sections
 
@@ -212,6 +214,74 @@ def test_a_network_that_guesses_is_shown_to_be_worse() -> None:
     assert found.group == "optimizer.lr=0.001"
     assert found.ties == []
     assert "the other group is shown to be worse" in found.sentence
+
+
+def test_networks_that_guess_do_not_hide_what_the_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses of real runs at four learning rates. No seed moves those of guessing networks: they are in no block."""
+    values = {
+        "best_val_loss": [
+            [0.2679, 0.1936, 0.3256, 0.2062],
+            [0.0725, 0.0493, 0.1641, 0.0523],
+            [2.3082, 2.3076, 2.3070, 2.3091],
+            [4.3150, 3.9649, 3.5492, 3.8903],
+        ],
+        "test_accuracy": [
+            [0.9444, 0.9556, 0.9444, 0.9556],
+            [0.9778, 0.9778, 0.9889, 0.9611],
+            [0.1056, 0.1000, 0.1000, 0.0944],
+            [0.1000, 0.0944, 0.1000, 0.1000],
+        ],
+        "gap": [
+            [0.0716, -0.0182, 0.1418, -0.0268],
+            [0.0710, 0.0429, 0.1577, 0.0424],
+            [-0.0002, -0.0011, 0.0018, -0.0009],
+            [-0.0243, 0.0102, -0.0335, -0.0221],
+        ],
+        "test_loss": [
+            [0.2153, 0.2281, 0.2154, 0.2322],
+            [0.0614, 0.0609, 0.0590, 0.0848],
+            [2.3063, 2.3071, 2.3079, 2.3096],
+            [4.3045, 3.9477, 3.5944, 3.9011],
+        ],
+    }
+    runs = [
+        Run(f"{lr}/{seed}", "", {"lr": lr, "seed": seed}, HEALTHY, measures, guessing_loss=2.3026)
+        for i, lr in enumerate((0.03, 0.3, 3, 30))
+        for seed in range(4)
+        for measures in [{name: rows[i][seed] for name, rows in values.items()}]
+    ]
+    found = compare(runs)
+    by_pair = {(one.a, one.b): one for one in effect(found, "lr").contrasts}
+    textbook = stats.ttest_rel(*values["best_val_loss"][:2])
+    one, interval = by_pair[0.03, 0.3], textbook.confidence_interval()
+    assert (one.p, one.low, one.high) == pytest.approx((textbook.pvalue, interval.low, interval.high), rel=1e-9)
+    assert all(one.claimed for one in by_pair.values())
+    assert found.recommendation.sentence.startswith("use lr=0.3: ")
+    monkeypatch.setattr(tuning, "idle", lambda _, losses_CS: np.zeros(len(losses_CS), bool))
+    assert "not shown to be better than lr=0.03" in compare(runs).recommendation.sentence
+
+
+def test_what_is_worse_than_any_other_group_is_not_among_those_that_may_be_best() -> None:
+    """Two names at two depths: at depth 8 one is shown to be worse than the other, which may not be the best itself."""
+    rng = np.random.default_rng(5)
+    levels = {(1, "a"): 0.30, (1, "b"): 0.30, (8, "a"): 0.31, (8, "b"): 0.62}
+    runs = []
+    for (depth, name), mean in levels.items():
+        for seed in range(3):
+            loss = mean + (0.15 if depth == 1 else 0.01) * rng.normal()
+            runs.append(
+                Run(
+                    f"{depth}{name}{seed}",
+                    "",
+                    {"depth": depth, "name": name, "seed": seed},
+                    HEALTHY,
+                    {"best_val_loss": loss},
+                )
+            )
+    found = compare(runs)
+    worse = {one.b if (one.difference or 0) < 0 else one.a for one in found.differences if one.claimed}
+    assert worse
+    assert not worse & {*found.recommendation.ties}
 
 
 def test_one_run_a_side_shows_nothing() -> None:

@@ -236,3 +236,9 @@ def test_of_recorded_runs(tmp_path: Path) -> None:
     (found,) = (e["why"] for e in effects if e["knob"] == "model.dropout" and e["measure"] == "best_val_loss")
     assert [one["signal"] for one in found] == ["first_update_ratio"]
     assert max(found[0]["ratio"], 1 / found[0]["ratio"]) == pytest.approx(9)
+
+
+def test_the_last_step_of_a_schedule_that_ends_at_0_is_no_evidence() -> None:
+    still = {"update_ratio/layers.0.weight": 1e-8, "grad_norm/layers.0.weight": 1.0}
+    found = why.signals({"update_ratio/layers.0.weight": 0.01}, still, np.ones(3))
+    assert found == {"first_update_ratio": pytest.approx(0.01)}

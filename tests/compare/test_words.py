@@ -72,7 +72,7 @@ def test_ratios_are_told_as_times_not_as_logarithms() -> None:
     """Losses 1.25 and 1.6 times as high at every seed, whose own are far apart: differences hide what ratios show."""
     rng, scale = np.random.default_rng(0), {"relu": 1.6, "tanh": 1.25, "gelu": 1.0}
     losses = {
-        (act, seed): float(0.1 * scale[act] * np.exp(rng.normal(0, 0.03) + 0.8 * np.sin(seed)))
+        (act, seed): float(0.1 * scale[act] * np.exp(rng.normal(0, 0.03) + 1.2 * np.sin(seed)))
         for act, seed in itertools.product(scale, range(5))
     }
     runs = [
@@ -311,3 +311,29 @@ def test_runs_that_were_still_getting_better_are_counted(last: int, said: bool) 
     )
     assert told == [f"{text}another"] * said
     assert all(map(is_chinese, told))
+
+
+def test_runs_that_learned_nothing_do_not_hide_that_the_others_were_still_getting_better() -> None:
+    runs = sweep([{"lr": lr} for lr in (0.1, 10, 100)], lambda s: 0.2 if s["lr"] == 0.1 else 2.31)
+    runs = [
+        dataclasses.replace(
+            run, epochs=20, guessing_loss=2.3, verdict=dataclasses.replace(HEALTHY, best_epoch=20.0 if i < 5 else 2.0)
+        )
+        for i, run in enumerate(runs)
+    ]
+    (told,) = [one.text for one in compare(runs).warnings if one.kind == "still_falling"]
+    assert told.startswith("5 of 5 runs have")
+
+
+def test_a_dip_that_is_not_shown_is_not_told_as_a_rise() -> None:
+    """Losses .5, .49, 3 at three rates: the last is shown to be worse, not that the middle is best."""
+    losses = {0.03: 0.5, 0.3: 0.49, 3.0: 3.0}
+    found = compare(sweep([{"lr": lr} for lr in losses], lambda s: losses[s["lr"]], noise=0.05))
+    (shape,) = [one.shape for one in found.effects if one.measure == "best_val_loss"]
+    assert shape is not None
+    assert shape.kind == "no shape shown"
+    assert re.match(
+        r"best validation loss is higher at lr=3 than at 0.03; that it is lowest between, [\d.]+ at 0.3, is not shown",
+        shape.sentence,
+    )
+    assert is_chinese(shape.sentence)

@@ -1,6 +1,7 @@
 """The order of what is printed: the answer, what speaks against it, then tables; each sweep on its own."""
 
 import io
+import itertools
 import re
 from typing import Any
 
@@ -123,8 +124,8 @@ def test_where_one_measure_alone_has_room_its_name_stands_above_the_differences(
     text = printed(evaluation)
     (header,) = [line for line in text.splitlines() if line.startswith("knob ")]
     assert header.split()[1:] in (["gap"], ["best", "val"])
-    rows = text.partition(header)[2].splitlines()[1:4]
-    assert {row.split()[0] for row in rows} == {"dropout", "optimizer", "batchnorm"}
+    rows = itertools.takewhile(lambda row: "more in" not in row, text.partition(header)[2].splitlines()[1:])
+    assert {row.split()[0] for row in rows if row[0] != " "} == {"dropout", "optimizer", "batchnorm"}
 
 
 def test_the_counts_of_verdicts_are_those_of_the_table(evaluation: dict[str, Any]) -> None:
@@ -183,3 +184,28 @@ def test_why_p_is_not_that_of_a_t_test_is_said_once_below_the_differences(evalua
     assert " ".join(text.split()).count(note) == 1
     in_order(text, "\nmeasure ", "\nintervals and p go by")
     assert "intervals and p" not in printed(evaluation | {"effects": []})
+
+
+def test_the_best_level_stands_beside_every_other_in_what_decides(evaluation: dict[str, Any]) -> None:
+    effect = next(one for one in evaluation["effects"] if one["measure"] == "best_val_loss" and len(one["levels"]) == 3)
+    best = min(effect["levels"], key=lambda level: level["mean"])["value"]
+    told = vocabulary.told(effect, True)
+    assert told[0] == vocabulary.largest(effect)
+    assert {frozenset((one["a"], one["b"])) for one in told} >= {
+        frozenset((best, level["value"])) for level in effect["levels"] if level["value"] != best
+    }
+    assert vocabulary.told(effect, False) == told[:1]
+
+
+def test_a_level_that_is_null_is_told_as_one_types_it() -> None:
+    assert [tables.level({"clip_norm": None, "lr": 0.1}, knob) for knob in ("clip_norm", "lr", "momentum")] == [
+        "null", "0.1", "",
+    ]  # fmt: skip
+
+
+def test_what_decides_has_a_column(evaluation: dict[str, Any]) -> None:
+    by_accuracy = evaluation | {"recommendation": evaluation["recommendation"] | {"criterion": "best_val_accuracy"}}
+    for run in by_accuracy["runs"]:
+        run["measures"]["best_val_accuracy"] = 0.5
+    assert " best val acc. " in printed(by_accuracy)
+    assert " best val acc. " not in printed(evaluation)

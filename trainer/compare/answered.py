@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.compare import keys, tuning, why, words
+from trainer.compare.budget import ALPHA
 from trainer.compare.groups import Layout, share
-from trainer.compare.inference import ALPHA, Answers, Model, answer, model
+from trainer.compare.inference import Answers, Model, answer, model
 from trainer.compare.knobs import Knob
 from trainer.compare.questions import About, Asked, against, ask, weight_of_pairs
 from trainer.compare.results import Contrast
@@ -64,14 +65,16 @@ class Answered:
         fits = {name: [not (is_loss(name) and defines_loss(knob)) for knob in self.plan.knobs] for name in self.tested}
         self.asked = ask(self.plan, self.tested, fits, self.choice.inflation_C)
         tables = {k: self.plan.across(k) for k in range(len(self.plan.knobs))}
+        nothing = np.full((len(self.plan.groups), len(self.plan.seeds)), np.nan)
+        idle_C = tuning.idle(self.plan, self.choice.take(self.values.get("best_val_loss", nothing)))
         models: dict[str, Model] = {
-            name: model(values, self.failed_CS, self.sign(name), tables) for name, values in self.tested.items()
+            name: model(values, self.failed_CS, self.sign(name), tables, idle_C) for name, values in self.tested.items()
         }
         self.noise_df = {name: one.blocked.df or one.within.df for name, one in models.items()}
         if self.criterion and self.best is not None:
             costs_CS = self.choice.take(tuning.ranked(self.plan, self.criterion, self.values[self.criterion]))
             self.asked += against(self.plan, self.best, "cost", costs_CS, self.choice.inflation_C)
-            models["cost"] = model(costs_CS, self.failed_CS, 1.0, {})
+            models["cost"] = model(costs_CS, self.failed_CS, 1.0, {}, idle_C)
         if self.asked:
             questions = [question for _, question in self.asked]
             self.answers = answer(questions, models, weight_of_pairs(self.plan) if self.best is not None else 0.0)

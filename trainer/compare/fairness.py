@@ -9,7 +9,7 @@ from trainer.compare.groups import UNFINISHED, Group, Layout, listed
 from trainer.compare.keys import NO_KNOB, hashable, is_epochs, is_optimizer, is_rate, label
 from trainer.compare.knobs import Knob
 from trainer.compare.results import Caveat
-from trainer.compare.tuning import Edge
+from trainer.compare.tuning import Edge, learned
 from trainer.text import few
 
 MOST = 3  # edges that are told of one by one: of the group to use first
@@ -107,10 +107,13 @@ def _order(plan: Layout) -> str:
 
 
 def _still_falling(plan: Layout, compared: Sequence[Group]) -> str:
-    """Count the runs whose validation loss is lowest at their last epoch, where that is half of them or more."""
-    known = [
-        run for group in compared for run in group.distinct if run.counts and run.epochs and run.verdict.best_epoch
-    ]
+    """Count the runs whose validation loss is lowest at their last epoch, where that is half of them or more.
+
+    Runs that have learned nothing have no say.
+    """
+    least = learned(plan.runs)
+    ended = [run for group in compared for run in group.distinct if run.counts and run.epochs]
+    known = [run for run in ended if run.verdict.best_epoch and run.measures.get("best_val_loss", 0.0) < least]
     falling = [run for run in known if run.verdict.best_epoch == run.epochs]
     if _compares_epochs(plan) or not falling or 2 * len(falling) < len(known):
         return ""

@@ -10,12 +10,10 @@ differences are then measured by their own noise too, from four seeds on: the pa
 effect itself changes from seed to seed, that is the noise of its effect (its interaction with the seeds; pooled only
 where the two are alike, Bozivich, Bancroft and Hartley 1956; all measures of the runs are asked together).
 
-The correction is the joint distribution of all test statistics where nothing differs, drawn from the model (max-T, here
-min-P with weights: Westfall and Young 1993; for all pairs of one knob it is Tukey's test). Tests of one measure share
-their rows, and measures of one run go together, so it asks for less than Bonferroni's or Holm's correction.
+How p values are corrected for one another: budget.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -23,16 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import fdtrc, ndtr, stdtr, stdtrit
 
+from trainer.compare import budget
 from trainer.compare import noise as noises
 from trainer.compare.noise import Noise, Spread
 from trainer.compare.statistics import CONFIDENCE, Floats, grid_step, mean_of, seeds_needed
 
-ALPHA = 0.05
 ALIKE = 0.1  # p below which a knob's interaction with the seeds is not pooled with the rest
-DRAWS = 2000, 10_000  # of the joint distribution: of many tests, and of few
-MOST_DF = 20  # degrees of freedom above this are taken for this many: a little too cautious, and cheap
 PAIRED = 4  # seeds from which a difference has a noise of its own where some other contender is noisier
-MOST_JOINT = 1500  # more tests than this are corrected by Bonferroni, which takes no memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +43,7 @@ class Question:
     knob: int | None = None  # where it is a knob's effect, averaged over others: its interaction with seeds is noise
     inflation: float = 1.0  # of the variance: values of other choices at other seeds are not independent
     one_sided: bool = False  # whether only "higher" is asked
+    subject: Hashable = None  # what it asks about, whatever the measure: see budget.py; None for itself alone
 
 
 @dataclass(frozen=True)
@@ -94,11 +90,18 @@ class Model:
 
 
 def model(
-    values_CS: Floats, failed_CS: NDArray[np.bool_], worse: float, tables: Mapping[int, NDArray[np.int64]]
+    values_CS: Floats,
+    failed_CS: NDArray[np.bool_],
+    worse: float,
+    tables: Mapping[int, NDArray[np.int64]],
+    idle_C: NDArray[np.bool_] | None = None,
 ) -> Model:
-    """Fit the noise of one measure. tables: of each knob, its levels x other combinations -> contender, or -1."""
+    """Fit the noise of one measure. tables: of each knob, its levels x other combinations -> contender, or -1.
+
+    idle_C: contenders that have learned nothing. No seed moves these as it moves the others.
+    """
     floor = grid_step(values_CS) ** 2 / 12  # the variance of rounding to a grid
-    within, blocked = (noises.measure(values_CS, floor, is_blocked) for is_blocked in (False, True))
+    within, blocked = (noises.measure(values_CS, floor, is_blocked, idle_C) for is_blocked in (False, True))
     by_knob = {k: found for k, table in tables.items() if (found := _interaction(values_CS, table, blocked))}
     return Model(values_CS, blocked, within, failed_CS, worse, floor, by_knob)
 
@@ -168,15 +171,19 @@ def answer(questions: Sequence[Question], models: Mapping[str, Model], pairs_of_
         np.array([getattr(test, name) for test in tests])
         for name in ("difference", "se", "df", "p", "sd", "floor", "pooled")
     )
-    lowest = _lowest_p(questions, models)
-    weights = np.array([question.weight for question in questions])
-    adjusted = np.where(pooled, _adjust(p, weights, lowest, pairs_of_best), _adjust(p, weights, None, pairs_of_best))
-    adjusted = np.where(np.isfinite(p), np.minimum(1.0, np.maximum(adjusted, floor)), np.nan)
+    corrected = budget.correct(
+        p,
+        np.array([question.weight for question in questions]),
+        [t if question.subject is None else question.subject for t, question in enumerate(questions)],
+        floor,
+        _joint(questions, models),
+        pooled,
+        pairs_of_best,
+    )
     half = stdtrit(np.maximum(df, 1), 0.5 + CONFIDENCE / 2) * se
-    level = ALPHA / (weights.sum() + pairs_of_best) if lowest is None else np.quantile(lowest, ALPHA)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         shrunk = np.abs(difference) * np.clip(1 - (se / difference) ** 2, 0, None)  # positive-part James-Stein
-        needed = seeds_needed(shrunk / sd, np.minimum(level * weights, ALPHA))
+        needed = seeds_needed(shrunk / sd, np.minimum(corrected.level, budget.ALPHA))
     return Answers(
         difference=difference,
         low=difference - half,
@@ -185,8 +192,23 @@ def answer(questions: Sequence[Question], models: Mapping[str, Model], pairs_of_
         n=np.array([test.n for test in tests]),
         paired=np.array([test.paired for test in tests]),
         p=p,
-        p_adjusted=adjusted,
+        p_adjusted=corrected.p,
         needed=needed,
+    )
+
+
+def _joint(questions: Sequence[Question], models: Mapping[str, Model]) -> budget.Joint | None:
+    """Draw the statistics of all questions together where nothing differs; None where they are too many."""
+    measures = list(dict.fromkeys(question.measure for question in questions))
+    if not questions or len(questions) > budget.MOST_JOINT:
+        return None
+    asked = [models[measure] for measure in measures]
+    return budget.Joint(
+        np.stack([question.weights_C for question in questions]),
+        np.array([measures.index(question.measure) for question in questions]),
+        np.array([question.one_sided for question in questions]),
+        noises.correlation([one.blocked.residuals_CS for one in asked]),
+        [one.blocked.df if one.blocked.df >= 1 else one.within.df for one in asked],
     )
 
 
@@ -271,50 +293,3 @@ def _rank_p(question: Question, one: Model, difference: float) -> float:
     if variance <= 0 or u * difference * one.worse <= 0:
         return 1.0
     return float(2 * ndtr(-max(0.0, abs(u) - 0.5) / np.sqrt(variance)))
-
-
-# ------------------------------------------------------------------ one budget
-
-
-def _lowest_p(questions: Sequence[Question], models: Mapping[str, Model]) -> Floats | None:
-    """Draw the lowest weighted p among all questions where nothing differs, sorted; None where they are too many."""
-    measures = list(dict.fromkeys(question.measure for question in questions))
-    if not questions or len(questions) > MOST_JOINT:
-        return None
-    rng = np.random.default_rng(0)  # the same runs give the same answer
-    mixed = np.linalg.cholesky(noises.correlation([models[measure].blocked.residuals_CS for measure in measures]))
-    count = len(questions[0].weights_C)
-    draws = int(np.clip(500_000 / max(len(questions), count * len(measures)), *DRAWS))
-    means_BCM = rng.standard_normal((draws, count, len(measures))) @ mixed.T
-    most = int(min(MOST_DF, max(1.0, *(models[name].blocked.df or models[name].within.df for name in measures))))
-    noise_BDM = rng.standard_normal((draws, most, len(measures))) @ mixed.T
-    lowest_B = np.full(draws, np.inf)
-    for m, measure in enumerate(measures):
-        one = models[measure]
-        df = int(min(most, max(1.0, one.blocked.df if one.blocked.df >= 1 else one.within.df)))
-        sd_B = np.sqrt((noise_BDM[:, :df, m] ** 2).mean(1))
-        asked = [question for question in questions if question.measure == measure]
-        weights_TC = np.stack([question.weights_C / np.linalg.norm(question.weights_C) for question in asked])
-        t_BT = means_BCM[:, :, m] @ weights_TC.T / sd_B[:, None]
-        kinds = [(question.weight, question.one_sided) for question in asked]
-        for kind in set(kinds):  # of equal weight the largest statistic has the lowest p
-            weight, one_sided = kind
-            some_BT = t_BT[:, [other == kind for other in kinds]]
-            if one_sided:  # that of the best: any pair of contenders may be the one tested
-                most_B = (means_BCM[:, :, m].max(1) - means_BCM[:, :, m].min(1)) / np.sqrt(2) / sd_B
-            else:
-                most_B = np.abs(some_BT).max(1)
-            lowest_B = np.minimum(lowest_B, stdtr(df, -most_B) * (1 if one_sided else 2) / weight)
-    return np.sort(lowest_B)
-
-
-def _adjust(p: Floats, weights: Floats, lowest: Floats | None, pairs_of_best: float) -> Floats:
-    """Correct p values for all tests: the chance that, where nothing differs, the lowest weighted p is as low."""
-    with np.errstate(invalid="ignore"):
-        weighted = p / weights
-        bonferroni = np.minimum(1.0, weighted * (weights.sum() + pairs_of_best))
-    if lowest is None:
-        return bonferroni
-    count = np.searchsorted(lowest, weighted, side="right")
-    joint = (count + 1) / (len(lowest) + 1)
-    return np.where(np.isfinite(p), np.where(count < 5, np.minimum(joint, bonferroni), joint), np.nan)

@@ -43,14 +43,19 @@ class Noise:
             return self.squares_C / self.rest_C
 
 
-def measure(values_CS: Floats, floor: float, is_blocked: bool) -> Noise:
-    """Fit the means of rows, and of seeds where these are blocks, without the rows that are far noisier than others."""
-    wild_C = np.zeros(len(values_CS), bool)
+def measure(values_CS: Floats, floor: float, is_blocked: bool, apart_C: NDArray[np.bool_] | None = None) -> Noise:
+    """Fit the means of rows, and of seeds where these are blocks, without the rows that are far noisier than others.
+
+    apart_C: rows that are to have no part in it either, where two others are left.
+    """
+    wild_C, there_C = np.zeros(len(values_CS), bool), np.isfinite(values_CS).any(1)
+    if apart_C is not None and (there_C & ~apart_C).sum() >= 2:
+        wild_C = apart_C
     while True:
         found = _fit(values_CS, wild_C, floor, is_blocked)
         p_C = fdtrc(found.df_C, found.rest_df_C, found.excess_C)
         more = wild_C | ((found.excess_C > WILD[0]) & (p_C < WILD[1]))
-        if more.sum() == wild_C.sum() or (np.isfinite(values_CS).any(1) & ~more).sum() < 2:
+        if more.sum() == wild_C.sum() or (there_C & ~more).sum() < 2:
             return _with_medians(values_CS, found, floor) if is_blocked and found.equal < UNEQUAL else found
         wild_C = more
 

@@ -44,7 +44,7 @@ Asked = list[tuple[About, Question]]
 
 
 def ask(plan: Layout, values: dict[str, Floats], fits: dict[str, list[bool]], inflation_C: Floats) -> Asked:
-    """Ask about every measure in `values` (C, S), the one that decides first.
+    """Ask about every measure in `values` (C, S), the one that decides first; each inherits from those before it.
 
     fits: which knobs each can compare. inflation_C: see tuning.Choice.
     """
@@ -61,7 +61,9 @@ def ask(plan: Layout, values: dict[str, Floats], fits: dict[str, list[bool]], in
         for family, questions in found.items():
             questions = [(about, question) for about, question in questions if question.weights_C.any()]
             weight = WEIGHTS[family] * part / max(1, len(questions))
-            asked += [(about, _weighed(question, weight, inflation_C)) for about, question in questions]
+            for about, question in questions:
+                subject = replace(about, measure="")
+                asked.append((about, replace(_weighed(question, weight, inflation_C), subject=subject)))
     return asked
 
 
@@ -74,7 +76,7 @@ def against(plan: Layout, best: int, criterion: str, costs_CS: Floats, inflation
         if index != best and np.isfinite(costs_CS[index]).any():
             about = About("recommendation", criterion, pair=(index, best))
             question = _of_two("recommendation", criterion, costs_CS, (index, best), one_sided=True)
-            found.append((about, _weighed(question, weight, inflation_C)))
+            found.append((about, replace(_weighed(question, weight, inflation_C), subject=about)))
     return found
 
 

@@ -8,8 +8,8 @@ from scipy.special import stdtrit
 
 from trainer.compare import words
 from trainer.compare.answered import Answered, defines_loss, is_loss
+from trainer.compare.budget import ALPHA
 from trainer.compare.groups import Group, listed
-from trainer.compare.inference import ALPHA
 from trainer.compare.results import Contrast, GroupSummary, Interval, Recommendation
 from trainer.compare.statistics import Floats, mean_interval, mean_of, number
 from trainer.compare.tuning import has_ratios
@@ -29,7 +29,8 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
     asked = ((about.pair, one) for about, one in answered.by_about.items() if about.family == "recommendation")
     rivals = [(pair[0], one) for pair, one in asked if pair]
     also = {other for other, is_worse in _apart(answered, criterion) if is_worse}  # by what is tested elsewhere
-    worse = {index: one for index, one in rivals if one.claimed or index in also}
+    beaten = _beaten(answered, criterion)
+    worse = {index: one for index, one in rivals if one.claimed or index in also | beaten}
     costs_C = _costs(answered)
     tied = sorted((index for index, _ in rivals if index not in worse), key=lambda index: costs_C[index])
     same = _same(answered, [answered.best, *tied])
@@ -57,13 +58,14 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
         counted = f"{len(worse)} of {others} others {words.verb('is', len(worse))}"
         if not ties and len(worse) + len(gone) == others:
             counted = "the other group is" if others == 1 else "every other group is"
+        than = "" if all(one.claimed or index in also for index, one in worse.items()) else " than it or than another"
         sentence, unlike = f"use {mean}", [index for index in tied if index not in like_it]
         if unlike:
             sentence = f"{first} {of}: {group.name}, {value}"
             sentence += f"; not shown to be better than {listed(answered.plan, _groups(answered, unlike))}"
             sentence += _why_not(answered, min((costs_C[index] for index in worse), default=math.inf), unlike)
-        sentence += f"; {counted} shown to be worse" if worse else ""
-        sentence += _ratio(answered, worse) if worse.keys() - also else ""
+        sentence += f"; {counted} shown to be worse{than}" if worse else ""
+        sentence += _ratio(answered, worse) if worse.keys() - also - beaten else ""
     elif rivals and all(one.p is None for _, one in rivals):
         alone = f"groups of one {answered.plan.unit} cannot be told apart"
         sentence = f"no group is shown to be better than another: {alone}; {mean}"
@@ -174,6 +176,16 @@ def _apart(answered: Answered, measure: str) -> list[tuple[int, bool]]:
             is_higher = (one.difference > 0) == (pair[0] == other)
             found.append((other, is_higher == (answered.sign(measure) > 0)))
     return list(dict.fromkeys(found))
+
+
+def _beaten(answered: Answered, measure: str) -> set[int]:
+    """Return the contenders that are shown to be worse than any other: none of these is the best."""
+    found = set()
+    for about, one in answered.by_about.items():
+        pair = answered.contenders(about)
+        if pair and one.claimed and about.measure == measure and one.difference:
+            found.add(pair[0] if (one.difference > 0) == (answered.sign(measure) > 0) else pair[1])
+    return found - {answered.best}
 
 
 def _all_failed(answered: Answered, c: int) -> bool:

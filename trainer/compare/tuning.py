@@ -6,20 +6,22 @@ Bioinformatics 7:91); the seed that is scored had no say. A run that diverged co
 that a setting which is good when it survives is not taken for a good one.
 """
 
+import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.compare import words
-from trainer.compare.groups import Layout
+from trainer.compare.groups import Layout, Run
 from trainer.compare.keys import label
 from trainer.compare.knobs import Knob
 from trainer.compare.statistics import Floats, mean_of
 
 TUNED = 4.0
+LEARNED = 0.01  # of the loss of guessing: less is none
 LARGEST_STEP = 10**0.5  # beyond a grid's edge, however coarse the grid
 SHARES = ("dropout", "momentum", "label_smoothing", "label_noise", "val_fraction")  # below 1
 BOUNDED = ("dropout", "weight_decay", "momentum", "label_noise", "label_smoothing")  # 0 is no edge of these: it is off
@@ -92,6 +94,18 @@ def ranked(plan: Layout, criterion: str, values_GS: Floats) -> Floats:
         return costs_GS
     guessing = [run.guessing_loss for run in plan.runs if run.guessing_loss]
     return np.log(np.minimum(costs_GS, max(guessing)) if guessing else costs_GS)
+
+
+def idle(plan: Layout, losses_CS: Floats) -> NDArray[np.bool_]:
+    """Return which contenders have learned nothing: no run has a validation loss below that of guessing (C,)."""
+    there_CS = np.isfinite(losses_CS)
+    learned_CS = there_CS & (losses_CS < learned(plan.runs))
+    return np.logical_and(there_CS.any(1), ~learned_CS.any(1))
+
+
+def learned(runs: Iterable[Run]) -> float:
+    """Return the loss below which a run has learned something: that of guessing, less LEARNED; inf if unknown."""
+    return (1 - LEARNED) * max((run.guessing_loss for run in runs if run.guessing_loss), default=math.inf)
 
 
 def choose(plan: Layout, costs_GS: Floats) -> Choice:

@@ -22,6 +22,7 @@ CLEAR = 1.5  # a ratio is told where its whole interval lies above this, or belo
 MOST = 4  # as many signals are told
 DEAD = 0.01  # a smaller share of dead units counts as this: a ratio to 0 is none
 CURVE = 10  # epochs that the roughness of a curve takes
+STILL = 1e-6  # steps shorter than this, relative to the weights, are the end of a schedule, and no evidence
 SPEED = "epochs_to_half"  # the one signal that takes all runs of a comparison
 
 
@@ -47,15 +48,16 @@ def signals(start: object, final: object, train_loss: Floats) -> dict[str, float
     epoch. Weights are parameters named *weight, but for those of normalisation.
 
     first_update_ratio, last_update_ratio: geometric mean of update_ratio/<weight>, |step| / |weight|, without
-    dimension, over the weights that moved. first_gradient_ratio, last_gradient_ratio: grad_norm of the first weight
-    over that of the last weight. dead_units: mean share over layers, at least DEAD. roughness: median of |second
-    difference| of the training loss over epochs, relative to its highest less its lowest value; of CURVE epochs and
-    more.
+    dimension, over the weights that moved; above STILL. first_gradient_ratio, last_gradient_ratio: grad_norm of the
+    first weight over that of the last weight. dead_units: mean share over layers, at least DEAD. roughness: median of
+    |second difference| of the training loss over epochs, relative to its highest less its lowest value; of CURVE epochs
+    and more.
     """
     found: dict[str, float | None] = {}
     ends = {"first": _by_kind(start), "last": _by_kind(final)}
     for when, recorded in ends.items():
-        found[f"{when}_update_ratio"] = _geometric_mean(recorded["update_ratio"])
+        ratio = _geometric_mean(recorded["update_ratio"])
+        found[f"{when}_update_ratio"] = ratio if ratio and ratio > STILL else None
         norms = recorded["grad_norm"]
         if len(norms) > 1 and norms[0] > 0 and norms[-1] > 0:
             found[f"{when}_gradient_ratio"] = norms[0] / norms[-1]

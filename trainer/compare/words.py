@@ -165,8 +165,13 @@ def shape(knob: Knob, name: str, means: list[Level], contrasts: list[Contrast], 
     if up != down and {top, bottom} == {0, len(known) - 1}:
         kind = "rising" if up else "falling"
         return Shape(kind, None, f"{of} {'rises' if up else 'falls'} with {knob.name} ({path})")
-    turn, rises = (top, True) if up else (bottom, False)
+    (turn, other), rises = ((top, bottom) if up else (bottom, top)), up
     if up != down and claims.get((0, turn)) is rises:
-        text = f"{of} {'rises' if rises else 'falls'} with {knob.name} from {at[0]} to {at[turn]}; "
-        return Shape("no shape shown", None, f"{text}that it turns there is not shown ({path})")
+        ways = ("rises", "higher", "lowest") if rises else ("falls", "lower", "highest")
+        if turn < len(known) - 1:
+            text = f"{of} {ways[0]} with {knob.name} from {at[0]} to {at[turn]}; that it turns there is not shown"
+        else:
+            text = f"{of} is {ways[1]} at {knob.plain(turn)} than at {label(knob.levels[0])}; "
+            text += f"that it is {ways[2]} between, {at[other]}, is not shown"
+        return Shape("no shape shown", None, f"{text} ({path})")
     return Shape("no shape shown", None, f"{of} over {knob.name}: no rise or fall is shown ({path})")

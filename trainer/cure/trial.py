@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.compare.inference import ALPHA, Question, answer, model
+from trainer.compare.budget import ALPHA
+from trainer.compare.inference import Question, answer, model
 from trainer.compare.statistics import Floats
 from trainer.judge import advice
 from trainer.judge.remedies import Overrides, Settings

@@ -123,7 +123,7 @@ def table(groups: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> GroupTab
         numbers=["n", "overfit", *(["failed"] if any(failed) else []), *titles],
         rows=[
             [
-                *(cell(group["knobs"].get(knob)) for knob in knobs),
+                *(level(group["knobs"], knob) for knob in knobs),
                 *(cell((group.get("tuned") or {}).get(key)) for key in tuned),
                 *([] if names else [group["name"].removeprefix(f"{NO_KNOB}=")]),
                 str(group["n"]),
@@ -191,6 +191,11 @@ def estimate(found: Mapping[str, Any] | None, measure: str) -> str:
     low, high = found["low"], found["high"]
     half = (high - low) / 2 if isinstance(low, float) and isinstance(high, float) else None
     return mean_cell(found["mean"], half, measure)
+
+
+def level(levels: Mapping[str, Any], knob: str) -> str:
+    """Write a knob's level: null where it is that, nothing where there is none."""
+    return "null" if knob in levels and levels[knob] is None else cell(levels.get(knob))
 
 
 def cell(value: Any) -> str:

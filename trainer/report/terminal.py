@@ -73,8 +73,9 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
     knobs, runs, groups = vocabulary.knob_names(part), tables.by_group(part), part["groups"]
     answer = vocabulary.advice(part).text or ""
     levels = {path: group["knobs"] for group in groups for path in group["runs"]}
+    deciding = (part.get("recommendation") or {}).get("criterion")
     spared = [*_spared(runs), "onset", vocabulary.best_at(runs), *vocabulary.short_names(knobs)[::-1]]
-    say(fitting(console, _runs(runs, levels, knobs), spared))
+    say(fitting(console, _runs(runs, levels, knobs, _measures(runs, deciding)), spared))
     called = [vocabulary.called_verdict(run) for run in runs]
     counts = vocabulary.counted(called)
     if vocabulary.DOUBTFUL in called:
@@ -94,11 +95,19 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
     say()
     compared = tables.compared(part)
     if 0 < len(compared) < len(runs):
-        say(fitting(console, _groups(part, compared), [*_spared(compared), "failed", "overfit"]))
+        say(
+            fitting(
+                console,
+                _groups(part, compared, _measures(compared, deciding)),
+                [*_spared(compared), "failed", "overfit"],
+            )
+        )
         say(translated(tables.caption(part)), style="dim")
         say()
     effects = [
-        effect | {"crossed": _crossed(effect, part["interactions"]), "depends": vocabulary.depends(part, effect)}
+        effect
+        | {"crossed": _crossed(effect, part["interactions"]), "depends": vocabulary.depends(part, effect)}
+        | {"told": vocabulary.told(effect, effect["measure"] == deciding)}
         for effect in part["effects"]
         if effect["knob"] != NO_KNOB
     ]
@@ -127,9 +136,10 @@ def _findings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return merged(f"{run['name']}: {vocabulary.finding(item)}" for run in runs for item in run["health"])
 
 
-def _measures(items: Sequence[Mapping[str, Any]]) -> list[str]:
-    """List the measures of some runs or groups that are shown where there is room."""
-    measures = [name for name in _SHOWN if any(name in item["measures"] for item in items)]
+def _measures(items: Sequence[Mapping[str, Any]], deciding: str | None) -> list[str]:
+    """List the measures of some runs or groups that are shown where there is room, the one that decides among them."""
+    shown = _SHOWN if deciding is None or deciding in _SHOWN else (deciding, *_SHOWN)
+    measures = [name for name in shown if any(name in item["measures"] for item in items)]
     measures += tables.metrics(items)
     if "test_accuracy" in measures:
         return [name for name in measures if not name.endswith("test_loss")]
@@ -151,9 +161,13 @@ def _table(columns: Sequence[str], numbers: Sequence[str]) -> Table:
     return table
 
 
-def _runs(runs: Sequence[Mapping[str, Any]], levels: Mapping[str, dict[str, Any]], knobs: Sequence[str]) -> Table:
+def _runs(
+    runs: Sequence[Mapping[str, Any]],
+    levels: Mapping[str, dict[str, Any]],
+    knobs: Sequence[str],
+    measures: Sequence[str],
+) -> Table:
     """Lay out runs in the order given; of many those with the worst verdicts."""
-    measures = _measures(runs)
     odd = any(run["status"] not in (None, "completed") for run in runs)
     columns = ["run", *vocabulary.short_names(knobs), *(["status"] if odd else []), "verdict"]
     onset = ["onset"] if any(run["onset"] is not None for run in runs) else []
@@ -164,7 +178,7 @@ def _runs(runs: Sequence[Mapping[str, Any]], levels: Mapping[str, dict[str, Any]
         verdict = run["verdict"]
         table.add_row(
             cell(run["name"]),
-            *(cell(own.get(knob)) for knob in knobs),
+            *(tables.level(own, knob) for knob in knobs),
             *([translated(cell(run["status"]))] if odd else []),
             Text(vocabulary.judged(run), STYLES[verdict].terminal),
             cell(run["best_epoch"]),
@@ -174,8 +188,8 @@ def _runs(runs: Sequence[Mapping[str, Any]], levels: Mapping[str, dict[str, Any]
     return table
 
 
-def _groups(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> Table:
-    laid = tables.table(tables.ranked(part, groups)[:_MOST_ROWS], _measures(groups))
+def _groups(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> Table:
+    laid = tables.table(tables.ranked(part, groups)[:_MOST_ROWS], measures)
     table = _table(laid.names, laid.numbers)
     for row in laid.rows:
         table.add_row(*map(_worded, row))
@@ -233,20 +247,24 @@ def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
 def _contrasts(effects: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any], str, Mapping[str, Any]]]:
     """List (knob, its two levels, level of another knob or interaction with it, the largest difference there).
 
-    The knob is named once; where it is shown to depend on another, what it does over all is called an average.
+    The knob is named once; where it is shown to depend on another, what it does over all is called an average. Of what
+    decides, the best level stands beside every other.
     """
     return [
-        (effect["knob"] if kind == "all" else "", one["a"] if kind == "×" else [one["a"], one["b"]], place, one)
+        (effect["knob"] if kind == "first" else "", one["a"] if kind == "×" else [one["a"], one["b"]], place, one)
         for effect in effects
-        for kind, place, found in [
-            ("all", translated("on average") if effect["depends"] else "", effect),
-            *(("at", translated(f"at {cut(simple['at'], _LONGEST)}"), simple) for simple in effect.get("simple") or []),
+        for kind, place, one in [
             *(
-                ("×", f"× {cut(one['knobs'][1], _LONGEST)}", {"contrasts": [one]})
-                for one in effect.get("crossed") or []
+                ("all" if number else "first", translated("on average") if effect["depends"] else "", one)
+                for number, one in enumerate(effect["told"])
             ),
+            *(
+                ("at", translated(f"at {cut(simple['at'], _LONGEST)}"), vocabulary.largest(simple))
+                for simple in effect.get("simple") or []
+            ),
+            *(("×", f"× {cut(one['knobs'][1], _LONGEST)}", one) for one in effect.get("crossed") or []),
         ]
-        if (one := vocabulary.largest(found))
+        if one
     ]
 
 

@@ -28,6 +28,9 @@ class Style(NamedTuple):
     sign: str
 
 
+MOST_LEVELS = 6  # of a knob, whose best one is told with every other
+
+
 STYLES: dict[str, Style] = {  # told apart with red-green and blue-yellow colour blindness too
     "overfit": Style("red", "#86201a", "#dd774c", "▲"),
     "diverged": Style("magenta", "#431765", "#c864ff", "✕"),
@@ -298,6 +301,20 @@ def largest(effect: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return max(
         known, key=lambda one: (one["claimed"], one["p_adjusted"] is not None, abs(one["difference"])), default=None
     )
+
+
+def told(effect: Mapping[str, Any], decides: bool) -> list[Mapping[str, Any]]:
+    """Return the contrasts of an effect to print, the largest first: of what decides, the best level with every other.
+
+    Of more than MOST_LEVELS only the largest.
+    """
+    levels, most = [level for level in effect["levels"] if level["mean"] is not None], largest(effect)
+    if most is None or not decides or not 2 < len(levels) <= MOST_LEVELS:
+        return [most] if most else []
+    sign = 1 if effect["measure"].endswith("loss") else -1
+    best = min(levels, key=lambda level: sign * level["mean"])["value"]
+    others = [one for one in effect["contrasts"] if one is not most and best in (one["a"], one["b"])]
+    return [most, *sorted(others, key=lambda one: -abs(one["difference"] or 0.0))]
 
 
 def difference(value: float | None, measure: str) -> str:
