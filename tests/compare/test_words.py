@@ -337,3 +337,25 @@ def test_a_dip_that_is_not_shown_is_not_told_as_a_rise() -> None:
         shape.sentence,
     )
     assert is_chinese(shape.sentence)
+
+
+def test_a_fall_is_told_only_where_its_ends_are_shown_to_differ() -> None:
+    """The middle rate is lower at every seed by as much; the last one is lower still on average, and wild."""
+    rng = np.random.default_rng(0)
+    settings = [{"wd": wd} for wd in (0, 0.1, 1)]
+    runs = sweep(settings, lambda s: 0.5 - {0: 0.0, 0.1: 0.02, 1: 0.05}[s["wd"]], noise=0.001)
+    runs = [
+        dataclasses.replace(one, measures={"best_val_loss": one.measures["best_val_loss"] + 0.2 * rng.normal()})
+        if one.config["wd"] == 1
+        else one
+        for one in runs
+    ]
+    (effect,) = (one for one in compare(runs).effects if one.measure == "best_val_loss")
+    assert [(one.a, one.b) for one in effect.contrasts if one.claimed] == [(0, 0.1)]
+    means = [level.mean or 0.0 for level in effect.levels]
+    assert means == sorted(means, reverse=True)
+    assert effect.shape is not None
+    assert effect.shape.kind == "no shape shown"
+    said = "best validation loss is lower at wd=0.1 than at 0; no rise or fall over all values is shown ("
+    assert effect.shape.sentence.startswith(said)
+    assert is_chinese(effect.shape.sentence)

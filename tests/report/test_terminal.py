@@ -10,7 +10,7 @@ import pytest
 from tests import fake_runs
 from trainer.evaluate import evaluate
 from trainer.report import tables, vocabulary
-from trainer.report.terminal import print_tables
+from trainer.report.terminal import _place, print_tables
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +209,17 @@ def test_what_decides_has_a_column(evaluation: dict[str, Any]) -> None:
         run["measures"]["best_val_accuracy"] = 0.5
     assert " best val acc. " in printed(by_accuracy)
     assert " best val acc. " not in printed(evaluation)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("model.depth=2", "model.depth=2"),
+        ("model.batchnorm_position=after", "batchnorm_position=after"),
+        ("model.a_very_long_name_of_a_knob=before", "…g_name_of_a_knob=before"),
+        ("model.batchnorm_position_", "batchnorm_position_"),
+        ("data.name_of_a_table=a/b.csv", "name_of_a_table=a/b.csv"),
+    ],
+)
+def test_a_long_name_of_a_level_keeps_the_end_that_tells_it_from_others(text: str, shown: str) -> None:
+    assert _place(text) == shown

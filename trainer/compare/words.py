@@ -162,7 +162,7 @@ def shape(knob: Knob, name: str, means: list[Level], contrasts: list[Contrast], 
             text = f"{of} {way} with {knob.name} to {at[turn]} and {back} again: "
             text += f"a {kind}{good}, shown on both sides ({path})"
             return Shape(kind, float(knob.levels[turn]), text)
-    if up != down and {top, bottom} == {0, len(known) - 1}:
+    if up != down and {top, bottom} == {0, len(known) - 1} and (0, len(known) - 1) in claims:
         kind = "rising" if up else "falling"
         return Shape(kind, None, f"{of} {'rises' if up else 'falls'} with {knob.name} ({path})")
     (turn, other), rises = ((top, bottom) if up else (bottom, top)), up
@@ -174,4 +174,8 @@ def shape(knob: Knob, name: str, means: list[Level], contrasts: list[Contrast], 
             text = f"{of} is {ways[1]} at {knob.plain(turn)} than at {label(knob.levels[0])}; "
             text += f"that it is {ways[2]} between, {at[other]}, is not shown"
         return Shape("no shape shown", None, f"{text} ({path})")
+    if up != down:
+        i, j = max(claims, key=lambda pair: pair[1] - pair[0])
+        text = f"{of} is {'higher' if up else 'lower'} at {knob.plain(j)} than at {label(knob.levels[i])}; "
+        return Shape("no shape shown", None, f"{text}no rise or fall over all values is shown ({path})")
     return Shape("no shape shown", None, f"{of} over {knob.name}: no rise or fall is shown ({path})")

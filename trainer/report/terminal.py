@@ -259,13 +259,21 @@ def _contrasts(effects: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any
                 for number, one in enumerate(effect["told"])
             ),
             *(
-                ("at", translated(f"at {cut(simple['at'], _LONGEST)}"), vocabulary.largest(simple))
+                ("at", translated(f"at {_place(simple['at'])}"), vocabulary.largest(simple))
                 for simple in effect.get("simple") or []
             ),
-            *(("×", f"× {cut(one['knobs'][1], _LONGEST)}", one) for one in effect.get("crossed") or []),
+            *(("×", f"× {_place(one['knobs'][1])}", one) for one in effect.get("crossed") or []),
         ]
         if one
     ]
+
+
+def _place(text: str) -> str:
+    """Shorten a knob, or knob=value, from the front: its end tells it from others."""
+    if len(text) > _LONGEST:
+        knob, *value = text.split("=", 1)
+        text = "=".join([knob.rpartition(".")[2], *value])
+    return text if len(text) <= _LONGEST else f"…{text[1 - _LONGEST :]}"
 
 
 def _crossed(effect: Mapping[str, Any], interactions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
