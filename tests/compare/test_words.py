@@ -359,3 +359,38 @@ def test_a_fall_is_told_only_where_its_ends_are_shown_to_differ() -> None:
     said = "best validation loss is lower at wd=0.1 than at 0; no rise or fall over all values is shown ("
     assert effect.shape.sentence.startswith(said)
     assert is_chinese(effect.shape.sentence)
+
+
+def test_where_another_measure_differs_it_is_said_of_which_none_is_shown() -> None:
+    runs = sweep([{"model.dropout": dropout} for dropout in (0, 0.5)], lambda _: 0.4)
+    alike = compare(runs).answer.lines[0]
+    for run in runs:
+        run.measures["gap"] += 0.5 * (run.config["model.dropout"] == 0)
+    found = compare(runs).answer.lines[0]
+    assert alike.startswith("No difference is shown; the largest: ")
+    assert found.startswith("No difference of best validation loss is shown; the largest: ")
+    assert all(map(is_chinese, (alike, found)))
+
+
+def test_nobody_is_told_to_use_clean_labels() -> None:
+    for knob, start in (
+        ("data.label_noise", "lowest mean best validation loss: data.label_noise=0, "),
+        ("lr", "use lr=0: "),
+    ):
+        runs = sweep([{knob: level} for level in (0, 0.3)], lambda s: 0.4 + 0.5 * next(iter(s.values())))
+        said = compare(runs).recommendation.sentence
+        assert said.startswith(start)
+        assert "the other group is shown to be worse" in said
+
+
+@pytest.mark.parametrize(("schedule", "is_longer"), [("constant", True), ("cosine", False)])
+def test_runs_that_were_still_improving_are_to_be_trained_longer(schedule: str, is_longer: bool) -> None:
+    """Before more seeds; not where the schedule spans the epochs, which cannot be resumed with more."""
+    settings: list[Config] = [{"dropout": d, "epochs": 20, "schedule.name": schedule} for d in (0, 0.5)]
+    runs = sweep(settings, lambda s: 0.4 + 0.06 * s["dropout"], seeds=3, typed=lambda s: [f"dropout={s['dropout']}"])
+    runs = [dataclasses.replace(run, epochs=20, verdict=dataclasses.replace(HEALTHY, best_epoch=20.0)) for run in runs]
+    answer = compare(runs).answer
+    assert "6 of 6 runs have their lowest validation loss at their last epoch" in answer.text
+    longer = ("python -m trainer resume=outputs/one epochs=40", "runs were still improving")
+    assert ((answer.next, answer.reason) == longer) is is_longer
+    assert is_chinese(str(answer.reason))

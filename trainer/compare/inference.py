@@ -13,7 +13,7 @@ where the two are alike, Bozivich, Bancroft and Hartley 1956; all measures of th
 How p values are corrected for one another: budget.py.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -128,19 +128,19 @@ def _interaction(values_CS: Floats, table: NDArray[np.int64], noise: Noise) -> I
     return Interaction(sum_of_squares / df, df, max((total - sum_of_squares) / rest_df, 1e-300), rest_df)
 
 
-def _changing(models: Mapping[str, Model]) -> dict[int, float]:
-    """Return the knobs whose effects change from seed to seed, and how many times as far as noise would make them.
+def _changing(models: Mapping[str, Model]) -> set[int]:
+    """Return the knobs whose effects change from seed to seed by more than noise would make them.
 
     The ratio of mean squares is averaged over measures; as in noise.spreads they count as many as are independent.
     """
     size = noises.independent([one.blocked for one in models.values()])
-    found: dict[int, float] = {}
+    found: set[int] = set()
     for knob in {knob for one in models.values() for knob in one.by_knob}:
         known = [one.by_knob[knob] for one in models.values() if knob in one.by_knob]
         ratios = [one.square / one.rest for one in known]
         excess = float(np.mean([one for one in ratios if one < noises.MOST] or noises.MOST))  # of some noise at all
         if fdtrc(known[0].df * size, known[0].rest_df, excess) < ALIKE:
-            found[knob] = excess
+            found.add(knob)
     return found
 
 
@@ -212,7 +212,7 @@ def _joint(questions: Sequence[Question], models: Mapping[str, Model]) -> budget
     )
 
 
-def _test(question: Question, one: Model, blocked: Spread, within: Spread, changing: Mapping[int, float]) -> _Test:
+def _test(question: Question, one: Model, blocked: Spread, within: Spread, changing: Set[int]) -> _Test:
     """Test a question where two seeds, or two runs a side, make that possible."""
     rows = question.weights_C != 0
     weights = question.weights_C[rows]
@@ -234,7 +234,7 @@ def _test(question: Question, one: Model, blocked: Spread, within: Spread, chang
     knob = question.knob if paired and question.knob is not None else -1
     of_knob = one.by_knob.get(knob) if knob in changing else None
     if of_knob:
-        square, df = max(of_knob.square, changing[knob] * of_knob.rest), of_knob.df
+        square, df = max(of_knob.square, one.floor), of_knob.df
     is_one_noise = True
     odd = spread.odd_C[rows] | (one.rows == 2 and not paired)
     is_mixed = bool((spread.odd_C & ~noise.wild_C).any())  # what all share is of noisier ones too

@@ -22,6 +22,7 @@ _SCALES = {"normalize", "normalise", "standardize", "standardise", "scale", "sca
 _DATA = {"data", "dataset", "datasets", "datamodule", "data_set", "corpus", "task"}
 _DATA |= {"dataset_name", "data_name", "task_name"}
 _DATA_PARTS = {"name", "target", "path", "dataset"}
+_CONDITIONS = {"label_noise", "train_size", "n_train", "num_samples"}
 _EPOCHS = {"epochs", "max_epochs", "num_epochs", "n_epochs", "num_train_epochs", "total_epochs"}
 _PLACES = {  # where, when and with which means a run was made: they change nothing of what it learns
     "host", "hostname", "node", "port", "master_port", "pid", "rank", "local_rank", "gpu", "gpus", "gpu_id", "gpu_ids",
@@ -83,6 +84,11 @@ def needs_a_rate(key: str) -> bool:
 def is_optimizer(key: str) -> bool:
     """Whether a key chooses the optimizer."""
     return needs_a_rate(key) and not _OPTIMIZERS.isdisjoint(words(parent(key)))
+
+
+def is_condition(key: str) -> bool:
+    """Whether a key says what the data are: a question is asked under it, and nobody chooses it for a lower loss."""
+    return is_data(key) or key.rpartition(".")[2] in _CONDITIONS
 
 
 def defines_loss(key: str) -> bool:

@@ -54,7 +54,8 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
         if knob.name in spoken_of:
             lines.append(_counts("overfit", plan, k, used, lambda run: run.verdict.verdict == "overfit"))
         lines.append(_counts("diverged or failed", plan, k, used, lambda run: run.failed))
-    lines.append(f"{found.recommendation.sentence}.")
+    falling = [one.text for one in found.warnings if one.kind == "still_falling"]
+    lines += [*(f"{text}." for text in falling), f"{found.recommendation.sentence}."]
     lines += [f"{edge.text(plan)}." for edge in edges[: fairness.MOST]]
     if found.tests > 1:
         lines += [_how(found), f"Intervals are of one difference each; {_corrected(found)}."]
@@ -85,7 +86,9 @@ def _differences(
         largest = max(tested, key=lambda one: one.size or 0.0).sentence
         for prefix in words.NOT_SHOWN:
             largest = largest.removeprefix(f"{prefix}: ")
-        return [f"No difference is shown; the largest: {largest}."]
+        elsewhere = any(effect.claimed for effect in found.effects)
+        of = " or ".join(dict.fromkeys(words.measure(effect.measure) for effect in (*told, *scores)))
+        return [f"No difference{f' of {of}' * elsewhere} is shown; the largest: {largest}."]
     lines = []
     for one in crossed[:MOST]:
         both = [effect for effect in (*told, *scores) if effect.knob in one.knobs]
@@ -280,11 +283,14 @@ def _counts(did: str, plan: Layout, k: int, chosen: set[str], counts: Callable[[
 
 
 def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> tuple[str | None, str | None]:
-    """Return a command that would tell more, and why: a wider grid first, then more seeds."""
+    """Return a command that would tell more, and why: more of what is tuned, more epochs, a wider grid, more seeds."""
     sweeps = {run.sweep for run in plan.runs}
     sweep = sweeps.pop() if len(sweeps) == 1 else ""
     is_fair = any(run.tuned for run in plan.groups[0].runs)  # of trainer.versus, which widens grids itself
-    for edge in edges:
+    longer = _longer(found, plan) if sweep and not is_fair else None
+    for edge in sorted(edges, key=lambda edge: not edge.own):
+        if longer and not edge.own:
+            break
         reason = f"the best {edge.knob.name} is the {edge.side} tried"
         if sweep and not is_fair:  # into the same folder, so that one answer is of all
             values = ",".join(sorted([*map(label, edge.knob.levels), *edge.add.split(",")], key=float))
@@ -293,6 +299,10 @@ def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> tuple[str |
         group = plan.groups[plan.contenders[edge.contender].members[0]] if edge.own else group
         if command := _sweep(group, {edge.knob.name: edge.add}, _seeds(plan)):
             return command, reason
+    if longer:
+        return shlex.join(
+            ["python", "-m", "trainer", f"resume={sweep}", f"epochs={longer}"]
+        ), "runs were still improving"
     needed, reason = _needed(found, plan)
     if needed is None or not sweep or plan.unit != "seed":
         return None, None
@@ -300,6 +310,14 @@ def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> tuple[str |
         command = ["python", "-m", "trainer.versus", f"resume={os.path.dirname(sweep)}", f"seeds={needed}"]
         return shlex.join(command), reason
     return shlex.join(["python", "-m", "trainer", f"resume={sweep}", f"seed={_seeds(plan, needed)}"]), reason
+
+
+def _longer(found: Comparison, plan: Layout) -> int | None:
+    """Return twice the epochs of runs that were still improving; None where a schedule spans them."""
+    epochs = {run.config.get("epochs") for run in plan.runs} | {run.epochs for run in plan.runs if run.counts}
+    schedules = {run.config.get("schedule.name", "constant") for run in plan.runs}
+    (one, *others), is_falling = epochs, any(warning.kind == "still_falling" for warning in found.warnings)
+    return 2 * one if is_falling and not others and isinstance(one, int) and schedules == {"constant"} else None
 
 
 def _needed(found: Comparison, plan: Layout) -> tuple[int | None, str]:

@@ -19,9 +19,9 @@ from trainer.compare.statistics import Floats
 Family = Literal["effects", "simple", "interactions", "differences", "recommendation"]
 # Parts of the error budget: what is asked first gets most. A family's part is shared by its questions.
 WEIGHTS: dict[Family, float] = {
-    "effects": 1.0, "simple": 0.3, "interactions": 0.2, "differences": 0.1, "recommendation": 0.3,
+    "effects": 1.0, "simple": 0.3, "interactions": 0.2, "differences": 0.1, "recommendation": 0.1,
 }  # fmt: skip
-SECOND = 0.1  # the part of every measure but the one that decides
+PARTS = 1.0, 0.1, 0.03  # of the measure that decides, of the score, of every other: these inherit what is shown
 MAX_NAMES = 6  # interactions of a knob with more levels than this are asked at its ends, or of names not at all
 MAX_PAIRS = 400  # more pairs of levels or groups than this are not asked: nobody reads them
 MOST_SIMPLE = 30  # the same at the levels of one other knob
@@ -50,7 +50,7 @@ def ask(plan: Layout, values: dict[str, Floats], fits: dict[str, list[bool]], in
     """
     asked: Asked = []
     for number, (measure, values_CS) in enumerate(values.items()):
-        part = 1.0 if number == 0 else SECOND
+        part = PARTS[min(number, len(PARTS) - 1)]
         one = _Measure(plan, measure, values_CS, part, fits[measure])
         found: dict[Family, Asked] = {
             "effects": one.effects(),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.special import stdtrit
 
-from trainer.compare import words
+from trainer.compare import keys, words
 from trainer.compare.answered import Answered, defines_loss, is_loss
 from trainer.compare.budget import ALPHA
 from trainer.compare.groups import Group, listed
@@ -59,9 +59,10 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
         if not ties and len(worse) + len(gone) == others:
             counted = "the other group is" if others == 1 else "every other group is"
         than = "" if all(one.claimed or index in also for index, one in worse.items()) else " than it or than another"
-        sentence, unlike = f"use {mean}", [index for index in tied if index not in like_it]
+        unlike, lowest = [index for index in tied if index not in like_it], f"{first} {of}: {group.name}, {value}"
+        is_choice = not any(keys.is_condition(key) for knob in answered.plan.knobs for key in knob.keys)
+        sentence = f"use {mean}" if is_choice and not unlike else lowest
         if unlike:
-            sentence = f"{first} {of}: {group.name}, {value}"
             sentence += f"; not shown to be better than {listed(answered.plan, _groups(answered, unlike))}"
             sentence += _why_not(answered, min((costs_C[index] for index in worse), default=math.inf), unlike)
         sentence += f"; {counted} shown to be worse{than}" if worse else ""

@@ -187,9 +187,10 @@ def _sentence(
     said += f" ({sides[0]:.2g} against {sides[1]:.2g}, 95 % interval {low} to {high} times, {n})"
     if other is not None:
         times, low, high = _times(other)
-        alike = other[1] >= 1 / CLEAR and other[2] <= CLEAR
         when = f"in the {OTHER_END[name.partition('_')[0]]} step"
-        said += f"; {when} {'they are alike' if alike else 'no clear difference is seen'}"
+        is_alike, is_open = other[1] >= 1 / CLEAR and other[2] <= CLEAR, other[1] <= 1 <= other[2]
+        seen = "they are alike" if is_alike else "no difference is seen" if is_open else "they differ less"
+        said += f"; {when} {seen}"
         said += f" ({times} times, {low} to {high})"
     return said
 

@@ -53,7 +53,7 @@ def caption(part: Mapping[str, Any]) -> str:
 
 
 def noise(part: Mapping[str, Any]) -> str:
-    """Say what intervals and p of a comparison's differences go by, and why a t test gives another p; "" for no p."""
+    """Say what intervals and p of a comparison's differences go by, and what p is corrected for; "" for no p."""
     tested = [effect["measure"] for effect in part["effects"] for one in effect["contrasts"] if one["p"] is not None]
     known = part.get("noise_df") or {}
     df = [known[name] for name in tested if known.get(name)]
@@ -62,7 +62,7 @@ def noise(part: Mapping[str, Any]) -> str:
     how_many = span(f"{min(df):g}", f"{max(df):g}")
     pooled = f"intervals and p go by the noise of all {len(compared(part))} groups ({how_many} degrees of freedom)"
     own = "each by its own where a group or an effect is clearly noisier"
-    return f"{pooled}, {own}; p is corrected for all {part['tests']} questions: a plain t test gives another"
+    return f"{pooled}, {own}; corrected p: for all {part['tests']} questions, what decides counting most"
 
 
 def measures(groups: Sequence[Mapping[str, Any]]) -> list[str]:

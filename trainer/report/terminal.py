@@ -19,7 +19,7 @@ from trainer.text import cut, few, merged, plural
 
 _MOST_ROWS = 30  # of a table: what is interesting first, the rest in the report
 _MOST_PROBLEMS = 10
-_LONGEST = 24  # name in the table of effects
+_LONGEST = 26  # name in the table of effects
 _FEW = 5  # up to this many runs are described in sentences too
 _LAST = ("final_test_loss", "final_test_accuracy", "final_train_accuracy")
 _SHOWN = ("best_val_loss", "final_val_loss", "gap", "test_loss", "test_accuracy", *_LAST)  # where there is room
@@ -204,7 +204,7 @@ def _worded(text: str) -> str:
 
 def _fitting_effects(console: Console, effects: Sequence[Mapping[str, Any]]) -> Table:
     """Lay out what each knob does; over all alone, with short names, at last to one measure, as there is room."""
-    spared = ["n", "95 % interval", "p"]
+    spared = ["n", "p", "95 % interval", "corrected p"]
     table = fitting(console, _effects(effects), spared)
     if fits(console, table):
         return table
@@ -224,7 +224,7 @@ def _fitting_effects(console: Console, effects: Sequence[Mapping[str, Any]]) -> 
 
 def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
     """Lay out what each knob does: over all, at each level of another, whether these differ; the claimed in bold."""
-    table = _table(["measure", "knob", "", ""], ["difference", "95 % interval", "n", "p"])
+    table = _table(["measure", "knob", "", ""], ["difference", "95 % interval", "n", "p", "corrected p"])
     table.add_column("", no_wrap=True)
     for knob, levels, place, one in _contrasts(effects)[:_MOST_ROWS]:
         measure = one["measure"]
@@ -237,6 +237,7 @@ def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
             translated(vocabulary.difference(one["difference"], measure)),
             span(low, high, f" {translated('to')} "),
             str(one["n"]),
+            vocabulary.small(one["p"]),
             vocabulary.small(one["p_adjusted"]),
             translated(one["answer"]),
             style="bold" if one["claimed"] else "dim",
@@ -269,10 +270,9 @@ def _contrasts(effects: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any
 
 
 def _place(text: str) -> str:
-    """Shorten a knob, or knob=value, from the front: its end tells it from others."""
-    if len(text) > _LONGEST:
-        knob, *value = text.split("=", 1)
-        text = "=".join([knob.rpartition(".")[2], *value])
+    """Return a knob, or knob=value, by its short name; of a long one the end, which tells it from others."""
+    knob, *value = text.split("=", 1)
+    text = "=".join([*vocabulary.short_names([knob]), *value])
     return text if len(text) <= _LONGEST else f"…{text[1 - _LONGEST :]}"
 
 
