@@ -3,6 +3,7 @@
 python -m scripts.benchmark single [--n 3]   one run (MNIST from TRAINER_DATA_ROOT; skipped where it is absent)
 python -m scripts.benchmark sweep [--n 3]    the 90-run sweep against hand-written loops and other runners
 python -m scripts.benchmark step [--n 5]     the native step against torch's, JAX's and a matrix product, CPU time
+python -m scripts.benchmark gpu [--n 5]      the step on a GPU, as CUDA graphs and without, and against the CPU
 python -m scripts.benchmark profile          where the CPU time of a run goes, by part
 python -m scripts.benchmark engines [--n 3]  it as two jobs of each engine that is here, against two workers
 python -m scripts.benchmark health [--n 3]   activation statistics against the training of their epoch
@@ -16,12 +17,13 @@ import platform
 import torch
 
 from scripts import engines
-from scripts.benchmark import evaluate, health, profile, single, step, sweep
+from scripts.benchmark import evaluate, gpu, health, profile, single, step, sweep
 
 VERBS = {
     "single": single.measure,
     "sweep": sweep.measure,
     "step": step.measure,
+    "gpu": gpu.measure,
     "profile": profile.measure,
     "engines": engines.measure,
     "health": health.measure,

@@ -315,4 +315,10 @@ def test_what_it_does_not_serve_it_refuses_in_one_line(
 
 
 def test_another_device_is_torchs() -> None:
-    assert choice.served([make_config()], "cuda") == "torch"
+    """On a GPU as CUDA graphs, but for code of the user's own, and where step=torch asks for plain steps."""
+    assert choice.served([make_config()], "cuda") == "graph"
+    assert choice.served([make_config("model=cnn", "optimizer=radam")], "cuda") == "graph"
+    assert choice.served([make_config(step="torch")], "cuda") == "torch"
+    assert choice.served([make_config(), make_config(**{"loss._target_": "my.loss"})], "cuda") == "torch"
+    assert choice.served([make_config("problem=rosenbrock")], "cuda") == "torch"
+    assert choice.served([make_config()], "mps") == "torch"

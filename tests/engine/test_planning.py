@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -290,6 +291,41 @@ def test_of_a_summary_is_kept_what_a_table_needs(tmp_path: Path) -> None:
 def test_modules_of_the_users_own_are_stacks_of_one(tmp_path: Path) -> None:
     own = make_config("model=custom", epochs=1, **{"model._target_": "torch.nn.LazyLinear"})
     assert len(planning.plan(jobs_of([own, own], tmp_path), 128)) == 2
+
+
+BIG = {"model.width": 512, "data.batch_size": 64}
+
+
+def test_auto_is_a_gpu_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known to be small trains on the CPU; nothing else does, and nothing that was asked for."""
+    kinds = [
+        (make_config(), "cpu"),
+        (make_config("problem=rosenbrock"), "cpu"),
+        (make_config("model=cnn"), "cpu"),
+        (make_config("data=mnist", "model=cnn"), "cuda"),
+        (make_config(**BIG), "cuda"),
+        (make_config("data=mnist", **{"model.width": 256}), "cuda"),
+        (make_config("data=csv", **{"data.path": "a.csv", "data.target": "y"}), "cuda"),
+        (make_config("model=custom", **{"model._target_": "torch.nn.LazyLinear"}), "cuda"),
+    ]
+    for has_cuda in (True, False):
+        monkeypatch.setattr(runtime, "has_cuda", lambda has_cuda=has_cuda: has_cuda)
+        for config, device in kinds:
+            assert runtime.device_of(config) == (device if has_cuda else "cpu"), config
+            for asked in ("cpu", "cuda", "mps"):
+                assert runtime.device_of(dataclasses.replace(config, device=asked)) == asked
+
+
+def test_a_gpu_trains_one_stack_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = [make_config(), make_config(seed=1)], [make_config(**BIG), make_config(seed=1, **BIG)]
+    for has_cuda in (True, False):
+        monkeypatch.setattr(runtime, "has_cuda", lambda has_cuda=has_cuda: has_cuda)
+        assert (runtime.workers(large) == 1) == (has_cuda or runtime.cores() == 1)
+        assert runtime.workers(small) == runtime.cores()
+        assert runtime.most_members(small) == 128
+        assert runtime.most_members(large) == (sys.maxsize if has_cuda else 128)
+        mixed = jobs_of([*large, make_config("optimizer=radam", **BIG)], Path())
+        assert len(planning.plan(mixed, 128)) == (1 if has_cuda else 2)  # no native step sets Adam apart
 
 
 def test_as_many_workers_as_cores_over_threads() -> None:

@@ -78,7 +78,7 @@ class StackLauncher(Launcher):
 
     engine_name: str | None = None  # what stacks are sent to
 
-    def __init__(self, max_members: int, workers: int | None = None) -> None:
+    def __init__(self, max_members: int | None, workers: int | None = None) -> None:
         self.max_members, self.workers = max_members, workers
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -152,6 +152,7 @@ class StackLauncher(Launcher):
         self, session: run_plan.Session, jobs: list[Job], composed: Sequence[Composed | None]
     ) -> run_plan.Session:
         """Give every job its directory, which may be another's number where a sweep has grown, and plan the stacks."""
+        from trainer.engine import runtime
         from trainer.engine.jobs import fill_rows
 
         names = [_name(parts, session.directory) if parts else "" for parts in composed]
@@ -163,7 +164,8 @@ class StackLauncher(Launcher):
             job.number = int(place) if place.isdecimal() else job.number
             parts.number, parts.directory = job.number, str(job.directory)
         fill_rows(jobs)
-        session.plan(jobs, self.max_members, *self._shares())
+        most = self.max_members or runtime.most_members([job.config for job in jobs if job.config is not None])
+        session.plan(jobs, most, *self._shares())
         return session
 
     def _show(self, jobs: Sequence[Job]) -> contextlib.AbstractContextManager[SweepDisplay]:

@@ -16,7 +16,7 @@ PREFIX = "hydra.launcher."
 class Stack:
     """hydra/launcher=stack, the default."""
 
-    max_members: int = knob("of one stack", "runs", ge=1)
+    max_members: int | None = knob("of one stack", "runs", ge=1)
     workers: int | None = knob("that train stacks side by side", "processes", ge=0)
 
 

@@ -102,9 +102,13 @@ class Config:
     steps: int | None = knob("optimizer steps, instead of epochs", "steps", ge=1)
     accumulate: int = knob("batches whose gradients make one step", "batches", ge=1)
     clip_norm: float | None = knob("largest total gradient norm; a longer gradient is shortened to it", gt=0)
-    device: Device = knob("auto is cuda where there is one, else cpu; small networks train faster on a CPU")
+    device: Device = knob(
+        "auto is cuda where there is one, else cpu; cpu for a small network, which trains as fast there"
+    )
     threads: int | None = knob("CPU threads; null: one for small networks, else PyTorch's choice", "threads", ge=1)
-    step: StepBy = knob("what trains: native (C++, an mlp on a CPU), torch, or auto: native where it can")
+    step: StepBy = knob(
+        "what trains: native (C++, an mlp on a CPU), torch, or auto: native or CUDA graphs where it can"
+    )
     deterministic: bool = knob("refuse operations that give other bits every time")
     data: Data = field()
     model: Mlp | Cnn | Surface | CustomModel = field()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +33,17 @@ class DropoutNoise:
         self.buffer = torch.empty(len(rows), 0, dtype=torch.int16, device=device)  # (S, drawn)
         self.before = self._states()  # before the buffer was drawn
         self.position = 0
+        self.source: Callable[[int], Tensor] | None = None  # that is read instead
 
     def _states(self) -> list[Tensor | None]:
         return [None if generator is None else generator.get_state() for generator in self.generators]
 
     def take(self, n: int) -> Tensor:
         """The next n numbers of every member's stream: (K, n) int16, uniform on [-2^15, 2^15)."""
+        return self.draw(n) if self.source is None else self.source(n)
+
+    def draw(self, n: int) -> Tensor:
+        """What `take` says, of the streams themselves."""
         if self.position + n > self.buffer.shape[1]:
             self._refill(max(n + -n % 4, self.CAPACITY))
         self.position += n

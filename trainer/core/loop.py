@@ -6,6 +6,7 @@ M measured quantity.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -23,6 +24,7 @@ from trainer.core.own_loss import OwnLoss
 from trainer.core.stack import Member, Stack, Step
 
 EVALUATION_FLOATS = 2**19  # inputs of an evaluation batch, all members together: more leave a core's cache
+GPU_EVALUATION_FLOATS = 2**24  # fewer leave a GPU idle
 EVALUATION_TILE = 64  # its examples are a multiple of it: a product with 91 columns takes as long as one with 128
 
 
@@ -103,6 +105,18 @@ def train_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequen
 
 def _torch_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequence[slice], measure: bool) -> Tensor:
     """What `train_step` says, by torch: any network, loss and optimizer, on any device."""
+    compute = functools.partial(_gradients, stack)
+    if stack.graphed is not None:
+        return stack.graphed(compute, stack.step, rows_KN, target_KN, batches, measure)
+    gradients, measured_MK = compute(rows_KN, target_KN, batches, measure)
+    stack.optimizers.step(stack.step, gradients)
+    return measured_MK
+
+
+def _gradients(
+    stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequence[slice], measure: bool
+) -> tuple[Sequence[Tensor | None], Tensor]:
+    """The clipped gradient of every parameter, (K, ...), and what `train_step` returns."""
     parameters = list(stack.parameters.values())
     examples = sum(batch.stop - batch.start for batch in batches)
     gradients: Sequence[Tensor | None] = []
@@ -132,9 +146,8 @@ def _torch_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Seque
             measured += [total_K] if factor_K is None else [total_K, total_K * factor_K]
             measured.append(gradient_PK.view(-1))
     stack.measuring_s += time.perf_counter() - began
-    stack.optimizers.step(stack.step, gradients)
     K = len(stack.members)
-    return torch.cat(measured).view(-1, K) if measured else torch.empty(0, K)
+    return gradients, torch.cat(measured).view(-1, K) if measured else torch.empty(0, K)
 
 
 def measure_start(stack: Stack) -> None:
@@ -230,7 +243,8 @@ def _torch_evaluate(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
     """Loss and accuracy, statistics of the probe, and if they are to be kept the outputs (K, N, C), as `evaluate`."""
     K, n = rows_KN.shape
-    size = EVALUATION_TILE * math.ceil(EVALUATION_FLOATS / (EVALUATION_TILE * K * stack.dataset.in_features))
+    floats = EVALUATION_FLOATS if stack.device.type == "cpu" else GPU_EVALUATION_FLOATS
+    size = EVALUATION_TILE * math.ceil(floats / (EVALUATION_TILE * K * stack.dataset.in_features))
     probed = min(n, PROBE_EXAMPLES) if probe else 0
     statistics: dict[str, Tensor] = {}
     stack.model.eval()

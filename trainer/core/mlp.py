@@ -6,6 +6,7 @@ gives (K, B, O); its layers work on (K, F, B).
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections import OrderedDict
@@ -102,6 +103,11 @@ class Stacked(nn.Module):
     def member_state(self, k: int) -> dict[str, Tensor]:
         """Member k's parameters and buffers, as the state dict of its plain model (copies, on the CPU)."""
         return {name: value[k].detach().to("cpu", copy=True) for name, value in self.state_dict().items()}
+
+    def member_states(self) -> Callable[[int], dict[str, Tensor]]:
+        """`member_state` of this moment for many members: all leave a GPU in one copy, when the first is asked for."""
+        host = functools.cache(lambda: {name: value.detach().to("cpu") for name, value in self.state_dict().items()})
+        return lambda k: {name: value[k].clone() for name, value in host().items()}
 
     def load_member_state(self, k: int, state: dict[str, Tensor]) -> None:
         """Put a state that member_state gave back into member k."""

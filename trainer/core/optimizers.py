@@ -7,8 +7,9 @@ optimizer classes, train in one stack. Classes of the user's own: own_optimizer.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,21 +56,29 @@ class Span:
     elementwise: bool
     own: OwnOptimizer | None = None
     plateau: ReduceLROnPlateau | None = None
+    rate: float | None = None  # that the groups have
 
     def learning_rate(self, step: int) -> float:
         """The learning rate at a step, counted from 0."""
         base = self.config.lr if self.plateau is None else self.plateau.optimizer.param_groups[0]["lr"]
         return base if self.schedule.is_constant else base * self.schedule(step)
 
-    def prepare(self, step: int, gradients: Sequence[Tensor | None]) -> None:
-        """Put into groups and leaves what the optimizer steps by."""
+    def prepare(self, step: int) -> None:
+        """Put into the groups the learning rate and momentum of a step."""
         lr, momentum = self.learning_rate(step), self.schedule.momentum(step)
         for group in self.groups:
-            group["lr"] = lr
+            if not isinstance(group["lr"], Tensor):
+                group["lr"] = lr
+            elif lr != self.rate:
+                group["lr"].fill_(lr)
             if momentum is not None and "betas" in group:  # as torch's OneCycleLR
                 group["betas"] = (momentum, *group["betas"][1:])
             elif momentum is not None:
                 group["momentum"] = momentum
+        self.rate = lr
+
+    def take(self, gradients: Sequence[Tensor | None]) -> None:
+        """Hand the leaves their parts of the gradients."""
         for leaf, gradient in zip(self.leaves, gradients, strict=True):
             part = gradient
             if gradient is not None and leaf.shape != gradient.shape:
@@ -157,15 +166,42 @@ class MemberOptimizers:
             if span.plateau is not None:
                 span.plateau.step(rows[span.start]["val/loss"])
 
-    @torch.no_grad()
+    @property
+    def capturable(self) -> bool:
+        """Whether a CUDA graph may hold `update`: kernels read the rates from tensors, and nothing else changes."""
+        hooked = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
+        fixed = (span.own is None and span.schedule.momentum(0) is None for span in self.spans)
+        return not hooked and all(fixed) and all(isinstance(g["lr"], Tensor) for s in self.spans for g in s.groups)
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[None]:
+        """Say in the param groups that they may be captured, which torch.optim asks for; it warns where it is not."""
+        groups = [group for span in self.spans for group in span.groups if "capturable" in group]
+        for group in groups:
+            group["capturable"] = True
+        yield
+        for group in groups:
+            group["capturable"] = False
+
     def step(self, step: int, gradients: Sequence[Tensor | None]) -> None:
         """Update every parameter in place. gradients: one a parameter, (K, ...); None: no gradient, no update.
 
         Raises ConfigError where a class of the user's own fails.
         """
+        self.prepare(step)
+        self.update(step, gradients)
+
+    def prepare(self, step: int) -> None:
+        """Set every member's learning rate and momentum to those of a step."""
+        for span in self.spans:
+            span.prepare(step)
+
+    @torch.no_grad()
+    def update(self, step: int, gradients: Sequence[Tensor | None]) -> None:
+        """What is left of `step` after `prepare`."""
         own: dict[str, list[OwnOptimizer]] = {}
         for span in self.spans:
-            span.prepare(step, gradients)
+            span.take(gradients)
             if span.own is not None:
                 own.setdefault(span.config._target_, []).append(span.own)
         for optimizer in self.optimizers:
@@ -300,4 +336,6 @@ def _resolve(config: TorchOptimizer, device: torch.device) -> tuple[type[torch.o
     has_fused = "fused" in parameters and (device.type == "cpu" or (device.type == "cuda" and name in FUSED_ON_GPU))
     if has_fused and not {"fused", "foreach", "differentiable"} & set(keywords):
         keywords["fused"] = True
+        if device.type == "cuda":  # a number that a CUDA graph reads at each replay; its kernel wants 32 bits
+            keywords["lr"] = torch.tensor(keywords["lr"], dtype=torch.float32, device=device)
     return cls, keywords

@@ -81,6 +81,9 @@ class UserModule(nn.Module):
         """The module's own state dict (copies, on the CPU)."""
         return {name: value.detach().to("cpu", copy=True) for name, value in self._own_state(k).items()}
 
+    def member_states(self) -> Callable[[int], dict[str, Tensor]]:
+        return self.member_state
+
     def load_member_state(self, k: int, state: dict[str, Tensor]) -> None:
         """Put a state that member_state gave back into the module."""
         for name, value in self._own_state(k).items():

@@ -18,6 +18,7 @@ from trainer.config import Config, ConfigError, Mlp, task_problems
 from trainer.core import data as datasets
 from trainer.core import global_streams, losses, metrics, networks
 from trainer.core.activations import ActivationStatistics
+from trainer.core.cuda_graph import GraphedStep
 from trainer.core.data import Dataset, Split
 from trainer.core.data.dataset import hash_of
 from trainer.core.mlp import Mlp as MlpNetwork
@@ -117,6 +118,7 @@ class Stack:
             raise ConfigError(list(dict.fromkeys(problems)))
         self.served = choice.served(configs, self.device.type)
         self._native: NativeStep | None = None  # of these members
+        self._graphed: GraphedStep | None = None  # likewise
         self.losses_KB = losses.function(first.loss)  # the user's own code is imported before
         self.metrics = metrics.named(first.metrics, dataset.classes)  # a model's stream begins
         splits = [datasets.split(dataset, c.data, c.seed) for c in configs]
@@ -131,8 +133,9 @@ class Stack:
         self.parameters: dict[str, nn.Parameter] = self.model.stacked_parameters()  # name -> (K, ...)
         seeds = [c.seed for c in configs]
         self.optimizers = MemberOptimizers(self.parameters, [c.optimizer for c in configs], schedules, seeds)
+        initial = self.model.member_states()
         self.members = [
-            Member(c, k, s, datasets.EpochOrder(n, c.seed, c.data.shuffle), init_hashes(self.model.member_state(k)))
+            Member(c, k, s, datasets.EpochOrder(n, c.seed, c.data.shuffle), init_hashes(initial(k)))
             for k, (c, s) in enumerate(zip(configs, splits, strict=True))
         ]
         self.epoch = 0  # finished epochs
@@ -171,6 +174,14 @@ class Stack:
             self._native = NativeStep(first, self.dataset, self.model, self.optimizers, self.max_norm_K)
         return self._native
 
+    @property
+    def graphed(self) -> GraphedStep | None:
+        """What takes torch's steps, where CUDA graphs do."""
+        if self._graphed is None and self.served == "graph":
+            noises = getattr(self.model, "noises", {})
+            self._graphed = GraphedStep(list(noises.values()), self.optimizers)
+        return self._graphed
+
     def _index(self) -> None:
         """Stack what the members hold: rows and targets of their splits on the device, and clipping norms."""
         self.train_KN = torch.stack([m.split.train for m in self.members]).to(self.device)
@@ -184,7 +195,7 @@ class Stack:
     def select(self, keep: Sequence[int]) -> None:
         """Keep only these members (by place), in this order; the others' tensors are freed."""
         self.members = [self.members[k] for k in keep]
-        self._native = None
+        self._native = self._graphed = None
         if self.members:
             self.model.select(keep)
             self.parameters = self.model.stacked_parameters()
@@ -224,9 +235,9 @@ class Stack:
 
     def observe(self, rows: Sequence[dict[str, float]], is_overfit: Callable[[Member], bool]) -> dict[int, str]:
         """Take in an epoch's metrics; return the members (by place) that end with it, each with the reason."""
-        ending = {}
+        ending, weights = {}, self.model.member_states()
         for k, (member, row) in enumerate(zip(self.members, rows, strict=True)):
-            reason = member.observe(row, lambda k=k: self.model.member_state(k), is_overfit)
+            reason = member.observe(row, lambda k=k: weights(k), is_overfit)
             if self.step >= self.total_steps(member.config):
                 reason = reason or "budget"
             if reason:

@@ -65,7 +65,8 @@ def streams(stack: Stack, k: int) -> dict[str, Any]:
 def restore(stack: Stack, saved: dict[str, Any], rows: Sequence[list[dict[str, float]]]) -> None:
     """Put a new stack of all its members where `stack_state` was taken. rows: of each member still in training."""
     stack.select([state["index"] for state in saved["members"]])
-    stack.served = saved.get("served", "torch") if stack.device.type == "cpu" else "torch"  # older ones do not say
+    if stack.device.type == "cpu":
+        stack.served = saved.get("served", "torch")  # older ones do not say
     stack.epoch, stack.step, stack.epoch_step = saved["epoch"], saved["step"], saved["epoch_step"]
     stack.activations.tags = saved["looked"]
     stack.optimizers.load_member_states([state["optimizer"] for state in saved["members"]])

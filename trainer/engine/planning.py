@@ -12,19 +12,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trainer.config import Cnn, Config, CustomModel, Mlp
+from trainer.config import Cnn, Config, CustomModel
 from trainer.core.native import choice
-from trainer.engine import runtime
+from trainer.engine import cost, runtime
 from trainer.engine.jobs import Job, StackJob
 
 MIN_MEMBERS = 8  # at most asked for: of the default network, two stacks of these beat one of 16 on one core
 STACK_PRODUCTS = 7e6  # a step of torch's costs as much as these beyond its members; 8 of the default network have them
 MAX_STACKS_PER_WORKER = 3  # of one size, trained one after the other
 EVEN_ENOUGH = 1.2  # load of the busiest worker, relative to the mean
-UNKNOWN = (64, 1_500)  # inputs and examples assumed, as of digits: only the data know the real ones
-SIZES = {"mnist": (784, 60_000), "fashion_mnist": (784, 60_000), "kmnist": (784, 60_000), "cifar10": (3072, 50_000)}
-OUTPUTS = 64  # assumed
-OWN_PRODUCTS = 50_000  # an example costs a network of the user's own, of which we know nothing: about a small cnn
 
 
 def plan_side_by_side(jobs: Sequence[Job], max_members: int, workers: int | None = None) -> tuple[list[list[Job]], int]:
@@ -85,10 +81,13 @@ def _cut(jobs: list[Job], wanted: float, max_members: int) -> list[list[Job]]:
 
 def _fewest(config: Config) -> int:
     """Return how many members like this one are worth a stack of their own."""
-    if choice.may_be_native(config) and choice.not_here() is None:
+    if _may_be_native(config) and choice.not_here() is None:
         return 1
-    products = _products(config) * config.data.batch_size * config.accumulate
-    return min(MIN_MEMBERS, math.ceil(STACK_PRODUCTS / products))
+    return min(MIN_MEMBERS, math.ceil(STACK_PRODUCTS / cost.of_step(config)))
+
+
+def _may_be_native(config: Config) -> bool:
+    return choice.may_be_native(config) and runtime.device_of(config) == "cpu"
 
 
 def _longest(stacks: Sequence[Sequence[Job]], workers: int) -> float:
@@ -101,34 +100,7 @@ def _longest(stacks: Sequence[Sequence[Job]], workers: int) -> float:
 
 def _cost(jobs: Sequence[Job]) -> float:
     """Return about how long jobs train in a stack, relative to others, in products with a weight."""
-    return sum(_cost_of(job.config) for job in jobs if job.config is not None)
-
-
-def _cost_of(config: Config) -> float:
-    if config.steps is not None:
-        examples = config.steps * config.data.batch_size * config.accumulate
-    else:
-        examples = config.epochs * (config.data.train_size or SIZES.get(config.data.name, UNKNOWN)[1])
-    return examples * _products(config)
-
-
-def _products(config: Config) -> float:
-    """Return about what an example costs a network, in products with a weight."""
-    network = config.model
-    inputs, _ = SIZES.get(config.data.name, UNKNOWN)
-    if isinstance(network, CustomModel):
-        return OWN_PRODUCTS
-    if isinstance(network, Cnn):
-        pixels, products, channels = inputs, 0, 1
-        for width in network.widths:
-            products += pixels * channels * width * network.kernel**2
-            pixels, channels = pixels // (1 if network.pooling == "none" else 4), width
-        return products
-    if not isinstance(network, Mlp):
-        return 1.0
-    weights = sum(a * b for a, b in itertools.pairwise([inputs, *network.widths, OUTPUTS]))
-    per_unit = 15 + 50 * network.batchnorm + 40 * (network.dropout > 0)  # activations are moved, not multiplied
-    return weights + per_unit * sum(network.widths)
+    return sum(cost.of_run(job.config) for job in jobs if job.config is not None)
 
 
 def stack_key(config: Config) -> tuple[object, ...] | None:
@@ -142,6 +114,6 @@ def stack_key(config: Config) -> tuple[object, ...] | None:
         return None
     shared = (config.steps, config.accumulate, config.device, config.threads, config.deterministic)
     data = replace(config.data, label_noise=0.0, shuffle=True)
-    step = config.step, choice.may_be_native(config)
+    step = config.step, _may_be_native(config)
     own = config.targets().get("optimizer._target_")
     return network.shape, data, repr(config.loss), tuple(config.metrics), config.record.every, own, step, shared

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.config import Config, ConfigError
-from trainer.engine import cgroup
+from trainer.engine import cgroup, cost
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from trainer.core.stack import Stack
 
 SMALL_STEP_FLOPS = 5e7  # below it a second thread costs more than it brings, and far more on a busy machine
+GPU_PRODUCTS = 5e6  # of a member's step: below, a CPU is about as fast, and need not be set up; docs/sweeps.md
+CPU_MEMBERS = 128  # of a stack
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA's, AMD's and Windows' drivers under Linux
 
 
@@ -51,9 +53,7 @@ def set_up(config: Config) -> torch.device:
     keep_freed_memory()
     pytorch_threads()
     torch.set_num_threads(1)  # until the stack is there: data are the same bits whatever the number of cores
-    name = config.device
-    if config.device == "auto":
-        name = "cuda" if has_cuda() else "cpu"
+    name = device_of(config)
     available = {"cpu": True, "cuda": has_cuda(), "mps": torch.backends.mps.is_available()}
     if not available[name]:
         raise ConfigError([f"device: found {name}, but PyTorch sees no such device here; try device=cpu"])
@@ -62,6 +62,14 @@ def set_up(config: Config) -> torch.device:
         # we read no memory that we did not write, so it need not be filled
         torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     return torch.device(name)
+
+
+def device_of(config: Config) -> str:
+    """Return the device that a run asks for; auto is a GPU, where there is one and it pays."""
+    if config.device != "auto":
+        return config.device
+    is_small = cost.is_known(config) and cost.of_step(config) < GPU_PRODUCTS
+    return "cuda" if not is_small and has_cuda() else "cpu"
 
 
 @functools.cache
@@ -79,11 +87,15 @@ def has_cuda() -> bool:
 
 def workers(configs: Sequence[Config]) -> int:
     """Return how many stacks to train at once: one per core; one alone on a GPU."""
-    on_cpu = all(c.device == "cpu" or (c.device == "auto" and not has_cuda()) for c in configs)
-    if not on_cpu:
+    if any(device_of(c) != "cpu" for c in configs):
         return 1
     threads = max((c.threads or 1 for c in configs), default=1)
     return max(1, cores() // threads)
+
+
+def most_members(configs: Sequence[Config]) -> int:
+    """Return how many members a stack may have: on a GPU, as many as its memory allows."""
+    return CPU_MEMBERS if any(device_of(c) == "cpu" for c in configs) else sys.maxsize
 
 
 def cores() -> int:
@@ -118,7 +130,8 @@ def free_memory(device: torch.device) -> int:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # of stacks that are done
+        return torch.cuda.mem_get_info(device)[0] + kept
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         available = int(lines["MemAvailable"].split()[0]) * 1024

@@ -108,6 +108,19 @@ def train_stack(
     if not gc.isenabled():  # a command starts without
         gc.freeze()  # what is imported by now is not garbage: each full search would look through a million objects
         gc.enable()
+    for half in _train_or_halve(item, reporter, stop, done, shared):  # the whole's memory is free by now
+        if half.waiting:
+            train_stack(half, reporter, stop, done, shared)
+
+
+def _train_or_halve(
+    item: StackJob,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+    done: Callable[[Sequence[Job]], object],
+    shared: Path | None,
+) -> list[StackJob]:
+    """Train jobs to their ends, as `train_stack` says; return the halves that are to train instead, if any."""
     stack = recorder = None
     try:
         stack, findings = _build(item, shared)
@@ -137,19 +150,15 @@ def train_stack(
             for job in item.waiting:
                 job.fail(error, epochs, steps)
             done(item.jobs)
-            return
+            return []
         if recorder is not None:
             recorder.discard()
-            del recorder
-        if isinstance(error, MemoryError):
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
             numbers = ranges([job.number for job in item.waiting])
             said = f"runs {numbers} do not fit into memory together; they train in halves"
             print_line(f"note: {said}", sys.stderr)
         item.checkpoints.halve()
-        for half in item.halves():
-            if half.waiting:
-                train_stack(half, reporter, stop, done, shared)
-        return
+        return item.halves()
     for job, summary in zip(item.jobs, recorder.summaries, strict=True):
         assert summary is not None
         if job.status == "waiting":
@@ -157,6 +166,7 @@ def train_stack(
     if all(job.status == "completed" for job in item.jobs):
         item.checkpoints.close()
     done(item.jobs)
+    return []
 
 
 def _is_lost(member: Member) -> bool:

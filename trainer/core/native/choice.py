@@ -1,10 +1,12 @@
-"""The one place that decides which step trains a run: the native one, or torch's. No torch is imported to ask."""
+"""The one place that decides which step trains a run: the native one, or torch's, on a GPU as CUDA graphs. No torch is
+imported to ask.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainer.config import Config, ConfigError, Mlp, TorchOptimizer
+from trainer.config import Cnn, Config, ConfigError, Mlp, TorchOptimizer
 from trainer.core.native import library
 
 OPTIMIZERS = {  # class of torch.optim -> arguments beyond the named ones that the native step knows
@@ -31,6 +33,11 @@ def not_native(config: Config) -> str | None:
     return None
 
 
+def can_be_graphed(config: Config) -> bool:
+    """Whether CUDA graphs can hold the step: code of the user's own may wait for the GPU, or decide by what it says."""
+    return isinstance(config.model, Mlp | Cnn) and config.loss._target_ is None
+
+
 def may_be_native(config: Config) -> bool:
     """Whether the native step trains a run where it is built."""
     return config.step != "torch" and config.device in ("auto", "cpu") and not_native(config) is None
@@ -49,7 +56,7 @@ def note(configs: Sequence[Config]) -> str | None:
 
 
 def served(configs: Sequence[Config], device: str) -> str:
-    """Which step trains a stack of these runs, whose `step` is one, on a device: native or torch.
+    """Which step trains a stack of these runs, whose `step` is one, on a device: native, graph (torch's) or torch.
 
     Raises ConfigError where step=native is wanted and cannot be had.
     """
@@ -61,4 +68,6 @@ def served(configs: Sequence[Config], device: str) -> str:
     why = why or not_here()
     if why is not None and step == "native":
         raise ConfigError([f"step: native cannot serve this run: {why}; or try step=auto"])
+    if device == "cuda" and all(map(can_be_graphed, configs)):
+        return "graph"
     return "torch" if why else "native"

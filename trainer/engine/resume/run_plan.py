@@ -16,7 +16,7 @@ from typing import Any
 from trainer import files
 from trainer.config import Config, ConfigError
 from trainer.core.native import choice
-from trainer.engine import planning
+from trainer.engine import planning, runtime
 from trainer.engine.jobs import Job, StackJob, describe, ranges
 from trainer.engine.resume import finished, foreign
 from trainer.engine.resume.checkpoint import Checkpoints, Place
@@ -179,7 +179,8 @@ class Session:
         _raise(problems)
         for item in self.stacks:
             self._inspect(item)
-        if said := choice.note([config for item in self.stacks for config in item.configs]):
+        on_cpu = [c for item in self.stacks for c in item.configs if runtime.device_of(c) == "cpu"]
+        if said := choice.note(on_cpu):
             self.notes.append(said)
 
     def _enter(self, name: str, job: Job) -> None:
