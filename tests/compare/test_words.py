@@ -362,10 +362,10 @@ def test_a_fall_is_told_only_where_its_ends_are_shown_to_differ() -> None:
 
 
 def test_where_another_measure_differs_it_is_said_of_which_none_is_shown() -> None:
-    runs = sweep([{"model.dropout": dropout} for dropout in (0, 0.5)], lambda _: 0.4)
+    runs = sweep([{"dropout": dropout} for dropout in (0, 0.5)], lambda _: 0.4)
     alike = compare(runs).answer.lines[0]
     for run in runs:
-        run.measures["gap"] += 0.5 * (run.config["model.dropout"] == 0)
+        run.measures["gap"] += 0.5 * (run.config["dropout"] == 0)
     found = compare(runs).answer.lines[0]
     assert alike.startswith("No difference is shown; the largest: ")
     assert found.startswith("No difference of best validation loss is shown; the largest: ")
