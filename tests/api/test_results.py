@@ -139,7 +139,7 @@ def test_the_figures_are_the_reports(runs: Runs) -> None:
     assert [label.get_text() for label in effect.axes[0].get_xticklabels()] == ["adam", "sgd"]
     assert curves._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
     assert len(runs[0].plot().axes) == 3
-    with pytest.raises(ConfigError, match=r"no effect of depth to draw; there is one of model\.dropout, optimizer$"):
+    with pytest.raises(ConfigError, match=r"no effect of depth to draw; there is one of optimizer, model\.dropout$"):
         runs.plot("depth")
 
 

@@ -257,6 +257,7 @@ def test_networks_that_guess_do_not_hide_what_the_others_do(monkeypatch: pytest.
     assert (one.p, one.low, one.high) == pytest.approx((textbook.pvalue, interval.low, interval.high), rel=1e-9)
     assert all(one.claimed for one in by_pair.values())
     assert found.recommendation.sentence.startswith("use lr=0.3: ")
+    assert "; best validation loss is 0.164 higher at lr=0.03 than at 0.3 (" in effect(found, "lr").sentence  # not 30
     monkeypatch.setattr(tuning, "idle", lambda _, losses_CS: np.zeros(len(losses_CS), bool))
     assert "not shown to be better than lr=0.03" in compare(runs).recommendation.sentence
 

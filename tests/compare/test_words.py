@@ -322,7 +322,8 @@ def test_runs_that_learned_nothing_do_not_hide_that_the_others_were_still_gettin
         for i, run in enumerate(runs)
     ]
     (told,) = [one.text for one in compare(runs).warnings if one.kind == "still_falling"]
-    assert told.startswith("5 of 5 runs have")
+    assert told.startswith("5 of 5 runs that learned have")
+    assert is_chinese(told)
 
 
 def test_a_dip_that_is_not_shown_is_not_told_as_a_rise() -> None:
@@ -391,6 +392,7 @@ def test_runs_that_were_still_improving_are_to_be_trained_longer(schedule: str, 
     runs = [dataclasses.replace(run, epochs=20, verdict=dataclasses.replace(HEALTHY, best_epoch=20.0)) for run in runs]
     answer = compare(runs).answer
     assert "6 of 6 runs have their lowest validation loss at their last epoch" in answer.text
+    assert "Use " not in answer.text
     longer = ("python -m trainer resume=outputs/one epochs=40", "runs were still improving")
     assert ((answer.next, answer.reason) == longer) is is_longer
     assert is_chinese(str(answer.reason))

@@ -184,7 +184,7 @@ def test_runs_stand_group_by_group_and_by_seed(evaluation: dict[str, Any]) -> No
 
 def test_why_p_is_not_that_of_a_t_test_is_said_once_below_the_differences(evaluation: dict[str, Any]) -> None:
     text, groups = printed(evaluation), len(evaluation["groups"])
-    note = f"intervals and p go by the noise of all {groups} groups ({(groups - 1) * 2} degrees of freedom)"
+    note = f"intervals and p go by the noise that groups share ({(groups - 1) * 2} degrees of freedom)"
     assert " ".join(text.split()).count(note) == 1
     in_order(text, "\nmeasure ", "\nintervals and p go by")
     assert "intervals and p" not in printed(evaluation | {"effects": []})

@@ -68,13 +68,15 @@ def _result(answered: Answered) -> Comparison:
         told_apart = tuning.told_apart(answered.plan, answered.choice, answered.values[name], name)
     compared = [answered.plan.groups[g] for g in answered.choice.groups_C if g >= 0]
     loss_knobs = [knob for knob in answered.plan.knobs if defines_loss(knob)]
+    warnings = fairness.warnings(answered.plan, edges, loss_knobs, told_apart, compared)
+    has_ended = all(one.kind != "still_falling" for one in warnings)
     found = Comparison(
         groups=groups,
         effects=of_knobs,
         differences=differences(answered),
         interactions=interactions(answered),
-        warnings=fairness.warnings(answered.plan, edges, loss_knobs, told_apart, compared),
-        recommendation=recommendation(answered, groups),
+        warnings=warnings,
+        recommendation=recommendation(answered, groups, has_ended),
         score=answered.score,
         criterion=answered.criterion,
         tuned=[knob.name for knob in answered.plan.tuned],

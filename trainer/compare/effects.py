@@ -38,8 +38,8 @@ def effects(answered: Answered) -> list[Effect]:
 
 
 def _effect(answered: Answered, k: int, knob: Knob, name: str, contrasts: list[Contrast]) -> Effect:
-    """Sum up a knob's contrasts: its shape, or else the largest claimed one, or the largest, gives the sentence."""
-    largest, claimed = words.largest(contrasts), any(one.claimed for one in contrasts)
+    """Sum up a knob's contrasts: its shape, and the one that stands for them (words.head), give the sentence."""
+    claimed = any(one.claimed for one in contrasts)
     decides = name == (answered.criterion or answered.score)
     levels = _levels(answered, k, knob, name)
     rows = [row for level in answered.plan.across(k) for row in level if row >= 0]
@@ -47,7 +47,8 @@ def _effect(answered: Answered, k: int, knob: Knob, name: str, contrasts: list[C
     if not answered.failed_CS[rows].any():
         shape = words.shape(knob, name, levels, contrasts, answered.sign(name) > 0)
     nothing = f"{knob.name}: no two of its values were run at equal values of the other knobs"
-    sentence = largest.sentence if largest else nothing
+    head = words.head(contrasts, shape)
+    sentence = head.sentence if head else nothing
     if shape and shape.kind != "no shape shown":
         sentence = f"{shape.sentence}; {sentence}"
     return Effect(

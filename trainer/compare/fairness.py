@@ -117,7 +117,8 @@ def _still_falling(plan: Layout, compared: Sequence[Group]) -> str:
     falling = [run for run in known if run.verdict.best_epoch == run.epochs]
     if _compares_epochs(plan) or not falling or 2 * len(falling) < len(known):
         return ""
-    said = f"{len(falling)} of {len(known)} runs have their lowest validation loss at their last epoch"
+    of = "runs that learned" if len(known) < len(ended) else "runs"
+    said = f"{len(falling)} of {len(known)} {of} have their lowest validation loss at their last epoch"
     return f"{said}: after more epochs the order may be another"
 
 

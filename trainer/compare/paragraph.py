@@ -134,7 +134,7 @@ def _averaged(effect: Effect, found: Comparison, plan: Layout) -> str | None:
 
 def _also(main: Effect, score: Effect | None) -> str:
     """Say of the levels that a claim is of what the score does there, where it is claimed too."""
-    head = words.largest(main.contrasts)
+    head = words.head(main.contrasts, main.shape)
     for one in score.contrasts if score and head else ():
         if head and one.claimed and one.difference and (one.a, one.b) == (head.a, head.b):
             evidence = f"{words.interval(one)}, {words.corrected(one.p_adjusted)}"

@@ -17,8 +17,11 @@ from trainer.compare.tuning import has_ratios
 MOST = 2  # groups of whose mean more is said, and sets of the same numbers
 
 
-def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommendation:
-    """Name the group to use, and say why."""
+def recommendation(answered: Answered, groups: list[GroupSummary], has_ended: bool) -> Recommendation:
+    """Name the group to use, and say why.
+
+    has_ended: whether most runs were no longer improving; else the best of now is named, and none is to be used.
+    """
     criterion = answered.criterion
     if answered.best is None or criterion is None:
         why = "no run has a validation loss or accuracy; choosing by the test split would flatter it"
@@ -61,7 +64,7 @@ def recommendation(answered: Answered, groups: list[GroupSummary]) -> Recommenda
         than = "" if all(one.claimed or index in also for index, one in worse.items()) else " than it or than another"
         unlike, lowest = [index for index in tied if index not in like_it], f"{first} {of}: {group.name}, {value}"
         is_choice = not any(keys.is_condition(key) for knob in answered.plan.knobs for key in knob.keys)
-        sentence = f"use {mean}" if is_choice and not unlike else lowest
+        sentence = f"use {mean}" if is_choice and has_ended and not unlike else lowest
         if unlike:
             sentence += f"; not shown to be better than {listed(answered.plan, _groups(answered, unlike))}"
             sentence += _why_not(answered, min((costs_C[index] for index in worse), default=math.inf), unlike)

@@ -48,6 +48,14 @@ def largest(contrasts: Iterable[Contrast]) -> Contrast | None:
     return max(tested, key=lambda one: (one.claimed, abs(one.difference or 0.0)), default=None)
 
 
+def head(contrasts: Sequence[Contrast], shape: Shape | None) -> Contrast | None:
+    """Return the contrast to tell: where a measure turns inside, that of the turn with what comes closest to it."""
+    turned = [
+        one for one in contrasts if shape and shape.turn is not None and shape.turn in (one.a, one.b) and one.claimed
+    ]
+    return min(turned, key=lambda one: abs(one.difference or 0.0), default=largest(contrasts))
+
+
 def levels(knob: Knob, a: int, b: int) -> tuple[str, str]:
     """Name two levels: the first as typed, of the second only the value where that is clear."""
     if knob.brings[a] == knob.brings[b]:

@@ -60,7 +60,7 @@ def noise(part: Mapping[str, Any]) -> str:
     if not df:
         return ""
     how_many = span(f"{min(df):g}", f"{max(df):g}")
-    pooled = f"intervals and p go by the noise of all {len(compared(part))} groups ({how_many} degrees of freedom)"
+    pooled = f"intervals and p go by the noise that groups share ({how_many} degrees of freedom)"
     own = "each by its own where a group or an effect is clearly noisier"
     return f"{pooled}, {own}; corrected p: for all {part['tests']} questions, what decides counting most"
 
