@@ -212,8 +212,10 @@ def test_speed_is_to_half_way_between_guessing_and_the_worst_best_loss() -> None
     (found,) = optimizers(runs).why
     assert found.signal == why.SPEED
     assert found.ratio == pytest.approx(stats.gmean([0.5 / (1 + 0.02 * seed) for seed in range(5)]))
-    said = "a validation loss of 1.8, which all runs reach, it takes 2.1 times as many epochs at optimizer=sgd as at "
-    assert f"{said}optimizer=adam" in found.sentence
+    said = (
+        "a validation loss of 1.8, which all runs compared reach, it takes 2.1 times as many epochs at optimizer=sgd as"
+    )
+    assert f"{said} at optimizer=adam" in found.sentence
     learned_nothing = dataclasses.replace(runs[0], measures={"best_val_loss": 2.4})
     assert optimizers([learned_nothing, *runs[1:]]).why == []
     by_accuracy = [

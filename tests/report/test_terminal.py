@@ -10,7 +10,7 @@ import pytest
 from tests import fake_runs
 from trainer.evaluate import evaluate
 from trainer.report import tables, vocabulary
-from trainer.report.terminal import _place, print_tables
+from trainer.report.terminal import _place, _rank, print_tables
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +228,13 @@ def test_what_decides_has_a_column(evaluation: dict[str, Any]) -> None:
 )
 def test_a_long_name_of_a_level_keeps_the_end_that_tells_it_from_others(text: str, shown: str) -> None:
     assert _place(text) == shown
+
+
+def test_of_healthy_runs_the_doubtful_ones_are_among_the_worst() -> None:
+    first, second = (
+        {"verdict": "healthy", "measures": {"gap": gap}, "health": health, "evidence": {}}
+        for gap, health in ((0.3, []), (0.1, [{"kind": "vanishing"}]))
+    )
+    assert vocabulary.is_doubtful(second)
+    assert not vocabulary.is_doubtful(first)
+    assert sorted([first, second], key=_rank) == [second, first]

@@ -61,7 +61,11 @@ def recommendation(answered: Answered, groups: list[GroupSummary], has_ended: bo
         counted = f"{len(worse)} of {others} others {words.verb('is', len(worse))}"
         if not ties and len(worse) + len(gone) == others:
             counted = "the other group is" if others == 1 else "every other group is"
-        than = "" if all(one.claimed or index in also for index, one in worse.items()) else " than it or than another"
+        than = (
+            ""
+            if all(one.claimed or index in also for index, one in worse.items())
+            else " than it or than another group"
+        )
         unlike, lowest = [index for index in tied if index not in like_it], f"{first} {of}: {group.name}, {value}"
         is_choice = not any(keys.is_condition(key) for knob in answered.plan.knobs for key in knob.keys)
         sentence = f"use {mean}" if is_choice and has_ended and not unlike else lowest

@@ -35,8 +35,8 @@ OF_A_STEP = {
 SIGNALS = {  # name -> what is {times} as large at {a} as at {b}
     **{f"{when}_{name}": text.replace("{when}", when) for name, text in OF_A_STEP.items() for when in OTHER_END},
     "dead_units": "the share of dead units at the end is {times} times as large at {a} as at {b}",
-    SPEED: "to a validation loss of {target}, which all runs reach, it takes {times} times as many epochs at {a} "
-    "as at {b}",
+    SPEED: "to a validation loss of {target}, which all runs compared reach, it takes {times} times as many epochs "
+    "at {a} as at {b}",
     "roughness": "the training loss is {times} times as rough from epoch to epoch at {a} as at {b}",
 }
 

@@ -286,6 +286,7 @@ def _crossed(effect: Mapping[str, Any], interactions: Sequence[Mapping[str, Any]
     return [*clearest.values()]
 
 
-def _rank(run: Mapping[str, Any]) -> tuple[int, float]:
+def _rank(run: Mapping[str, Any]) -> tuple[int, bool, float]:
+    """Return what to sort runs by, the worst first: verdict, of healthy ones whether that is doubtful, gap."""
     gap = run["measures"].get("gap")
-    return VERDICTS.index(run["verdict"]), -float(gap) if gap is not None else 0.0
+    return VERDICTS.index(run["verdict"]), not vocabulary.is_doubtful(run), -float(gap) if gap is not None else 0.0
