@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -384,8 +385,8 @@ def test_nobody_is_told_to_use_clean_labels() -> None:
         assert "the other group is shown to be worse" in said
 
 
-@pytest.mark.parametrize(("schedule", "is_longer"), [("constant", True), ("cosine", False)])
-def test_runs_that_were_still_improving_are_to_be_trained_longer(schedule: str, is_longer: bool) -> None:
+@pytest.mark.parametrize(("schedule", "is_longer"), [("constant", True), ("cosine", False), (["?"], False)])
+def test_runs_that_were_still_improving_are_to_be_trained_longer(schedule: Any, is_longer: bool) -> None:
     """Before more seeds; not where the schedule spans the epochs, which cannot be resumed with more."""
     settings: list[Config] = [{"dropout": d, "epochs": 20, "schedule.name": schedule} for d in (0, 0.5)]
     runs = sweep(settings, lambda s: 0.4 + 0.06 * s["dropout"], seeds=3, typed=lambda s: [f"dropout={s['dropout']}"])

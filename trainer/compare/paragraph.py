@@ -314,10 +314,11 @@ def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> tuple[str |
 
 def _longer(found: Comparison, plan: Layout) -> int | None:
     """Return twice the epochs of runs that were still improving; None where a schedule spans them."""
-    epochs = {run.config.get("epochs") for run in plan.runs} | {run.epochs for run in plan.runs if run.counts}
-    schedules = {run.config.get("schedule.name", "constant") for run in plan.runs}
-    (one, *others), is_falling = epochs, any(warning.kind == "still_falling" for warning in found.warnings)
-    return 2 * one if is_falling and not others and isinstance(one, int) and schedules == {"constant"} else None
+    is_falling = any(warning.kind == "still_falling" for warning in found.warnings)
+    asked = [run.config.get("epochs") for run in plan.runs] + [run.epochs for run in plan.runs if run.counts]
+    is_constant = all(run.config.get("schedule.name", "constant") == "constant" for run in plan.runs)
+    one = asked[0]  # what another hand wrote may be anything
+    return 2 * one if is_falling and is_constant and isinstance(one, int) and all(n == one for n in asked) else None
 
 
 def _needed(found: Comparison, plan: Layout) -> tuple[int | None, str]:
