@@ -31,9 +31,10 @@ def recommendation(answered: Answered, groups: list[GroupSummary], has_ended: bo
     group = groups[int(answered.choice.groups_C[answered.best])]
     asked = ((about.pair, one) for about, one in answered.by_about.items() if about.family == "recommendation")
     rivals = [(pair[0], one) for pair, one in asked if pair]
-    also = {other for other, is_worse in _apart(answered, criterion) if is_worse}  # by what is tested elsewhere
-    beaten = _beaten(answered, criterion)
-    worse = {index: one for index, one in rivals if one.claimed or index in also | beaten}
+    apart = _apart(answered, criterion)  # by what is tested elsewhere
+    also = {loser for winner, loser in apart if winner == answered.best}
+    beaten = {loser for _, loser in apart}  # what is worse than any other is not the best
+    worse = {index: one for index, one in rivals if one.claimed or index in beaten}
     costs_C = _costs(answered)
     tied = sorted((index for index, _ in rivals if index not in worse), key=lambda index: costs_C[index])
     same = _same(answered, [answered.best, *tied])
@@ -61,11 +62,8 @@ def recommendation(answered: Answered, groups: list[GroupSummary], has_ended: bo
         counted = f"{len(worse)} of {others} others {words.verb('is', len(worse))}"
         if not ties and len(worse) + len(gone) == others:
             counted = "the other group is" if others == 1 else "every other group is"
-        than = (
-            ""
-            if all(one.claimed or index in also for index, one in worse.items())
-            else " than it or than another group"
-        )
+        is_direct = all(one.claimed or index in also for index, one in worse.items())
+        than = "" if is_direct else " than it or than another group"
         unlike, lowest = [index for index in tied if index not in like_it], f"{first} {of}: {group.name}, {value}"
         is_choice = not any(keys.is_condition(key) for knob in answered.plan.knobs for key in knob.keys)
         sentence = f"use {mean}" if is_choice and has_ended and not unlike else lowest
@@ -73,7 +71,7 @@ def recommendation(answered: Answered, groups: list[GroupSummary], has_ended: bo
             sentence += f"; not shown to be better than {listed(answered.plan, _groups(answered, unlike))}"
             sentence += _why_not(answered, min((costs_C[index] for index in worse), default=math.inf), unlike)
         sentence += f"; {counted} shown to be worse{than}" if worse else ""
-        sentence += _ratio(answered, worse) if worse.keys() - also - beaten else ""
+        sentence += _ratio(answered, worse) if worse.keys() - beaten else ""
     elif rivals and all(one.p is None for _, one in rivals):
         alone = f"groups of one {answered.plan.unit} cannot be told apart"
         sentence = f"no group is shown to be better than another: {alone}; {mean}"
@@ -84,8 +82,9 @@ def recommendation(answered: Answered, groups: list[GroupSummary], has_ended: bo
     for some in same[:MOST]:
         sentence += f"; {listed(answered.plan, _groups(answered, some))} gave exactly the same numbers"
     by_score = _apart(answered, answered.score) if answered.score and answered.score != criterion else []
-    better = [answered.group_name(other) for other, is_worse in by_score if not is_worse]
-    if told_apart := better or [answered.group_name(other) for other, _ in by_score if not worse]:
+    better = [answered.group_name(winner) for winner, loser in by_score if loser == answered.best]
+    behind = [answered.group_name(loser) for winner, loser in by_score if winner == answered.best]
+    if told_apart := better or ([] if worse else behind):
         are, how = words.verb("is", len(told_apart)), "better" if better else "worse"
         sentence += (
             f"; but by {words.measure(str(answered.score))}, {', '.join(told_apart[:3])} {are} shown to be {how}"
@@ -174,26 +173,15 @@ def _costs(answered: Answered) -> Floats:
     return answered.sign(criterion) * mean_of(answered.tested[criterion], 1)
 
 
-def _apart(answered: Answered, measure: str) -> list[tuple[int, bool]]:
-    """Return the contenders that a measure tells from the best one, and whether they are worse."""
+def _apart(answered: Answered, measure: str) -> list[tuple[int, int]]:
+    """Return the pairs of contenders that a measure is shown to tell apart, the better one first."""
     found = []
     for about, one in answered.by_about.items():
         pair = answered.contenders(about)
-        if one.claimed and about.measure == measure and pair and answered.best in pair and one.difference:
-            other = pair[1] if pair[0] == answered.best else pair[0]
-            is_higher = (one.difference > 0) == (pair[0] == other)
-            found.append((other, is_higher == (answered.sign(measure) > 0)))
-    return list(dict.fromkeys(found))
-
-
-def _beaten(answered: Answered, measure: str) -> set[int]:
-    """Return the contenders that are shown to be worse than any other: none of these is the best."""
-    found = set()
-    for about, one in answered.by_about.items():
-        pair = answered.contenders(about)
         if pair and one.claimed and about.measure == measure and one.difference:
-            found.add(pair[0] if (one.difference > 0) == (answered.sign(measure) > 0) else pair[1])
-    return found - {answered.best}
+            is_worse = (one.difference > 0) == (answered.sign(measure) > 0)  # the first one
+            found.append(pair[::-1] if is_worse else pair)
+    return list(dict.fromkeys(found))
 
 
 def _all_failed(answered: Answered, c: int) -> bool:

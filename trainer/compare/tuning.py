@@ -92,8 +92,12 @@ def ranked(plan: Layout, criterion: str, values_GS: Floats) -> Floats:
     costs_GS = cost_sign(plan, criterion) * values_GS
     if not has_ratios(criterion, values_GS):
         return costs_GS
-    guessing = [run.guessing_loss for run in plan.runs if run.guessing_loss]
-    return np.log(np.minimum(costs_GS, max(guessing)) if guessing else costs_GS)
+    return np.log(np.minimum(costs_GS, guessing(plan.runs)))
+
+
+def guessing(runs: Iterable[Run]) -> float:
+    """Return the loss of a network that has learned nothing; inf where no run says."""
+    return max((run.guessing_loss for run in runs if run.guessing_loss), default=math.inf)
 
 
 def idle(plan: Layout, losses_CS: Floats) -> NDArray[np.bool_]:
@@ -105,7 +109,7 @@ def idle(plan: Layout, losses_CS: Floats) -> NDArray[np.bool_]:
 
 def learned(runs: Iterable[Run]) -> float:
     """Return the loss below which a run has learned something: that of guessing, less LEARNED; inf if unknown."""
-    return (1 - LEARNED) * max((run.guessing_loss for run in runs if run.guessing_loss), default=math.inf)
+    return (1 - LEARNED) * guessing(runs)
 
 
 def choose(plan: Layout, costs_GS: Floats) -> Choice:

@@ -101,7 +101,7 @@ def mean(group: Mapping[str, Any], measure: str) -> float | None:
 def ranked(part: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Sort groups by what decides between them, the best first; by their gap where nothing does, the largest first."""
     measure = (part.get("recommendation") or {}).get("criterion") or "gap"
-    sign = 1 if measure.endswith("loss") else -1
+    sign = vocabulary.cost_sign(measure)
 
     def rank(group: Mapping[str, Any]) -> float:
         found = mean(group, measure)

@@ -303,6 +303,11 @@ def largest(effect: Mapping[str, Any]) -> Mapping[str, Any] | None:
     )
 
 
+def cost_sign(measure: str) -> int:
+    """Return 1 for a measure of which less is better, else -1."""
+    return 1 if measure.endswith("loss") else -1
+
+
 def told(effect: Mapping[str, Any], decides: bool) -> list[Mapping[str, Any]]:
     """Return the contrasts of an effect to print, the largest first: of what decides, the best level with every other.
 
@@ -311,8 +316,7 @@ def told(effect: Mapping[str, Any], decides: bool) -> list[Mapping[str, Any]]:
     levels, most = [level for level in effect["levels"] if level["mean"] is not None], largest(effect)
     if most is None or not decides or not 2 < len(levels) <= MOST_LEVELS:
         return [most] if most else []
-    sign = 1 if effect["measure"].endswith("loss") else -1
-    best = min(levels, key=lambda level: sign * level["mean"])["value"]
+    best = min(levels, key=lambda level: cost_sign(effect["measure"]) * level["mean"])["value"]
     others = [one for one in effect["contrasts"] if one is not most and best in (one["a"], one["b"])]
     return [most, *sorted(others, key=lambda one: -abs(one["difference"] or 0.0))]
 
