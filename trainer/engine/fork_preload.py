@@ -19,6 +19,7 @@ def _ends_alone(*error: Any) -> None:
 sys.excepthook = _ends_alone
 for number in interrupts.SIGNALS:  # they may reach all processes; the command decides what ends when
     signal.signal(number, signal.SIG_IGN)
+atexit.register(os._exit, 0)  # last of all: to take what is imported apart takes half a second
 atexit.register(shutil.rmtree, os.environ["TRAINER_SOCKETS"], ignore_errors=True)  # a killed command removes nothing
 gc.disable()  # searching for garbage takes a third of the time of importing torch; train_stack enables it
 
