@@ -64,6 +64,7 @@ def call(line: str) -> int:
     return app.run(arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", with_commands(PAGES), ids=lambda page: page.stem)
 def test_every_command_and_every_block_of_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -271,6 +271,7 @@ def test_data_sets_are_compared_apart() -> None:
 # Power: what the design gives is used
 
 
+@pytest.mark.slow
 def test_three_seeds_of_four_levels_can_tell() -> None:
     """One level lies 3 standard deviations of a run from the others, half of whose variance the seed explains."""
     rng, found = np.random.default_rng(0), 0

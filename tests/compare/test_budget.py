@@ -83,6 +83,7 @@ def test_of_all_pairs_of_equal_groups_the_surest_has_tukeys_p() -> None:
     assert _correct(p, np.ones(len(p)), list(pairs), joint)[0] == pytest.approx(tukey, rel=0.15)
 
 
+@pytest.mark.slow
 def test_where_one_difference_is_real_the_others_are_falsely_claimed_as_seldom_as_promised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

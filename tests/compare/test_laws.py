@@ -62,6 +62,21 @@ def test_where_one_group_is_noisier_the_others_are_compared_by_their_own_noise()
         assert one.claimed
 
 
+def test_where_one_of_many_groups_is_a_little_noisier_the_others_keep_the_noise_of_all() -> None:
+    values = np.random.default_rng(0).normal(size=(9, 5)) + np.arange(9.0)[:, None]
+    values[8] = 8 + 2.0 * (values[8] - values[8].mean())
+    runs = [run({"optimizer.lr": 10.0**i, "seed": s}, values[i, s]) for i, s in np.ndindex(9, 5)]
+    by_pair = {(one.a, one.b): one.p for one in effect(compare(runs), "optimizer.lr").contrasts}
+    residuals = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+    se = np.sqrt((residuals**2).sum() / 32 * 2 / 5)
+    pooled = {
+        (i, j): 2 * stats.t.sf(abs(values[i].mean() - values[j].mean()) / se, 32) for i in range(9) for j in range(i)
+    }
+    for (i, j), p in pooled.items():
+        is_pooled = by_pair[10.0**j, 10.0**i] == pytest.approx(p, rel=1e-9)
+        assert is_pooled == (i != 8)
+
+
 def test_order_of_runs_changes_nothing() -> None:
     runs = grid(interaction=0.2)
     for number in range(5):
@@ -154,6 +169,7 @@ def simulated(rng: np.random.Generator, groups: int, seeds: int, effect: float =
     ]
 
 
+@pytest.mark.slow
 def test_where_nothing_differs_little_is_claimed() -> None:
     """400 sweeps of three equal groups: at most 5 % claim anything, within three standard errors."""
     rng = np.random.default_rng(0)
@@ -161,6 +177,7 @@ def test_where_nothing_differs_little_is_claimed() -> None:
     assert hits / 400 <= ALPHA + 3 * np.sqrt(ALPHA * (1 - ALPHA) / 400)
 
 
+@pytest.mark.slow
 def test_power_is_the_textbooks() -> None:
     rng = np.random.default_rng(1)
     ours, textbook = 0, 0
@@ -171,3 +188,20 @@ def test_power_is_the_textbooks() -> None:
         textbook += bool(stats.ttest_rel(a, b).pvalue <= ALPHA)
     assert textbook > 100
     assert ours / textbook >= 0.95
+
+
+@pytest.mark.slow
+def test_power_of_nine_groups_is_near_tukeys() -> None:
+    """Pairs of the one group that differs: Tukey's test in blocks, five seeds."""
+    rng = np.random.default_rng(2)
+    ours, textbook = 0, 0
+    critical = stats.studentized_range.ppf(1 - ALPHA, 9, 32)
+    for _ in range(40):
+        runs = simulated(rng, 9, 5, effect=2.8)
+        ours += sum(0 in (test.a, test.b) and test.claimed for test in compare(runs).effects[0].contrasts)
+        values = np.array([r.measures["gap"] for r in runs]).reshape(9, 5)
+        residuals = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+        se = np.sqrt((residuals**2).sum() / 32 / 5)
+        textbook += int((np.abs(values[0].mean() - values[1:].mean(1)) / se > critical).sum())
+    assert textbook > 200
+    assert ours / textbook >= 0.8

@@ -6,9 +6,10 @@ With (C - 1)(S - 1) degrees of freedom instead of the S - 1 of a pair's own t te
 
 Where a contender is noisier than the others (noise.py), its differences are measured by its own noise, with the degrees
 of freedom of that, and corrected by Bonferroni: the joint distribution is that of one noise for all. The others'
-differences are then measured by their own noise too, from four seeds on: the paired t test. Where a knob's
-effect itself changes from seed to seed, that is the noise of its effect (its interaction with the seeds; pooled only
-where the two are alike, Bozivich, Bancroft and Hartley 1956; all measures of the runs are asked together).
+differences are then measured by their own noise too, the paired t test, from four seeds on and where that promises the
+shorter interval: its few degrees of freedom cost more than a little of the noisy one's noise. Where a knob's effect
+itself changes from seed to seed, that is the noise of its effect (its interaction with the seeds; pooled only where the
+two are alike, Bozivich, Bancroft and Hartley 1956; all measures of the runs are asked together).
 
 How p values are corrected for one another: budget.py.
 """
@@ -27,7 +28,7 @@ from trainer.compare.noise import Noise, Spread
 from trainer.compare.statistics import CONFIDENCE, Floats, grid_step, mean_of, seeds_needed
 
 ALIKE = 0.1  # p below which a knob's interaction with the seeds is not pooled with the rest
-PAIRED = 4  # seeds from which a difference has a noise of its own where some other contender is noisier
+PAIRED = 4  # seeds from which a difference may have a noise of its own where some other contender is noisier
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,9 +238,10 @@ def _test(question: Question, one: Model, blocked: Spread, within: Spread, chang
         square, df = max(of_knob.square, one.floor), of_knob.df
     is_one_noise = True
     odd = spread.odd_C[rows] | (one.rows == 2 and not paired)
-    is_mixed = bool((spread.odd_C & ~noise.wild_C).any())  # what all share is of noisier ones too
-    if paired and n >= PAIRED and is_mixed and not of_knob and not odd.any():
-        square, df, is_one_noise = max(float(sums.var(ddof=1) / squares.mean()), one.floor), n - 1.0, False
+    if paired and n >= PAIRED and not of_knob and spread.odd_C.any() and not odd.any():
+        calm = float(np.nanmean(noise.squares_C[~spread.odd_C]))  # the noisier ones have their part in noise.square
+        if _half(np.sqrt(square), df) > _half(np.sqrt(calm), n - 1):
+            square, df, is_one_noise = max(float(sums.var(ddof=1) / squares.mean()), one.floor), n - 1.0, False
     se = float(np.sqrt(square * factor))
     if odd.any():
         parts = weights**2 / counts * question.inflation
