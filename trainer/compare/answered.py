@@ -41,7 +41,9 @@ class Answered:
 
     def __init__(self, plan: Layout, values: dict[str, Floats], criterion: str | None) -> None:
         self.plan, self.values, self.criterion = plan, values, criterion
-        self.score = next(iter(known(values, SCORES)), None)
+        mixed = any(map(defines_loss, (*plan.knobs, *plan.tuned)))
+        measured = [name for name in values if not (mixed and is_loss(name))]  # means over different losses are none
+        self.score = next((name for name in known(values, SCORES) if name in measured), None)
         deciding_GS = values[criterion] if criterion else np.full((len(plan.groups), len(plan.seeds)), np.nan)
         costs_GS = tuning.cost(plan, criterion, deciding_GS)
         self.choice = tuning.choose(plan, costs_GS)
@@ -50,6 +52,7 @@ class Answered:
         self.best = tuning.best(np.where(ended_C, self.choice.take(costs_GS), np.nan))
         first = [name for name in (criterion, self.score) if name]
         names = dict.fromkeys([*first, *known(values, [*TESTED, *(f"test_{name}" for name in plan.metrics)])])
+        names = [name for name in names if name in measured]
         self.tested: dict[str, Floats] = {name: self.choice.take(values[name]) for name in names}
         self.noise_df: dict[str, float] = {}
         self.asked: Asked = []

@@ -41,7 +41,7 @@ def warnings(
         ("seeds", _seeds(plan)),
         ("diverged", _diverged(plan)),
         ("unfinished", _unfinished(plan)),
-        ("duplicates", _duplicates(plan)),
+        ("duplicates", _idle(plan) or _duplicates(plan)),
         ("unbalanced", fraction(plan) or _unbalanced(plan)),
         *(("edge", edge.text(plan)) for edge in edges[:MOST]),
         ("edge", f"{more} more {are} best at an edge of {whose} own grid" if more > 0 else ""),
@@ -201,6 +201,15 @@ def _unfinished(plan: Layout) -> str:
     was, does = (words.verb(one, stopped) for one in ("was", "does"))
     said += [f"{stopped} of {count} runs {was} interrupted, and {does} not count"] * bool(stopped)
     return "; ".join([*said, "means are of those that ended"]) if said else ""
+
+
+def _idle(plan: Layout) -> str:
+    """Name the knobs that change no number."""
+    names, count = few((knob.name for knob in plan.idle), most=8), len(plan.idle)
+    said = (
+        f"{words.verb('changes', count)} no number: runs that differ in {'it' if count == 1 else 'them'} alone are one"
+    )
+    return f"{names} {said}" if names else ""
 
 
 def _duplicates(plan: Layout) -> str:

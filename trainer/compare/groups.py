@@ -8,8 +8,8 @@ import json
 import math
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,9 +23,10 @@ from trainer.compare.results import Estimate, GroupSummary, Interval
 from trainer.compare.statistics import Floats, mean_interval, number, share_interval
 from trainer.judge.curves import INFINITE
 from trainer.judge.overfit import Verdict
-from trainer.text import few
+from trainer.text import few, key_of
 
 UNFINISHED = ("failed", "interrupted")
+NO_SEED = "no seed: "
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Layout:
     contenders: tuple[Contender, ...]
     seeds: tuple[Any, ...]
     unit: str  # what a group repeats: "seed", or "run" where runs have none
+    idle: tuple[Knob, ...] = ()  # what changes no number: twins that differ in these alone are one run
 
     def values_GS(self, measure: str) -> Floats:
         """Return a measure of every group and seed; nan where missing, not finite, diverged or unfinished."""
@@ -206,18 +208,54 @@ class Layout:
 
 
 def layout(runs: Sequence[Run], tune: Sequence[str] | None = None) -> Layout:
-    """Sort runs into groups and find the knobs; the order of the runs does not matter. tune: see knobs.find."""
+    """Sort runs into groups and find the knobs; the order of the runs does not matter. tune: see knobs.find.
+
+    A knob that changes no number is none: its runs would be taken for repetitions.
+    """
+    plan = _layout(runs, tune)
+    idle = tuple(knob for k, knob in enumerate(plan.knobs) if _is_idle(plan, k))
+    if not idle or len(idle) == len(plan.knobs):
+        return plan
+    gone = {key for knob in idle for key in (knob.name, *knob.keys)}
+    return replace(_layout([_without(run, gone) for run in runs], tune), idle=idle)
+
+
+def _is_idle(plan: Layout, k: int) -> bool:
+    """Whether all runs that differ in a knob's value alone have exactly the same numbers, in two places and more."""
+    found: dict[Any, dict[int, set[Any]]] = defaultdict(lambda: defaultdict(set))
+    for row, column, run in plan.cells_of_runs:
+        levels, settled = plan.groups[row].levels, plan.groups[row].settled
+        found[levels[:k], levels[k + 1 :], settled, column][levels[k]].add(_numbers(run))
+    twins = [set().union(*by_level.values()) for by_level in found.values() if len(by_level) > 1]
+    return all(len(one) == 1 for one in twins) and sum(one != {None} for one in twins) > 1
+
+
+def _numbers(run: Run) -> str | None:
+    """Return all numbers of a run that ended, if they are so many that no other has them by chance."""
+    is_known = run.counts and len(run.measures) > 1 and "best_val_loss" in run.measures
+    return json.dumps(sorted(run.measures.items())) if is_known else None
+
+
+def _without(run: Run, gone: Set[str]) -> Run:
+    overrides = None if run.overrides is None else tuple(one for one in run.overrides if key_of(one) not in gone)
+    return replace(
+        run, config={key: value for key, value in run.config.items() if key not in gone}, overrides=overrides
+    )
+
+
+def _layout(runs: Sequence[Run], tune: Sequence[str] | None) -> Layout:
     settings = [_setting(run) for run in runs]
     if tune is None and any(run.tuned for run in runs):
         tune = sorted({key for run in runs for key in run.tuned})
     knobs, tuned, rows = knob_finder.find(settings, tune)
+    names = _repetitions(runs, rows)
     members: dict[knob_finder.Row, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
         members[row].append(index)
     groups = []
     for levels, settled in sorted(members):
         seeded = sorted(
-            ((_seed(runs[i]), runs[i]) for i in members[levels, settled]),
+            ((names[i], runs[i]) for i in members[levels, settled]),
             key=lambda pair: (natural(pair[0]), pair[1].path),
         )
         name = _name([*knobs, *tuned], (*levels, *settled))
@@ -227,7 +265,7 @@ def layout(runs: Sequence[Run], tune: Sequence[str] | None = None) -> Layout:
         rivals[group.levels].append(index)
     contenders = [Contender(_name(knobs, levels), levels, tuple(rivals[levels])) for levels in sorted(rivals)]
     seeds = sorted({seed for group in groups for seed in group.seeds}, key=natural)
-    unit = "seed" if any(seed_of(run.config) is not None for run in runs) else "run"
+    unit = "seed" if any(not str(seed).startswith(NO_SEED) for seed in seeds) else "run"
     return Layout(tuple(groups), tuple(knobs), tuple(tuned), tuple(contenders), tuple(seeds), unit)
 
 
@@ -236,13 +274,24 @@ def _setting(run: Run) -> Setting:
     return Setting(config, None if run.overrides is None else knob_finder.typed(run.overrides))
 
 
-def _seed(run: Run) -> Any:
-    """Return what pairs a run with others; without a seed nothing does, unless the run was recorded twice."""
-    seed = seed_of(run.config)
-    if seed is not None:
-        return hashable(seed)
-    numbers = json.dumps(sorted(run.measures.items()))
-    return f"no seed: {numbers if len(run.measures) > 1 else run.path}"
+def _repetitions(runs: Sequence[Run], rows: Sequence[knob_finder.Row]) -> list[Any]:
+    """Return what tells each run from the others of its group, and pairs it with those of others: its seed.
+
+    Without one nothing pairs; a seed that all runs have, and that yet gave different numbers, is none. Runs of one
+    group with exactly the same numbers are one run, which was recorded again or ignores its seed.
+    """
+    seeds = [seed_of(run.config) for run in runs]
+    numbers = [_numbers(run) for run in runs]
+    cells = Counter({(row, number) for row, number in zip(rows, numbers, strict=True) if number})
+    differ = any(count > 1 for count in Counter(row for row, _ in cells).values())
+    has_seeds = len({hashable(seed) for seed in seeds}) > 1 or not differ
+    own = [
+        hashable(seed) if has_seeds and seed is not None else f"{NO_SEED}{number or run.path}"
+        for run, number, seed in zip(runs, numbers, seeds, strict=True)
+    ]
+    same = [(row, number or run.path) for run, row, number in zip(runs, rows, numbers, strict=True)]
+    first = dict(sorted(zip(same, own, strict=True), key=lambda pair: natural(pair[1]), reverse=True))
+    return [first[cell] for cell in same]
 
 
 def _name(knobs: Sequence[Knob], levels: Sequence[int]) -> str:

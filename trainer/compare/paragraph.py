@@ -81,6 +81,8 @@ def _differences(
         if any(one.claimed for effect in told for one in effect.simple):
             return []
         tested = [effect for effect in told if any(one.p is not None for one in effect.contrasts)]
+        if not tested and found.criterion is None and any(one.kind == "loss" for one in found.warnings):
+            return []  # the recommendation says why nothing is compared
         if not tested:
             return ["What a knob does cannot be tested: no two groups that differ in one thing have two runs each."]
         largest = max(tested, key=lambda one: one.size or 0.0).sentence

@@ -26,7 +26,8 @@ def recommendation(answered: Answered, groups: list[GroupSummary], has_ended: bo
     if answered.best is None or criterion is None:
         why = "no run has a validation loss or accuracy; choosing by the test split would flatter it"
         if any(defines_loss(knob) for knob in (*answered.plan.knobs, *answered.plan.tuned)):
-            why = "losses of different definitions do not compare, and no run has a validation accuracy"
+            why = "losses of different definitions do not compare, and nothing else was measured in validation"
+            why += " (metrics=[r2], say)"
         return Recommendation(f"no recommendation: {why}")
     group = groups[int(answered.choice.groups_C[answered.best])]
     asked = ((about.pair, one) for about, one in answered.by_about.items() if about.family == "recommendation")

@@ -134,9 +134,9 @@ def choose(plan: Layout, costs_GS: Floats) -> Choice:
         best = members[np.argmin(mean_G[members])]
         groups_C[c] = best if n_G[best] else -1
         costs = rest_GS[members] if len(plan.seeds) > 1 else np.repeat(mean_G[members][:, None], len(plan.seeds), 1)
-        costs = np.where(ran_GS[members], costs, np.inf)  # a setting that this seed did not run cannot be scored at it
         chosen = members[np.argmin(costs, 0)]
-        groups_CS[c] = np.where(np.isfinite(costs).any(0), chosen, -1)
+        has_run = np.isfinite(costs).any(0) & ran_GS[chosen, np.arange(len(plan.seeds))]
+        groups_CS[c] = np.where(has_run, chosen, -1)  # what another setting has at this seed says nothing of the best
     return Choice(groups_C, groups_CS)
 
 
