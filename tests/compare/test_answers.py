@@ -223,7 +223,10 @@ def test_a_peak_inside_is_seen() -> None:
     assert effect(flat, "model.width").shape.kind == "no shape shown"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("key", ["loss.name", "loss.label_smoothing", "criterion"])
+@pytest.mark.parametrize(
+    "key",
+    ["loss.name", "loss.label_smoothing", "criterion", "focal_gamma", "label_smooth", "pos_weight", "huber_delta"],
+)
 def test_losses_of_different_definitions_are_not_compared(key: str) -> None:
     settings = [
         {key: value} for value in ((0.0, 0.1, 0.3) if "smoothing" in key else ("mse", "cross_entropy", "hinge"))

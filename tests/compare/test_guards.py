@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.compare.runs import effect_of, grid, run
+from tests.compare.runs import effect_of, grid, run, sweep
+from trainer.compare import tuning
 from trainer.compare.comparison import compare
 from trainer.judge.overfit import Verdict
 
@@ -105,3 +106,37 @@ def test_a_group_that_diverged_is_no_tie() -> None:
     gone = [dataclasses.replace(r, verdict=Verdict("diverged", None, None, "", {})) for r in grid()[:5]]
     name = compare(grid()).groups[0].name
     assert name not in compare([*gone, *grid()[5:]]).recommendation.ties
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "index", "tried"),
+    [
+        ("beta2", (0.9, 0.99, 0.999), 2, None),
+        ("keep_prob", (0.5, 0.8, 1.0), 2, None),
+        ("train_fraction", (0.25, 0.5, 1.0), 2, None),
+        ("drop_path", (0.1, 0.3, 0.5), 2, ("highest", "0.7,0.9")),
+        ("optimizer.lr", (0.1, 0.3, 1.0), 2, ("highest", "3,10")),
+        ("weight_decay", (0.01, 0.1, 1.0), 2, ("highest", "3,10")),
+        ("gradient_clip", (1.0, 5.0, 10.0), 2, ("highest", "20,40")),
+    ],
+)
+def test_values_to_try_are_values_that_can_be_tried(
+    name: str, values: tuple[float, ...], index: int, tried: tuple[str, str] | None
+) -> None:
+    assert tuning.beyond(name, list(values), index) == tried
+
+
+def test_a_schedule_that_moves_momentum_too_is_said() -> None:
+    names = {"cosine": {}, "one_cycle": {"schedule.cycle_momentum": True}}
+    settings = [{"schedule.name": name, **more} for name, more in names.items()]
+    found = compare(sweep(settings, lambda s: 0.1 + 0.1 * (s["schedule.name"] == "cosine")))
+    assert any(one.kind == "together" and "moves momentum as well" in one.text for one in found.warnings)
+    alike = [{**one, "schedule.cycle_momentum": True} for one in settings]
+    assert compare(sweep(alike, lambda s: 0.1)).warnings == []
+
+
+def test_where_all_runs_are_underfit_that_is_said_first() -> None:
+    runs = sweep([{"lr": 1}, {"lr": 3}], lambda s: 2.3)
+    lost = [dataclasses.replace(run, verdict=Verdict("underfit", None, None, "", {})) for run in runs]
+    assert compare(lost).answer.text.startswith("All 10 runs are underfit")
+    assert "underfit" not in compare([*lost[1:], runs[0]]).answer.text

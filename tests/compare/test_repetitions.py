@@ -91,3 +91,15 @@ def test_losses_of_different_definitions_are_averaged_by_no_knob() -> None:
     assert "metrics=[r2]" in found.answer.text
     with_r2 = compare(sweep(settings, lambda s: 1 / s["width"], more={"test_accuracy": lambda loss: 1 - loss}))
     assert {one.measure for one in with_r2.effects} == {"test_accuracy"}
+
+
+def test_a_rate_that_follows_from_all_else_was_not_tuned() -> None:
+    """Runs made by hand, each with a rate of its own: only the rate matters, and it is named."""
+    made = [("adam", 0.1, 1e-3), ("adam", 0.3, 3e-4), ("sgd", 0.2, 3e-3), ("sgd", 0.5, 1e-4)]
+    settings = [{"optimizer": name, "dropout": dropout, "lr": lr} for name, dropout, lr in made]
+    found = compare(sweep(settings, lambda s: -0.1 * np.log10(s["lr"]), seeds=3))
+    assert found.tuned == []
+    assert all(
+        {"optimizer", "dropout", "lr"} <= set(one.knob.replace(" and ", ", ").split(", ")) for one in found.effects
+    )
+    assert any(one.kind == "together" and "lr" in one.text for one in found.warnings)

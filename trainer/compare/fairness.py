@@ -29,6 +29,7 @@ def warnings(
     are, whose = ("group is", "its") if more == 1 else ("groups are", "their")
     found = [
         *(("together", _together(knob)) for knob in plan.knobs if knob.together),
+        ("together", _momentum(plan)),
         ("data", _data(plan)),
         ("loss", _loss(plan, loss_knobs)),
         ("split", _split(plan)),
@@ -56,6 +57,17 @@ def _together(knob: Knob) -> str:
     names = f"{', '.join(knob.together[:-1])} and {knob.together[-1]}"
     how = f"moved together ({levels})" if len(shown) <= 4 else f"differ together, in {len(shown)} ways ({levels})"
     return f"{names} {how}: what each does alone cannot be told apart"
+
+
+def _momentum(plan: Layout) -> str:
+    """Warn of schedules that move momentum too, compared with those that move the learning rate alone."""
+    knobs = [k for k, knob in enumerate(plan.knobs) if {"schedule", "schedule.name"} & {knob.name, *knob.keys}]
+    moving = [group for group in plan.groups if group.runs[0].config.get("schedule.cycle_momentum")]
+    if not knobs or len(moving) in (0, len(plan.groups)):
+        return ""
+    names = few(dict.fromkeys(plan.knobs[k].plain(group.levels[k]) for group in moving for k in knobs))
+    said = "moves momentum as well as the learning rate: what each does alone cannot be told apart"
+    return f"{names} {said} (schedule.cycle_momentum=false moves the rate alone)"
 
 
 def _loss(plan: Layout, knobs: Sequence[Knob]) -> str:

@@ -115,13 +115,15 @@ def _interaction(values_CS: Floats, table: NDArray[np.int64], noise: Noise) -> I
     values_LRS = values_LRS[:, :, seeds]
     levels, combinations, count = values_LRS.shape
     df = (levels - 1) * (count - 1)
+    if combinations < 2 or df < 1:
+        return None
     total, total_df = noise.square * noise.df, noise.df
     if noise.wild_C[rests].any():  # these have no part in that noise, but in the interaction
         rows_RS = values_LRS.reshape(levels * combinations, count)
         residuals_RS = rows_RS - rows_RS.mean(0) - rows_RS.mean(1)[:, None] + rows_RS.mean()
         total, total_df = float((residuals_RS**2).sum()), (levels * combinations - 1.0) * (count - 1)
     rest_df = total_df - df
-    if combinations < 2 or df < 1 or rest_df < 1:
+    if rest_df < 1:
         return None
     means = values_LRS.mean(1)
     residuals = means - means.mean(0) - means.mean(1)[:, None] + means.mean()

@@ -17,7 +17,9 @@ _OTHER_RATES = {"min", "end", "final", "warmup"}  # rates that a schedule has be
 _OPTIMIZERS = {"optimizer", "optimiser", "optim", "opt"}
 _RIVALS = _OPTIMIZERS | {"schedule", "scheduler", "sched", "batch", "batchsize", "bs"}
 _BESIDE_A_RIVAL = CHOICE | {"lr", "learning", "rate", "size", "train", "training", "per", "device", "global"}
-_LOSSES = {"loss", "lossfn", "criterion", "objective", "reduction"}
+_LOSSES = {"loss", "lossfn", "criterion", "objective", "reduction", "smoothing", "smooth", "focal", "huber"}
+_SHARES = {"dropout", "drop", "keep", "mask", "ratio", "fraction", "share", "split", "prob", "probability", "p"}
+_SHARES |= {"momentum", "beta", "betas", "ema", "noise", "smoothing"}
 _SCALES = {"normalize", "normalise", "standardize", "standardise", "scale", "scaling", "scaler"}
 _DATA = {"data", "dataset", "datasets", "datamodule", "data_set", "corpus", "task"}
 _DATA |= {"dataset_name", "data_name", "task_name"}
@@ -95,7 +97,13 @@ def defines_loss(key: str) -> bool:
     """Whether losses at different values of a key are different quantities."""
     found = {word for part in key.split(".") for word in words(part)}
     is_scale = not (_SCALES.isdisjoint(found) or found.isdisjoint({"target", "targets", "label", "labels"}))
-    return not _LOSSES.isdisjoint(found) or "smoothing" in found or {"class", "weights"} <= found or is_scale
+    is_weight = not found.isdisjoint({"class", "pos"}) and not found.isdisjoint({"weight", "weights"})
+    return not _LOSSES.isdisjoint(found) or is_weight or is_scale
+
+
+def is_share(key: str) -> bool:
+    """Whether a key's values are shares or probabilities, of 1 at most, where none of them is larger."""
+    return not _SHARES.isdisjoint(words(key))
 
 
 def is_data(key: str) -> bool:

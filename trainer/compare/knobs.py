@@ -96,9 +96,17 @@ def find(settings: Sequence[Setting], tune: Sequence[str] | None = None) -> tupl
 
 
 def _to_tune(chosen: Mapping[str, list[Any]]) -> list[str]:
-    """Guess what was varied for the sake of fairness only: the learning rate, where what needs its own is compared."""
+    """Guess what was varied for the sake of fairness only: the learning rate, where what needs its own is compared.
+
+    And had several: one that follows from all else that was changed was changed with it.
+    """
     rates, rivals = (list(filter(of, chosen)) for of in (keys.is_rate, keys.needs_a_rate))
-    return [rate for rate in rates if any(not follows(chosen[rival], chosen[rate]) for rival in rivals)]
+    others = list(zip(*(column for key, column in chosen.items() if key not in rates), strict=True))
+    return [
+        rate
+        for rate in rates
+        if any(not follows(chosen[rival], chosen[rate]) for rival in rivals) and not follows(others, chosen[rate])
+    ]
 
 
 def _columns(settings: Sequence[Setting]) -> dict[str, list[Any]]:

@@ -31,7 +31,7 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     told = [effect for effect in found.effects if effect.measure == main]
     scores = [effect for effect in found.effects if effect.measure == found.score != main]
     crossed = _strongest(found, main)
-    lines = [*_differences(found, plan, told, scores, crossed)]
+    lines = [_all_underfit(plan), *_differences(found, plan, told, scores, crossed)]
     lines += [f"{fairness.fraction(plan)}.", f"{fairness.untuned(plan)}."]
     used, spoken_of = set(found.chosen.values()), {e.knob for e in (*told, *scores) if e.claimed}
     within_crossed = {name for one in crossed for name in one.knobs}
@@ -62,6 +62,14 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     said = dict.fromkeys(line[0].upper() + line[1:] for line in lines if line.strip("."))
     command, reason = _next(found, plan, edges)
     return Answer(" ".join(said), command, list(said), reason)
+
+
+def _all_underfit(plan: Layout) -> str:
+    """Say first where no run has learned what it could."""
+    runs = [run for group in plan.groups for run in group.distinct]
+    if any(run.verdict.verdict != "underfit" for run in runs):
+        return ""
+    return f"All {len(runs)} runs are underfit: train longer, or at other learning rates, before comparing."
 
 
 def _of_one_group(found: Comparison, plan: Layout) -> str:

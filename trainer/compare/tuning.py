@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from trainer.compare import words
 from trainer.compare.groups import Layout, Run
-from trainer.compare.keys import label
+from trainer.compare.keys import is_share, label
 from trainer.compare.knobs import Knob
 from trainer.compare.statistics import Floats, mean_of
 
 TUNED = 4.0
 LEARNED = 0.01  # of the loss of guessing: less is none
 LARGEST_STEP = 10**0.5  # beyond a grid's edge, however coarse the grid
-SHARES = ("dropout", "momentum", "label_smoothing", "label_noise", "val_fraction")  # below 1
 BOUNDED = ("dropout", "weight_decay", "momentum", "label_noise", "label_smoothing")  # 0 is no edge of these: it is off
 
 
@@ -206,8 +205,9 @@ def beyond(name: str, values: list[float], index: int) -> tuple[str, str] | None
     if 0 < index < len(values) - 1 or (values[index] == 0 and name.endswith(BOUNDED)):
         return None
     side = "lowest" if index == 0 else "highest"
+    of_one = is_share(name) and max(values) <= 1
     near = values[:2] if index == 0 else values[-2:]
-    if min(near) > 0 and max(near) / min(near) >= 1.5 and not name.endswith(SHARES):
+    if min(near) > 0 and max(near) / min(near) >= 1.5 and not of_one:
         ratio = min(max(near) / min(near), LARGEST_STEP) ** (-1 if index == 0 else 1)
         more = [values[index] * ratio, values[index] * ratio**2]
     else:
@@ -216,6 +216,6 @@ def beyond(name: str, values: list[float], index: int) -> tuple[str, str] | None
     whole = all(value.is_integer() for value in values)
     more = [value for value in more if value >= 1] if whole else more
     shown = [str(round(value)) if whole else label(float(f"{value:.1g}")) for value in more if value > 0]
-    if name.endswith(SHARES):
+    if of_one:
         shown = [text for text in shown if float(text) < 1]
     return (side, ",".join(sorted(dict.fromkeys(shown), key=float))) if shown else None
