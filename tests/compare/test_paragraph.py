@@ -9,6 +9,7 @@ import pytest
 
 from tests.compare.runs import accuracy, effect, is_chinese, sweep
 from trainer.compare.comparison import compare
+from trainer.judge.overfit import Verdict
 from trainer.report import vocabulary
 
 
@@ -146,3 +147,21 @@ def test_what_loss_and_accuracy_say_apart_is_said() -> None:
     found = compare(runs)
     assert "best validation accuracy is 4.00 points lower there" in found.answer.lines[0]
     assert "but by best validation accuracy, model=mlp is shown to be better" in found.recommendation.sentence
+
+
+def test_a_gap_is_told_whatever_is_told_of_the_loss() -> None:
+    """Dropout closes the gap far more than it changes the loss; both are said, and who overfits."""
+    settings = [{"dropout": 0}, {"dropout": 0.5}]
+    runs = sweep(settings, lambda s: 0.5 + 0.05 * (s["dropout"] == 0))
+    gaps = [
+        dataclasses.replace(
+            run,
+            measures={**run.measures, "gap": run.measures["gap"] + 0.4 * (run.config["dropout"] == 0)},
+            verdict=Verdict("overfit" if run.config["dropout"] == 0 else "healthy", 3.0, None, "", {}),
+        )
+        for run in runs
+    ]
+    said = compare(gaps).answer.text
+    assert "est validation loss is 0.0" in said
+    assert "Gap is 0.4" in said
+    assert "Runs that overfit: 5 of 5 at dropout=0, 0 of 5 at 0.5." in said

@@ -47,9 +47,9 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     if silent and len(silent) < len(plan.knobs):
         measures = dict.fromkeys(words.measure(effect.measure) for effect in (*told, *scores))
         lines.append(f"No effect of {_and(silent)} on {' or '.join(measures)} is shown.")
-    for effect in found.effects:
-        if effect.claimed and effect.measure == "gap" and effect.knob in silent:
-            lines += _gap(effect, found, plan)
+    gaps = [effect for effect in found.effects if effect.claimed and effect.measure == "gap"]
+    lines += [line for effect in gaps for line in _gap(effect, found, plan)]
+    spoken_of |= {effect.knob for effect in gaps}
     for k, knob in enumerate(plan.knobs):
         if knob.name in spoken_of:
             lines.append(_counts("overfit", plan, k, used, lambda run: run.verdict.verdict == "overfit"))
