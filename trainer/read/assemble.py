@@ -31,6 +31,7 @@ _OF_ONE_TAG = re.compile(r"run-(.*?)-tag-(.*)")  # a file that TensorBoard's pag
 _OF_ONE_EPOCH = re.compile(r"metrics_epoch_([0-9]{1,9})\.json")  # AllenNLP
 # of a run that two loggers recorded the first is kept: for its precision
 _SOURCES = ("csv", "json", "mlflow", "events", "log")
+_SHARE = 1.001  # the highest of an accuracy that is no percentage: 1 in half precision
 _NEAREST = 50  # runs that end alike, among which a copy is looked for
 _SAME = 1e-5  # relative: event files keep 32 bits of a number
 _SAME_PRINTED = 1e-2  # and logs few digits
@@ -74,6 +75,7 @@ def add(
             notes=(losses, *notes, *fit.notes, *remarks),
             remarks=tuple(remarks),
             unit=fit.unit,
+            accuracy_tag=fit.tags.val_accuracy,
         )
         search.runs.append(run)
     return bool(fits)
@@ -198,6 +200,28 @@ def expected(search: Search) -> str:
         )
     )
     return f"expected {wanted}; name them with --train-tag TAG --val-tag TAG"
+
+
+# ------------------------------------------------------------------ accuracies
+
+
+def scale_accuracies(search: Search) -> None:
+    """Turn percentages into shares: a tag that exceeds 1 in any run is in percent in all of the same kind of file.
+
+    A run alone does not tell: at chance level, 1 % of 100 classes is as high as a share of all.
+    """
+    columns = [(run.source, run.accuracy_tag) for run in search.runs]
+    in_percent = {column for column, run in zip(columns, search.runs, strict=True) if _highest(run) > _SHARE}
+    for i, (column, run) in enumerate(zip(columns, search.runs, strict=True)):
+        if column in in_percent and run.source != "trainer":
+            train, val = (None if one is None else one / 100 for one in (run.train_accuracy, run.val_accuracy))
+            notes = (*run.notes, "accuracies are taken to be in percent")
+            search.runs[i] = replace(run, train_accuracy=train, val_accuracy=val, notes=notes)
+
+
+def _highest(run: Curves) -> float:
+    there = [one for one in (run.train_accuracy, run.val_accuracy) if one is not None]
+    return max((float(np.nanmax(one, initial=0)) for one in there), default=0.0)
 
 
 # ------------------------------------------------------------------ configurations

@@ -57,6 +57,7 @@ def find_runs(
     for folder, files in named.items():
         _read_files(search, folder, files)
     assemble.add_logs(search)
+    assemble.scale_accuracies(search)
     assemble.configure(search)
     assemble.drop_copies(search)
     runs = {_real(run.path): run for run in search.runs}  # a path given twice, or inside another
