@@ -24,6 +24,11 @@ from trainer.read.find_runs import find_runs
         ("a: !!python/object/apply:os.system [exit 3]\nb: !mine {c: 1}\n", {"a": ["exit 3"], "b.c": 1}),
         ("!!python/object:argparse.Namespace\nf: !!python/name:torch.relu ''\n", {"f": "python/name:torch.relu"}),
         ("a: !!binary '?'\nb: !!python/object/new:x {args: [1]}\n", {"a": "?", "b.args": [1]}),
+        (
+            "wandb_version: 1\n_wandb: {value: {t: 1}}\nlr: {desc: null, value: 0.1}\nmodel: {value: {depth: 2}}\n",
+            {"lr": 0.1, "model.depth": 2},
+        ),
+        ("_wandb: {t: 1}\nlr: {desc: x, value: 0.1}\nseed: 0\n", {"lr.desc": "x", "lr.value": 0.1, "seed": 0}),
         ("a: 2026-01-02\nb: [2026-01-02, {1: x}]\n", {"a": "2026-01-02", "b": ["2026-01-02", {"1": "x"}]}),
     ],
 )
