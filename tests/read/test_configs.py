@@ -1,10 +1,12 @@
 """A run's configuration, from where it is recorded."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests import fake_runs
+from trainer.compare.keys import seed_of
 from trainer.read.bounded import Unreadable, json_document
 from trainer.read.configs import read_config, recorded_config
 from trainer.read.find_runs import find_runs
@@ -71,6 +73,27 @@ def test_long_numbers_are_text_and_long_texts_are_cut_and_stay_different(tmp_pat
     assert {type(value) for value in config.values()} == {str}
     path.write_text(f"a: {'9' * 4999}8\n")
     assert read_config(path)["a"] != config["a"]
+
+
+@pytest.mark.parametrize(
+    ("run", "more", "key", "seed"),
+    [
+        (3, {}, "run_idx", 3),
+        ("3", {}, "run_idx", "3"),
+        (3, {"data_seed": 0}, "run_id", 0),
+        ("wide", {}, "run_id", None),
+        (None, {}, "run_id", None),
+    ],
+)
+def test_a_setting_called_run_numbers_or_names_runs(
+    tmp_path: Path, run: object, more: dict, key: str, seed: object
+) -> None:
+    """By that key a comparison tells apart runs of which nothing is known."""
+    fake_runs.other_run(tmp_path / "a", ("train_loss", "val_loss"), *fake_runs.curves(30, 0.5, 0))
+    (tmp_path / "a" / "hparams.json").write_text(json.dumps({"lr": 0.1, "run": run, **more}))
+    (found,), _ = find_runs([tmp_path])
+    assert found.config == {"lr": 0.1, key: run, **more}
+    assert seed_of(found.config) == seed
 
 
 def test_no_file(tmp_path: Path) -> None:

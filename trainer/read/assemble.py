@@ -14,7 +14,7 @@ import numpy as np
 from trainer.read import histories, logs, other_tools, tables, tag_names
 from trainer.read.bounded import MOST_DOCUMENT, Unreadable, content, json_document, shortened
 from trainer.read.columns import has_pair
-from trainer.read.configs import flat_config, read_config
+from trainer.read.configs import flat_config, of_another_tool, read_config
 from trainer.read.curves import Curves, Search, Series
 from trainer.read.numbers import cell_number
 from trainer.read.tables import Part, Table
@@ -240,8 +240,7 @@ def configure(search: Search) -> None:
         config = search.hparams.get(place, {})
         if counts[place, run.source] == 1:
             config = below.get(place, {}) | config | _beside(search, place)  # where a tuple is no text
-        config |= run.config
-        search.runs[i] = replace(run, config=config)
+        search.runs[i] = replace(run, config=of_another_tool(config | run.config))
     alone = set(places)
     search.problems += [
         said for folder, said in search.without.items() if folder.parent not in alone or folder not in search.hparams

@@ -82,6 +82,16 @@ def _unwrapped(document: Any) -> Any:
     return settings
 
 
+def of_another_tool(config: dict[str, Any]) -> dict[str, Any]:
+    """Return another tool's settings by keys that mean the same here.
+
+    `run`, by which runs without settings differ here, is a repetition where it numbers runs of no seed, else a name.
+    """
+    has_seed = any("seed" in key.lower() for key in config)
+    name = "run_idx" if str(config.get("run")).isdecimal() and not has_seed else "run_id"
+    return {name if key == "run" else key: value for key, value in config.items()}
+
+
 def read_yaml(path: Path) -> Any:
     """Return what a YAML file holds; None where there is no such file. Raises Unreadable."""
     try:
