@@ -8,7 +8,7 @@ import pytest
 from tests import fake_runs
 from trainer.compare.keys import seed_of
 from trainer.read.bounded import Unreadable, json_document
-from trainer.read.configs import read_config, recorded_config
+from trainer.read.configs import of_another_tool, read_config, recorded_config
 from trainer.read.find_runs import find_runs
 
 
@@ -94,6 +94,14 @@ def test_a_setting_called_run_numbers_or_names_runs(
     (found,), _ = find_runs([tmp_path])
     assert found.config == {"lr": 0.1, key: run, **more}
     assert seed_of(found.config) == seed
+
+
+def test_what_differs_in_the_last_digits_of_a_float_is_one_level() -> None:
+    """Of a whole number, a seed, each digit counts."""
+    config = {"a": 0.1 + 0.2, "b": [0.9, 1 - 0.9, [7 * 1e-5]], "c": 1e-300 / 3, "d": 2**60 + 1, "e": float("inf")}
+    expected = {"a": 0.3, "b": [0.9, 0.1, [7e-5]], "c": 3.33333333333e-301, "d": 2**60 + 1, "e": float("inf")}
+    assert of_another_tool(config) == expected
+    assert of_another_tool({"a": 0.300000000001}) == {"a": 0.300000000001}
 
 
 def test_no_file(tmp_path: Path) -> None:

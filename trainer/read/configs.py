@@ -83,13 +83,20 @@ def _unwrapped(document: Any) -> Any:
 
 
 def of_another_tool(config: dict[str, Any]) -> dict[str, Any]:
-    """Return another tool's settings by keys that mean the same here.
+    """Return another tool's settings as they are compared: by keys that mean the same here, numbers to 12 digits.
 
     `run`, by which runs without settings differ here, is a repetition where it numbers runs of no seed, else a name.
     """
     has_seed = any("seed" in key.lower() for key in config)
     name = "run_idx" if str(config.get("run")).isdecimal() and not has_seed else "run_id"
-    return {name if key == "run" else key: value for key, value in config.items()}
+    return {name if key == "run" else key: _rounded(value) for key, value in config.items()}
+
+
+def _rounded(value: Any) -> Any:
+    """Round floats to 12 significant digits: 0.1 + 0.2 is 0.3."""
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 def read_yaml(path: Path) -> Any:
