@@ -231,6 +231,22 @@ def test_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     np.testing.assert_allclose(run.val_loss, VAL)
 
 
+def test_accuracies_alone_are_no_run_nor_losses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = put(tmp_path / "t.csv", rows(lambda i: f"{i},{i / N},{i / N}", "epoch,train_acc,val_acc\n"))
+    assert evaluate.main([str(path)]) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        f"{path}: found the columns epoch, train_acc, val_acc; accuracies alone are neither judged nor compared; "
+        "log a training and a validation loss beside them"
+    ]
+    half = put(tmp_path / "half.csv", rows(lambda i: f"{i},{TRAIN[i]},{i / N}", "epoch,train_loss,val_acc\n"))
+    assert evaluate.main([str(half)]) == 2
+    assert "expected a training loss by a common name and a validation loss" in capsys.readouterr().err
+    assert evaluate.main([str(path), "--train-tag", "loss", "--val-tag", "val_acc"]) == 2
+    assert capsys.readouterr().err == (
+        "--val-tag val_acc: found an accuracy, expected a loss; accuracies beside the losses are found by themselves\n"
+    )
+
+
 def test_tables_that_are_no_runs(tmp_path: Path) -> None:
     """A table of results, and an evaluation's own JSON beside its runs."""
     put(tmp_path / "results.csv", "model,final_train_loss,final_val_loss\n" + "".join(f"m{i},1,2\n" for i in range(9)))

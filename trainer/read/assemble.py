@@ -187,11 +187,14 @@ def _no_columns(search: Search, path: Path, columns: Sequence[str]) -> str:
     shown = few(map(shortened, columns), 20) or "none"
     if columns and all(cell_number(name) is not None for name in columns):
         return f"{path}: its first line, {shown}, names no columns; expected a line such as epoch,train_loss,val_loss"
-    return f"{path}: found the columns {shown}; {expected(search)}"
+    return f"{path}: found the columns {shown}; {expected(search, columns)}"
 
 
-def expected(search: Search) -> str:
-    """Say which losses were looked for, and what to type."""
+def expected(search: Search, names: Iterable[str]) -> str:
+    """Say which losses were looked for among names, and what to type; of accuracies alone, what to log."""
+    measured = {tag_names.measure(name) for name in names}
+    if search.train_tag is search.val_tag is None and "accuracy" in measured and "loss" not in measured:
+        return "accuracies alone are neither judged nor compared; log a training and a validation loss beside them"
     wanted = " and ".join(
         f"{option} {tag}" if tag else f"a {side} loss by a common name"
         for side, option, tag in (
