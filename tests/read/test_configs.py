@@ -1,12 +1,14 @@
 """A run's configuration, from where it is recorded."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests import fake_runs
+from trainer.compare.keys import seed_of
 from trainer.read.bounded import Unreadable, json_document
-from trainer.read.configs import read_config, recorded_config
+from trainer.read.configs import of_another_tool, read_config, recorded_config
 from trainer.read.find_runs import find_runs
 
 
@@ -24,6 +26,11 @@ from trainer.read.find_runs import find_runs
         ("a: !!python/object/apply:os.system [exit 3]\nb: !mine {c: 1}\n", {"a": ["exit 3"], "b.c": 1}),
         ("!!python/object:argparse.Namespace\nf: !!python/name:torch.relu ''\n", {"f": "python/name:torch.relu"}),
         ("a: !!binary '?'\nb: !!python/object/new:x {args: [1]}\n", {"a": "?", "b.args": [1]}),
+        (
+            "wandb_version: 1\n_wandb: {value: {t: 1}}\nlr: {desc: null, value: 0.1}\nmodel: {value: {depth: 2}}\n",
+            {"lr": 0.1, "model.depth": 2},
+        ),
+        ("_wandb: {t: 1}\nlr: {desc: x, value: 0.1}\nseed: 0\n", {"lr.desc": "x", "lr.value": 0.1, "seed": 0}),
         ("a: 2026-01-02\nb: [2026-01-02, {1: x}]\n", {"a": "2026-01-02", "b": ["2026-01-02", {"1": "x"}]}),
     ],
 )
@@ -66,6 +73,35 @@ def test_long_numbers_are_text_and_long_texts_are_cut_and_stay_different(tmp_pat
     assert {type(value) for value in config.values()} == {str}
     path.write_text(f"a: {'9' * 4999}8\n")
     assert read_config(path)["a"] != config["a"]
+
+
+@pytest.mark.parametrize(
+    ("run", "more", "key", "seed"),
+    [
+        (3, {}, "run_idx", 3),
+        ("3", {}, "run_idx", "3"),
+        (3, {"data_seed": 0}, "run_id", 0),
+        ("wide", {}, "run_id", None),
+        (None, {}, "run_id", None),
+    ],
+)
+def test_a_setting_called_run_numbers_or_names_runs(
+    tmp_path: Path, run: object, more: dict, key: str, seed: object
+) -> None:
+    """By that key a comparison tells apart runs of which nothing is known."""
+    fake_runs.other_run(tmp_path / "a", ("train_loss", "val_loss"), *fake_runs.curves(30, 0.5, 0))
+    (tmp_path / "a" / "hparams.json").write_text(json.dumps({"lr": 0.1, "run": run, **more}))
+    (found,), _ = find_runs([tmp_path])
+    assert found.config == {"lr": 0.1, key: run, **more}
+    assert seed_of(found.config) == seed
+
+
+def test_what_differs_in_the_last_digits_of_a_float_is_one_level() -> None:
+    """Of a whole number, a seed, each digit counts."""
+    config = {"a": 0.1 + 0.2, "b": [0.9, 1 - 0.9, [7 * 1e-5]], "c": 1e-300 / 3, "d": 2**60 + 1, "e": float("inf")}
+    expected = {"a": 0.3, "b": [0.9, 0.1, [7e-5]], "c": 3.33333333333e-301, "d": 2**60 + 1, "e": float("inf")}
+    assert of_another_tool(config) == expected
+    assert of_another_tool({"a": 0.300000000001}) == {"a": 0.300000000001}
 
 
 def test_no_file(tmp_path: Path) -> None:

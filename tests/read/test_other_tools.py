@@ -34,15 +34,16 @@ def test_a_hand_written_loop(tmp_path: Path) -> None:
 def test_keras_folders(tmp_path: Path) -> None:
     steps = np.arange(30)
     for role, losses in (("train", TRAIN), ("validation", VAL)):
-        write_events(tmp_path / "logs" / role, {"epoch_loss": (steps, losses), "epoch_accuracy": (steps, losses / 9)})
+        tags = {"epoch_loss": losses, "epoch_accuracy": losses / 9, "epoch_huber": losses / 4}
+        write_events(tmp_path / "logs" / role, {tag: (steps, values) for tag, values in tags.items()})
     run = only_run([tmp_path / "logs"])
     assert run.name == "logs"
     close(run.train_loss, TRAIN)
     close(run.val_loss, VAL)
     close(run.val_accuracy, VAL / 9)
-    given = only_run([tmp_path / "logs"], "epoch_accuracy", "epoch_accuracy")
-    close(given.train_loss, TRAIN / 9)
-    close(given.val_loss, VAL / 9)
+    given = only_run([tmp_path / "logs"], "epoch_huber", "epoch_huber")
+    close(given.train_loss, TRAIN / 4)
+    close(given.val_loss, VAL / 4)
 
 
 def test_sibling_folders_of_several_runs(tmp_path: Path) -> None:

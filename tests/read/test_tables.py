@@ -195,6 +195,24 @@ def test_a_lone_accuracy_beside_named_losses_is_of_validation_and_may_be_in_perc
     np.testing.assert_allclose(run.val_accuracy, (50 + np.arange(N)) / 100)
 
 
+def test_one_run_in_percent_tells_the_scale_of_all(tmp_path: Path) -> None:
+    """At the chance level of 100 classes the highest is 1: not every label is right. Another file's shares stay."""
+
+    def log(name: str, accuracy: str, highest: float) -> str:
+        text = rows(lambda i: f"{i},{TRAIN[i]},{VAL[i]},{highest}", f"epoch,train_loss,val_loss,{accuracy}\n")
+        return str(put(tmp_path / name / "metrics.csv", text))
+
+    chance, learned = log("a", "val_acc", 1.0), log("b", "val_acc", 60.0)
+    log("c", "val_accuracy", 0.9)
+    log("d", "val_acc", 1000.0)
+    found = [run.val_accuracy for run in find_runs([tmp_path])[0]]
+    assert [None if one is None else float(one[-1]) for one in found] == [0.01, 0.6, 0.9, None]
+    (alone,), _ = find_runs([chance])
+    assert alone.val_accuracy is not None
+    assert alone.val_accuracy[-1] == 1.0
+    assert evaluate.main([chance, learned, "--min", "val_accuracy=0.9"]) == 1
+
+
 def test_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Which losses were taken where there are several; steps as steps; of an unknown table its columns."""
     text = rows(
@@ -211,6 +229,22 @@ def test_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "found the columns epoch, E_in, E_out; expected" in capsys.readouterr().err
     (run,), _ = find_runs([unknown], "E_in", "E_out")
     np.testing.assert_allclose(run.val_loss, VAL)
+
+
+def test_accuracies_alone_are_no_run_nor_losses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = put(tmp_path / "t.csv", rows(lambda i: f"{i},{i / N},{i / N}", "epoch,train_acc,val_acc\n"))
+    assert evaluate.main([str(path)]) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        f"{path}: found the columns epoch, train_acc, val_acc; accuracies alone are neither judged nor compared; "
+        "log a training and a validation loss beside them"
+    ]
+    half = put(tmp_path / "half.csv", rows(lambda i: f"{i},{TRAIN[i]},{i / N}", "epoch,train_loss,val_acc\n"))
+    assert evaluate.main([str(half)]) == 2
+    assert "expected a training loss by a common name and a validation loss" in capsys.readouterr().err
+    assert evaluate.main([str(path), "--train-tag", "loss", "--val-tag", "val_acc"]) == 2
+    assert capsys.readouterr().err == (
+        "--val-tag val_acc: found an accuracy, expected a loss; accuracies beside the losses are found by themselves\n"
+    )
 
 
 def test_tables_that_are_no_runs(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.read.tag_names import guess, role, subject
+from trainer.read.tag_names import guess, measure, role, subject
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,15 @@ def test_accuracy_likewise() -> None:
     found = guess(dict.fromkeys(["Loss/train", "Loss/val", "Accuracy/train", "Accuracy/val", "Accuracy/top5"], 9))
     assert found is not None
     assert found[2:] == ("Accuracy/train", "Accuracy/val")
+
+
+@pytest.mark.parametrize(
+    ("name", "measured"),
+    [("val_acc", "accuracy"), ("valAcc", "accuracy"), ("eval/top1", "accuracy"), ("准确率", "accuracy"),
+     ("val_top1_error", "loss"), ("validation_0-logloss", "loss"), ("val", "loss"), ("lr", None), ("accelerate", None)],
+)  # fmt: skip
+def test_what_a_name_says_is_measured(name: str, measured: str | None) -> None:
+    assert measure(name) == measured
 
 
 def test_folders() -> None:

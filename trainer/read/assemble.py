@@ -14,7 +14,7 @@ import numpy as np
 from trainer.read import histories, logs, other_tools, tables, tag_names
 from trainer.read.bounded import MOST_DOCUMENT, Unreadable, content, json_document, shortened
 from trainer.read.columns import has_pair
-from trainer.read.configs import flat_config, read_config
+from trainer.read.configs import flat_config, of_another_tool, read_config
 from trainer.read.curves import Curves, Search, Series
 from trainer.read.numbers import cell_number
 from trainer.read.tables import Part, Table
@@ -31,6 +31,7 @@ _OF_ONE_TAG = re.compile(r"run-(.*?)-tag-(.*)")  # a file that TensorBoard's pag
 _OF_ONE_EPOCH = re.compile(r"metrics_epoch_([0-9]{1,9})\.json")  # AllenNLP
 # of a run that two loggers recorded the first is kept: for its precision
 _SOURCES = ("csv", "json", "mlflow", "events", "log")
+_SHARE = 1.001  # the highest of an accuracy that is no percentage: 1 in half precision
 _NEAREST = 50  # runs that end alike, among which a copy is looked for
 _SAME = 1e-5  # relative: event files keep 32 bits of a number
 _SAME_PRINTED = 1e-2  # and logs few digits
@@ -74,6 +75,7 @@ def add(
             notes=(losses, *notes, *fit.notes, *remarks),
             remarks=tuple(remarks),
             unit=fit.unit,
+            accuracy_tag=fit.tags.val_accuracy,
         )
         search.runs.append(run)
     return bool(fits)
@@ -185,11 +187,14 @@ def _no_columns(search: Search, path: Path, columns: Sequence[str]) -> str:
     shown = few(map(shortened, columns), 20) or "none"
     if columns and all(cell_number(name) is not None for name in columns):
         return f"{path}: its first line, {shown}, names no columns; expected a line such as epoch,train_loss,val_loss"
-    return f"{path}: found the columns {shown}; {expected(search)}"
+    return f"{path}: found the columns {shown}; {expected(search, columns)}"
 
 
-def expected(search: Search) -> str:
-    """Say which losses were looked for, and what to type."""
+def expected(search: Search, names: Iterable[str]) -> str:
+    """Say which losses were looked for among names, and what to type; of accuracies alone, what to log."""
+    measured = {tag_names.measure(name) for name in names}
+    if search.train_tag is search.val_tag is None and "accuracy" in measured and "loss" not in measured:
+        return "accuracies alone are neither judged nor compared; log a training and a validation loss beside them"
     wanted = " and ".join(
         f"{option} {tag}" if tag else f"a {side} loss by a common name"
         for side, option, tag in (
@@ -198,6 +203,28 @@ def expected(search: Search) -> str:
         )
     )
     return f"expected {wanted}; name them with --train-tag TAG --val-tag TAG"
+
+
+# ------------------------------------------------------------------ accuracies
+
+
+def scale_accuracies(search: Search) -> None:
+    """Turn percentages into shares: a tag that exceeds 1 in any run is in percent in all of the same kind of file.
+
+    A run alone does not tell: at chance level, 1 % of 100 classes is as high as a share of all.
+    """
+    columns = [(run.source, run.accuracy_tag) for run in search.runs]
+    in_percent = {column for column, run in zip(columns, search.runs, strict=True) if _highest(run) > _SHARE}
+    for i, (column, run) in enumerate(zip(columns, search.runs, strict=True)):
+        if column in in_percent and run.source != "trainer":
+            train, val = (None if one is None else one / 100 for one in (run.train_accuracy, run.val_accuracy))
+            notes = (*run.notes, "accuracies are taken to be in percent")
+            search.runs[i] = replace(run, train_accuracy=train, val_accuracy=val, notes=notes)
+
+
+def _highest(run: Curves) -> float:
+    there = [one for one in (run.train_accuracy, run.val_accuracy) if one is not None]
+    return max((float(np.nanmax(one, initial=0)) for one in there), default=0.0)
 
 
 # ------------------------------------------------------------------ configurations
@@ -216,8 +243,7 @@ def configure(search: Search) -> None:
         config = search.hparams.get(place, {})
         if counts[place, run.source] == 1:
             config = below.get(place, {}) | config | _beside(search, place)  # where a tuple is no text
-        config |= run.config
-        search.runs[i] = replace(run, config=config)
+        search.runs[i] = replace(run, config=of_another_tool(config | run.config))
     alone = set(places)
     search.problems += [
         said for folder, said in search.without.items() if folder.parent not in alone or folder not in search.hparams

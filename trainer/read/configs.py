@@ -19,6 +19,7 @@ from trainer.read.bounded import (
     yaml_document,
 )
 
+_OF_WANDB = {"_wandb", "wandb_version"}  # what Weights & Biases notes beside a run's settings
 _PLAIN = re.compile(r"- [+~]*[A-Za-z_][\w./@]*=[\w./+-]+")
 FINAL = "final"  # whose runs a comparison compares, at settings that the runs of its search chose
 VERSUS = "versus.json"
@@ -68,7 +69,34 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def flat_config(document: Any, path: Path) -> dict[str, Any]:
     """Return the leaves of what a file held. Raises Unreadable."""
-    return _short(_flatten(document, path), path)
+    return _short(_flatten(_unwrapped(document), path), path)
+
+
+def _unwrapped(document: Any) -> Any:
+    """Return the settings of a file of Weights & Biases: `lr: {desc: null, value: 0.1}` is lr."""
+    if not isinstance(document, dict):
+        return document
+    settings = {key: value for key, value in document.items() if key not in _OF_WANDB}
+    if all(isinstance(one, dict) and {"value"} <= one.keys() <= {"value", "desc"} for one in settings.values()):
+        return {key: one["value"] for key, one in settings.items()}
+    return settings
+
+
+def of_another_tool(config: dict[str, Any]) -> dict[str, Any]:
+    """Return another tool's settings as they are compared: by keys that mean the same here, numbers to 12 digits.
+
+    `run`, by which runs without settings differ here, is a repetition where it numbers runs of no seed, else a name.
+    """
+    has_seed = any("seed" in key.lower() for key in config)
+    name = "run_idx" if str(config.get("run")).isdecimal() and not has_seed else "run_id"
+    return {name if key == "run" else key: _rounded(value) for key, value in config.items()}
+
+
+def _rounded(value: Any) -> Any:
+    """Round floats to 12 significant digits: 0.1 + 0.2 is 0.3."""
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 def read_yaml(path: Path) -> Any:

@@ -39,6 +39,7 @@ class Curves:
     notes: tuple[str, ...] = ()  # what was unusual about its files, a sentence each
     remarks: tuple[str, ...] = ()  # what was chosen in reading them, to be said to whoever reads the verdict
     unit: str = "epoch"  # of `epochs`
+    accuracy_tag: str | None = None  # of another tool's run: what it calls its validation accuracy
 
     def recorded(self, *keys: str) -> Any:
         """Return an entry of summary.json; None where the file does not have it."""

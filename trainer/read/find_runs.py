@@ -38,12 +38,17 @@ def find_runs(
     """Return every run below `paths` in natural order, and a sentence about whatever could not be used.
 
     The tags name the losses of other tools' runs; where they are None, the names are guessed. Raises ValueError where a
-    path does not exist, or where no run is found, with what was found instead.
+    path does not exist or a tag is an accuracy's, or where no run is found, with what was found instead.
     """
     paths = [Path(path) for path in paths]
-    missing = [_no_such_path(path) for path in paths if not os.path.exists(path)]
-    if missing:
-        raise Problems(missing)
+    wrong = [_no_such_path(path) for path in paths if not os.path.exists(path)]
+    wrong += [
+        f"{option} {tag}: found an accuracy, expected a loss; accuracies beside the losses are found by themselves"
+        for option, tag in (("--train-tag", train_tag), ("--val-tag", val_tag))
+        if tag is not None and tag_names.measure(tag) == "accuracy"
+    ]
+    if wrong:
+        raise Problems(wrong)
     base = paths[0] if len(paths) == 1 else Path(os.path.commonpath([path.absolute() for path in paths]))
     search = Search(train_tag, val_tag, base if base.is_dir() else base.parent)
     named: dict[Path, list[str]] = {}  # folder -> files in it
@@ -57,6 +62,7 @@ def find_runs(
     for folder, files in named.items():
         _read_files(search, folder, files)
     assemble.add_logs(search)
+    assemble.scale_accuracies(search)
     assemble.configure(search)
     assemble.drop_copies(search)
     runs = {_real(run.path): run for run in search.runs}  # a path given twice, or inside another
@@ -229,7 +235,7 @@ def _read_role_folders(search: Search, folder: Path, names: list[str], own: dict
 def _no_losses(search: Search, place: Path, series: Mapping[str, Series]) -> str:
     """Say why a place with recorded scalars is no run, and what to type."""
     losses = sorted(series, key=lambda tag: ("loss" not in tag.lower(), tag))
-    return f"{place}: found the tags {few(map(shortened, losses), 8)}; {assemble.expected(search)}"
+    return f"{place}: found the tags {few(map(shortened, losses), 8)}; {assemble.expected(search, series)}"
 
 
 def _no_runs(search: Search, paths: list[Path]) -> list[str]:

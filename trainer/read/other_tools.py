@@ -17,11 +17,11 @@ from trainer.read.tag_names import Tags
 _UNIT_RATIO = 4  # a curve whose steps go this many times further than the other's counts steps, the other epochs
 _MOST_FITS = 1000  # in one file
 _MOST_SHOWN = 8  # names in a sentence
-_PERCENT = 1.5, 100  # an accuracy whose highest value lies between is in percent
+_WHOLE = 100  # percent: what exceeds it is no accuracy
 
 
 class Recorded(NamedTuple):
-    """A run's curves, each (N,) or None, over `steps` as they were logged."""
+    """A run's curves, each (N,) or None, over `steps` as they were logged; accuracies in percent or as shares."""
 
     tags: Tags
     steps: np.ndarray
@@ -181,11 +181,8 @@ def _recorded(series: Mapping[str, Series], found: Tags, unit: str, remarks: Seq
     highest = max(
         (float(np.nanmax(one, initial=0)) for one in (train_accuracy, val_accuracy) if one is not None), default=0
     )
-    if highest > _PERCENT[1]:
+    if highest > _WHOLE:
         train_accuracy = val_accuracy = None  # whatever it is
-    elif highest > _PERCENT[0]:
-        train_accuracy, val_accuracy = (None if one is None else one / 100 for one in (train_accuracy, val_accuracy))
-        notes.append("accuracies are taken to be in percent")
     if all(tag.rpartition("/")[2].startswith("epoch_") for tag in (found.train_loss, found.val_loss)):
         unit = "epoch"  # as Keras calls what it logs at the end of each
     for name in series if unit != "epoch" else ():

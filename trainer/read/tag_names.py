@@ -93,6 +93,11 @@ def is_measure(word: str) -> bool:
     return word in _LOSS or word in _ACCURACY or word.endswith("loss")
 
 
+def measure(name: str) -> str | None:
+    """Return what a name says is measured: 'loss', else 'accuracy', else None."""
+    return "loss" if _ranks(name, _LOSS) else "accuracy" if _ranks(name, _ACCURACY) else None
+
+
 def role(name: str) -> str | None:
     """Return 'train', 'val' or None by the last word that names a role: train/val_loss is a validation loss."""
     named = [word for word in words(name) if word in _ROLES]
