@@ -103,3 +103,10 @@ def test_a_rate_that_follows_from_all_else_was_not_tuned() -> None:
         {"optimizer", "dropout", "lr"} <= set(one.knob.replace(" and ", ", ").split(", ")) for one in found.effects
     )
     assert any(one.kind == "together" and "lr" in one.text for one in found.warnings)
+
+
+def test_groups_without_a_common_seed_are_told_what_common_seeds_would_bring() -> None:
+    runs = sweep([{"dropout": 0}, {"dropout": 0.5}], lambda s: 0.5)
+    apart = [dataclasses.replace(run, config={**run.config, "seed": k}) for k, run in enumerate(runs)]
+    assert [one.kind for one in compare(apart).warnings] == ["seeds"]
+    assert compare(runs).warnings == []

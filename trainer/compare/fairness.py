@@ -39,7 +39,7 @@ def warnings(
         ("tune", _tune(plan, told_apart)),
         ("learning_rate", _learning_rate(plan) or untuned(plan)),
         ("selection", _selection(plan)),
-        ("seeds", _seeds(plan)),
+        ("seeds", _seeds(plan) or _no_seed_in_common(plan)),
         ("diverged", _diverged(plan)),
         ("unfinished", _unfinished(plan)),
         ("duplicates", _idle(plan) or _duplicates(plan)),
@@ -197,6 +197,13 @@ def _seeds(plan: Layout) -> str:
     is_ours = all(run.overrides is not None for run in plan.runs)
     advice = "run seed=range(5)" if plan.unit == "seed" and is_ours else "repeat each with other random seeds"
     return f"{which} fewer than 3 {plan.unit}s (one has {min(counts)}): wide or missing intervals; {advice}"
+
+
+def _no_seed_in_common(plan: Layout) -> str:
+    seeds = [set(group.seeds) for group in plan.groups]
+    if plan.unit != "seed" or len(seeds) < 2 or len(set[Any]().union(*seeds)) < sum(map(len, seeds)):
+        return ""
+    return "no two groups have a seed in common: with the same seeds in each, as many runs tell smaller differences"
 
 
 def _diverged(plan: Layout) -> str:
