@@ -113,8 +113,9 @@ def _still_falling(plan: Layout, compared: Sequence[Group]) -> str:
     """
     least = learned(plan.runs)
     ended = [run for group in compared for run in group.distinct if run.counts and run.epochs]
-    known = [run for run in ended if run.verdict.best_epoch and run.measures.get("best_val_loss", 0.0) < least]
-    falling = [run for run in known if run.verdict.best_epoch == run.epochs]
+    judged = [run for run in ended if "best_index" in run.verdict.evidence]
+    known = [run for run in judged if run.measures.get("best_val_loss", 0.0) < least]
+    falling = [run for run in known if run.verdict.evidence["best_index"] == run.verdict.evidence["epochs"] - 1]
     if _compares_epochs(plan) or not falling or 2 * len(falling) < len(known):
         return ""
     of = "runs that learned" if len(known) < len(ended) else "runs"

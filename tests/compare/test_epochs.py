@@ -1,0 +1,96 @@
+"""How long runs trained: whether they were still improving, and whether all had as many epochs."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.compare.runs import HEALTHY, Config, is_chinese, sweep
+from trainer.compare.comparison import compare
+from trainer.evaluate import evaluate
+from trainer.judge.overfit import Verdict
+
+WIDTHS: list[Config] = [{"model.width": 32}, {"model.width": 256}]
+
+
+def width(setting: Config) -> float:
+    return 0.5 if setting["model.width"] == 32 else 0.4
+
+
+def best_at(epoch: int, epochs: int = 20) -> Verdict:
+    """The verdict on a run whose validation loss is lowest at an epoch, counted from 1."""
+    return dataclasses.replace(HEALTHY, evidence={"best_index": epoch - 1, "epochs": epochs})
+
+
+@pytest.mark.parametrize(("last", "said"), [(3, False), (5, True)])
+def test_runs_that_were_still_getting_better_are_counted(last: int, said: bool) -> None:
+    """10 runs of 20 epochs, some of them best at the last one: said from half of them on."""
+    runs = sweep([{"width": w} for w in (8, 16)], lambda s: 1 / s["width"])
+    runs = [dataclasses.replace(run, epochs=20, verdict=best_at(20 if i < last else 9)) for i, run in enumerate(runs)]
+    told = [one.text for one in compare(runs).warnings if one.kind == "still_falling"]
+    text = (
+        f"{last} of 10 runs have their lowest validation loss at their last epoch: after more epochs the order may be "
+    )
+    assert told == [f"{text}another"] * said
+    assert all(map(is_chinese, told))
+
+
+def test_runs_that_learned_nothing_do_not_hide_that_the_others_were_still_getting_better() -> None:
+    runs = sweep([{"lr": lr} for lr in (0.1, 10, 100)], lambda s: 0.2 if s["lr"] == 0.1 else 2.31)
+    runs = [
+        dataclasses.replace(run, epochs=20, guessing_loss=2.3, verdict=best_at(20 if i < 5 else 2))
+        for i, run in enumerate(runs)
+    ]
+    (told,) = [one.text for one in compare(runs).warnings if one.kind == "still_falling"]
+    assert told.startswith("5 of 5 runs that learned have")
+    assert is_chinese(told)
+
+
+@pytest.mark.parametrize(("schedule", "is_longer"), [("constant", True), ("cosine", False), (["?"], False)])
+def test_runs_that_were_still_improving_are_to_be_trained_longer(schedule: Any, is_longer: bool) -> None:
+    """Before more seeds; not where the schedule spans the epochs, which cannot be resumed with more."""
+    settings: list[Config] = [{"dropout": d, "epochs": 20, "schedule.name": schedule} for d in (0, 0.5)]
+    runs = sweep(settings, lambda s: 0.4 + 0.06 * s["dropout"], seeds=3, typed=lambda s: [f"dropout={s['dropout']}"])
+    runs = [dataclasses.replace(run, epochs=20, verdict=best_at(20)) for run in runs]
+    answer = compare(runs).answer
+    assert "6 of 6 runs have their lowest validation loss at their last epoch" in answer.text
+    assert "Use " not in answer.text
+    longer = ("python -m trainer resume=outputs/one epochs=40", "runs were still improving")
+    assert ((answer.next, answer.reason) == longer) is is_longer
+    assert is_chinese(str(answer.reason))
+
+
+def test_unequal_budgets_are_said_where_only_the_curves_tell_them() -> None:
+    runs = sweep(WIDTHS, width)
+    unequal = [dataclasses.replace(run, epochs=10 if run.config["model.width"] == 32 else 60) for run in runs]
+    assert [one.text for one in compare(unequal).warnings if one.kind == "budget"] == [
+        "the runs trained for 10 to 60 epochs: unequal budgets"
+    ]
+    stopped = [dataclasses.replace(run, epochs=20 + i) for i, run in enumerate(runs)]  # as early stopping does
+    assert "budget" not in {one.kind for one in compare(stopped).warnings}
+    asked = [dataclasses.replace(run, config=run.config | {"max_epochs": 30}) for run in unequal]
+    assert "budget" not in {one.kind for one in compare(asked).warnings}
+
+
+def logged(folder: Path, group: str, seed: int, epochs: np.ndarray, more: str = "", low: float = 0.5) -> None:
+    """A run as another tool leaves it: a loss that falls until it ends, over the epochs that are logged."""
+    folder = folder / f"{group}-{seed}"
+    folder.mkdir()
+    val = low + 1.8 * np.exp((epochs[0] - epochs) / 8) + 0.01 * np.random.default_rng(seed).normal()
+    rows = [f"{epoch:g},{loss - 0.1},{loss}" for epoch, loss in zip(epochs, val, strict=True)]
+    (folder / "log.csv").write_text("\n".join(["epoch,train_loss,val_loss", *rows]))
+    (folder / "config.yaml").write_text(f"optimizer: {group}\nseed: {seed}\n{more}")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_epochs_may_be_counted_from_0(first: int, tmp_path: Path) -> None:
+    for seed in range(5):
+        logged(tmp_path, "sgd", seed, np.arange(20) + first)
+        logged(tmp_path, "adam", seed, np.arange(20) + first, low=0.3)
+    found, _ = evaluate([tmp_path])
+    assert [one["text"].partition(" have ")[0] for one in found["warnings"] if one["kind"] == "still_falling"] == [
+        "10 of 10 runs"
+    ]
+    assert "Use " not in found["answer"]["text"]
