@@ -66,7 +66,7 @@ def test_unequal_budgets_are_said_where_only_the_curves_tell_them() -> None:
     runs = sweep(WIDTHS, width)
     unequal = [dataclasses.replace(run, epochs=10 if run.config["model.width"] == 32 else 60) for run in runs]
     assert [one.text for one in compare(unequal).warnings if one.kind == "budget"] == [
-        "the runs trained for 10 to 60 epochs: unequal budgets"
+        "the runs trained for 10 to 60 epochs (model.width=32: 10, model.width=256: 60): unequal budgets"
     ]
     stopped = [dataclasses.replace(run, epochs=20 + i) for i, run in enumerate(runs)]  # as early stopping does
     assert "budget" not in {one.kind for one in compare(stopped).warnings}
@@ -94,3 +94,67 @@ def test_epochs_may_be_counted_from_0(first: int, tmp_path: Path) -> None:
         "10 of 10 runs"
     ]
     assert "Use " not in found["answer"]["text"]
+
+
+CUT = "5 of 5 runs of optimizer=adam have 11 to 12 of the 20 epochs that {} says: "
+CUT += "killed, stopped early, or still training"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("max_epochs: 20", "max_epochs"),
+        ("num_train_epochs: 20.0", "num_train_epochs"),
+        ("epochs: 20\npretraining: {epochs: 100}", "epochs"),  # the fewer of two
+        ("max_epochs: 20\npatience: null\nmax_steps: -1", "max_epochs"),
+        ("max_epochs: 20\nearly_stopping: {patience: 3}", ""),
+        ("max_epochs: 20\nearly_stop: true", ""),
+        ("max_epochs: 20\nmax_steps: 1000", ""),
+        ("max_epochs: 20\ncallbacks: [lightning.EarlyStopping]", ""),
+        ("max_epochs: -1", ""),
+        ("max_epochs: 12", ""),
+        ("", ""),
+    ],
+)
+def test_runs_of_fewer_epochs_than_their_configuration_says_are_counted(more: str, said: str, tmp_path: Path) -> None:
+    for seed in range(5):
+        logged(tmp_path, "sgd", seed, np.arange(20), more)
+        logged(tmp_path, "adam", seed, np.arange(11 + seed % 2), more, low=0.2)
+    found, _ = evaluate([tmp_path])
+    told = [one["text"] for one in found["warnings"] if one["kind"] == "cut_short"]
+    assert told == ([CUT.format(said)] if said else [])
+    assert ("killed" in found["answer"]["text"]) == bool(said)
+    assert "Use " not in found["answer"]["text"]
+    assert all(
+        is_chinese(text.replace("optimizer", "opt").replace(f"that {said} says", "that lr says")) for text in told
+    )
+
+
+@pytest.mark.parametrize(
+    "epochs",
+    [
+        np.arange(1, 21),
+        np.arange(20),
+        np.arange(1, 20, 2),
+        np.arange(2, 21, 2),
+        np.arange(4, 20),
+        np.linspace(0.5, 20, 40),
+    ],
+)
+def test_whoever_has_its_epochs_is_not_cut_short_however_it_counts_them(epochs: np.ndarray, tmp_path: Path) -> None:
+    """From 0 or 1, measured every other epoch or twice in each, resumed in another file."""
+    for seed in range(3):
+        logged(tmp_path, "sgd", seed, np.arange(20), "max_epochs: 20")
+        logged(tmp_path, "adam", seed, epochs, "max_epochs: 20")
+    assert not {one["kind"] for one in evaluate([tmp_path])[0]["warnings"]} & {"cut_short", "budget"}
+
+
+def test_what_is_known_to_have_ended_is_not_called_cut_short_and_others_are_not_to_be_used() -> None:
+    runs = sweep(WIDTHS, width)
+    cut = [dataclasses.replace(run, epochs=6, config=run.config | {"epochs": 20}, status=None) for run in runs]
+    found = compare(cut)
+    assert [one.kind for one in found.warnings] == ["cut_short"]
+    assert "to be worse" in found.recommendation.sentence
+    assert not found.recommendation.sentence.startswith("use ")
+    assert compare(runs).recommendation.sentence.startswith("use ")
+    assert compare([dataclasses.replace(run, status="completed") for run in cut]).warnings == []  # it says why
