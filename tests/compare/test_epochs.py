@@ -158,3 +158,18 @@ def test_what_is_known_to_have_ended_is_not_called_cut_short_and_others_are_not_
     assert not found.recommendation.sentence.startswith("use ")
     assert compare(runs).recommendation.sentence.startswith("use ")
     assert compare([dataclasses.replace(run, status="completed") for run in cut]).warnings == []  # it says why
+
+
+@pytest.mark.parametrize(("apart", "said"), [(10, True), (1.25, False)])
+def test_another_number_of_evaluations_is_said(apart: float, said: bool) -> None:
+    """Where runs of a group differ in it they stopped early, and where they trained for longer that is said."""
+    runs = sweep(WIDTHS, width)
+    times = [20 if run.config["model.width"] == 32 else round(20 * apart) for run in runs]
+    often = [dataclasses.replace(run, verdict=best_at(9, n)) for run, n in zip(runs, times, strict=True)]
+    told = [one.text for one in compare(often).warnings if one.kind == "evaluations"]
+    counts = f"20 to {20 * apart:g} times (model.width=32: 20, model.width=256: {20 * apart:g})"
+    assert told == [f"validation was measured {counts}: the best of more is better by luck alone"] * said
+    assert all(is_chinese(text.replace("model", "opt")) for text in told)
+    stopped = [dataclasses.replace(run, verdict=best_at(9, times[i] + i)) for i, run in enumerate(runs)]
+    longer = [dataclasses.replace(run, epochs=n) for run, n in zip(often, times, strict=True)]
+    assert all(one.kind != "evaluations" for some in (stopped, longer) for one in compare(some).warnings)

@@ -36,6 +36,7 @@ def warnings(
         ("order", _order(plan)),
         ("budget", _budget(plan)),
         ("cut_short", _cut_short(plan)),
+        ("evaluations", _evaluations(plan)),
         ("still_falling", _still_falling(plan, compared)),
         ("tune", _tune(plan, told_apart)),
         ("learning_rate", _learning_rate(plan) or untuned(plan)),
@@ -180,6 +181,18 @@ def _cut(run: Run) -> tuple[int, float, str] | None:
     if is_known or not asked or not run.counts or not run.epochs or run.epochs >= WHOLE * asked[0][0]:
         return None
     return run.epochs, *asked[0]
+
+
+def _evaluations(plan: Layout) -> str:
+    """Compare how often validation was measured, where all runs of a group, two or more, agree: no early stopping."""
+    counted = [(group.name, run.verdict.evidence) for group in plan.groups for run in group.distinct if run.counts]
+    found = [(name, float(one["epochs"] or 0)) for name, one in counted if "best_index" in one]
+    times = {n for _, n in found}
+    is_regular = 2 * len(set(found)) == 2 * len({name for name, _ in found}) <= len(found)
+    if not times or not is_regular or max(times) < LONGER * min(times) or _budget(plan) or _cut_short(plan):
+        return ""
+    said = "the best of more is better by luck alone"
+    return f"validation was measured {_span(times)} times{_by_group(found)}: {said}"
 
 
 def _learning_rate(plan: Layout) -> str:

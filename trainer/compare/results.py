@@ -145,7 +145,7 @@ class Effect:
 @dataclass(frozen=True)
 class Caveat:
     """A reason to doubt the comparison; kinds: data, loss, split, order, budget, cut_short,
-    still_falling, tune, together, edge, learning_rate,
+    evaluations, still_falling, tune, together, edge, learning_rate,
     selection, seeds, diverged, unfinished, duplicates, unbalanced."""
 
     kind: str
