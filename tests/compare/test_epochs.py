@@ -112,6 +112,7 @@ CUT += "killed, stopped early, or still training"
         ("max_epochs: 20\nmax_steps: 1000", ""),
         ("max_epochs: 20\ncallbacks: [lightning.EarlyStopping]", ""),
         ("max_epochs: -1", ""),
+        (f"max_epochs: {10**400}", ""),
         ("max_epochs: 12", ""),
         ("", ""),
     ],
@@ -147,6 +148,13 @@ def test_whoever_has_its_epochs_is_not_cut_short_however_it_counts_them(epochs: 
         logged(tmp_path, "sgd", seed, np.arange(20), "max_epochs: 20")
         logged(tmp_path, "adam", seed, epochs, "max_epochs: 20")
     assert not {one["kind"] for one in evaluate([tmp_path])[0]["warnings"]} & {"cut_short", "budget"}
+
+
+def test_epochs_beyond_all_bounds_are_no_number_of_epochs(tmp_path: Path) -> None:
+    for seed in range(3):
+        logged(tmp_path, "sgd", seed, np.array([-1e200, 1, 2, 3, 4, 5, 1e200]), "max_epochs: 20")
+    (said,) = (one["text"] for one in evaluate([tmp_path])[0]["warnings"] if one["kind"] == "cut_short")
+    assert said.startswith("3 of 3 runs of all runs have 5 of the 20 epochs")
 
 
 def test_what_is_known_to_have_ended_is_not_called_cut_short_and_others_are_not_to_be_used() -> None:

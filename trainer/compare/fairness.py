@@ -15,6 +15,7 @@ from trainer.text import few
 MOST = 3  # edges that are told of one by one: of the group to use first
 ACROSS_RUNS = {"still_falling", "cut_short", "seeds"}  # what cannot be held against a single run
 LONGER = 1.5  # times as many epochs, from which runs that say no budget are taken to have had another
+ENDLESS = 1e9  # epochs from here on are no budget
 WHOLE = 0.9  # of the epochs that were asked for: runs of fewer were cut short
 
 
@@ -133,7 +134,7 @@ def _compares_epochs(plan: Layout) -> bool:
 def _asked(run: Run) -> dict[str, float]:
     """Return the numbers of epochs that a run's configuration says, by their keys."""
     said = {key: n for key, n in run.config.items() if is_epochs(key) and not isinstance(n, bool)}
-    return {key: n for key, n in said.items() if isinstance(n, (int, float)) and n > 0}
+    return {key: n for key, n in said.items() if isinstance(n, (int, float)) and 0 < n < ENDLESS}
 
 
 def _budget(plan: Layout) -> str:

@@ -16,6 +16,7 @@ from trainer.compare.knobs import typed
 from trainer.compare.results import Recommendation
 from trainer.compare.sections import Section, compare_sections
 from trainer.compare.why import signals
+from trainer.judge.curves import INFINITE
 from trainer.judge.overfit import Verdict, judge
 from trainer.read.configs import tuned_keys
 from trainer.read.curves import Curves
@@ -144,7 +145,7 @@ def _epochs(run: Curves) -> int | None:
     """Return how many epochs a run trained, counted from 0 or 1, and measured each or every few; None: not known."""
     if isinstance(recorded := run.recorded("epochs"), int):
         return recorded
-    x = np.unique(run.epochs[np.isfinite(run.epochs)])
+    x = np.unique(run.epochs[np.abs(run.epochs) < INFINITE])
     if run.unit != "epoch" or len(x) < 2:
         return len(x) if run.unit == "epoch" else None
     return round(max(x[-1], x[-1] - x[0] + np.median(np.diff(x))))
