@@ -172,7 +172,7 @@ def _cut_short(plan: Layout) -> str:
         return ""
     had, asked, keys = (set(column) for column in zip(*cut, strict=True))
     said = f"{_span(had)} of the {_span(asked)} epochs that {' or '.join(sorted(keys))} says"
-    return f"{where} {words.verb('has', len(cut))} {said}: killed, stopped early, or still training"
+    return f"{where} {'has' if len(cut) == 1 else 'have'} {said}: killed, stopped early, or still training"
 
 
 def _cut(run: Run) -> tuple[int, float, str] | None:

@@ -28,7 +28,7 @@ def is_percent(name: str) -> bool:
 
 def verb(one: str, count: int) -> str:
     """Return a verb as it stands with so many subjects; one: how it stands with one."""
-    return one if count == 1 else {"is": "are", "was": "were", "does": "do", "has": "have", "defines": "define"}[one]
+    return one if count == 1 else {"is": "are", "was": "were", "does": "do", "defines": "define"}[one]
 
 
 def does(knob: str, together: Sequence[str]) -> str:
