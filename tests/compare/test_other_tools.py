@@ -147,18 +147,6 @@ def test_survivors_are_not_chosen_where_the_loss_of_guessing_is_not_known() -> N
     assert "Runs that diverged or failed: 0 of 5 at lr=0.1, 3 of 5 at 1." in found.answer.lines
 
 
-def test_unequal_budgets_are_said_where_only_the_curves_tell_them() -> None:
-    runs = sweep(WIDTHS, width)
-    unequal = [dataclasses.replace(run, epochs=10 if run.config["model.width"] == 32 else 60) for run in runs]
-    assert [one.text for one in compare(unequal).warnings if one.kind == "budget"] == [
-        "the runs trained for 10 to 60 epochs: unequal budgets"
-    ]
-    stopped = [dataclasses.replace(run, epochs=20 + i) for i, run in enumerate(runs)]  # as early stopping does
-    assert "budget" not in {one.kind for one in compare(stopped).warnings}
-    asked = [dataclasses.replace(run, config=run.config | {"max_epochs": 30}) for run in unequal]
-    assert "budget" not in {one.kind for one in compare(asked).warnings}
-
-
 def test_runs_that_are_too_short_to_be_judged_are_compared_all_the_same(tmp_path: Path) -> None:
     for number in range(6):
         folder = tmp_path / str(number)

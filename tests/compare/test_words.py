@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -298,35 +297,6 @@ def test_an_interval_has_the_digits_that_tell_its_ends_apart(low: float, high: f
     assert words.bounds(low, high, "gap") == text
 
 
-@pytest.mark.parametrize(("last", "said"), [(3, False), (5, True)])
-def test_runs_that_were_still_getting_better_are_counted(last: int, said: bool) -> None:
-    """10 runs of 20 epochs, some of them best at the last one: said from half of them on."""
-    runs = sweep([{"width": w} for w in (8, 16)], lambda s: 1 / s["width"])
-    runs = [
-        dataclasses.replace(run, epochs=20, verdict=dataclasses.replace(HEALTHY, best_epoch=20.0 if i < last else 9.0))
-        for i, run in enumerate(runs)
-    ]
-    told = [one.text for one in compare(runs).warnings if one.kind == "still_falling"]
-    text = (
-        f"{last} of 10 runs have their lowest validation loss at their last epoch: after more epochs the order may be "
-    )
-    assert told == [f"{text}another"] * said
-    assert all(map(is_chinese, told))
-
-
-def test_runs_that_learned_nothing_do_not_hide_that_the_others_were_still_getting_better() -> None:
-    runs = sweep([{"lr": lr} for lr in (0.1, 10, 100)], lambda s: 0.2 if s["lr"] == 0.1 else 2.31)
-    runs = [
-        dataclasses.replace(
-            run, epochs=20, guessing_loss=2.3, verdict=dataclasses.replace(HEALTHY, best_epoch=20.0 if i < 5 else 2.0)
-        )
-        for i, run in enumerate(runs)
-    ]
-    (told,) = [one.text for one in compare(runs).warnings if one.kind == "still_falling"]
-    assert told.startswith("5 of 5 runs that learned have")
-    assert is_chinese(told)
-
-
 def test_a_dip_that_is_not_shown_is_not_told_as_a_rise() -> None:
     """Losses .5, .49, 3 at three rates: the last is shown to be worse, not that the middle is best."""
     losses = {0.03: 0.5, 0.3: 0.49, 3.0: 3.0}
@@ -383,17 +353,3 @@ def test_nobody_is_told_to_use_clean_labels() -> None:
         said = compare(runs).recommendation.sentence
         assert said.startswith(start)
         assert "the other group is shown to be worse" in said
-
-
-@pytest.mark.parametrize(("schedule", "is_longer"), [("constant", True), ("cosine", False), (["?"], False)])
-def test_runs_that_were_still_improving_are_to_be_trained_longer(schedule: Any, is_longer: bool) -> None:
-    """Before more seeds; not where the schedule spans the epochs, which cannot be resumed with more."""
-    settings: list[Config] = [{"dropout": d, "epochs": 20, "schedule.name": schedule} for d in (0, 0.5)]
-    runs = sweep(settings, lambda s: 0.4 + 0.06 * s["dropout"], seeds=3, typed=lambda s: [f"dropout={s['dropout']}"])
-    runs = [dataclasses.replace(run, epochs=20, verdict=dataclasses.replace(HEALTHY, best_epoch=20.0)) for run in runs]
-    answer = compare(runs).answer
-    assert "6 of 6 runs have their lowest validation loss at their last epoch" in answer.text
-    assert "Use " not in answer.text
-    longer = ("python -m trainer resume=outputs/one epochs=40", "runs were still improving")
-    assert ((answer.next, answer.reason) == longer) is is_longer
-    assert is_chinese(str(answer.reason))

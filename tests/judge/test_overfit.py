@@ -270,6 +270,38 @@ def test_a_training_loss_on_another_scale_is_said(factor: float) -> None:
     assert "on different scales" not in judge(TRAIN + 3, OVERFIT).sentence  # a penalty in training alone
 
 
+@pytest.mark.parametrize(
+    "train",
+    [
+        [2.305, 2.302, 2.295, 2.284, 2.251, 2.158],
+        [2.303, 2.302, 2.301, 2.300, 2.299, 2.248, 1.995],
+        [2.303, 2.301, 2.298, 2.290, 2.282, 2.151, 2.16],  # near its lowest
+        [2.3, 1.5, 1.0, 0.8, 0.7, 2.5, 2.5, 0.72],  # back from a spike
+        [*np.linspace(2.3, 2.2, 17), 2.0, 1.5, 0.9],
+        [*np.linspace(2.3, 2.2, 36), 2.0, 1.5, 0.9, 0.5],
+        [*np.linspace(2.3, 2.2, 110), *np.linspace(2.2, 0.5, 10)],
+    ],
+)
+@pytest.mark.parametrize("lag", [0, 1])
+def test_what_falls_to_its_end_has_neither_diverged_nor_gone_backward(train: list[float], lag: int) -> None:
+    val = np.array(train[:1] * lag + train[: len(train) - lag]) + 0.05
+    found = judge(train, val, chance_loss=2.303)
+    assert found.verdict in ("underfit", "healthy"), found.sentence
+    assert "backward" not in found.sentence
+    assert "above that" not in found.sentence
+    assert judge(train, None).verdict in ("no_validation", "underfit")
+
+
+@pytest.mark.parametrize("after", [[2.31, 2.33], [2.31, 2.33, 2.32]])
+def test_what_came_back_up_has_diverged(after: list[float]) -> None:
+    """For one epoch it has not: nothing says that it stays there."""
+    train = [2.305, 2.302, 2.295, 2.284, 2.251, 2.158]
+    assert judge([*train, after[0]], None).verdict == "no_validation"
+    found = judge([*train, *after], None)
+    assert found.verdict == "diverged"
+    assert found.sentence.startswith("training loss has come back up from 2.158 to 2.3")
+
+
 def test_training_that_goes_backward_is_said() -> None:
     both = 0.8 * np.exp(-T / 3) + 0.014 * np.maximum(T - 8, 0)
     found = judge(both, both + 0.05)

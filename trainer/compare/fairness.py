@@ -1,20 +1,22 @@
 """Check that a comparison is fair: say what else differs between runs than the knobs that are compared."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from trainer.compare import words
-from trainer.compare.groups import UNFINISHED, Group, Layout, listed
-from trainer.compare.keys import NO_KNOB, hashable, is_epochs, is_optimizer, is_rate, label
+from trainer.compare.groups import UNFINISHED, Group, Layout, Run, listed
+from trainer.compare.keys import NO_KNOB, hashable, is_epochs, is_optimizer, is_rate, label, may_end_early
 from trainer.compare.knobs import Knob
 from trainer.compare.results import Caveat
 from trainer.compare.tuning import Edge, learned
 from trainer.text import few
 
 MOST = 3  # edges that are told of one by one: of the group to use first
-ACROSS_RUNS = {"still_falling", "seeds"}  # what cannot be held against a single run
+ACROSS_RUNS = {"still_falling", "cut_short", "seeds"}  # what cannot be held against a single run
 LONGER = 1.5  # times as many epochs, from which runs that say no budget are taken to have had another
+ENDLESS = 1e9  # epochs from here on are no budget
+WHOLE = 0.9  # of the epochs that were asked for: runs of fewer were cut short
 
 
 def warnings(
@@ -35,6 +37,8 @@ def warnings(
         ("split", _split(plan)),
         ("order", _order(plan)),
         ("budget", _budget(plan)),
+        ("cut_short", _cut_short(plan)),
+        ("evaluations", _evaluations(plan)),
         ("still_falling", _still_falling(plan, compared)),
         ("tune", _tune(plan, told_apart)),
         ("learning_rate", _learning_rate(plan) or untuned(plan)),
@@ -125,8 +129,9 @@ def _still_falling(plan: Layout, compared: Sequence[Group]) -> str:
     """
     least = learned(plan.runs)
     ended = [run for group in compared for run in group.distinct if run.counts and run.epochs]
-    known = [run for run in ended if run.verdict.best_epoch and run.measures.get("best_val_loss", 0.0) < least]
-    falling = [run for run in known if run.verdict.best_epoch == run.epochs]
+    judged = [run for run in ended if "best_index" in run.verdict.evidence]
+    known = [run for run in judged if run.measures.get("best_val_loss", 0.0) < least]
+    falling = [run for run in known if run.verdict.evidence["best_index"] == (run.verdict.evidence["epochs"] or 0) - 1]
     if _compares_epochs(plan) or not falling or 2 * len(falling) < len(known):
         return ""
     of = "runs that learned" if len(known) < len(ended) else "runs"
@@ -138,17 +143,69 @@ def _compares_epochs(plan: Layout) -> bool:
     return any(is_epochs(key) for knob in plan.knobs if not knob.together for key in knob.keys)
 
 
+def _asked(run: Run) -> dict[str, float]:
+    """Return the numbers of epochs that a run's configuration says, by their keys."""
+    said = {key: n for key, n in run.config.items() if is_epochs(key) and not isinstance(n, bool)}
+    return {key: n for key, n in said.items() if isinstance(n, (int, float)) and 0 < n < ENDLESS}
+
+
 def _budget(plan: Layout) -> str:
     """Compare epochs as asked for in the config (a run that stops early had the same budget), else as trained."""
-    runs = [run for run in plan.runs if run.counts]
-    given = [[n for key, n in run.config.items() if is_epochs(key) and isinstance(n, int)] for run in runs]
-    asked = [max(some, default=0) for some in given]
-    epochs = {n for budget, run in zip(asked, runs, strict=True) if (n := budget or run.epochs)}
+    runs = [(group.name, run) for group in plan.groups for run in group.runs if run.counts]
+    asked = [max(_asked(run).values(), default=0) for _, run in runs]
+    trained = [(name, n) for (name, run), said in zip(runs, asked, strict=True) if (n := said or run.epochs)]
+    epochs = {n for _, n in trained}
     if _compares_epochs(plan) or len(epochs) < 2:
         return ""
     if not all(asked) and max(epochs) < LONGER * min(epochs):
         return ""  # as runs that stop early do
-    return f"the runs trained for {min(epochs)} to {max(epochs)} epochs: unequal budgets"
+    return f"the runs trained for {_span(epochs)} epochs{_by_group(trained)}: unequal budgets"
+
+
+def _by_group(found: Sequence[tuple[str, float]]) -> str:
+    """Say in brackets what numbers each group has, the fewest first; nothing where all have the same."""
+    numbers: dict[str, set[float]] = defaultdict(set)
+    for name, n in found:
+        numbers[name].add(n)
+    spans = {name: _span(some) for name, some in sorted(numbers.items(), key=lambda one: sorted(one[1]))}
+    return f" ({few(f'{name}: {span}' for name, span in spans.items())})" if len({*spans.values()}) > 1 else ""
+
+
+def _span(numbers: Collection[float]) -> str:
+    return " to ".join(f"{n:g}" for n in sorted({min(numbers), max(numbers)}))
+
+
+def _cut_short(plan: Layout) -> str:
+    """Count the runs of fewer epochs than their configuration says, where nothing says why."""
+    found = [(group, [one for run in group.distinct if (one := _cut(run))]) for group in plan.groups]
+    cut = [one for _, some in found for one in some]
+    where = few(f"{len(some)} of {len(group.distinct)} runs of {group.name}" for group, some in found if some)
+    if not cut:
+        return ""
+    had, asked, keys = (set(column) for column in zip(*cut, strict=True))
+    said = f"{_span(had)} of the {_span(asked)} epochs that {' or '.join(sorted(keys))} says"
+    return f"{where} {'has' if len(cut) == 1 else 'have'} {said}: killed, stopped early, or still training"
+
+
+def _cut(run: Run) -> tuple[int, float, str] | None:
+    """Return a run's epochs, those that were asked for, and by which key; None where it has them, or says why not."""
+    asked = sorted((n, key) for key, n in _asked(run).items())
+    is_known = run.status is not None or any(may_end_early(key, value) for key, value in run.config.items())
+    if is_known or not asked or not run.counts or not run.epochs or run.epochs >= WHOLE * asked[0][0]:
+        return None
+    return run.epochs, *asked[0]
+
+
+def _evaluations(plan: Layout) -> str:
+    """Compare how often validation was measured, where all runs of a group, two or more, agree: no early stopping."""
+    counted = [(group.name, run.verdict.evidence) for group in plan.groups for run in group.distinct if run.counts]
+    found = [(name, float(one["epochs"] or 0)) for name, one in counted if "best_index" in one]
+    times = {n for _, n in found}
+    is_regular = 2 * len(set(found)) == 2 * len({name for name, _ in found}) <= len(found)
+    if not times or not is_regular or max(times) < LONGER * min(times) or _budget(plan) or _cut_short(plan):
+        return ""
+    said = "the best of more is better by luck alone"
+    return f"validation was measured {_span(times)} times{_by_group(found)}: {said}"
 
 
 def _learning_rate(plan: Layout) -> str:

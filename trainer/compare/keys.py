@@ -26,6 +26,9 @@ _DATA |= {"dataset_name", "data_name", "task_name"}
 _DATA_PARTS = {"name", "target", "path", "dataset"}
 _CONDITIONS = {"label_noise", "train_size", "n_train", "num_samples"}
 _EPOCHS = {"epochs", "max_epochs", "num_epochs", "n_epochs", "num_train_epochs", "total_epochs"}
+_ENDS = {"patience", "early", "earlystopping"}  # words of what may end a run before its epochs, and
+_LIMITS = {"max_steps", "max_time"}  # limits of something else
+_OFF = {"none", "null", "false", "", "0"}
 _PLACES = {  # where, when and with which means a run was made: they change nothing of what it learns
     "host", "hostname", "node", "port", "master_port", "pid", "rank", "local_rank", "gpu", "gpus", "gpu_id", "gpu_ids",
     "device_id", "cuda_visible_devices", "num_workers", "n_workers", "workers", "user", "username", "url", "uri",
@@ -115,6 +118,13 @@ def is_data(key: str) -> bool:
 def is_epochs(key: str) -> bool:
     """Whether a key is the number of epochs."""
     return _name(key) in _EPOCHS
+
+
+def may_end_early(key: str, value: Any) -> bool:
+    """Whether a setting may end a run before its epochs: early stopping, or a limit of steps or time."""
+    is_named = not _ENDS.isdisjoint(words(key)) or _name(key) in _LIMITS
+    text = str(value).lower()
+    return (is_named and text not in _OFF and not text.startswith("-")) or "earlystopping" in text.replace("_", "")
 
 
 def is_place(key: str) -> bool:

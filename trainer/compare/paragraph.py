@@ -54,7 +54,7 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
         if knob.name in spoken_of:
             lines.append(_counts("overfit", plan, k, used, lambda run: run.verdict.verdict == "overfit"))
         lines.append(_counts("diverged or failed", plan, k, used, lambda run: run.failed))
-    falling = [one.text for one in found.warnings if one.kind == "still_falling"]
+    falling = [one.text for one in found.warnings if one.kind in ("still_falling", "cut_short")]
     lines += [*(f"{text}." for text in falling), f"{found.recommendation.sentence}."]
     lines += [f"{edge.text(plan)}." for edge in edges[: fairness.MOST]]
     if found.tests > 1:

@@ -144,7 +144,8 @@ class Effect:
 
 @dataclass(frozen=True)
 class Caveat:
-    """A reason to doubt the comparison; kinds: data, loss, split, order, budget, tune, together, edge, learning_rate,
+    """A reason to doubt the comparison; kinds: data, loss, split, order, budget, cut_short,
+    evaluations, still_falling, tune, together, edge, learning_rate,
     selection, seeds, diverged, unfinished, duplicates, unbalanced."""
 
     kind: str

@@ -16,6 +16,7 @@ from trainer.compare.knobs import typed
 from trainer.compare.results import Recommendation
 from trainer.compare.sections import Section, compare_sections
 from trainer.compare.why import signals
+from trainer.judge.curves import INFINITE
 from trainer.judge.overfit import Verdict, judge
 from trainer.read.configs import tuned_keys
 from trainer.read.curves import Curves
@@ -119,7 +120,6 @@ def _compared(run: Curves, verdict: Verdict, sweep: str, tuned: tuple[str, ...])
     if run.config.get("data.name") == "point":  # a function of two variables: there are no data to split
         measures = {"function_value": run.recorded("test", "last", "loss")}
     hashes = {key: run.recorded("provenance", key) for key in HASHES}
-    epochs = run.recorded("epochs")
     return Run(
         path=run.path,
         name=run.name,
@@ -127,7 +127,7 @@ def _compared(run: Curves, verdict: Verdict, sweep: str, tuned: tuple[str, ...])
         verdict=verdict,
         measures={key: found for key, value in measures.items() if (found := number(value)) is not None},
         status=status if isinstance(status := run.recorded("status"), str) else None,
-        epochs=epochs if isinstance(epochs, int) else len(run.epochs) if run.unit == "epoch" else None,
+        epochs=_epochs(run),
         hashes={key: str(value) for key, value in hashes.items() if value is not None},
         overrides=run.overrides,
         sweep=sweep,
@@ -139,6 +139,16 @@ def _compared(run: Curves, verdict: Verdict, sweep: str, tuned: tuple[str, ...])
         is_lost=_is_lost(run),
         metrics={str(name): better != "lower" for name, better in metrics.items()},
     )
+
+
+def _epochs(run: Curves) -> int | None:
+    """Return how many epochs a run trained, counted from 0 or 1, and measured each or every few; None: not known."""
+    if isinstance(recorded := run.recorded("epochs"), int):
+        return recorded
+    x = np.unique(run.epochs[np.abs(run.epochs) < INFINITE])
+    if run.unit != "epoch" or len(x) < 2:
+        return len(x) if run.unit == "epoch" else None
+    return round(max(x[-1], x[-1] - x[0] + np.median(np.diff(x))))
 
 
 def _is_lost(run: Curves) -> bool:

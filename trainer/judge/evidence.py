@@ -26,17 +26,24 @@ class TrainEvidence:
     train_start: float
     train_low: float  # its 5 % quantile
     train_end: float  # median of its last tenth
+    train_rise: float  # that less its low, or so the median of what came since it was last there, if that is less
     train_noise: float
     train_trend: float  # fall from the first third to the last, in standard errors
 
 
+NEAR = 0.1  # within this share of the fall a loss is at its low
+
+
 def of_training(train: Floats, chance_loss: float | None) -> TrainEvidence:
+    start, low, last = float(train[0]), quantile(train, 0.05), max(3, len(train) // 10)
+    end, was_low = quantile(train[-last:], 0.5), np.flatnonzero(train <= low + NEAR * (start - low))[-1]
     return TrainEvidence(
         epochs=len(train),
         guessing_loss=chance_loss,
-        train_start=float(train[0]),
-        train_low=quantile(train, 0.05),
-        train_end=quantile(train[-max(3, len(train) // 10) :], 0.5),
+        train_start=start,
+        train_low=low,
+        train_end=end,
+        train_rise=min(end, quantile(train[was_low:][-last:], 0.5)) - low,
         train_noise=noise_of(train),
         train_trend=_trend(train),
     )
@@ -135,7 +142,7 @@ def of_validation(train: Floats, val: Floats, best: int) -> ValEvidence:
         learned=learned,
         noise=swings[0],
         noise_before_best=noise,
-        rise=end - float(val[best]),
+        rise=min(end, float(val[max(best, n - tenth) :].mean())) - float(val[best]),  # 0 where it falls to the end
         rise_share=share(rise),
         gap=end - train_end,
         late_progress_share=share(progress),

@@ -160,8 +160,8 @@ def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
     """Return the verdict and sentence where the training loss alone decides."""
     start, low, end, chance = e.train_start, e.train_low, e.train_end, e.guessing_loss or 0.0
     is_at_chance = low > HARDLY * chance > 0 and end < (2 - CHANCE) * chance
-    if end - low > max(LOST * (start - low), 6 * e.train_noise) and not is_at_chance:
-        return "diverged", f"training loss has come back up from {low:.4g} to {end:.4g} and stays there"
+    if e.train_rise > max(LOST * (start - low), 6 * e.train_noise) and not is_at_chance:
+        return "diverged", f"training loss has come back up from {low:.4g} to {low + e.train_rise:.4g} and stays there"
     if chance > 0 and low > (HARDLY if end > CHANCE * chance else CHANCE) * chance:
         predictions = f"predictions that do not look at the input cost {chance:.4g}"
         return "underfit", f"nothing was learned: training loss was never below {low:.4g}, and {predictions}"
@@ -189,7 +189,7 @@ def _judge_validation(of_train: TrainEvidence, e: ValEvidence, place: str) -> tu
             f"both losses are still falling: each fifth of the run still brings {still_falling:.0%} of what was "
             "learned; train longer or faster"
         )
-    backward = of_train.train_end - of_train.train_low, e.rise
+    backward = of_train.train_rise, e.rise
     noises = 6 * of_train.train_noise, BEYOND_NOISE * e.noise
     if all(rise > max(BACKWARD * e.learned, noise) for rise, noise in zip(backward, noises, strict=True)):
         return "healthy", (
