@@ -149,10 +149,10 @@ def test_what_loss_and_accuracy_say_apart_is_said() -> None:
     assert "but by best validation accuracy, model=mlp is shown to be better" in found.recommendation.sentence
 
 
-def test_a_gap_is_told_whatever_is_told_of_the_loss() -> None:
-    """Dropout closes the gap far more than it changes the loss; both are said, and who overfits."""
-    settings = [{"dropout": 0}, {"dropout": 0.5}]
-    runs = sweep(settings, lambda s: 0.5 + 0.05 * (s["dropout"] == 0))
+def test_a_gap_is_told_where_the_loss_of_a_knob_is_not_told_on_average() -> None:
+    """Dropout closes the gap and helps a little, with batch norm alone: the gap is said, and who overfits."""
+    settings = [{"dropout": dropout, "bn": bn} for dropout in (0, 0.5) for bn in (False, True)]
+    runs = sweep(settings, lambda s: 0.5 + 0.02 * (s["dropout"] == 0) * s["bn"], noise=0.012)
     gaps = [
         dataclasses.replace(
             run,
@@ -162,6 +162,5 @@ def test_a_gap_is_told_whatever_is_told_of_the_loss() -> None:
         for run in runs
     ]
     said = compare(gaps).answer.text
-    assert "est validation loss is 0.0" in said
-    assert "Gap is 0.4" in said
-    assert "Runs that overfit: 5 of 5 at dropout=0, 0 of 5 at 0.5." in said
+    assert "Gap is 0." in said
+    assert "Runs that overfit: 10 of 10 at dropout=0, 0 of 10 at 0.5." in said
