@@ -290,6 +290,7 @@ def _repetitions(runs: Sequence[Run], rows: Sequence[knob_finder.Row]) -> list[A
         for run, number, seed in zip(runs, numbers, seeds, strict=True)
     ]
     same = [(row, number or run.path) for run, row, number in zip(runs, rows, numbers, strict=True)]
+    # of equal ones the first in order, which is put in last, whatever the order of the runs
     first = dict(sorted(zip(same, own, strict=True), key=lambda pair: natural(pair[1]), reverse=True))
     return [first[cell] for cell in same]
 
