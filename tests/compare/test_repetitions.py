@@ -110,3 +110,15 @@ def test_groups_without_a_common_seed_are_told_what_common_seeds_would_bring() -
     apart = [dataclasses.replace(run, config={**run.config, "seed": k}) for k, run in enumerate(runs)]
     assert [one.kind for one in compare(apart).warnings] == ["seeds"]
     assert compare(runs).warnings == []
+
+
+def test_of_two_edges_the_next_command_widens_that_of_the_group_that_lost() -> None:
+    """Adam is best at its lowest rate and wins; SGD, best at its highest, may yet overtake it."""
+    at = {"adam": [0.1, 0.3, 0.5], "sgd": [0.9, 0.6, 0.4]}
+    settings = [{"optimizer": name, "optimizer.lr": 10.0**k} for name in at for k in (-3, -2, -1)]
+    runs = sweep(
+        settings,
+        lambda s: at[s["optimizer"]][round(3 + np.log10(s["optimizer.lr"]))],
+        typed=lambda s: [f"optimizer={s['optimizer']}", f"optimizer.lr={s['optimizer.lr']}"],
+    )
+    assert compare(runs).answer.next == "python -m trainer resume=outputs/one optimizer.lr=0.001,0.01,0.1,0.3,1"

@@ -299,7 +299,8 @@ def _next(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> tuple[str |
     sweep = sweeps.pop() if len(sweeps) == 1 else ""
     is_fair = any(run.tuned for run in plan.groups[0].runs)  # of trainer.versus, which widens grids itself
     longer = _longer(found, plan) if sweep and not is_fair else None
-    for edge in sorted(edges, key=lambda edge: not edge.own):
+    for edge in sorted(edges, key=lambda edge: (not edge.own, edge.contender == edges[0].contender)):
+        # the best's is told first and widened last: others may yet overtake it
         if longer and not edge.own:
             break
         reason = f"the best {edge.knob.name} is the {edge.side} tried"
