@@ -59,6 +59,8 @@ def test_a_seed_that_all_runs_have_and_that_gives_other_numbers_is_none() -> Non
     assert [group.n for group in found.groups] == [5, 5]
     assert effect(found, "opt").claimed
     assert found.warnings == []
+    again = dataclasses.replace(one_seed[0], path="again", status="failed", measures={})
+    assert [group.n for group in compare([one_seed[0], one_seed[5], again]).groups] == [1, 1]  # tried twice, ended once
 
 
 @pytest.mark.parametrize("how", ["no seed", "own seeds", "other seeds at another rate"])

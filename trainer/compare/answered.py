@@ -31,6 +31,11 @@ def is_loss(measure: str) -> bool:
     return tuning.is_loss(measure) or measure == "gap"
 
 
+def losses_differ(plan: Layout) -> bool:
+    """Whether the groups' losses are different quantities, no mean of which tells anything."""
+    return any(map(defines_loss, (*plan.knobs, *plan.tuned)))
+
+
 def known(values: Mapping[str, Floats], names: Iterable[str]) -> list[str]:
     """Return the measures among names that have a value anywhere."""
     return [name for name in names if name in values and np.isfinite(values[name]).any()]
@@ -41,9 +46,8 @@ class Answered:
 
     def __init__(self, plan: Layout, values: dict[str, Floats], criterion: str | None) -> None:
         self.plan, self.values, self.criterion = plan, values, criterion
-        mixed = any(map(defines_loss, (*plan.knobs, *plan.tuned)))
-        measured = [name for name in values if not (mixed and is_loss(name))]  # means over different losses are none
-        self.score = next((name for name in known(values, SCORES) if name in measured), None)
+        comparable = {name: each for name, each in values.items() if not (losses_differ(plan) and is_loss(name))}
+        self.score = next(iter(known(comparable, SCORES)), None)
         deciding_GS = values[criterion] if criterion else np.full((len(plan.groups), len(plan.seeds)), np.nan)
         costs_GS = tuning.cost(plan, criterion, deciding_GS)
         self.choice = tuning.choose(plan, costs_GS)
@@ -51,8 +55,7 @@ class Answered:
         ended_C = np.isfinite(self.choice.take(deciding_GS)).any(1, keepdims=True)
         self.best = tuning.best(np.where(ended_C, self.choice.take(costs_GS), np.nan))
         first = [name for name in (criterion, self.score) if name]
-        names = dict.fromkeys([*first, *known(values, [*TESTED, *(f"test_{name}" for name in plan.metrics)])])
-        names = [name for name in names if name in measured]
+        names = dict.fromkeys([*first, *known(comparable, [*TESTED, *(f"test_{name}" for name in plan.metrics)])])
         self.tested: dict[str, Floats] = {name: self.choice.take(values[name]) for name in names}
         self.noise_df: dict[str, float] = {}
         self.asked: Asked = []
@@ -65,8 +68,7 @@ class Answered:
         return tuning.cost_sign(self.plan, measure)
 
     def _test(self) -> None:
-        fits = {name: [not (is_loss(name) and defines_loss(knob)) for knob in self.plan.knobs] for name in self.tested}
-        self.asked = ask(self.plan, self.tested, fits, self.choice.inflation_C)
+        self.asked = ask(self.plan, self.tested, self.choice.inflation_C)
         tables = {k: self.plan.across(k) for k in range(len(self.plan.knobs))}
         nothing = np.full((len(self.plan.groups), len(self.plan.seeds)), np.nan)
         idle_C = tuning.idle(self.plan, self.choice.take(self.values.get("best_val_loss", nothing)))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from trainer.compare import fairness, paragraph, tuning
-from trainer.compare.answered import Answered, defines_loss, is_loss, known
+from trainer.compare.answered import Answered, defines_loss, is_loss, known, losses_differ
 from trainer.compare.effects import differences, effects, interactions
 from trainer.compare.groups import Layout, Run, layout, summaries
 from trainer.compare.recommendation import recommendation
@@ -51,7 +51,7 @@ def _criterion(plan: Layout, values: Mapping[str, Floats]) -> str | None:
     """Return the measure that decides: of the validation split, and the same quantity for every group."""
     names = [*CRITERIA, *(f"best_val_{name}" for name in plan.metrics)]
     present = known(values, names)
-    if any(defines_loss(knob) for knob in (*plan.knobs, *plan.tuned)):
+    if losses_differ(plan):
         present = [name for name in present if not is_loss(name)]
     return present[0] if present else None
 

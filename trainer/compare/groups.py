@@ -61,6 +61,12 @@ class Run:
         """Whether it was judged so, or lost its numbers too early to be judged."""
         return self.verdict.verdict == "diverged" or self.is_lost
 
+    @cached_property
+    def numbers(self) -> str | None:
+        """Return all numbers of a run that ended, if they are so many that no other has them by chance."""
+        is_known = self.counts and len(self.measures) > 1 and "best_val_loss" in self.measures
+        return json.dumps(sorted(self.measures.items())) if is_known else None
+
     @property
     def failed(self) -> bool:
         """Whether it came to nothing by itself: it diverged, or could not go on. One that was interrupted did not."""
@@ -225,15 +231,9 @@ def _is_idle(plan: Layout, k: int) -> bool:
     found: dict[Any, dict[int, set[Any]]] = defaultdict(lambda: defaultdict(set))
     for row, column, run in plan.cells_of_runs:
         levels, settled = plan.groups[row].levels, plan.groups[row].settled
-        found[levels[:k], levels[k + 1 :], settled, column][levels[k]].add(_numbers(run))
+        found[levels[:k], levels[k + 1 :], settled, column][levels[k]].add(run.numbers)
     twins = [set().union(*by_level.values()) for by_level in found.values() if len(by_level) > 1]
     return all(len(one) == 1 for one in twins) and sum(one != {None} for one in twins) > 1
-
-
-def _numbers(run: Run) -> str | None:
-    """Return all numbers of a run that ended, if they are so many that no other has them by chance."""
-    is_known = run.counts and len(run.measures) > 1 and "best_val_loss" in run.measures
-    return json.dumps(sorted(run.measures.items())) if is_known else None
 
 
 def _without(run: Run, gone: Set[str]) -> Run:
@@ -281,15 +281,14 @@ def _repetitions(runs: Sequence[Run], rows: Sequence[knob_finder.Row]) -> list[A
     group with exactly the same numbers are one run, which was recorded again or ignores its seed.
     """
     seeds = [seed_of(run.config) for run in runs]
-    numbers = [_numbers(run) for run in runs]
-    cells = Counter({(row, number) for row, number in zip(rows, numbers, strict=True) if number})
-    differ = any(count > 1 for count in Counter(row for row, _ in cells).values())
+    same = [(row, run.numbers or run.path) for run, row in zip(runs, rows, strict=True)]
+    ended = {cell for cell, run in zip(same, runs, strict=True) if run.numbers}
+    differ = max(Counter(row for row, _ in ended).values(), default=0) > 1
     has_seeds = len({hashable(seed) for seed in seeds}) > 1 or not differ
     own = [
-        hashable(seed) if has_seeds and seed is not None else f"{NO_SEED}{number or run.path}"
-        for run, number, seed in zip(runs, numbers, seeds, strict=True)
+        hashable(seed) if has_seeds and seed is not None else f"{NO_SEED}{run.path}"
+        for run, seed in zip(runs, seeds, strict=True)
     ]
-    same = [(row, number or run.path) for run, row, number in zip(runs, rows, numbers, strict=True)]
     # of equal ones the first in order, which is put in last, whatever the order of the runs
     first = dict(sorted(zip(same, own, strict=True), key=lambda pair: natural(pair[1]), reverse=True))
     return [first[cell] for cell in same]

@@ -47,8 +47,8 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     if silent and len(silent) < len(plan.knobs):
         measures = dict.fromkeys(words.measure(effect.measure) for effect in (*told, *scores))
         lines.append(f"No effect of {_and(silent)} on {' or '.join(measures)} is shown.")
-    unsaid = {effect.knob for effect in found.effects if effect.measure == "gap" and effect.claimed} - spoken_of
-    gaps = [effect for effect in found.effects if effect.measure == "gap" and effect.knob in unsaid - within_crossed]
+    gaps = [effect for effect in found.effects if effect.claimed and effect.measure == "gap"]
+    gaps = [effect for effect in gaps if effect.knob not in spoken_of | within_crossed]
     lines += [line for effect in gaps for line in _gap(effect, found, plan)]
     spoken_of |= {effect.knob for effect in gaps}
     for k, knob in enumerate(plan.knobs):

@@ -43,15 +43,15 @@ class About:
 Asked = list[tuple[About, Question]]
 
 
-def ask(plan: Layout, values: dict[str, Floats], fits: dict[str, list[bool]], inflation_C: Floats) -> Asked:
+def ask(plan: Layout, values: dict[str, Floats], inflation_C: Floats) -> Asked:
     """Ask about every measure in `values` (C, S), the one that decides first; each inherits from those before it.
 
-    fits: which knobs each can compare. inflation_C: see tuning.Choice.
+    inflation_C: see tuning.Choice.
     """
     asked: Asked = []
     for number, (measure, values_CS) in enumerate(values.items()):
         part = PARTS[min(number, len(PARTS) - 1)]
-        one = _Measure(plan, measure, values_CS, part, fits[measure])
+        one = _Measure(plan, measure, values_CS, part)
         found: dict[Family, Asked] = {
             "effects": one.effects(),
             "simple": one.simple(),
@@ -98,12 +98,11 @@ class _Measure:
     name: str
     values_CS: Floats
     part: float
-    fits: list[bool]
 
     def effects(self) -> Asked:
         """Ask for each pair of a knob's levels, at equal values of all others, or balanced ones."""
         found: Asked = []
-        for k, knob in self._knobs():
+        for k, knob in enumerate(self.plan.knobs):
             if k in self.plan.fractions and not np.isfinite(self.values_CS).all():
                 continue  # what is missing would leave it unbalanced
             table = self.plan.across(k)
@@ -115,7 +114,7 @@ class _Measure:
     def simple(self) -> Asked:
         """Ask the same at each level of one other knob."""
         found: Asked = []
-        for (k, knob), (l, other) in itertools.permutations(self._knobs(), 2):
+        for (k, knob), (l, other) in itertools.permutations(enumerate(self.plan.knobs), 2):
             table = self.plan.cells(k, l)
             if len(pairs(len(knob.levels))) * len(other.levels) > MOST_SIMPLE or len(self.plan.knobs) > 4:
                 continue
@@ -127,7 +126,7 @@ class _Measure:
     def interactions(self) -> Asked:
         """Ask for each pair of knobs whether the change of one depends on the other."""
         found: Asked = []
-        for (k, first), (l, second) in itertools.combinations(self._knobs(), 2):
+        for (k, first), (l, second) in itertools.combinations(enumerate(self.plan.knobs), 2):
             table = self.plan.cells(k, l)
             for (i, j), (m, n) in itertools.product(_ends(first), _ends(second)):
                 parts = [(table[j, n], 1), (table[i, n], -1), (table[j, m], -1), (table[i, m], 1)]
@@ -142,7 +141,7 @@ class _Measure:
             return []
         asked = [
             About("differences", self.name, (k,), (i,), (j,), pair=(int(row[i]), int(row[j])))
-            for k, knob in self._knobs()
+            for k, knob in enumerate(self.plan.knobs)
             for row in self.plan.cells(k).T
             for i, j in pairs(len(knob.levels))
             if row[i] >= 0 and row[j] >= 0
@@ -150,9 +149,6 @@ class _Measure:
         if len(asked) > MAX_PAIRS:
             return []
         return [(one, _of_two("differences", self.name, self.values_CS, one.pair)) for one in asked if one.pair]
-
-    def _knobs(self) -> list[tuple[int, Knob]]:
-        return [(k, knob) for k, knob in enumerate(self.plan.knobs) if self.fits[k]]
 
     def _matched(
         self, family: Family, parts: Sequence[tuple[NDArray[np.int64], int]], knob: int | None = None

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from trainer.compare import keys, words
-from trainer.compare.answered import Answered, defines_loss, is_loss
+from trainer.compare.answered import Answered, is_loss, losses_differ
 from trainer.compare.budget import ALPHA
 from trainer.compare.groups import Group, listed
 from trainer.compare.results import Contrast, GroupSummary, Interval, Recommendation
@@ -26,7 +26,7 @@ def recommendation(answered: Answered, groups: list[GroupSummary], has_ended: bo
     criterion = answered.criterion
     if answered.best is None or criterion is None:
         why = "no run has a validation loss or accuracy; choosing by the test split would flatter it"
-        if any(defines_loss(knob) for knob in (*answered.plan.knobs, *answered.plan.tuned)):
+        if losses_differ(answered.plan):
             why = "losses of different definitions do not compare, and nothing else was measured in validation"
             why += " (metrics=[r2], say)"
         return Recommendation(f"no recommendation: {why}")

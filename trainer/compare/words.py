@@ -26,11 +26,12 @@ def is_percent(name: str) -> bool:
     return name.endswith("accuracy")
 
 
+OF_MANY = {"is": "are", "was": "were", "does": "do", "defines": "define", "changes": "change"}
+
+
 def verb(one: str, count: int) -> str:
     """Return a verb as it stands with so many subjects; one: how it stands with one."""
-    return (
-        one if count == 1 else {"is": "are", "was": "were", "does": "do", "defines": "define", "changes": "change"}[one]
-    )
+    return one if count == 1 else OF_MANY[one]
 
 
 def does(knob: str, together: Sequence[str]) -> str:
