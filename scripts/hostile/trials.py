@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from scripts.hostile.kinds import Kind, all_kinds
@@ -39,13 +40,29 @@ def verdict_alone() -> Any:
 
 @functools.cache
 def longest_s() -> float:
-    """Return the processor time in seconds that an evaluation may take here."""
+    """Return the processor time in seconds that an evaluation may take here while nothing runs beside it."""
+    return MOST_WORK * _work_of_sound()
+
+
+def _work_of_sound() -> float:
+    """Return the processor time in seconds of an evaluation of the sound run alone, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         root = put(Path(folder, "root"), {f"sound/{name}": content for name, content in run_files().items()})
         child = _evaluation(root, Path(folder), subprocess.DEVNULL)
         usage = os.wait4(child.pid, 0)[2]
         child.returncode = 0
-    return MOST_WORK * (usage.ru_utime + usage.ru_stime)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _times_sound(root: Path, folder: Path) -> float:
+    """Return an evaluation's work in those of the sound run, evaluated beside it again and again: under equal load."""
+    child = _evaluation(root, folder, subprocess.DEVNULL)
+    beside = [_work_of_sound()]
+    while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        beside.append(_work_of_sound())
+    usage = os.wait4(child.pid, 0)[2]
+    child.returncode = 0
+    return (usage.ru_utime + usage.ru_stime) / fmean(beside)
 
 
 def _evaluation(root: Path, folder: Path, said: Any) -> subprocess.Popen[bytes]:
@@ -99,7 +116,9 @@ def faults_of(kind: Kind, folder: Path) -> list[str]:
         killer.cancel()
         child.returncode = os.waitstatus_to_exitcode(status)
     spent, text = usage.ru_utime + usage.ru_stime, (folder / "said").read_bytes()
-    wrong = [f"{spent:.1f} s of work"] * (spent > longest_s())
+    wrong = []
+    if spent > longest_s() and not child.returncode and (times := _times_sound(root, folder)) > MOST_WORK:
+        wrong.append(f"{times:.1f} times the work of the sound run beside it")
     wrong += [f"{memory / 2**20:,.0f} MB"] * (memory > MOST_MEMORY)
     wrong += [word for word in ("Traceback", "Warning") if word.encode() in text]
     wrong += ["a command for the terminal is printed"] * any(byte in text for byte in b"\x1b\x07\r\x9b"[:3])

@@ -43,6 +43,16 @@ def test_a_fault_is_noticed(
     assert printed.count("ZeroDivisionError") == 3
 
 
+@pytest.mark.slow
+def test_too_much_work_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trials, "MOST_WORK", 0.1)
+    monkeypatch.setattr(trials, "longest_s", lambda: 0.1)
+    assert trials.try_kinds(tmp_path, "folders: circles") == 1
+    assert "times the work of the sound run beside it" in capsys.readouterr().out
+
+
 def test_the_same_seed_makes_the_same_mutations() -> None:
     for name, content in sound.run_files().items():
         assert len({mutations.mutated(name, content, random.Random("0 1")) for _ in range(3)}) == 1
