@@ -102,6 +102,10 @@ DESIGNS: dict[str, tuple[list[dict[str, object]], int, dict[str, Any]]] = {
     "2 optimizers with 7 rates each, 5 seeds, tuned": (
         _grid(**{"optimizer": ("sgd", "adam"), "optimizer.lr": [0.001 * 3**i for i in range(7)]}), 5, {},
     ),
+    "grid 5 x 3 x 2, 1 seed, each rate spreads twice as far": (
+        _grid(rate=range(5), depth=range(3), dropout=(0, 0.5)), 1,
+        {"spreads": [2**rate for rate, _, _ in itertools.product(range(5), range(3), range(2))]},
+    ),
 }  # fmt: skip
 
 

@@ -250,6 +250,19 @@ def test_an_optimum_that_moves_with_another_knob_is_seen() -> None:
     assert any("the best mean is that of lr=0.1 at depth=2, of 0.01 at depth=8" in text for text in claimed), claimed
 
 
+def test_an_optimum_moves_only_where_the_two_are_told_apart() -> None:
+    """At depth 8 a third value is far worse; which of the other two is best there, noise decides."""
+    settings = [{"act": act, "depth": depth} for act in ("relu", "sigmoid", "tanh") for depth in (2, 8)]
+    worse = {("sigmoid", 2): 0.1, ("sigmoid", 8): 0.9, ("relu", 8): 0.002, ("tanh", 2): 0.002}
+    found = compare(sweep(settings, lambda s: 0.3 + worse.get((s["act"], s["depth"]), 0.0)))
+    claimed = [one.sentence for one in found.interactions if one.claimed and one.measure == "best_val_loss"]
+    means = {group.name: group.measures["best_val_loss"].mean or 0.0 for group in found.groups}
+    assert means["act=relu depth=2"] < means["act=tanh depth=2"]
+    assert means["act=relu depth=8"] > means["act=tanh depth=8"]
+    assert claimed
+    assert not any("the best mean is that of" in text for text in claimed)
+
+
 def test_a_folder_of_several_sweeps_is_several_comparisons() -> None:
     one = sweep([{"model.dropout": d, "epochs": 5, "width": 8} for d in (0, 0.5)], lambda _: 0.5,
                 typed=lambda s: [f"model.dropout={s['model.dropout']}"])  # fmt: skip

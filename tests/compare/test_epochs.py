@@ -74,6 +74,15 @@ def test_unequal_budgets_are_said_where_only_the_curves_tell_them() -> None:
     assert "budget" not in {one.kind for one in compare(asked).warnings}
 
 
+@pytest.mark.parametrize("key", ["data.batch_size", "trainSize", "per_device_train_batch_size"])
+def test_equal_epochs_are_no_equal_steps(key: str) -> None:
+    runs = sweep([{key: 100, "epochs": 9}, {key: 1000, "epochs": 9}], lambda s: 0.5 - 0.0001 * s[key])
+    said = f"{key} changes how many steps an epoch has: with equal epochs its values are trained for unequal numbers"
+    assert [one.text for one in compare(runs).warnings if one.kind == "budget"] == [f"{said} of steps"]
+    by_steps = [dataclasses.replace(run, config={**run.config, "steps": 500}) for run in runs]
+    assert "budget" not in {one.kind for one in compare(by_steps).warnings}
+
+
 def logged(folder: Path, group: str, seed: int, epochs: np.ndarray, more: str = "", low: float = 0.5) -> None:
     """A run as another tool leaves it: a loss that falls until it ends, over the epochs that are logged."""
     folder = folder / f"{group}-{seed}"

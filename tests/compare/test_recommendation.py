@@ -131,3 +131,12 @@ def test_a_run_that_lost_its_numbers_before_a_verdict_was_possible_counts_as_div
     found = compare([*runs[:5], *lost])
     assert [group.failed_share.mean for group in found.groups] == [0, 0.6]
     assert "3 of 5 runs at optimizer.lr=1000 diverged or failed" in effect(found, "optimizer.lr").sentence
+
+
+def test_no_interval_of_an_accuracy_goes_beyond_all() -> None:
+    settings = [{"width": width} for width in (8, 16)]
+    runs = sweep(settings, lambda s: 0.002, more={"best_val_accuracy": lambda loss: min(1.0, 1 - loss)})
+    runs = [dataclasses.replace(run, measures={"best_val_accuracy": run.measures["best_val_accuracy"]}) for run in runs]
+    found = compare(runs).recommendation
+    assert found.criterion == "best_val_accuracy"
+    assert found.high == 1.0

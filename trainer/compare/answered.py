@@ -68,7 +68,7 @@ class Answered:
         return tuning.cost_sign(self.plan, measure)
 
     def _test(self) -> None:
-        self.asked = ask(self.plan, self.tested, self.choice.inflation_C)
+        self.asked = ask(self.plan, self.tested, self.failed_CS, self.choice.inflation_C)
         tables = {k: self.plan.across(k) for k in range(len(self.plan.knobs))}
         nothing = np.full((len(self.plan.groups), len(self.plan.seeds)), np.nan)
         idle_C = tuning.idle(self.plan, self.choice.take(self.values.get("best_val_loss", nothing)))
@@ -91,7 +91,8 @@ class Answered:
         assert found is not None
         claimed = bool(found.p_adjusted[t] <= ALPHA)
         possible = bool(np.isfinite(found.p[t]))
-        settles = possible and not claimed and found.needed[t] <= MAX_SEEDS
+        settles = possible and not claimed and found.needed[t] <= MAX_SEEDS and not question.by_setting
+        is_open = settles or question.by_setting or not possible
         signs = np.sign(question.sums_S[np.isfinite(question.sums_S)])
         higher = float((signs > 0).sum() + 0.5 * (signs == 0).sum())
         one = Contrast(
@@ -107,10 +108,11 @@ class Answered:
             p=number(found.p[t]),
             p_adjusted=number(found.p_adjusted[t]),
             claimed=claimed,
-            answer="differs" if claimed else "not enough seeds" if settles or not possible else "no difference seen",
+            answer="differs" if claimed else "not enough seeds" if is_open else "no difference seen",
             seeds_needed=max(int(found.needed[t]), int(found.n[t]) + 1) if settles else None,
             higher_share=share(higher, len(signs)),
             sentence="",
+            over="settings" if question.by_setting else "seeds",
         )
         if about.family in ("effects", "simple"):
             return self._of_levels(about, one)
@@ -142,6 +144,8 @@ class Answered:
 
     def _means(self, about: About) -> tuple[float, float] | None:
         """Return the means of both levels, over the combinations and seeds that have both, as the difference is."""
+        if self.plan.is_unreplicated:
+            return None  # the difference is a median
         sides, values = self._sides(about)
         values = values[:, (sides >= 0).all(0)]
         both = np.isfinite(values).all(0)
@@ -152,6 +156,8 @@ class Answered:
 
     def _restricted(self, about: About, one: Contrast) -> str:
         """Say that a difference is of some of the seeds only, or of some combinations of the other knobs."""
+        if one.over == "settings":
+            return ""  # which are counted
         sides, values = self._sides(about)
         there = np.isfinite(values)
         known, text = (there[0] & there[1]).any(1), ""

@@ -161,12 +161,15 @@ def _changes(answered: Answered, about: About, table: NDArray[np.int64]) -> list
 def _moved(answered: Answered, about: About, table: NDArray[np.int64]) -> str:
     """Say where the best level of one knob lies at both levels of the other, if it moves."""
     for knob, other, ends, cells in ((0, 1, about.b, table), (1, 0, about.a, np.swapaxes(table, 0, 1))):
+        pair = about.knobs[knob], about.knobs[other]
         one, two, best = answered.plan.knobs[about.knobs[knob]], answered.plan.knobs[about.knobs[other]], []
         for at in ends:
             means_LR = mean_of(answered.at(about.measure, cells[:, at]), 2)
             costs = answered.sign(about.measure) * mean_of(means_LR, 1)
             best.append(int(np.nanargmin(costs)) if np.isfinite(costs).any() else -1)
-        if best[0] != best[1] and min(best) >= 0 and len(one.levels) > 2:
+        ends_of = {replace(about, family="simple", knobs=pair, a=(min(best),), b=(max(best),), at=at) for at in ends}
+        shown = any(each.claimed for asked, each in answered.by_about.items() if asked in ends_of)
+        if shown and best[0] != best[1] and min(best) >= 0 and len(one.levels) > 2:
             where = (f"{label(one.levels[i])} at {two.plain(at)}" for i, at in zip(best, ends, strict=True))
             return f"; the best mean is that of {one.name}={', of '.join(where)}"
     return ""

@@ -6,7 +6,16 @@ from typing import Any
 
 from trainer.compare import words
 from trainer.compare.groups import UNFINISHED, Group, Layout, Run, listed
-from trainer.compare.keys import NO_KNOB, hashable, is_epochs, is_optimizer, is_rate, label, may_end_early
+from trainer.compare.keys import (
+    NO_KNOB,
+    hashable,
+    is_epoch_length,
+    is_epochs,
+    is_optimizer,
+    is_rate,
+    label,
+    may_end_early,
+)
 from trainer.compare.knobs import Knob
 from trainer.compare.results import Caveat
 from trainer.compare.tuning import Edge, learned
@@ -156,10 +165,20 @@ def _budget(plan: Layout) -> str:
     trained = [(name, n) for (name, run), said in zip(runs, asked, strict=True) if (n := said or run.epochs)]
     epochs = {n for _, n in trained}
     if _compares_epochs(plan) or len(epochs) < 2:
-        return ""
+        return _steps(plan)
     if not all(asked) and max(epochs) < LONGER * min(epochs):
         return ""  # as runs that stop early do
     return f"the runs trained for {_span(epochs)} epochs{_by_group(trained)}: unequal budgets"
+
+
+def _steps(plan: Layout) -> str:
+    """Say that equal epochs are no equal number of steps, where what makes an epoch longer or shorter is compared."""
+    names = [knob.name for knob in plan.knobs if any(is_epoch_length(key) for key in (knob.name, *knob.keys))]
+    if not names or any(run.config.get("steps") for run in plan.runs):
+        return ""
+    how = "with equal epochs its values are trained for unequal numbers of steps"
+    ours = " (steps=N makes them equal)" if all(run.overrides is not None for run in plan.runs) else ""
+    return f"{names[0]} changes how many steps an epoch has: {how}{ours}"
 
 
 def _by_group(found: Sequence[tuple[str, float]]) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.compare import knobs as knob_finder
+from trainer.compare.budget import ALPHA
 from trainer.compare.keys import NO_KNOB, hashable, natural, seed_of
 from trainer.compare.knobs import Knob, Setting
 from trainer.compare.results import Estimate, GroupSummary, Interval
@@ -135,6 +136,27 @@ class Layout:
     def is_chosen(self) -> bool:
         """Whether a contender has several settings, of which one is chosen."""
         return any(len(one.members) > 1 for one in self.contenders)
+
+    @cached_property
+    def is_unreplicated(self) -> bool:
+        """Whether each setting was run once, so that nothing but other settings tells what chance does."""
+        return not self.is_chosen and all(len(group.distinct) == 1 for group in self.groups)
+
+    @cached_property
+    def by_setting(self) -> set[int]:
+        """Return the knobs to be compared over the settings of the others, where each setting was run once.
+
+        These have so many settings that signs which all agree, 2 ways of 2^n, show a difference of any two values among
+        all that are asked.
+        """
+        asked, found = 0, set[int]()
+        settings = {k: int(((self.cells(k) >= 0).sum(0) > 1).sum()) for k in range(len(self.knobs))}
+        for k in sorted(settings, key=lambda k: -settings[k]) if self.is_unreplicated else ():
+            asked += math.comb(len(self.knobs[k].levels), 2)
+            if 2.0 ** (1 - settings[k]) * asked > ALPHA:
+                break
+            found.add(k)
+        return found
 
     @cached_property
     def metrics(self) -> dict[str, bool]:

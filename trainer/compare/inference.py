@@ -11,6 +11,9 @@ shorter interval: its few degrees of freedom cost more than a little of the nois
 itself changes from seed to seed, that is the noise of its effect (its interaction with the seeds; pooled only where the
 two are alike, Bozivich, Bancroft and Hartley 1956; all measures of the runs are asked together).
 
+Where each setting was run once there is no such noise. A knob's effect is then tested over the settings of the others,
+as the differences there: by signed ranks (Wilcoxon 1945), exact whatever the spread at each where it does nothing.
+
 How p values are corrected for one another: budget.py.
 """
 
@@ -25,7 +28,7 @@ from scipy.special import fdtrc, ndtr, stdtr, stdtrit
 from trainer.compare import budget
 from trainer.compare import noise as noises
 from trainer.compare.noise import Noise, Spread
-from trainer.compare.statistics import CONFIDENCE, Floats, grid_step, mean_of, seeds_needed
+from trainer.compare.statistics import CONFIDENCE, Floats, SignedRanks, grid_step, mean_of, seeds_needed, signed_ranks
 
 ALIKE = 0.1  # p below which a knob's interaction with the seeds is not pooled with the rest
 PAIRED = 4  # seeds from which a difference may have a noise of its own where some other contender is noisier
@@ -44,6 +47,7 @@ class Question:
     knob: int | None = None  # where it is a knob's effect, averaged over others: its interaction with seeds is noise
     inflation: float = 1.0  # of the variance: values of other choices at other seeds are not independent
     one_sided: bool = False  # whether only "higher" is asked
+    by_setting: bool = False  # whether S are the settings of the other knobs, run once each: infinite where one failed
     subject: Hashable = None  # what it asks about, whatever the measure: see budget.py; None for itself alone
 
 
@@ -159,6 +163,7 @@ class _Test:
     paired: bool
     sd: float  # of the difference at one seed
     floor: float = 0.0  # the adjusted p is at least this
+    interval: tuple[float, float] | None = None  # where it is not that of the t test
     pooled: bool = True  # whether the joint distribution, which is drawn with one noise for all, is that of its p
 
 
@@ -184,13 +189,17 @@ def answer(questions: Sequence[Question], models: Mapping[str, Model], pairs_of_
         pairs_of_best,
     )
     half = stdtrit(np.maximum(df, 1), 0.5 + CONFIDENCE / 2) * se
+    low, high = difference - half, difference + half
+    for t, test in enumerate(tests):
+        if test.interval:
+            low[t], high[t] = test.interval
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         shrunk = np.abs(difference) * np.clip(1 - (se / difference) ** 2, 0, None)  # positive-part James-Stein
         needed = seeds_needed(shrunk / sd, np.minimum(corrected.level, budget.ALPHA))
     return Answers(
         difference=difference,
-        low=difference - half,
-        high=difference + half,
+        low=low,
+        high=high,
         sd=sd,
         n=np.array([test.n for test in tests]),
         paired=np.array([test.paired for test in tests]),
@@ -217,6 +226,8 @@ def _joint(questions: Sequence[Question], models: Mapping[str, Model]) -> budget
 
 def _test(question: Question, one: Model, blocked: Spread, within: Spread, changing: Set[int]) -> _Test:
     """Test a question where two seeds, or two runs a side, make that possible."""
+    if question.by_setting:
+        return _over_settings(question.sums_S)
     rows = question.weights_C != 0
     weights = question.weights_C[rows]
     there = np.isfinite(question.sums_S)
@@ -256,6 +267,23 @@ def _test(question: Question, one: Model, blocked: Spread, within: Spread, chang
     if one.failed_CS[rows].any() and question.family != "interactions":  # which has no better side
         test = replace(test, floor=_rank_p(question, one, difference))
     return test
+
+
+def _over_settings(sums_S: Floats) -> _Test:
+    """Test differences at settings that were run once by their ranks: what changes from one to the next is the noise.
+
+    Their sizes are rarely alike, so that the median tells more than the mean. What ended has to show it without what
+    failed.
+    """
+    known, ended = sums_S[~np.isnan(sums_S)], sums_S[np.isfinite(sums_S)]
+    n = len(ended)
+    found = signed_ranks(ended) if n else SignedRanks(np.nan, np.nan, np.nan, np.nan)
+    if not np.isfinite(found.low):
+        return _Test(found.median, np.nan, np.nan, np.nan, n, False, np.nan)
+    sd, whole = float(ended.std(ddof=1)), signed_ranks(known)
+    p = whole.p if whole.median * found.median > 0 else 1.0
+    interval = found.low, found.high
+    return _Test(found.median, sd / np.sqrt(n), n - 1.0, p, n, True, sd, floor=found.p, interval=interval, pooled=False)
 
 
 def _satterthwaite(parts: Floats, squares: Floats, df: Floats) -> tuple[float, float]:

@@ -25,6 +25,7 @@ _DATA = {"data", "dataset", "datasets", "datamodule", "data_set", "corpus", "tas
 _DATA |= {"dataset_name", "data_name", "task_name"}
 _DATA_PARTS = {"name", "target", "path", "dataset"}
 _CONDITIONS = {"label_noise", "train_size", "n_train", "num_samples"}
+_EPOCH_LENGTHS = {"train_size", "n_train", "batch_size", "train_batch_size", "per_device_train_batch_size"}
 _EPOCHS = {"epochs", "max_epochs", "num_epochs", "n_epochs", "num_train_epochs", "total_epochs"}
 _ENDS = {"patience", "early", "earlystopping"}  # words of what may end a run before its epochs, and
 _LIMITS = {"max_steps", "max_time"}  # limits of something else
@@ -94,6 +95,11 @@ def is_optimizer(key: str) -> bool:
 def is_condition(key: str) -> bool:
     """Whether a key says what the data are: a question is asked under it, and nobody chooses it for a lower loss."""
     return is_data(key) or key.rpartition(".")[2] in _CONDITIONS
+
+
+def is_epoch_length(key: str) -> bool:
+    """Whether a key changes how many steps an epoch has."""
+    return _name(key) in _EPOCH_LENGTHS
 
 
 def defines_loss(key: str) -> bool:

@@ -44,6 +44,12 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
             others = [other for other in plan.knobs if other.name in at]
             lines += [_whether_levels_differ(effect, other, found) for other in others]
             silent.remove(effect.knob)
+    if plan.by_setting:  # of the others nothing was asked
+        untested = [knob.name for k, knob in enumerate(plan.knobs) if k not in plan.by_setting]
+        silent = [name for name in silent if name not in untested]
+        if untested:
+            what = f"what {_and(untested)} {words.verb('does', len(untested))}"
+            lines.append(f"{what} cannot be tested: at too few settings of the other knobs, each run once.")
     if silent and len(silent) < len(plan.knobs):
         measures = dict.fromkeys(words.measure(effect.measure) for effect in (*told, *scores))
         lines.append(f"No effect of {_and(silent)} on {' or '.join(measures)} is shown.")
@@ -264,6 +270,11 @@ def _whether_levels_differ(effect: Effect, other: Knob, found: Comparison) -> st
 def _how(found: Comparison) -> str:
     """Say what a difference is taken between; empty where runs have no seeds in common."""
     tested = [one for effect in found.effects for one in effect.contrasts if one.p is not None]
+    if any(one.over == "settings" for one in tested):
+        return (
+            "Each setting was run once: a knob's values are compared at each setting of the others, by signed ranks;"
+            " what one seed does alike at all of them is not told from what the knob does."
+        )
     is_paired = any(one.paired for one in tested)
     return "Groups are compared seed by seed." if is_paired else ""
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trainer.compare.groups import Layout
 from trainer.compare.inference import Question
 from trainer.compare.knobs import Knob
-from trainer.compare.statistics import Floats
+from trainer.compare.statistics import Floats, mean_of
 
 Family = Literal["effects", "simple", "interactions", "differences", "recommendation"]
 # Parts of the error budget: what is asked first gets most. A family's part is shared by its questions.
@@ -43,15 +43,15 @@ class About:
 Asked = list[tuple[About, Question]]
 
 
-def ask(plan: Layout, values: dict[str, Floats], inflation_C: Floats) -> Asked:
+def ask(plan: Layout, values: dict[str, Floats], failed_CS: NDArray[np.bool_], inflation_C: Floats) -> Asked:
     """Ask about every measure in `values` (C, S), the one that decides first; each inherits from those before it.
 
-    inflation_C: see tuning.Choice.
+    failed_CS: where a run came to nothing. inflation_C: see tuning.Choice.
     """
     asked: Asked = []
     for number, (measure, values_CS) in enumerate(values.items()):
         part = PARTS[min(number, len(PARTS) - 1)]
-        one = _Measure(plan, measure, values_CS, part)
+        one = _Measure(plan, measure, values_CS, failed_CS)
         found: dict[Family, Asked] = {
             "effects": one.effects(),
             "simple": one.simple(),
@@ -97,7 +97,7 @@ class _Measure:
     plan: Layout
     name: str
     values_CS: Floats
-    part: float
+    failed_CS: NDArray[np.bool_]
 
     def effects(self) -> Asked:
         """Ask for each pair of a knob's levels, at equal values of all others, or balanced ones."""
@@ -108,8 +108,22 @@ class _Measure:
             table = self.plan.across(k)
             for i, j in pairs(len(knob.levels)):
                 about = About("effects", self.name, (k,), (i,), (j,))
-                found.append((about, self._matched("effects", [(table[i], 1), (table[j], -1)], k)))
+                if k in self.plan.by_setting:
+                    found.append((about, self._by_setting(table[i], table[j])))
+                else:
+                    found.append((about, self._matched("effects", [(table[i], 1), (table[j], -1)], k)))
         return found
+
+    def _by_setting(self, a_R: NDArray[np.int64], b_R: NDArray[np.int64]) -> Question:
+        """Ask for the difference of two levels at each of R settings of the other knobs, infinite where one failed."""
+        worst = np.inf if not self.plan.is_higher_better(self.name) else -np.inf
+        values_C = np.append(np.where(self.failed_CS.any(1), worst, mean_of(self.values_CS, 1)), np.nan)
+        there_R = (a_R >= 0) & (b_R >= 0)
+        weights_C = np.zeros(len(self.values_CS))
+        weights_C[a_R[there_R]], weights_C[b_R[there_R]] = (sign / max(1, there_R.sum()) for sign in (1, -1))
+        with np.errstate(invalid="ignore"):  # of two that failed
+            sums_R = values_C[a_R] - values_C[b_R]
+        return Question("effects", self.name, 0.0, sums_R, np.full(len(sums_R), 2.0), weights_C, by_setting=True)
 
     def simple(self) -> Asked:
         """Ask the same at each level of one other knob."""

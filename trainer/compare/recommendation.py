@@ -214,4 +214,6 @@ def _winners(answered: Answered, ties: int) -> Interval:
     low, high = (mean - half, high) if answered.sign(criterion) < 0 else (low, mean + half)
     if is_loss(criterion) and np.nanmin(values_CS) >= 0:
         low = max(low, 0.0)
+    if words.is_percent(criterion):
+        low, high = max(low, 0.0), min(high, 1.0)
     return Interval(number(mean), number(low), number(high), int(n))

@@ -57,12 +57,12 @@ class Contrast:
     a: Any
     b: Any
     measure: str
-    difference: float | None
-    low: float | None  # 95 % t interval of this difference on its own
+    difference: float | None  # over settings the median (Hodges and Lehmann's), else the mean
+    low: float | None  # 95 % interval of this difference on its own: Student's t, of the median by signed ranks
     high: float | None
     sd: float | None  # of the pairs' differences
-    n: int  # seeds
-    paired: bool  # by seed
+    n: int  # seeds, or settings of the other knobs
+    paired: bool  # by seed, or by setting
     p: float | None  # two-sided; the larger of that by the pooled noise and that by the noise of its own rows
     p_adjusted: float | None  # for all tests of the comparison: inference.py
     claimed: bool  # p_adjusted <= 0.05
@@ -70,6 +70,7 @@ class Contrast:
     seeds_needed: int | None  # to show it with a chance of 80 %, if the true difference is the one seen, shrunk
     higher_share: Interval  # how often a is higher than b at the same seed, ties half: P(a > b)
     sentence: str
+    over: Literal["seeds", "settings"] = "seeds"  # what is paired: settings where each was run once
 
 
 @dataclass(frozen=True, kw_only=True)

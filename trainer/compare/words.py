@@ -76,6 +76,11 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
     seen = f"{subject} is {size} {than}"
     sides = "" if means is None else f"{value(means[0], name)} against {value(means[1], name)}; "
     evidence = f" ({sides}{interval(test)}, {test.n} {unit}s, {corrected(test.p_adjusted)})"
+    if test.over == "settings":
+        so = (test.higher_share.mean or 0.0) * test.higher_share.n  # ties half
+        so = so if test.difference > 0 else test.higher_share.n - so
+        over = f"median over {test.n} settings of the other knobs, so at {so:g} of them"
+        evidence = f" ({over}; {interval(test)}, {corrected(test.p_adjusted)})"
     if test.claimed:
         return seen + evidence
     if test.seeds_needed is not None:
