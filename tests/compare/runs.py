@@ -91,5 +91,5 @@ def effect_of(runs: list[Run], knob: str, measure: str = "gap") -> Effect:
 
 def is_chinese(text: str) -> bool:
     """Whether no English word is left in a text's Chinese but names of knobs and values."""
-    names = r"\b(bn|dropout|width|mixup|cutmix|true|false|lr|opt|wd|sgd|adam|adamw|act|gelu|p|n)\b"
+    names = r"\b(bn|dropout|depth|width|mixup|cutmix|true|false|lr|opt|wd|sgd|adam|adamw|act|gelu|p|n)\b"
     return not re.search("[A-Za-z]{2}", re.sub(names, "", language.in_chinese(text)))

@@ -85,7 +85,7 @@ def test_only_what_all_others_are_shown_to_be_worse_than_is_to_be_used(worse: tu
     said = begins.get(len(found.ties), f"lowest mean best validation loss: {found.group}, ")
     assert found.sentence.startswith(said)
     if len(found.ties) == 1:
-        assert f"; not shown to be better than {found.ties[0]}; 1 of 2 others is shown to be worse" in found.sentence
+        assert f"; not shown to be better than {found.ties[0]}; lr=2 is shown to be worse" in found.sentence
     assert is_chinese(found.sentence)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.compare.runs import DIVERGED, Config, effect, sweep
+from tests.compare.runs import DIVERGED, Config, effect, is_chinese, sweep
 from trainer.compare.comparison import Run, compare
 from trainer.compare.statistics import signed_ranks
 
@@ -70,11 +70,16 @@ def test_a_knob_is_compared_setting_by_setting() -> None:
     assert one.p == pytest.approx(stats.wilcoxon(differences, method="exact").pvalue)
     assert one.claimed
     lower = int((differences < 0).sum())
-    assert f"median over 15 settings of the other knobs, so at {lower} of them" in one.sentence
+    assert f"the median over 15 settings of the other knobs; so at {lower} of these" in one.sentence
     assert "Each setting was run once" in found.answer.text
     assert "What lr does cannot be tested: at too few settings of the other knobs" in found.answer.text
     assert all(each.p is None for each in effect(found, "lr").contrasts)
     assert "groups of one seed cannot be told apart" in found.recommendation.sentence
+    assert not effect(found, "dropout").simple  # at a level there is nothing to test by
+    assert [one.text for one in found.warnings if one.kind == "seeds"] == [
+        "every group has 1 seed: wide or missing intervals; repeat each with other random seeds"
+    ]
+    assert all(map(is_chinese, found.answer.lines))
 
 
 def test_what_failed_at_a_setting_is_the_worst_there() -> None:

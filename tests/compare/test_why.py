@@ -140,6 +140,8 @@ def test_sentences_say_more_than_one_times_and_what_the_other_end_of_training_sh
         assert 8 < low < 9 < high < 10
     assert [signal for signal, _ in told(2.0, 0.2)] == ["last_update_ratio", "first_update_ratio"]  # the largest first
     assert not any("alike" in text for _, text in told(2.0, 0.2))
+    assert "in the last step they differ less (" in told(9.0, 1.5)[0][1]
+    assert "in the last step they differ the other way (" in told(9.0, 1 / 1.5)[0][1]
     runs = grid({"first_update_ratio": 9.0, "last_update_ratio": 1.1})
     wild = [  # on average alike
         dataclasses.replace(one, signals=one.signals | {STEPS[1]: one.signals[STEPS[1]] * 4.0 ** ((i + 1) % 3 - 1)})

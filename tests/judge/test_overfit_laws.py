@@ -127,6 +127,17 @@ def test_a_loss_that_falls_and_never_below_chance_has_learned_nothing() -> None:
     assert judge(curve - 3, curve - 3, chance_loss=-0.7).verdict == "healthy"  # a share of a negative loss says nothing
 
 
+def test_what_the_first_epoch_has_learned_counts_where_chance_is_known() -> None:
+    """Of ten classes: 0.22 after one epoch, then 0.02 to 0.2 at too high a learning rate. Nothing falls any more."""
+    rng = np.random.default_rng(0)
+    train = np.append(0.22, 0.11 + 0.05 * rng.standard_normal(14))
+    val = train + 0.03
+    assert judge(train, val).verdict == "underfit"
+    assert judge(train, val, chance_loss=math.log(10)).verdict == "healthy"
+    assert judge(train + 1.5, val + 1.5, chance_loss=math.log(10)).verdict == "underfit"  # 1.6: that was little
+    assert judge(train - 9, val - 9, chance_loss=-0.7).verdict == "underfit"  # of a negative loss a share says nothing
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_hole_in_the_middle_is_bridged(value: float) -> None:
     hole = np.where(T == 15, value, OVERFIT)

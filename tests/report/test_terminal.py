@@ -238,3 +238,11 @@ def test_of_healthy_runs_the_doubtful_ones_are_among_the_worst() -> None:
     assert vocabulary.is_doubtful(second)
     assert not vocabulary.is_doubtful(first)
     assert sorted([first, second], key=_rank) == [second, first]
+
+
+def test_what_the_last_losses_are_is_said_where_they_are_of_more_than_one_epoch(evaluation: dict[str, Any]) -> None:
+    said = "last val and gap are means of the last tenth of the epochs"
+    runs = [{**run, "evidence": {**run["evidence"], "epochs": 19}} for run in evaluation["runs"]]
+    assert said not in printed(evaluation | {"runs": runs})
+    runs[-1]["evidence"]["epochs"] = 20
+    assert printed(evaluation | {"runs": runs}).count(said) == 1

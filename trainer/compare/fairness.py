@@ -19,7 +19,7 @@ from trainer.compare.keys import (
 from trainer.compare.knobs import Knob
 from trainer.compare.results import Caveat
 from trainer.compare.tuning import Edge, learned
-from trainer.text import few
+from trainer.text import few, plural
 
 MOST = 3  # edges that are told of one by one: of the group to use first
 ACROSS_RUNS = {"still_falling", "cut_short", "seeds"}  # what cannot be held against a single run
@@ -272,7 +272,10 @@ def _seeds(plan: Layout) -> str:
     which = "every group has" if small == len(counts) else which
     is_ours = all(run.overrides is not None for run in plan.runs)
     advice = "run seed=range(5)" if plan.unit == "seed" and is_ours else "repeat each with other random seeds"
-    return f"{which} fewer than 3 {plan.unit}s (one has {min(counts)}): wide or missing intervals; {advice}"
+    few_of_them = f"fewer than 3 {plan.unit}s (one has {min(counts)})"
+    if len({*counts}) == 1:
+        few_of_them = plural(counts[0], plan.unit)
+    return f"{which} {few_of_them}: wide or missing intervals; {advice}"
 
 
 def _no_seed_in_common(plan: Layout) -> str:

@@ -62,6 +62,8 @@ def recommendation(answered: Answered, groups: list[GroupSummary], has_ended: bo
         sentence = f"only one group: {of} {told(honest.mean)} (n = {honest.n}{interval}){_own(group)}"
     elif worse or (gone and not rivals):
         counted = f"{len(worse)} of {others} others {words.verb('is', len(worse))}"
+        if len(worse) == 1:
+            counted = f"{answered.group_name(*worse)} is"
         if not ties and len(worse) + len(gone) == others:
             counted = "the other group is" if others == 1 else "every other group is"
         is_direct = all(one.claimed or index in also for index, one in worse.items())

@@ -189,7 +189,8 @@ def _sentence(
         times, low, high = _times(other)
         when = f"in the {OTHER_END[name.partition('_')[0]]} step"
         is_alike, is_open = other[1] >= 1 / CLEAR and other[2] <= CLEAR, other[1] <= 1 <= other[2]
-        seen = "they are alike" if is_alike else "no difference is seen" if is_open else "they differ less"
+        they = "the other way" if other[0] < 1 else "less"
+        seen = "they are alike" if is_alike else "no difference is seen" if is_open else f"they differ {they}"
         said += f"; {when} {seen}"
         said += f" ({times} times, {low} to {high})"
     return said

@@ -79,7 +79,7 @@ def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[fl
     if test.over == "settings":
         so = (test.higher_share.mean or 0.0) * test.higher_share.n  # ties half
         so = so if test.difference > 0 else test.higher_share.n - so
-        over = f"median over {test.n} settings of the other knobs, so at {so:g} of them"
+        over = f"the median over {test.n} settings of the other knobs; so at {so:g} of these"
         evidence = f" ({over}; {interval(test)}, {corrected(test.p_adjusted)})"
     if test.claimed:
         return seen + evidence

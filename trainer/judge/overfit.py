@@ -154,6 +154,7 @@ NOTHING_LEARNED = 4.0  # a fall of the training loss within this many of its own
 TREND = 5.0  # within so many standard errors from the first third to the last, as it may be a zigzag
 CHANCE = 0.99  # a training loss never below this share of the chance-level loss has learned nothing
 HARDLY = 0.95  # nor has one never below this share that ends at the chance-level loss
+MUCH = 0.5  # one that ends below this share has learned, be it all in the first epoch
 
 
 def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
@@ -165,7 +166,8 @@ def _judge_training(e: TrainEvidence) -> tuple[Label, str] | None:
     if chance > 0 and low > (HARDLY if end > CHANCE * chance else CHANCE) * chance:
         predictions = f"predictions that do not look at the input cost {chance:.4g}"
         return "underfit", f"nothing was learned: training loss was never below {low:.4g}, and {predictions}"
-    if start - end <= NOTHING_LEARNED * e.train_noise and e.train_trend <= TREND:
+    has_learned = chance > 0 and end < MUCH * chance
+    if start - end <= NOTHING_LEARNED * e.train_noise and e.train_trend <= TREND and not has_learned:
         went = f"training loss went from {start:.4g} to {end:.4g}"
         if start - end > e.train_noise:
             noises = (start - end) / e.train_noise

@@ -82,7 +82,7 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
         counts += f" ({translated('healthy curves, but of a run with findings or that has learned little')})"
     hidden = ""
     if len(runs) > _MOST_ROWS:
-        hidden = "; above are those with the worst verdicts"
+        hidden = "; above are those with the worst verdicts" * (len({*called}) > 1)
         hidden += f"; the other {len(runs) - _MOST_ROWS} are in --html and --json"
     say(translated(f"{plural(len(runs), 'run')}: {counts}{hidden}"), style="bold")
     if len(runs) <= _FEW:
@@ -90,6 +90,8 @@ def _print_part(console: Console, part: Mapping[str, Any]) -> None:
         for reason, verdict in reasons.items():
             names = few(run["name"] for run in runs if vocabulary.reason(run) == reason)
             say(f"{names}: {reason}", style=STYLES[verdict].terminal)
+    if any((run["evidence"].get("epochs") or 0) >= 20 for run in runs):
+        say(translated("last val and gap are means of the last tenth of the epochs"), style="dim")
     for line in _findings(runs):
         say(translated(line), style="red")
     say()
