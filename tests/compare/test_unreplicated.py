@@ -74,6 +74,11 @@ def test_a_knob_is_compared_setting_by_setting() -> None:
     assert "Each setting was run once" in found.answer.text
     assert "What lr does cannot be tested: at too few settings of the other knobs" in found.answer.text
     assert all(each.p is None for each in effect(found, "lr").contrasts)
+    said = (
+        "best validation loss: 6 runs per side, no two at equal settings: not enough; two seeds test, five or more tell"
+    )
+    assert effect(found, "lr").sentence == said
+    assert is_chinese(said)
     assert "groups of one seed cannot be told apart" in found.recommendation.sentence
     assert not effect(found, "dropout").simple  # at a level there is nothing to test by
     assert [one.text for one in found.warnings if one.kind == "seeds"] == [

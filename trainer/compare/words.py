@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from trainer.compare.keys import label
 from trainer.compare.knobs import Knob
 from trainer.compare.results import Contrast, Level, Shape, ShapeKind
+from trainer.text import plural
 
 SMALL = 1e-4  # a smaller p is not told: it would promise that the model of the noise is exact
 ROUNDING = 1e-12  # a smaller difference is none
@@ -69,7 +70,9 @@ def levels(knob: Knob, a: int, b: int) -> tuple[str, str]:
 def sentence(test: Contrast, subject: str, than: str, unit: str, means: tuple[float, float] | None = None) -> str:
     """Say what a test found. means: of both sides, where they are not a difference themselves."""
     if test.p is None or test.difference is None:
-        repeats = f"{test.n} {unit}{'s' * (test.n != 1)} per side"
+        repeats = plural(test.n, unit) + " per side"
+        if test.n > 1:  # at settings that have one each
+            repeats = f"{test.n} runs per side, no two at equal settings"
         return f"{measure(test.measure)}: {repeats}: not enough; two {unit}s test, five or more tell"
     name = test.measure
     size = "neither higher nor lower" if abs(test.difference) < ROUNDING else amount(test.difference, name)
