@@ -71,7 +71,11 @@ def test_a_knob_is_compared_setting_by_setting() -> None:
     assert one.claimed
     lower = int((differences < 0).sum())
     assert f"the median over 15 settings of the other knobs; so at {lower} of these" in one.sentence
-    assert "Each setting was run once" in found.answer.text
+    assert "Each setting was run once: " in found.answer.text
+    assert "what one seed does alike at all of them is not told from" in found.answer.text
+    unseeded = [dataclasses.replace(run, config={**run.config, "seed": None}) for run in runs]
+    assert "what one seed does" not in compare(unseeded).answer.text  # each has had chances of its own
+    assert effect(compare(unseeded), "dropout").contrasts[0].p == one.p
     assert "What lr does cannot be tested: at too few settings of the other knobs" in found.answer.text
     assert all(each.p is None for each in effect(found, "lr").contrasts)
     said = (

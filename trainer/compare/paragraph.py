@@ -65,7 +65,7 @@ def compose(found: Comparison, plan: Layout, edges: Sequence[Edge]) -> Answer:
     lines += [*(f"{text}." for text in falling), f"{found.recommendation.sentence}."]
     lines += [f"{edge.text(plan)}." for edge in edges[: fairness.MOST]]
     if found.tests > 1:
-        lines += [_how(found), f"Intervals are of one difference each; {_corrected(found)}."]
+        lines += [_how(found, plan), f"Intervals are of one difference each; {_corrected(found)}."]
     said = dict.fromkeys(line[0].upper() + line[1:] for line in lines if line.strip("."))
     command, reason = _next(found, plan, edges)
     return Answer(" ".join(said), command, list(said), reason)
@@ -267,14 +267,13 @@ def _whether_levels_differ(effect: Effect, other: Knob, found: Comparison) -> st
     return f"It is not shown that {what} (clearest difference between two levels {evidence})."
 
 
-def _how(found: Comparison) -> str:
+def _how(found: Comparison, plan: Layout) -> str:
     """Say what a difference is taken between; empty where runs have no seeds in common."""
     tested = [one for effect in found.effects for one in effect.contrasts if one.p is not None]
     if any(one.over == "settings" for one in tested):
-        return (
-            "Each setting was run once: a knob's values are compared at each setting of the others, by signed ranks;"
-            " what one seed does alike at all of them is not told from what the knob does."
-        )
+        said = "Each setting was run once: a knob's values are compared at each setting of the others, by signed ranks"
+        seed = "; what one seed does alike at all of them is not told from what the knob does"
+        return f"{said}{seed * (len(plan.seeds) == 1)}."
     is_paired = any(one.paired for one in tested)
     return "Groups are compared seed by seed." if is_paired else ""
 
