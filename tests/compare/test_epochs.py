@@ -183,10 +183,18 @@ def test_another_number_of_evaluations_is_said(apart: float, said: bool) -> None
     runs = sweep(WIDTHS, width)
     times = [20 if run.config["model.width"] == 32 else round(20 * apart) for run in runs]
     often = [dataclasses.replace(run, verdict=best_at(9, n)) for run, n in zip(runs, times, strict=True)]
-    told = [one.text for one in compare(often).warnings if one.kind == "evaluations"]
+    found = compare(often)
+    assert found.recommendation.sentence.startswith("use ") is not said
+    told = [one.text for one in found.warnings if one.kind == "evaluations"]
     counts = f"20 to {20 * apart:g} times (model.width=32: 20, model.width=256: {20 * apart:g})"
     assert told == [f"validation was measured {counts}: the best of more is better by luck alone"] * said
     assert all(is_chinese(text.replace("model", "opt")) for text in told)
     stopped = [dataclasses.replace(run, verdict=best_at(9, times[i] + i)) for i, run in enumerate(runs)]
     longer = [dataclasses.replace(run, epochs=n) for run, n in zip(often, times, strict=True)]
     assert all(one.kind != "evaluations" for some in (stopped, longer) for one in compare(some).warnings)
+    batches = [
+        dataclasses.replace(run, config={"batch_size": run.config["model.width"], "seed": run.config["seed"]})
+        for run in often
+    ]
+    kinds = {one.kind for one in compare(batches).warnings}
+    assert kinds >= {"budget", *["evaluations"] * said}

@@ -69,7 +69,7 @@ def _result(answered: Answered) -> Comparison:
     compared = [answered.plan.groups[g] for g in answered.choice.groups_C if g >= 0]
     loss_knobs = [knob for knob in answered.plan.knobs if defines_loss(knob)]
     warnings = fairness.warnings(answered.plan, edges, loss_knobs, told_apart, compared)
-    has_ended = all(one.kind not in ("still_falling", "cut_short") for one in warnings)
+    has_ended = all(one.kind not in ("still_falling", "cut_short", "evaluations") for one in warnings)
     found = Comparison(
         groups=groups,
         effects=of_knobs,

@@ -45,7 +45,7 @@ def warnings(
         ("loss", _loss(plan, loss_knobs)),
         ("split", _split(plan)),
         ("order", _order(plan)),
-        ("budget", _budget(plan)),
+        ("budget", _budget(plan) or _steps(plan)),
         ("cut_short", _cut_short(plan)),
         ("evaluations", _evaluations(plan)),
         ("still_falling", _still_falling(plan, compared)),
@@ -165,7 +165,7 @@ def _budget(plan: Layout) -> str:
     trained = [(name, n) for (name, run), said in zip(runs, asked, strict=True) if (n := said or run.epochs)]
     epochs = {n for _, n in trained}
     if _compares_epochs(plan) or len(epochs) < 2:
-        return _steps(plan)
+        return ""
     if not all(asked) and max(epochs) < LONGER * min(epochs):
         return ""  # as runs that stop early do
     return f"the runs trained for {_span(epochs)} epochs{_by_group(trained)}: unequal budgets"

@@ -20,8 +20,8 @@ MOST = 2  # groups of whose mean more is said, and sets of the same numbers
 def recommendation(answered: Answered, groups: list[GroupSummary], has_ended: bool) -> Recommendation:
     """Name the group to use, and say why.
 
-    has_ended: whether most runs were no longer improving, and none was cut short; else the best of now is named, and
-    none is to be used.
+    has_ended: whether most runs were no longer improving, none was cut short, and validation was measured as
+    often for all; else the best of now is named, and none is to be used.
     """
     criterion = answered.criterion
     if answered.best is None or criterion is None:
