@@ -110,12 +110,12 @@ def test_what_failed_at_a_setting_is_the_worst_there() -> None:
 @pytest.mark.slow
 def test_other_spreads_at_each_setting_make_no_claims() -> None:
     claims = 0
-    for number in range(200):
+    for number in range(100):
         rng = np.random.default_rng(number)
         settings = [{"lr": lr, "depth": d, "act": a} for lr in SIZES for d in (1, 2, 3, 4) for a in ("relu", "tanh")]
         runs = sweep(settings, lambda s, r=rng: 1 + SIZES[s["lr"]] * r.standard_exponential(), seeds=1, noise=0.0)
         claims += any(one.claimed for one in compare(runs).effects)
-    assert claims <= 16  # of 200 at 5 in 100: more by chance once in 40 times
+    assert claims <= 10  # of 100 at 5 in 100: more by chance once in 90 times
 
 
 def test_seeds_decide_where_there_are_some_and_settings_that_pair_nothing_never() -> None:
