@@ -48,10 +48,7 @@ def _work_of_sound() -> float:
     """Return the processor time in seconds of an evaluation of the sound run alone, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         root = put(Path(folder, "root"), {f"sound/{name}": content for name, content in run_files().items()})
-        child = _evaluation(root, Path(folder), subprocess.DEVNULL)
-        usage = os.wait4(child.pid, 0)[2]
-        child.returncode = 0
-    return usage.ru_utime + usage.ru_stime
+        return _work(_evaluation(root, Path(folder), subprocess.DEVNULL))
 
 
 def _times_sound(root: Path, folder: Path) -> float:
@@ -60,9 +57,14 @@ def _times_sound(root: Path, folder: Path) -> float:
     beside = [_work_of_sound()]
     while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
         beside.append(_work_of_sound())
-    usage = os.wait4(child.pid, 0)[2]
-    child.returncode = 0
-    return (usage.ru_utime + usage.ru_stime) / fmean(beside)
+    return _work(child) / fmean(beside)
+
+
+def _work(child: subprocess.Popen[bytes]) -> float:
+    """Wait for a process to end; return the processor time in seconds that it took."""
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _evaluation(root: Path, folder: Path, said: Any) -> subprocess.Popen[bytes]:
@@ -112,10 +114,9 @@ def faults_of(kind: Kind, folder: Path) -> list[str]:
         killer = threading.Timer(HANGS_S, child.kill)
         killer.start()
         memory = peak_memory(child.pid)
-        _, status, usage = os.wait4(child.pid, 0)
+        spent = _work(child)
         killer.cancel()
-        child.returncode = os.waitstatus_to_exitcode(status)
-    spent, text = usage.ru_utime + usage.ru_stime, (folder / "said").read_bytes()
+    text = (folder / "said").read_bytes()
     wrong = []
     if spent > longest_s() and not child.returncode and (times := _times_sound(root, folder)) > MOST_WORK:
         wrong.append(f"{times:.1f} times the work of the sound run beside it")

@@ -91,6 +91,16 @@ def test_a_knob_is_compared_setting_by_setting() -> None:
     assert all(map(is_chinese, found.answer.lines))
 
 
+def test_of_too_few_settings_the_differences_stand_untested() -> None:
+    found = compare(
+        sweep([{"act": a, "depth": d} for a in ("relu", "tanh") for d in (1, 2)], lambda s: s["depth"], seeds=1)
+    )
+    assert [one.contrasts[0].difference for one in effect(found, "depth").simple] == pytest.approx([-1, -1], abs=0.1)
+    assert not any(one.p for effects in found.effects for one in effects.contrasts)
+    assert {one.over for one in effect(found, "depth").contrasts} == {"seeds"}
+    assert "What a knob does cannot be tested" in found.answer.text
+
+
 def test_what_failed_at_a_setting_is_the_worst_there() -> None:
     """Survivors alone say nothing: here the level that breaks is the better one wherever it ends."""
     runs = grid(does=-1.5)

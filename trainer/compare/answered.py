@@ -144,7 +144,7 @@ class Answered:
 
     def _means(self, about: About) -> tuple[float, float] | None:
         """Return the means of both levels, over the combinations and seeds that have both, as the difference is."""
-        if self.plan.is_unreplicated:
+        if about.knobs[0] in self.plan.by_setting:
             return None  # the difference is a median
         sides, values = self._sides(about)
         values = values[:, (sides >= 0).all(0)]

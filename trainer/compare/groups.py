@@ -138,20 +138,17 @@ class Layout:
         return any(len(one.members) > 1 for one in self.contenders)
 
     @cached_property
-    def is_unreplicated(self) -> bool:
-        """Whether each setting was run once, so that nothing but other settings tells what chance does."""
-        return not self.is_chosen and all(len(group.distinct) == 1 for group in self.groups)
-
-    @cached_property
     def by_setting(self) -> set[int]:
         """Return the knobs to be compared over the settings of the others, where each setting was run once.
 
-        These have so many settings that signs which all agree, 2 ways of 2^n, show a difference of any two values among
-        all that are asked.
+        There nothing but other settings tells what chance does. Of these knobs there are so many settings that signs
+        which all agree, 2 ways of 2^n, show a difference of any two values among all that are asked.
         """
         asked, found = 0, set[int]()
+        if self.is_chosen or any(len(group.distinct) > 1 for group in self.groups):
+            return found
         settings = {k: int(((self.cells(k) >= 0).sum(0) > 1).sum()) for k in range(len(self.knobs))}
-        for k in sorted(settings, key=lambda k: -settings[k]) if self.is_unreplicated else ():
+        for k in sorted(settings, key=lambda k: -settings[k]):
             asked += math.comb(len(self.knobs[k].levels), 2)
             if 2.0 ** (1 - settings[k]) * asked > ALPHA:
                 break

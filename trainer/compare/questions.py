@@ -126,8 +126,8 @@ class _Measure:
         return Question("effects", self.name, 0.0, sums_R, np.full(len(sums_R), 2.0), weights_C, by_setting=True)
 
     def simple(self) -> Asked:
-        """Ask the same at each level of one other knob; nothing where each setting was run once."""
-        if self.plan.is_unreplicated:
+        """Ask the same at each level of one other knob; nothing where knobs are compared over settings."""
+        if self.plan.by_setting:
             return []
         found: Asked = []
         for (k, knob), (l, other) in itertools.permutations(enumerate(self.plan.knobs), 2):
