@@ -121,14 +121,14 @@ class Kept:
         """Every step."""
         return True
 
-    def step(self, number: int, measured_MK: Tensor, learning_rates: list[float]) -> None:
-        """Keep a step until its epoch ends."""
-        self.steps.append(number)
-        self.measured.append(measured_MK)
+    def burst(self, numbers: list[int], measured_SMK: Tensor, rates_SK: list[list[float]]) -> None:
+        """Keep steps until their epoch ends."""
+        self.steps += numbers
+        self.measured.append(measured_SMK)
 
     def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
         """Look through the epoch's steps."""
-        measured_SMK = torch.stack(self.measured).numpy()
+        measured_SMK = torch.cat(self.measured).numpy()
         for k, member in enumerate(stack.members):
             found = health.first_not_finite(np.array(self.steps), self.tags, measured_SMK[:, :, k])
             if found:

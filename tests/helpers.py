@@ -98,8 +98,8 @@ class Log:
     def wants(self, step: Step) -> bool:
         return self.every > 0 and (step.first or step.last or step.number % self.every == 0)
 
-    def step(self, number: int, measured_MK: Tensor, learning_rates: list[float]) -> None:
-        self.pending.append((number, measured_MK, learning_rates))
+    def burst(self, numbers: list[int], measured_SMK: Tensor, rates_SK: list[list[float]]) -> None:
+        self.pending += zip(numbers, measured_SMK, rates_SK, strict=True)
 
     def _flush(self, stack: Stack) -> None:
         for step, measured_MK, rates in self.pending:

@@ -26,12 +26,12 @@ from trainer.record.destination import Destination
 from trainer.record.recorder import Recorder
 
 PARTS: dict[str, list[tuple[Any, str]]] = {  # what is called for each; a call inside another's counts once, as its own
-    "steps": [(loop, "train_step")],
+    "steps": [(loop, "train_steps")],
     "order of an epoch": [(Stack, "next_order")],
     "evaluation and its look": [(loop, "evaluate")],
     "norms, rows of metrics": [(loop, "evaluate_epoch"), (loop, "measure_start")],
     "best weights, stopping": [(Member, "observe")],
-    "records": [(Recorder, "step"), (Recorder, "epoch"), (Recorder, "flush")],
+    "records": [(Recorder, "burst"), (Recorder, "epoch"), (Recorder, "flush")],
     "test split": [(recorder, "evaluate_test")],
     "pictures": [(pictures, "confusion"), (pictures, "wrong"), (pictures, "first_layer")],
     "verdict, summary": [(recorder, "summarise"), (health, "judge")],

@@ -6,6 +6,7 @@ amplifies that over 20 steps to less than 1e-9. Where rounding alone would be am
 generator of the device, so there is none in what is compared with the CPU.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,7 +207,7 @@ def advance(stack: Stack, until: int, every: int = 1) -> list[Tensor]:
     out = []
     while stack.step < until:
         rows_KN, target_KN = stack.next_order()
-        for step in stack.steps():
+        for step in itertools.chain.from_iterable(stack.bursts()):
             if stack.step < until:
                 measured = train_step(stack, rows_KN, target_KN, step.batches, stack.step % every == 0)
                 out.append(measured.cpu())

@@ -281,9 +281,11 @@ def test_a_budget_in_steps_ends_within_an_epoch() -> None:
     assert longer.rows[0][-1]["step"] == 400
 
 
-def test_stop_is_asked_before_every_step_and_ends_all_members() -> None:
+def test_stop_is_asked_before_every_step_of_torch_and_ends_all_members() -> None:
+    """The native step is asked before every call, of some 20 ms at most."""
     asked = itertools.count(1)
-    log = run([spirals(seed=s) for s in (0, 1)], small_data("spirals"), stop=lambda: next(asked) > 8)
+    configs = [spirals(seed=s, step="torch") for s in (0, 1)]
+    log = run(configs, small_data("spirals"), stop=lambda: next(asked) > 8)
     assert log.reasons == ["interrupt", "interrupt"]
     assert [s["step"] for s in log.steps[0]] == list(range(1, 9))
     assert len(log.rows[0]) == 1

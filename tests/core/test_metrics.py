@@ -194,15 +194,14 @@ def test_they_change_no_bit_and_take_no_pass_more() -> None:
 
 
 def test_the_network_is_called_as_often_as_without() -> None:
-    from trainer.core.loop import evaluate_epoch, train_step
+    from trainer.core.loop import evaluate_epoch, watched_step
 
     def calls(*names: str) -> int:
         stack, seen = Stack([config(*names)], small_data("digits", torch.float32)), []
         stack.next_order()
-        before = {name: p.detach().clone() for name, p in stack.parameters.items()}
-        step = train_step(stack, stack.train_KN, stack.train_y_KN, stack.batches[:1], measure=True)
+        step = watched_step(stack, stack.train_KN, stack.train_y_KN, stack.batches[:1])
         stack.model.register_forward_hook(lambda *given: seen.append(given))
-        evaluate_epoch(stack, before, step)
+        evaluate_epoch(stack, *step)
         return len(seen)
 
     assert calls("f1", f"{OWN}.top2") == calls()

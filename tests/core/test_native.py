@@ -19,8 +19,9 @@ from tests.helpers import Log, make_config, record, run, small_data, summary
 from trainer.config import Config, ConfigError
 from trainer.core import state
 from trainer.core.activations import PROBE_EXAMPLES
-from trainer.core.loop import evaluate, train_step
+from trainer.core.loop import evaluate, train_steps, watched_step
 from trainer.core.native import choice, library
+from trainer.core.native.step import NativeStep
 from trainer.core.stack import Stack
 
 built = pytest.mark.skipif(isinstance(library.load(), str), reason="the native step is not built: pip install -e .")
@@ -87,12 +88,16 @@ def by(step: str, configs: list[Config]) -> list[Config]:
 
 
 def steps(stack: Stack, until: int, measure: bool = True) -> Iterator[torch.Tensor]:
-    """What is measured of every step until then, of as many epochs as it takes."""
+    """What is measured of every step until then, of as many epochs as it takes; of some also how far it moved."""
     while stack.step < until:
         rows_KN, target_KN = stack.next_order()
-        for step in stack.steps():
-            if stack.step < until:
-                yield train_step(stack, rows_KN, target_KN, step.batches, measure)
+        for burst in stack.bursts():
+            batches = [step.batches for step in burst[: until - stack.step]]
+            if measure and batches and (burst[0].first or burst[0].last):
+                measured_MK, moved_3PK = watched_step(stack, rows_KN, target_KN, *batches)
+                yield torch.cat([measured_MK, *moved_3PK])
+            elif batches:
+                yield from train_steps(stack, rows_KN, target_KN, batches, [measure] * len(batches))
         if stack.step < until:
             stack.finish_epoch()
 
@@ -246,6 +251,30 @@ def test_alone_or_together_the_same_bits(norm: dict[str, Any], dtype: torch.dtyp
         shared = alone.steps[0][0].keys()
         for found, wanted in zip(together.steps[place], alone.steps[0], strict=True):
             assert all(found[tag] == wanted[tag] or math.isnan(wanted[tag]) for tag in shared)
+
+
+@built
+@pytest.mark.parametrize("every", [1, 3])
+def test_steps_of_one_call_are_those_of_one_call_each(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit, of moving rates, of several batches a step, and where not all are measured; in fewer calls."""
+    small = {"data.train_size": 160, "data.batch_size": 16, "model.width": [20, 9], "epochs": 3, "accumulate": 2}
+    configs = [make_config(*choices, **(small | values)) for choices, values in MIXED[:5]]
+    data, sizes = small_data("digits", torch.float32), list[int]()
+    take = NativeStep.__call__
+
+    def counted(self: NativeStep, done: int, rows: Any, targets: Any, steps: Any, *rest: Any) -> None:
+        sizes.append(len(steps))
+        take(self, done, rows, targets, steps, *rest)
+
+    monkeypatch.setattr(NativeStep, "__call__", counted)
+    together = run(configs, data, every)
+    assert sizes == [1, 3, 1, 4, 1, 4, 1]  # a run's first step and an epoch's last are looked at
+    sizes.clear()
+    monkeypatch.setattr("trainer.core.native.step.BURST_FLOPS", 1)
+    single = run(configs, data, every)
+    assert sizes == [1] * 15
+    torch.testing.assert_close(together.states, single.states, rtol=0, atol=0)
+    assert (together.steps, together.rows) == (single.steps, single.rows)
 
 
 @built

@@ -221,14 +221,14 @@ def test_a_refused_optimizer_fails_alone(tmp_path: Path) -> None:
 
 def test_a_stack_that_breaks_is_halved_and_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of memory in the middle of the second epoch of every stack of more than one: nothing is written twice."""
-    step = loop.train_step
+    steps = loop.train_steps
 
     def break_down(stack: Stack, *arguments):
         if len(stack.members) > 1 and stack.epoch == 1:
             raise MemoryError
-        return step(stack, *arguments)
+        return steps(stack, *arguments)
 
-    monkeypatch.setattr(loop, "train_step", break_down)
+    monkeypatch.setattr(loop, "train_steps", break_down)
     jobs, display = train_all([small(seed=seed) for seed in range(4)], tmp_path)
     assert display.sizes == [4, 2, 1, 1, 2, 1, 1]
     assert [job.status for job in jobs] == ["completed"] * 4
@@ -238,14 +238,14 @@ def test_a_stack_that_breaks_is_halved_and_begins_again(tmp_path: Path, monkeypa
 
 
 def test_a_run_that_breaks_keeps_its_records_and_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = loop.train_step
+    steps = loop.train_steps
 
     def break_down(stack: Stack, *arguments):
         if any(member.config.seed == 2 for member in stack.members) and stack.epoch == 1:
             raise RuntimeError("something\nodd")
-        return step(stack, *arguments)
+        return steps(stack, *arguments)
 
-    monkeypatch.setattr(loop, "train_step", break_down)
+    monkeypatch.setattr(loop, "train_steps", break_down)
     jobs, _ = train_all([small(seed=seed) for seed in range(4)], tmp_path)
     assert [job.status for job in jobs] == ["completed", "completed", "failed", "completed"]
     assert jobs[2].summary is not None
@@ -263,8 +263,8 @@ def test_a_diverging_member_harms_no_other(tmp_path: Path) -> None:
 
 def test_interruption_keeps_what_is_finished(tmp_path: Path) -> None:
     asked = iter(range(10**6))
-    configs = [small(**{"model.activation": name}) for name in ("relu", "tanh", "gelu")]
-    jobs, _ = train_all(configs, tmp_path, stop=lambda: next(asked) > 12)  # 8 steps a run
+    configs = [small(step="torch", **{"model.activation": name}) for name in ("relu", "tanh", "gelu")]
+    jobs, _ = train_all(configs, tmp_path, stop=lambda: next(asked) > 12)  # 8 steps a run, asked before each
     assert [job.status for job in jobs] == ["completed", "interrupted", "interrupted"]
     assert (jobs[1].directory / "checkpoints" / "last.pt").exists()
     assert len(losses(jobs[0])) == 2

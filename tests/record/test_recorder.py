@@ -233,20 +233,21 @@ def test_the_test_split_is_read_once_at_the_end(tmp_path: Path) -> None:
         during.append(len(dataset.reads))
         return False
 
-    record([short(epochs=2)], tmp_path / "a", dataset, stop=poll)
+    two = short(epochs=2, step="torch")  # which asks before every step whether to stop
+    record([two], tmp_path / "a", dataset, stop=poll)
     assert len(during) == 8
     assert set(during) == {0}
     assert dataset.reads
     dataset.reads.clear()
     polls = iter(range(100))
-    (directory,) = record([short(epochs=2)], tmp_path / "b", dataset, stop=lambda: next(polls) >= 5)
+    (directory,) = record([two], tmp_path / "b", dataset, stop=lambda: next(polls) >= 5)
     assert summary(directory)["test"] == {}
     assert not dataset.reads
 
 
 def test_an_interrupted_run_is_flushed_and_says_so(tmp_path: Path) -> None:
     polls = iter(range(100))
-    (directory,) = record([short()], tmp_path, stop=lambda: next(polls) >= 6)
+    (directory,) = record([short(step="torch")], tmp_path, stop=lambda: next(polls) >= 6)
     found = summary(directory)
     assert (found["status"], found["stopped_by"], found["epochs"], found["steps"]) == ("interrupted", "interrupt", 1, 6)
     assert scalars(directory)["train/loss"].steps.tolist() == [1, 2, 3, 4, 5, 6]

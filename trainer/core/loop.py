@@ -28,6 +28,9 @@ GPU_EVALUATION_FLOATS = 2**24  # fewer leave a GPU idle
 EVALUATION_TILE = 64  # its examples are a multiple of it: a product with 91 columns takes as long as one with 128
 
 
+Columns = dict[str, list[float]]  # what is measured, by name: a number a member
+
+
 class Observer(Protocol):
     """What the loop tells: it takes what a step or an epoch returns, and never reaches inside."""
 
@@ -36,10 +39,10 @@ class Observer(Protocol):
         ...
 
     def wants(self, step: Step) -> bool:
-        """Whether this step is to be measured and handed to `step`."""
+        """Whether this step is to be measured and handed to `burst`."""
         ...
 
-    def step(self, number: int, measured_MK: Tensor, learning_rates: list[float]) -> None: ...
+    def burst(self, numbers: list[int], measured_SMK: Tensor, rates_SK: list[list[float]]) -> None: ...
 
     def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None: ...
 
@@ -56,29 +59,32 @@ def train(
 ) -> None:
     """Train every member to its end: budget, early stopping, or divergence.
 
-    `stop` is asked before every step; `is_overfit` after every epoch of a member that monitors
+    `stop` is asked before every burst of steps; `is_overfit` after every epoch of a member that monitors
     the verdict or health.
     """
     if stack.step == 0:
         measure_start(stack)
-    before, measured_MK = _weights(stack), torch.empty(0)
+    measured_MK, moved_3PK = torch.empty(0), torch.empty(0)
     while stack.members:
         rows_KN, target_KN = stack.next_order()
-        for step in stack.steps():
+        for burst in stack.bursts():
             if stop():
                 observer.leave(stack, dict.fromkeys(range(len(stack.members)), "interrupt"))
                 return
             observer.checkpoint(stack)
-            measure, wanted = step.first or step.last, observer.wants(step)
-            if measure:
-                before = _weights(stack)
-            measured_MK = train_step(stack, rows_KN, target_KN, step.batches, measure or wanted)
-            if wanted:
-                observer.step(step.number, measured_MK, stack.optimizers.learning_rates(step.number - 1))
-            if step.first:
-                _measure_first_step(stack, before, measured_MK)
+            wanted = [observer.wants(step) for step in burst]
+            if burst[0].first or burst[0].last:  # then it is alone
+                measured_MK, moved_3PK = watched_step(stack, rows_KN, target_KN, burst[0].batches)
+                measured_SMK = measured_MK[None]
+            else:
+                measured_SMK = train_steps(stack, rows_KN, target_KN, [step.batches for step in burst], wanted)
+            if numbers := [step.number for step, is_wanted in zip(burst, wanted, strict=True) if is_wanted]:
+                rates_SK = [stack.optimizers.learning_rates(number - 1) for number in numbers]
+                observer.burst(numbers, measured_SMK, rates_SK)
+            if burst[0].first:
+                _measure_first_step(stack, measured_MK, moved_3PK)
         stack.finish_epoch()
-        rows = evaluate_epoch(stack, before, measured_MK)
+        rows = evaluate_epoch(stack, measured_MK, moved_3PK)
         stack.optimizers.observe(rows)
         ending = stack.observe(rows, is_overfit)
         observer.epoch(stack, rows)
@@ -87,36 +93,71 @@ def train(
             stack.select([k for k in range(len(stack.members)) if k not in ending])
 
 
-def train_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequence[slice], measure: bool) -> Tensor:
-    """Take one optimizer step with every member on the given batches of its order; return what was measured.
+def train_steps(
+    stack: Stack,
+    rows_KN: Tensor,
+    target_KN: Tensor,
+    steps: Sequence[Sequence[slice]],
+    measure: Sequence[bool],
+    moved_3PK: Tensor | None = None,
+) -> Tensor:
+    """Take optimizer steps with every member, each on the given batches of its order; return what was measured.
 
-    That is (M, K) in the order of `Stack.step_tags`, or (0, K) where nothing was to be measured. The gradient is that
-    of the mean loss over all examples of the step, in however many batches they come.
+    That is (S, M, K): of each of the S steps that are to be measured, in the order of `Stack.step_tags`. The gradient
+    of a step is that of the mean loss over all its examples, in however many batches they come. moved_3PK: filled by
+    the native step, as `watched_step` says.
     """
     if stack.native is not None:
-        measured_MK = stack.dataset.x.new_empty(len(stack.step_tags) if measure else 0, len(stack.members))
-        stack.native(stack.step, rows_KN, target_KN, batches, measured_MK)
+        measured_SMK = stack.dataset.x.new_empty(sum(measure), len(stack.step_tags), len(stack.members))
+        stack.native(stack.step, rows_KN, target_KN, steps, measure, measured_SMK, moved_3PK)
     else:
-        measured_MK = _torch_step(stack, rows_KN, target_KN, batches, measure)
-    stack.step += 1
-    stack.epoch_step += 1
-    return measured_MK
+        taken = [
+            _torch_step(stack, stack.step + i, rows_KN, target_KN, batches, is_measured)
+            for i, (batches, is_measured) in enumerate(zip(steps, measure, strict=True))
+        ]
+        measured = [*itertools.compress(taken, measure)]
+        measured_SMK = torch.stack(measured) if measured else torch.empty(0, len(stack.step_tags), len(stack.members))
+    stack.step += len(steps)
+    stack.epoch_step += len(steps)
+    return measured_SMK
 
 
-def _torch_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequence[slice], measure: bool) -> Tensor:
-    """What `train_step` says, by torch: any network, loss and optimizer, on any device."""
+def train_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequence[slice], measure: bool) -> Tensor:
+    """Take one step, as `train_steps`; return what was measured of it: (M, K), or (0, K) where nothing was to be."""
+    return train_steps(stack, rows_KN, target_KN, [batches], [measure]).flatten(0, 1)
+
+
+def watched_step(stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequence[slice]) -> tuple[Tensor, Tensor]:
+    """Take one step; return what was measured of it, (M, K), and how far it moved the weights, (3, P, K).
+
+    That is the norm of each parameter before it, of its change, and after it.
+    """
+    if stack.native is not None:
+        moved_3PK = stack.dataset.x.new_empty(3, len(stack.parameters), len(stack.members))
+        return train_steps(stack, rows_KN, target_KN, [batches], [True], moved_3PK)[0], moved_3PK
+    before = _weights(stack)
+    measured_MK = train_step(stack, rows_KN, target_KN, batches, measure=True)
+    after = _weights(stack)
+    changes = [a - b for a, b in zip(after, before, strict=True)]
+    return measured_MK, torch.stack([norms_PK(each, len(stack.members)) for each in (before, changes, after)])
+
+
+def _torch_step(
+    stack: Stack, done: int, rows_KN: Tensor, target_KN: Tensor, batches: Sequence[slice], measure: bool
+) -> Tensor:
+    """Take the step after `done` others by torch, (M, K) or (0, K): any network, loss, optimizer and device."""
     compute = functools.partial(_gradients, stack)
     if stack.graphed is not None:
-        return stack.graphed(compute, stack.step, rows_KN, target_KN, batches, measure)
+        return stack.graphed(compute, done, rows_KN, target_KN, batches, measure)
     gradients, measured_MK = compute(rows_KN, target_KN, batches, measure)
-    stack.optimizers.step(stack.step, gradients)
+    stack.optimizers.step(done, gradients)
     return measured_MK
 
 
 def _gradients(
     stack: Stack, rows_KN: Tensor, target_KN: Tensor, batches: Sequence[slice], measure: bool
 ) -> tuple[Sequence[Tensor | None], Tensor]:
-    """The clipped gradient of every parameter, (K, ...), and what `train_step` returns."""
+    """The clipped gradient of every parameter, (K, ...), and what `_torch_step` returns."""
     parameters = list(stack.parameters.values())
     examples = sum(batch.stop - batch.start for batch in batches)
     gradients: Sequence[Tensor | None] = []
@@ -158,67 +199,54 @@ def measure_start(stack: Stack) -> None:
     began = time.perf_counter()
     rows_KN, target_KN = stack.train_KN[:, :PROBE_EXAMPLES], stack.train_y_KN[:, :PROBE_EXAMPLES]
     scores, statistics = evaluate(stack, rows_KN, target_KN, probe=True)
-    named = {"loss": scores["loss"], **losses.chance_level(stack.loss, stack.train_y_KN, stack.classes), **statistics}
-    named |= input_statistics(stack.gather(rows_KN)) | weight_norms(stack)
+    data = losses.chance_level(stack.loss, stack.train_y_KN, stack.classes) | input_statistics(stack.gather(rows_KN))
+    norm_PK = norms_PK(_weights(stack), len(stack.members))
+    named = {"loss": scores["loss"], **_on_host(data), **statistics, **_by_parameter(stack, weight_norm=norm_PK)}
+    K = len(stack.members)
     order = [name for name in stack.activations.order if name in stack.parameters]
-    named |= {f"forward_order/{name}": torch.full_like(scores["loss"], i) for i, name in enumerate(order)}
+    named |= {f"forward_order/{name}": [float(i)] * K for i, name in enumerate(order)}
     if 0 < stack.activations.kept < 1:
-        named["dropout_noise"] = torch.full_like(scores["loss"], 1 / stack.activations.kept - 1)
+        named["dropout_noise"] = [1 / stack.activations.kept - 1] * K
     for member, row in zip(stack.members, _by_member(named), strict=True):
         member.start = {name: value for name, value in row.items() if name != "guessing_loss" or value == value}
     stack.evaluating_s += time.perf_counter() - began
 
 
-def _measure_first_step(stack: Stack, before: dict[str, Tensor], measured_MK: Tensor) -> None:
+def _measure_first_step(stack: Stack, measured_MK: Tensor, moved_3PK: Tensor) -> None:
     """Add loss, gradient norms and update ratios of the first step to every member's `start`."""
-    ratios = _by_member(update_ratios(stack, before))
-    for member, gradients, ratio in zip(stack.members, _gradient_norms(stack, measured_MK), ratios, strict=True):
-        member.start |= gradients | ratio
-    for member, loss in zip(stack.members, measured_MK[0].tolist(), strict=True):
-        member.start["first_step_loss"] = loss
+    gradient_PK, ratio_PK = measured_MK[-len(stack.parameters) :], moved_3PK[1] / moved_3PK[0]
+    named = _by_parameter(stack, grad_norm=gradient_PK, update_ratio=ratio_PK)
+    named["first_step_loss"] = measured_MK[0].tolist()
+    for member, row in zip(stack.members, _by_member(named), strict=True):
+        member.start |= row
 
 
-def evaluate_epoch(stack: Stack, before: dict[str, Tensor], measured_MK: Tensor) -> list[dict[str, float]]:
+def evaluate_epoch(stack: Stack, measured_MK: Tensor, moved_3PK: Tensor) -> list[dict[str, float]]:
     """Return every member's row of metrics after an epoch, both splits in evaluation mode.
 
-    `before` holds the weights before the epoch's last step, `measured_MK` what was measured of it.
+    measured_MK, moved_3PK: of the epoch's last step, as `watched_step` returns them.
     """
     began = time.perf_counter()
     scores, statistics = evaluate(stack, stack.train_KN, stack.train_y_KN, stack.metrics, probe=True)
-    named = {f"eval/train_{name}": value for name, value in scores.items()}
+    named = {f"eval/train_{name}": values for name, values in scores.items()}
     if stack.val_KN.shape[1]:
         scores, _ = evaluate(stack, stack.val_KN, stack.dataset.y[stack.val_KN], stack.metrics)
-        named |= {f"val/{name}": value for name, value in scores.items()}
-    named |= weight_norms(stack) | update_ratios(stack, before) | statistics | stack.model.readings()
-    rates = stack.optimizers.learning_rates(stack.step - 1)
-    rows = [
-        {"epoch": stack.epoch, "step": stack.step, **row, **gradients, "lr": lr}
-        for row, gradients, lr in zip(_by_member(named), _gradient_norms(stack, measured_MK), rates, strict=True)
-    ]
+        named |= {f"val/{name}": values for name, values in scores.items()}
+    before_PK, change_PK, after_PK = moved_3PK
+    named |= _by_parameter(stack, weight_norm=after_PK, update_ratio=change_PK / before_PK)
+    named |= statistics | _on_host(stack.model.readings())
+    named |= _by_parameter(stack, grad_norm=measured_MK[-len(stack.parameters) :])
+    named["lr"] = stack.optimizers.learning_rates(stack.step - 1)
+    rows = [{"epoch": stack.epoch, "step": stack.step, **row} for row in _by_member(named)]
     stack.evaluating_s += time.perf_counter() - began
     return rows
-
-
-def weight_norms(stack: Stack) -> dict[str, Tensor]:
-    """weight_norm/<parameter>: (K,) each."""
-    weights = [p.detach() for p in stack.parameters.values()]
-    weight_PK = norms_PK(weights, len(stack.members))
-    return {f"weight_norm/{name}": norm for name, norm in zip(stack.parameters, weight_PK, strict=True)}
-
-
-def update_ratios(stack: Stack, before: dict[str, Tensor]) -> dict[str, Tensor]:
-    """update_ratio/<parameter>: |w_after - w_before| / |w_before| of a step, (K,) each."""
-    K = len(stack.members)
-    change_PK = norms_PK([stack.parameters[name].detach() - w for name, w in before.items()], K)
-    ratio_PK = change_PK / norms_PK(list(before.values()), K)
-    return {f"update_ratio/{name}": ratio for name, ratio in zip(before, ratio_PK, strict=True)}
 
 
 @torch.no_grad()
 def evaluate(
     stack: Stack, rows_KN: Tensor, target_KN: Tensor, measured: Sequence[Metric] = (), probe: bool = False
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Mean loss, accuracy (not of a regression) and metrics over rows of the data set, in evaluation mode: (K,) each.
+) -> tuple[Columns, Columns]:
+    """Mean loss, accuracy (not of a regression) and metrics over rows of the data set, in evaluation mode.
 
     For metrics all outputs are kept until the end: K N C floats. With `probe`, the first PROBE_EXAMPLES are a batch of
     their own; statistics of its activations and predictions are returned too.
@@ -228,19 +256,17 @@ def evaluate(
     else:
         shape = (*rows_KN.shape, stack.dataset.out_features)
         output_KNC = stack.dataset.x.new_empty(shape) if measured else None
-        look = stack.activations.modules if probe else None
-        named = stack.native.evaluate(rows_KN, target_KN, look, output_KNC)
-        scores = {name: named.pop(name) for name in ("loss", "accuracy") if name in named}
-        statistics = named
+        statistics = stack.native.evaluate(rows_KN, target_KN, probe, output_KNC)
+        scores = {name: statistics.pop(name) for name in ("loss", "accuracy") if name in statistics}
     if output_KNC is not None:
         found = [metrics.measure(measured, output_NC, target_KN[k]) for k, output_NC in enumerate(output_KNC)]
-        scores |= {name: scores["loss"].new_tensor([one[name] for one in found]) for name in found[0]}
+        scores |= {name: [one[name] for one in found] for name in found[0]}
     return scores, statistics
 
 
 def _torch_evaluate(
     stack: Stack, rows_KN: Tensor, target_KN: Tensor, keep: bool, probe: bool
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
+) -> tuple[Columns, Columns, Tensor | None]:
     """Loss and accuracy, statistics of the probe, and if they are to be kept the outputs (K, N, C), as `evaluate`."""
     K, n = rows_KN.shape
     floats = EVALUATION_FLOATS if stack.device.type == "cpu" else GPU_EVALUATION_FLOATS
@@ -269,7 +295,7 @@ def _torch_evaluate(
             outputs.append(output)
     stack.model.train()
     scores = {"loss": loss / n} | ({"accuracy": correct / n} if stack.classes else {})
-    return scores, statistics, torch.cat(outputs, 1) if keep else None
+    return _on_host(scores), _on_host(statistics), torch.cat(outputs, 1) if keep else None
 
 
 @torch.no_grad()
@@ -302,16 +328,20 @@ def check_functions(stack: Stack) -> None:
         metrics.check(stack.metrics, output, target_KB[0])
 
 
-def _by_member(named: dict[str, Tensor]) -> list[dict[str, float]]:
-    """tag -> (K,) as one dictionary a member, in one copy to the host."""
-    host = torch.stack([value.double() for value in named.values()], 1).tolist()
-    return [dict(zip(named, values, strict=True)) for values in host]
+def _on_host(named: dict[str, Tensor]) -> Columns:
+    """name -> (K,) as plain numbers, in one copy to the host."""
+    values = torch.stack([value.double() for value in named.values()]).tolist() if named else []
+    return dict(zip(named, values, strict=True))
 
 
-def _gradient_norms(stack: Stack, measured_MK: Tensor) -> list[dict[str, float]]:
-    """Every member's gradient norm by parameter out of a measured step."""
-    tags = [f"grad_norm/{name}" for name in stack.parameters]
-    return [dict(zip(tags, norms, strict=True)) for norms in measured_MK[-len(tags) :].t().tolist()]
+def _by_member(named: Columns) -> list[dict[str, float]]:
+    return [dict(zip(named, values, strict=True)) for values in zip(*named.values(), strict=True)]
+
+
+def _by_parameter(stack: Stack, **kinds_PK: Tensor) -> Columns:
+    """<kind>/<parameter>, of each kind what is measured of every parameter."""
+    tags = [f"{kind}/{name}" for kind in kinds_PK for name in stack.parameters]
+    return dict(zip(tags, torch.cat([*kinds_PK.values()]).tolist(), strict=True))
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
@@ -319,8 +349,8 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
 
 
-def _weights(stack: Stack) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in stack.parameters.items()}
+def _weights(stack: Stack) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in stack.parameters.values()]
 
 
 def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -171,7 +171,8 @@ class Stack:
         if self._native is None and self.served == "native":
             assert isinstance(self.model, MlpNetwork)
             first = self.members[0].config
-            self._native = NativeStep(first, self.dataset, self.model, self.optimizers, self.max_norm_K)
+            looked_at = self.activations.modules
+            self._native = NativeStep(first, self.dataset, self.model, self.optimizers, self.max_norm_K, looked_at)
         return self._native
 
     @property
@@ -212,15 +213,23 @@ class Stack:
         order = order_KN if targets.ndim == 2 else order_KN[:, :, None].expand(-1, -1, targets.shape[2])
         return self.train_KN.gather(1, order_KN), targets.gather(1, order)
 
-    def steps(self) -> Iterator[Step]:
-        """Yield the steps that are left of the epoch."""
-        limits = [m.config.steps for m in self.members if m.config.steps is not None]
-        for start in range(self.epoch_step * self.accumulate, len(self.batches), self.accumulate):
-            done = bool(limits) and self.step + 1 >= min(limits)
-            last = done or start + self.accumulate >= len(self.batches)
-            yield Step(self.step + 1, self.batches[start : start + self.accumulate], self.step == 0, last)
-            if done:
-                return
+    def bursts(self) -> Iterator[list[Step]]:
+        """Yield the steps that are left of the epoch, those together that are taken in one call.
+
+        A run's first step and an epoch's last are alone: weights are looked at before and after them.
+        """
+        starts = range(self.epoch_step * self.accumulate, len(self.batches), self.accumulate)
+        limits = [m.config.steps - self.step for m in self.members if m.config.steps is not None]
+        count = min([len(starts), *limits])
+        steps = [
+            Step(number, self.batches[start : start + self.accumulate], number == 1, number == self.step + count)
+            for number, start in enumerate(starts[:count], self.step + 1)
+        ]
+        most = self.native.burst if self.native is not None else 1
+        while steps:
+            size = 1 if steps[0].first else max(1, min(most, len(steps) - 1))
+            yield steps[:size]
+            steps = steps[size:]
 
     def finish_epoch(self) -> None:
         """Count an epoch; the next step is the first of a new order."""

@@ -55,8 +55,8 @@ class Observers:
     def wants(self, step: Step) -> bool:
         return self.recorder.wants(step)
 
-    def step(self, number: int, measured_MK: Tensor, learning_rates: list[float]) -> None:
-        self.recorder.step(number, measured_MK, learning_rates)
+    def burst(self, numbers: list[int], measured_SMK: Tensor, rates_SK: list[list[float]]) -> None:
+        self.recorder.burst(numbers, measured_SMK, rates_SK)
 
     def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
         """Record an epoch, and report it."""

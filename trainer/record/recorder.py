@@ -80,12 +80,12 @@ class Recorder:
         """Every n-th step, the first of the run and the last of each epoch; none where record.every is 0."""
         return self.every > 0 and (step.first or step.last or step.number % self.every == 0)
 
-    def step(self, number: int, measured_MK: Tensor, learning_rates: list[float]) -> None:
-        """Keep one step's measurements on the device."""
-        self.steps.append(number)
-        self.times.append(time.time())
-        self.rates.append(learning_rates)
-        self.measured.append(measured_MK)
+    def burst(self, numbers: list[int], measured_SMK: Tensor, rates_SK: list[list[float]]) -> None:
+        """Keep what was measured of steps on the device."""
+        self.steps += numbers
+        self.times += [time.time()] * len(numbers)
+        self.rates += rates_SK
+        self.measured.append(measured_SMK)
 
     def epoch(self, stack: Stack, rows: list[dict[str, float]]) -> None:
         """Write an epoch's row of every member; flush now and then."""
@@ -100,7 +100,7 @@ class Recorder:
     def flush(self, stack: Stack) -> None:
         """One copy of all measured steps to the host, then to every member's files."""
         if self.steps:
-            host_SMK = torch.stack(self.measured).cpu().numpy()
+            host_SMK = torch.cat(self.measured).cpu().numpy()
             steps, times = np.array(self.steps), np.array(self.times)
             rates_SK = np.array(self.rates)
             tags = [*self.tags, "lr"]

@@ -82,7 +82,7 @@ def test_last_holds_all_that_training_needs_to_go_on(
     tmp_path: Path, choices: tuple[str, ...], values: dict[str, Any]
 ) -> None:
     """Put into a new stack, its next steps are those of a run that was never stopped, bit for bit."""
-    config = short(*choices, **values)
+    config = short(*choices, step="torch", **values)  # which asks before every step whether to stop
     dataset = small_data("digits", torch.float32)
     polls = iter(range(99))
     (directory,) = record([config], tmp_path, stop=lambda: next(polls) >= 7)  # within the second epoch

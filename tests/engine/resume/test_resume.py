@@ -110,7 +110,7 @@ def test_a_failed_run_runs_again(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
         def fail(*arguments: Any) -> None:
             raise RuntimeError("odd")
 
-        patch.setattr(loop, "train_step", fail)
+        patch.setattr(loop, "train_steps", fail)
         code, out, _ = cli(f"{SWEEP} seed=1,2 epochs=1 hydra.launcher.workers=0")
         assert (code, "0 of 2 runs completed" in out) == (1, True)
     code, out, _ = cli("resume=sweep")

@@ -1,7 +1,6 @@
 // What stands between the products of a network: activations, batch norm, dropout, losses.
 // Shapes: F feature, B example, C class. Arrays are (F, stride): examples in a row, which are padded to whole vectors.
 #pragma once
-
 #include "vector.h"
 
 enum Activation : int64_t { RELU, TANH, SIGMOID, GELU, SILU };
@@ -18,8 +17,7 @@ template <class T, class F> void each(T* z, T* slope, int64_t rows, int64_t stri
             if (slope) store(slope + i, d);
         }
 }
-template <class T>
-void activate(int64_t kind, T* z, T* slope, int64_t rows, int64_t stride, int64_t columns) {
+template <class T> void activate(int64_t kind, T* z, T* slope, int64_t rows, int64_t stride, int64_t columns) {
     const auto with = [&](auto f) { each<T>(z, slope, rows, stride, columns, f); };
     const V<T> zero{}, one = all<T>(1);
     switch (kind) {
@@ -112,8 +110,7 @@ template <class T> struct BatchNorm {
             for (int64_t i = 0; i < B; ++i) hat[i] = row[i] - mu;
             const T squares = sum_of_products(hat, hat, B);
             inverse[r] = 1 / std::sqrt(squares / T(B) + T(1e-5));
-            for (int64_t i = 0; i < B; ++i) hat[i] *= inverse[r];
-            for (int64_t i = 0; i < B; ++i) row[i] = gamma[r] * hat[i] + beta[r];
+            for (int64_t i = 0; i < B; ++i) row[i] = gamma[r] * (hat[i] *= inverse[r]) + beta[r];
             mean[r] = T(0.9) * mean[r] + T(0.1) * mu;
             var[r] = T(0.9) * var[r] + T(0.1) * (squares / T(B - 1));
         }

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import hashlib
 import sysconfig
+from ctypes import c_int64, c_void_p
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -40,6 +41,6 @@ def _open(version: str) -> ctypes.CDLL | str:
     except OSError as error:
         return f"cannot be loaded ({error})"
     library.trainer_source.restype = ctypes.c_char_p
-    for name in ("step_float32", "step_float64", "evaluate_float32", "evaluate_float64"):
-        getattr(library, f"trainer_{name}").restype = None
+    library.trainer_steps.restype = library.trainer_evaluate.restype = None
+    library.trainer_steps.argtypes = [c_void_p, c_int64, c_void_p, c_int64, c_int64]
     return library if library.trainer_source().decode() == source_hash() else "was built of other source files"

@@ -1,5 +1,5 @@
-// One training step of a stack of multi-layer perceptrons, member by member: forward, backward, norms and update while
-// the member lies in the cache; and the evaluation of a split. A member's numbers depend on neither company nor threads.
+// Training steps of a stack of multi-layer perceptrons, member by member: forward, backward, norms and update while the
+// member lies in the cache; and the evaluation of a split. A member's numbers depend on neither company nor threads.
 //
 // Shapes: K member, B example, I in-feature, O out-feature, N example of the data set, P parameter.
 #include <algorithm>
@@ -14,10 +14,9 @@
 constexpr double THREAD_FLOPS = 2e7;  // less does not repay the start of a thread
 
 struct Dropout {  // of all members before one layer, in one batch
-    const int16_t* noise;
-    int64_t stride;            // from member to member
-    const int16_t* threshold;  // (K,)
-    const void* scale;         // (K,)
+    const int16_t *noise, *threshold;  // threshold: (K,)
+    const void* scale;                 // (K,)
+    int64_t stride;                    // of the noise from member to member
 };
 
 struct Network {  // what stays as it is for an epoch
@@ -32,16 +31,17 @@ struct Network {  // what stays as it is for an epoch
     const double* max_norm;         // (K,), infinite where it is not clipped; null where nobody clips
     const int64_t* rows;            // (K, order): rows of x in the order of the epoch, or of a split
     const void* targets;            // (K, order) classes, or (K, order, O) values
-    int64_t order, has_classes;
+    int64_t order, has_classes, bits;  // of a number: 32 or 64
 };
 
 struct Step {
     double number;         // from 1
-    int64_t batches;
+    int64_t batches, examples, most;  // of all its batches, of the largest
     const int64_t* edges;  // start and stop of every batch in the order
     const Dropout* drops;  // [batch][layer]: before it; noise is null where there is none
     void* measured;        // (M, K): loss, accuracy of classes, total norm, clipped total, P norms; or null
-    int64_t threads;
+    void* moved;           // (3, P, K): norms of the weights before, of their change, of the weights after; or null
+    const Rule* rules;     // with the learning rates of this step
 };
 
 struct Evaluation {
@@ -198,7 +198,8 @@ template <class T> class Member {
         lay_out(base + (64 - reinterpret_cast<uintptr_t>(base) % 64) % 64 / sizeof(T));
     }
 
-    void train(const Step& step, int64_t examples, const Rule& rule, const Settings<T>& settings) {
+    void train(const Step& step, const Settings<T>& settings) {
+        const T examples = T(step.examples);
         T loss = 0, correct = 0;
         for (Parameter& p : parameters)
             if (p.rows == 1) std::fill(p.gradient, p.gradient + p.columns, T(0));
@@ -207,13 +208,14 @@ template <class T> class Member {
             const Dropout* drops = step.drops ? step.drops + i * net.layers : nullptr;
             gather(net.rows + place, B);
             forward(B, true, drops);
-            score(place, B, 1 / T(examples), loss, correct);
+            score(place, B, 1 / examples, loss, correct);
             backward(B, i == 0, drops);
         }
         T factor = 1;
         if (step.measured || net.max_norm)
-            factor = measure(loss / T(examples), correct / T(examples), static_cast<T*>(step.measured));
-        for (size_t p = 0; p < parameters.size(); ++p) update_parameter(rule, settings, p, factor);
+            factor = measure(loss / examples, correct / examples, static_cast<T*>(step.measured));
+        for (size_t p = 0; p < parameters.size(); ++p)
+            step.moved ? move(settings, p, factor, static_cast<T*>(step.moved)) : update_parameter(settings, p, factor);
     }
 
     // Losses and correct ones of a batch in evaluation mode; of the first also what is seen.
@@ -262,18 +264,31 @@ template <class T> class Member {
         return factor;
     }
 
-    void update_parameter(const Rule& rule, const Settings<T>& settings, size_t index, T factor) {
+    // Update a parameter, and write how far it went.
+    void move(const Settings<T>& settings, size_t index, T factor, T* out) {
+        const T* w = parameters[index].value;
+        const int64_t n = parameters[index].rows * parameters[index].columns, size = net.parameters * net.members;
+        const auto norm = [n](const T* a) { return std::sqrt(sum_of_products(a, a, n)); };
+        std::vector<T> change(w, w + n);
+        out += index * net.members + k;
+        out[0] = norm(change.data());
+        update_parameter(settings, index, factor);
+        for (int64_t i = 0; i < n; ++i) change[i] = w[i] - change[i];
+        out[size] = norm(change.data()), out[2 * size] = norm(w);
+    }
+
+    void update_parameter(const Settings<T>& settings, size_t index, T factor) {
         const Parameter& p = parameters[index];
         const int64_t n = p.run();
         for (int64_t r = 0; r < p.runs(); ++r) {
             T *g = p.gradient + r * p.stride, *state[STATES];
             for (int s = 0; s < STATES; ++s) {
-                T* first = static_cast<T*>(rule.state[index * STATES + s]);
-                state[s] = first ? first + (k - rule.start) * p.rows * p.columns + r * n : nullptr;
+                T* first = static_cast<T*>(settings.rule.state[index * STATES + s]);
+                state[s] = first ? first + (k - settings.rule.start) * p.rows * p.columns + r * n : nullptr;
             }
             if (factor != 1)
                 for (int64_t i = 0; i < n; ++i) g[i] *= factor;
-            update(settings, p.value + r * n, g, state[0], state[1], state[2], n, rule.decay[index]);
+            update(settings, p.value + r * n, g, state[0], state[1], state[2], n, settings.rule.decay[index]);
         }
     }
 };
@@ -290,18 +305,24 @@ template <class F> void share_out(const Network& net, int64_t count, int64_t thr
     for (std::thread& other : others) other.join();
 }
 
-template <class T> void take_step(const Network& net, const Rule* rules, int64_t count_of_rules, const Step& step) {
+// Every member takes all steps before the next one does, while it lies in the cache.
+template <class T> void take_steps(const Network& net, int64_t rules, const Step* steps, int64_t n, int64_t threads) {
     int64_t most = 0, examples = 0;
-    for (const int64_t* edge = step.edges; edge < step.edges + 2 * step.batches; edge += 2)
-        most = std::max(most, edge[1] - edge[0]), examples += edge[1] - edge[0];
-    share_out(net, net.members, step.threads, 3.0 * double(examples), [&](int64_t from, int64_t to) {
-        for (int64_t r = 0; r < count_of_rules; ++r) {
-            const Settings<T> settings(rules[r], step.number);
-            for (int64_t k = std::max(from, rules[r].start); k < std::min(to, rules[r].stop); ++k)
-                Member<T>(net, k, most).train(step, examples, rules[r], settings);
+    std::vector<Settings<T>> settings;  // [step][rule]
+    for (const Step* step = steps; step < steps + n; ++step) {
+        most = std::max(most, step->most), examples += step->examples;
+        for (const Rule* rule = step->rules; rule < step->rules + rules; ++rule) {
+            settings.emplace_back(*rule, step->number);
+            count_step(*rule, net.parameters, step->number);
         }
+    }
+    share_out(net, net.members, threads, 3.0 * double(examples), [&](int64_t from, int64_t to) {
+        for (int64_t r = 0; r < rules; ++r)
+            for (int64_t k = std::max(from, steps->rules[r].start); k < std::min(to, steps->rules[r].stop); ++k) {
+                Member<T> member(net, k, most);
+                for (int64_t s = 0; s < n; ++s) member.train(steps[s], settings[s * rules + r]);
+            }
     });
-    for (int64_t r = 0; r < count_of_rules; ++r) count(rules[r], net.parameters, step.number);
 }
 
 template <class T> void evaluate(const Network& net, const Evaluation& how) {
@@ -337,12 +358,10 @@ int trainer_level() {  // the best of library.VERSIONS for this processor
 #endif
 }
 const char* trainer_source() { return TEXT_OF(SOURCE); }  // a hash of these files: a library of others is not used
-void trainer_step_float32(const Network* net, const Rule* rules, int64_t n, const Step* step) {
-    take_step<float>(*net, rules, n, *step);
+void trainer_steps(const Network* net, int64_t rules, const Step* steps, int64_t count, int64_t threads) {
+    (net->bits == 32 ? take_steps<float> : take_steps<double>)(*net, rules, steps, count, threads);
 }
-void trainer_step_float64(const Network* net, const Rule* rules, int64_t n, const Step* step) {
-    take_step<double>(*net, rules, n, *step);
+void trainer_evaluate(const Network* net, const Evaluation* how) {
+    (net->bits == 32 ? evaluate<float> : evaluate<double>)(*net, *how);
 }
-void trainer_evaluate_float32(const Network* net, const Evaluation* how) { evaluate<float>(*net, *how); }
-void trainer_evaluate_float64(const Network* net, const Evaluation* how) { evaluate<double>(*net, *how); }
 }

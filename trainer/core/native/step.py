@@ -9,6 +9,7 @@ checkpoint of one path is one of the other. Dropout's numbers are drawn here, fr
 from __future__ import annotations
 
 import ctypes
+import operator
 from collections.abc import Mapping, Sequence
 from ctypes import Structure, byref, c_double, c_int64, c_void_p
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from trainer.core.mlp import Mlp as Network
     from trainer.core.optimizers import MemberOptimizers, Span
 
+BURST_FLOPS = 1e9  # of a call, some 20 ms: so long a signal waits
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu")  # numbered as in layers.h
 KINDS = {"SGD": 0, "Adam": 1, "AdamW": 1, "RMSprop": 2, "NAdam": 3}  # as in update.h
 STATES = {  # names of torch's state, in the places m, v, x of update.h
@@ -39,7 +41,7 @@ STATES = {  # names of torch's state, in the places m, v, x of update.h
 
 
 class _Dropout(Structure):
-    _fields_ = [("noise", c_void_p), ("stride", c_int64), ("threshold", c_void_p), ("scale", c_void_p)]
+    _fields_ = [("noise", c_void_p), ("threshold", c_void_p), ("scale", c_void_p), ("stride", c_int64)]
 
 
 class _Rule(Structure):
@@ -58,16 +60,15 @@ class _Network(Structure):
         *[(name, c_int64) for name in ("activation", "norm", "loss")],
         ("smoothing", c_double),
         *[(name, c_void_p) for name in ("x", "weights", "running", "batches_seen", "max_norm", "rows", "targets")],
-        *[(name, c_int64) for name in ("order", "has_classes")],
+        *[(name, c_int64) for name in ("order", "has_classes", "bits")],
     ]
 
 
 class _Step(Structure):
     _fields_ = [
         ("number", c_double),
-        ("batches", c_int64),
-        *[(name, c_void_p) for name in ("edges", "drops", "measured")],
-        ("threads", c_int64),
+        *[(name, c_int64) for name in ("batches", "examples", "most")],
+        *[(name, c_void_p) for name in ("edges", "drops", "measured", "moved", "rules")],
     ]
 
 
@@ -93,20 +94,36 @@ class NativeStep:
         network: Network,
         optimizers: MemberOptimizers,
         max_norm_K: Tensor | None,
+        activations: Mapping[str, nn.Module],
     ) -> None:
-        """config: of any member. Raises AssertionError for runs that `choice.served` gives to torch."""
+        """config: of any member; activations: by name, what an evaluation looks at.
+
+        Raises AssertionError for runs that `choice.served` gives to torch.
+        """
         loaded = library.load()
         assert not isinstance(loaded, str)
         assert isinstance(config.model, Mlp)
         dtype = dataset.x.dtype
-        bits = 32 if dtype == torch.float32 else 64
-        self.step, self.evaluation = (getattr(loaded, f"trainer_{name}_float{bits}") for name in ("step", "evaluate"))
+        self.take_steps, self.evaluation = loaded.trainer_steps, loaded.trainer_evaluate
         self.kept: list[object] = []  # what pointers point to
         self.sizes = [dataset.in_features, *config.model.widths, dataset.out_features]
         norms = [layer for layer in network.layers if isinstance(layer, StackedBatchNorm)]
+        self.scores = ["loss", "accuracy"] if dataset.classes else ["loss"]
+        self.seen = [tag for name, module in activations.items() for tag in tags(name, module)]
+        self.seen += ["eval/top_class"] if dataset.classes else []
+        self.flat = next((_Flat(*flat_part(module)) for module in activations.values()), _Flat())  # all are of one kind
         self.drops = _dropouts(network.layers, len(self.sizes) - 1)
+        self.has_dropout = any(self.drops)
         parameters = list(network.stacked_parameters().values())
         assert all(p.is_contiguous() and p.dtype == dtype for p in parameters)
+        flops = (
+            6
+            * config.data.batch_size
+            * config.accumulate
+            * len(parameters[0])
+            * sum(map(operator.mul, self.sizes, self.sizes[1:]))
+        )
+        self.burst = max(1, int(BURST_FLOPS / flops))  # steps in a call
         self.network = _Network(
             members=len(parameters[0]),
             layers=len(self.sizes) - 1,
@@ -122,6 +139,7 @@ class NativeStep:
             batches_seen=self._pointers([norm.num_batches_tracked for norm in norms]),
             max_norm=None if max_norm_K is None else self._keep(max_norm_K.double()).data_ptr(),
             has_classes=bool(dataset.classes),
+            bits=8 * dtype.itemsize,
         )
         self.optimizers, self.spans = optimizers, optimizers.spans
         self.rules = (_Rule * len(self.spans))(*[self._rule(span) for span in self.spans])
@@ -132,52 +150,77 @@ class NativeStep:
         ]
 
     def __call__(
-        self, done: int, rows_KN: Tensor, target_KN: Tensor, batches: Sequence[slice], measured_MK: Tensor
+        self,
+        done: int,
+        rows_KN: Tensor,
+        target_KN: Tensor,
+        steps: Sequence[Sequence[slice]],
+        measure: Sequence[bool],
+        measured_SMK: Tensor,
+        moved_3PK: Tensor | None,
     ) -> None:
-        """Take the step after `done` others; fill measured_MK as `loop.train_step` says, unless it is empty."""
+        """Take the steps after `done` others, each of these batches.
+
+        measured_SMK, moved_3PK (of the last of them): filled as `loop.train_steps` and `loop.watched_step` say.
+        """
+        self._look_at(rows_KN, target_KN)
+        kept: list[object] = []  # what pointers point to
+        every = [batch for batches in steps for batch in batches]
+        edges_C = (c_int64 * (2 * len(every)))(*[edge for batch in every for edge in (batch.start, batch.stop)])
+        noises = [one for batch in every for one in self._noises(batch.stop - batch.start)] if self.has_dropout else []
+        drops_C = (_Dropout * len(noises))(*[drop for drop, _ in noises])
+        edges, drops = ctypes.addressof(edges_C), ctypes.addressof(drops_C)
+        measured, rules = measured_SMK.data_ptr(), ctypes.addressof(self.rules)
+        steps_C = (_Step * len(steps))()
+        for i, (batches, is_measured) in enumerate(zip(steps, measure, strict=True)):
+            if self.moving:
+                self._set_rates(done + i)
+                kept.append(now := type(self.rules).from_buffer_copy(self.rules))
+                rules = ctypes.addressof(now)
+            sizes = [batch.stop - batch.start for batch in batches]
+            steps_C[i] = (  # in the order of its fields: by their names it would take as long as a layer's product
+                done + i + 1,
+                len(batches),
+                sum(sizes),
+                max(sizes),
+                edges,
+                drops if noises else None,
+                measured if is_measured else None,
+                moved_3PK.data_ptr() if moved_3PK is not None else None,
+                rules,
+            )
+            edges += 2 * ctypes.sizeof(c_int64) * len(batches)
+            drops += (len(self.sizes) - 1) * ctypes.sizeof(_Dropout) * len(batches)
+            measured += measured_SMK[:1].nbytes if is_measured else 0
+        self.take_steps(byref(self.network), len(self.rules), steps_C, len(steps), torch.get_num_threads())
+
+    def _set_rates(self, done: int) -> None:
+        """Put into the rules the learning rates and momenta of the step after `done` others."""
         for rule, span in self.moving:
             rule.lr = span.learning_rate(done)
             if (momentum := span.schedule.momentum(done)) is not None:
                 rule.momentum = rule.beta1 = momentum
-        edges = [edge for batch in batches for edge in (batch.start, batch.stop)]
-        noises = [one for batch in batches for one in self._noises(batch.stop - batch.start)]
-        edges_C = (c_int64 * len(edges))(*edges)
-        drops_C = (_Dropout * len(noises))(*[drop for drop, _ in noises])
-        self._look_at(rows_KN, target_KN)
-        step = _Step(  # in the order of its fields: by their names it would take as long as a layer's product
-            done + 1,
-            len(batches),
-            ctypes.addressof(edges_C),
-            ctypes.addressof(drops_C) if noises else None,
-            measured_MK.data_ptr() if measured_MK.numel() else None,
-            torch.get_num_threads(),
-        )
-        self.step(byref(self.network), self.rules, c_int64(len(self.rules)), byref(step))
 
     def evaluate(
-        self, rows_KN: Tensor, target_KN: Tensor, look: Mapping[str, nn.Module] | None, output_KNC: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Return loss and accuracy (of classes) in evaluation mode: (K,) each; fill outputs, where wanted.
+        self, rows_KN: Tensor, target_KN: Tensor, look: bool, output_KNC: Tensor | None
+    ) -> dict[str, list[float]]:
+        """Return loss and accuracy (of classes) in evaluation mode, a number a member; fill outputs, where wanted.
 
-        With `look`, the activation modules by name, also what they and predictions give on the first PROBE_EXAMPLES.
+        With `look`, also what activations and predictions are like on the first PROBE_EXAMPLES.
         """
-        names, flat = ["loss", "accuracy"] if self.network.has_classes else ["loss"], None
-        if look is not None:
-            names += [tag for name, module in look.items() for tag in tags(name, module)]
-            names += ["eval/top_class"] if self.network.has_classes else []
-            flat = next((_Flat(*flat_part(module)) for module in look.values()), _Flat())  # all are of one kind
+        names = self.scores + self.seen if look else self.scores
         rows_KN, target_KN = rows_KN.contiguous(), target_KN.contiguous()
         self._look_at(rows_KN, target_KN)
         measured_MK = torch.empty(len(names), len(rows_KN), dtype=torch.float64)
-        how = _Evaluation(
-            batch=PROBE_EXAMPLES,
-            flat=None if flat is None else ctypes.addressof(flat),
-            outputs=None if output_KNC is None else output_KNC.data_ptr(),
-            measured=measured_MK.data_ptr(),
-            threads=torch.get_num_threads(),
+        how = _Evaluation(  # in the order of its fields
+            PROBE_EXAMPLES,
+            ctypes.addressof(self.flat) if look else None,
+            None if output_KNC is None else output_KNC.data_ptr(),
+            measured_MK.data_ptr(),
+            torch.get_num_threads(),
         )
         self.evaluation(byref(self.network), byref(how))
-        return dict(zip(names, measured_MK, strict=True))
+        return dict(zip(names, measured_MK.tolist(), strict=True))
 
     def _look_at(self, rows_KN: Tensor, target_KN: Tensor) -> None:
         """Point to rows of the data set and their targets, which the caller keeps."""
@@ -187,18 +230,16 @@ class NativeStep:
     def _noises(self, B: int) -> list[tuple[_Dropout, Tensor | None]]:
         """The next numbers of every member's streams for a batch, layer by layer as a forward pass draws them.
 
-        With each the tensor that it points into; nothing where no layer has dropout.
+        With each the tensor that it points into.
         """
         out: list[tuple[_Dropout, Tensor | None]] = []
-        if not any(self.drops):
-            return out
         for dropout, features in zip(self.drops, self.sizes[:-1], strict=True):
             if dropout is None:
                 out.append((_Dropout(), None))
                 continue
             noise_Kn = dropout.noise.take(features * B)
             pointers = dropout.threshold.data_ptr(), dropout.scale.data_ptr()
-            out.append((_Dropout(noise_Kn.data_ptr(), noise_Kn.stride(0), *pointers), noise_Kn))
+            out.append((_Dropout(noise_Kn.data_ptr(), *pointers, noise_Kn.stride(0)), noise_Kn))
         return out
 
     def _rule(self, span: Span) -> _Rule:

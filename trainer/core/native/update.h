@@ -43,10 +43,7 @@ template <class T> struct Settings {
 template <class T> inline void decay_all(T* w, T* g, int64_t n, double decay, double lr, bool decoupled) {
     if (decay == 0) return;
     const T factor = T(decoupled ? 1 - lr * decay : decay);
-    if (decoupled)
-        for (int64_t i = 0; i < n; ++i) w[i] *= factor;
-    else
-        for (int64_t i = 0; i < n; ++i) g[i] += factor * w[i];
+    for (int64_t i = 0; i < n; ++i) decoupled ? w[i] *= factor : g[i] += factor * w[i];
 }
 
 template <class T>
@@ -55,36 +52,23 @@ void update(const Settings<T>& s, T* __restrict w, T* __restrict g, T* __restric
     const Rule& r = s.rule;
     decay_all(w, g, n, decay, r.lr, r.decoupled);
     const T lr = s.lr, momentum = s.momentum, fresh = s.fresh, eps = s.eps;
+    const bool first = s.first, nesterov = r.nesterov, amsgrad = r.amsgrad;
     switch (r.kind) {
         case SGD:  // m = momentum m + (1 - dampening) g; w -= lr m, or lr (g + momentum m) with Nesterov
             if (r.momentum == 0) {
                 for (int64_t i = 0; i < n; ++i) w[i] -= lr * g[i];
                 return;
             }
-            if (s.first)
-                for (int64_t i = 0; i < n; ++i) m[i] = g[i];
-            else
-                for (int64_t i = 0; i < n; ++i) m[i] = momentum * m[i] + fresh * g[i];
-            if (r.nesterov)
-                for (int64_t i = 0; i < n; ++i) w[i] -= lr * (g[i] + momentum * m[i]);
-            else
-                for (int64_t i = 0; i < n; ++i) w[i] -= lr * m[i];
+            for (int64_t i = 0; i < n; ++i) m[i] = first ? g[i] : momentum * m[i] + fresh * g[i];
+            for (int64_t i = 0; i < n; ++i) w[i] -= lr * (nesterov ? g[i] + momentum * m[i] : m[i]);
             return;
         case ADAM: {  // m, v: running means of g and g^2; w -= lr / c1 m / (sqrt(v / c2) + eps), c = 1 - beta^t
             const T beta2 = s.beta2, new1 = s.new1, new2 = s.new2, scale = s.scale1, root = s.root2;
-            if (r.amsgrad) {  // Reddi et al. 2018: the largest v so far
-                for (int64_t i = 0; i < n; ++i) {
-                    m[i] += new1 * (g[i] - m[i]);
-                    v[i] = beta2 * v[i] + new2 * g[i] * g[i];
-                    x[i] = x[i] < v[i] || v[i] != v[i] ? v[i] : x[i];
-                    w[i] -= scale * m[i] / (std::sqrt(x[i]) / root + eps);
-                }
-                return;
-            }
             for (int64_t i = 0; i < n; ++i) {
                 m[i] += new1 * (g[i] - m[i]);
                 v[i] = beta2 * v[i] + new2 * g[i] * g[i];
-                w[i] -= scale * m[i] / (std::sqrt(v[i]) / root + eps);
+                if (amsgrad) x[i] = x[i] < v[i] || v[i] != v[i] ? v[i] : x[i];  // the largest v (Reddi et al. 2018)
+                w[i] -= scale * m[i] / (std::sqrt(amsgrad ? x[i] : v[i]) / root + eps);
             }
             return;
         }
@@ -116,10 +100,9 @@ void update(const Settings<T>& s, T* __restrict w, T* __restrict g, T* __restric
 }
 
 // Count the step in the tensors that torch keeps for it.
-inline void count(const Rule& r, int64_t parameters, double t) {
+inline void count_step(const Rule& r, int64_t parameters, double t) {
     for (int64_t p = 0; p < parameters; ++p) {
         if (r.step) *r.step[p] += 1;
-        if (r.kind == NADAM)
-            *r.mu_product[p] *= float(r.beta1 * (1 - 0.5 * std::pow(0.96, t * r.momentum_decay)));
+        if (r.kind == NADAM) *r.mu_product[p] *= float(r.beta1 * (1 - 0.5 * std::pow(0.96, t * r.momentum_decay)));
     }
 }
