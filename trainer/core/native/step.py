@@ -44,6 +44,9 @@ class _Dropout(Structure):
     _fields_ = [("noise", c_void_p), ("threshold", c_void_p), ("scale", c_void_p), ("stride", c_int64)]
 
 
+EDGES = 2 * ctypes.sizeof(c_int64)  # of a batch: start and stop
+
+
 class _Rule(Structure):
     _fields_ = [
         *[(name, c_int64) for name in ("kind", "start", "stop", "nesterov", "amsgrad", "centered", "decoupled")],
@@ -169,29 +172,23 @@ class NativeStep:
         edges_C = (c_int64 * (2 * len(every)))(*[edge for batch in every for edge in (batch.start, batch.stop)])
         noises = [one for batch in every for one in self._noises(batch.stop - batch.start)] if self.has_dropout else []
         drops_C = (_Dropout * len(noises))(*[drop for drop, _ in noises])
-        edges, drops = ctypes.addressof(edges_C), ctypes.addressof(drops_C)
-        measured, rules = measured_SMK.data_ptr(), ctypes.addressof(self.rules)
+        edges, drops = ctypes.addressof(edges_C), ctypes.addressof(drops_C) if noises else None
+        measured, size = measured_SMK.data_ptr(), measured_SMK[:1].nbytes
+        moved = None if moved_3PK is None else moved_3PK.data_ptr()
+        rules = ctypes.addressof(self.rules)
         steps_C = (_Step * len(steps))()
         for i, (batches, is_measured) in enumerate(zip(steps, measure, strict=True)):
             if self.moving:
                 self._set_rates(done + i)
                 kept.append(now := type(self.rules).from_buffer_copy(self.rules))
                 rules = ctypes.addressof(now)
-            sizes = [batch.stop - batch.start for batch in batches]
-            steps_C[i] = (  # in the order of its fields: by their names it would take as long as a layer's product
-                done + i + 1,
-                len(batches),
-                sum(sizes),
-                max(sizes),
-                edges,
-                drops if noises else None,
-                measured if is_measured else None,
-                moved_3PK.data_ptr() if moved_3PK is not None else None,
-                rules,
-            )
-            edges += 2 * ctypes.sizeof(c_int64) * len(batches)
-            drops += (len(self.sizes) - 1) * ctypes.sizeof(_Dropout) * len(batches)
-            measured += measured_SMK[:1].nbytes if is_measured else 0
+            sizes, to = [batch.stop - batch.start for batch in batches], measured if is_measured else None
+            # in the order of its fields: by their names it would take as long as a layer's product
+            steps_C[i] = done + i + 1, len(sizes), sum(sizes), max(sizes), edges, drops, to, moved, rules
+            edges += EDGES * len(sizes)
+            measured += size if is_measured else 0
+            if drops is not None:
+                drops += len(self.drops) * ctypes.sizeof(_Dropout) * len(sizes)
         self.take_steps(byref(self.network), len(self.rules), steps_C, len(steps), torch.get_num_threads())
 
     def _set_rates(self, done: int) -> None:
