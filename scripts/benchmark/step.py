@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
 import statistics
 import tempfile
@@ -46,14 +47,21 @@ def measure(n: int) -> None:
 def _cpu_us(step: str, K: int, dataset: data.Dataset) -> Callable[[], float]:
     """What measures the CPU time of a member's step, in us, by that step in a stack of K."""
     made = Stack([app.configure([f"seed={k}", f"step={step}"]) for k in range(K)], dataset)
+    take = _steps(made, max(20, 1000 // K))
+    return lambda: 1e6 * take() / K
+
+
+def _steps(made: Stack, least: int) -> Callable[[], float]:
+    """What takes at least so many steps, as many a call as in training; the CPU time of one, in seconds."""
     rows, target = made.next_order()
-    repeats = max(20, 1000 // K)
+    batches = [step.batches for step in max(made.bursts(), key=len)]
+    measure, calls = [True] * len(batches), math.ceil(least / len(batches))
 
-    def measure() -> float:
-        step = lambda: loop.train_step(made, rows, target, [slice(0, 64)], True)  # noqa: E731
-        return 1e6 * _cpu_s(lambda: [step() for _ in range(repeats)]) / repeats / K
+    def take() -> float:
+        spent = _cpu_s(lambda: [loop.train_steps(made, rows, target, batches, measure) for _ in range(calls)])
+        return spent / calls / len(batches)
 
-    return measure
+    return take
 
 
 def shares(dataset: data.Dataset) -> None:
@@ -70,11 +78,9 @@ def shares(dataset: data.Dataset) -> None:
     for K, limit in ((1, "at least 60 %"), (8, ""), (64, "at least 65 %"), (512, "")):
         made = Stack([dataclasses.replace(adamw, seed=k) for k in range(K)], dataset)
         torch.set_num_threads(1)
-        rows, target = made.next_order()
-        step = lambda: loop.train_step(made, rows, target, [slice(0, 64)], True)  # noqa: B023, E731
-        step()
-        repeats = max(5, 1024 // K)
-        times = [_cpu_s(lambda: [step() for _ in range(repeats)]) / repeats / K for _ in range(5)]  # noqa: B023
+        take = _steps(made, max(5, 1024 // K))
+        take()
+        times = [take() / K for _ in range(5)]
         middle = statistics.median(times)
         spread = f"[{min(times) * 1e6:.1f}, {max(times) * 1e6:.1f}]"
         share = f"{flops / middle / peak:5.1%} of it"
