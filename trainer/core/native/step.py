@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trainer.core.mlp import Mlp as Network
     from trainer.core.optimizers import MemberOptimizers, Span
 
-BURST_FLOPS = 1e9  # of a call, some 20 ms: so long a signal waits
+BURST_FLOPS = 2e8  # of a call, a few ms: so long a signal waits, and so much of dropout's noise is drawn before
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu")  # numbered as in layers.h
 KINDS = {"SGD": 0, "Adam": 1, "AdamW": 1, "RMSprop": 2, "NAdam": 3}  # as in update.h
 STATES = {  # names of torch's state, in the places m, v, x of update.h
@@ -119,13 +119,8 @@ class NativeStep:
         self.has_dropout = any(self.drops)
         parameters = list(network.stacked_parameters().values())
         assert all(p.is_contiguous() and p.dtype == dtype for p in parameters)
-        flops = (
-            6
-            * config.data.batch_size
-            * config.accumulate
-            * len(parameters[0])
-            * sum(map(operator.mul, self.sizes, self.sizes[1:]))
-        )
+        weights = sum(map(operator.mul, self.sizes, self.sizes[1:])) * len(parameters[0])
+        flops = 6 * config.data.batch_size * config.accumulate * weights
         self.burst = max(1, int(BURST_FLOPS / flops))  # steps in a call
         self.network = _Network(
             members=len(parameters[0]),
