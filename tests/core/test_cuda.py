@@ -6,6 +6,7 @@ amplifies that over 20 steps to less than 1e-9. Where rounding alone would be am
 generator of the device, so there is none in what is compared with the CPU.
 """
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ def small(*choices: str, **values: Any) -> Config:
 
 def by(step: str, configs: list[Config]) -> list[Config]:
     """The same runs by another step: torch, or auto."""
-    return [type(config)(**{**vars(config), "step": step}) for config in configs]
+    return [dataclasses.replace(config, step=step) for config in configs]
 
 
 def load(config: Config, device: str = "cuda", dtype: torch.dtype = torch.float64) -> Dataset:

@@ -6,6 +6,7 @@ batch norm) is divided by eps, which is 0.01 there: the default of 1e-8 makes an
 The same stacks are drawn every time: of others one reached 4e-10, three layers with batch norm on `line`.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -84,7 +85,7 @@ def stacks(draw: Callable[..., Any]) -> list[Config]:
 
 def by(step: str, configs: list[Config]) -> list[Config]:
     """The same runs, trained by another step."""
-    return [type(config)(**{**vars(config), "step": step}) for config in configs]
+    return [dataclasses.replace(config, step=step) for config in configs]
 
 
 def steps(stack: Stack, until: int, measure: bool = True) -> Iterator[torch.Tensor]:

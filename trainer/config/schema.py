@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -125,6 +126,10 @@ class Config:
 
     def flat(self) -> dict[str, Any]:
         """The configuration as dotted keys and plain values, in the order of the fields."""
+        return self._flat.copy()
+
+    @functools.cached_property
+    def _flat(self) -> dict[str, Any]:
         return dict(flatten(to_dict(self)))
 
     def targets(self) -> dict[str, str]:
