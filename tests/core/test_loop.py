@@ -282,7 +282,7 @@ def test_a_budget_in_steps_ends_within_an_epoch() -> None:
 
 
 def test_stop_is_asked_before_every_step_of_torch_and_ends_all_members() -> None:
-    """The native step is asked before every call, of a few ms."""
+    """The native step is asked before every call, of some 20 ms."""
     asked = itertools.count(1)
     configs = [spirals(seed=s, step="torch") for s in (0, 1)]
     log = run(configs, small_data("spirals"), stop=lambda: next(asked) > 8)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from trainer.core.mlp import Mlp as Network
     from trainer.core.optimizers import MemberOptimizers, Span
 
-BURST_FLOPS = 2e8  # of a call, a few ms: so long a signal waits, and so much of dropout's noise is drawn before
+BURST_FLOPS = 2e9  # of a call, some 20 ms of a core: so long a signal waits
+BURST_NOISE = 2**25  # dropout's numbers that are drawn before it, 64 MB
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu")  # numbered as in layers.h
 KINDS = {"SGD": 0, "Adam": 1, "AdamW": 1, "RMSprop": 2, "NAdam": 3}  # as in update.h
 STATES = {  # names of torch's state, in the places m, v, x of update.h
@@ -119,9 +120,10 @@ class NativeStep:
         self.has_dropout = any(self.drops)
         parameters = list(network.stacked_parameters().values())
         assert all(p.is_contiguous() and p.dtype == dtype for p in parameters)
-        weights = sum(map(operator.mul, self.sizes, self.sizes[1:])) * len(parameters[0])
-        flops = 6 * config.data.batch_size * config.accumulate * weights
-        self.burst = max(1, int(BURST_FLOPS / flops))  # steps in a call
+        examples = config.data.batch_size * config.accumulate * len(parameters[0])
+        flops = 6 * examples * sum(map(operator.mul, self.sizes, self.sizes[1:]))
+        noise = examples * sum(self.sizes[:-1]) if self.has_dropout else 1
+        self.burst = max(1, int(min(BURST_FLOPS / flops, BURST_NOISE / noise)))  # steps in a call
         self.network = _Network(
             members=len(parameters[0]),
             layers=len(self.sizes) - 1,
