@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests import fake_runs
+from tests.helpers import composed, make_config
 from trainer.compare.keys import seed_of
+from trainer.files import to_json
 from trainer.read.bounded import Unreadable, json_document
 from trainer.read.configs import of_another_tool, read_config, recorded_config
 from trainer.read.find_runs import find_runs
@@ -118,6 +121,15 @@ def test_a_finished_and_an_unfinished_run_have_the_same_keys(tmp_path: Path) -> 
     (tmp_path / "finished" / ".hydra" / "config.yaml").unlink()
     finished, unfinished = find_runs([tmp_path])[0]
     assert finished.config == unfinished.config == {"seed": 0, "model.depth": 2}
+
+
+@pytest.mark.parametrize("choices", [(), ("optimizer=sgd", "model=cnn", "schedule=cosine"), ("problem=rosenbrock",)])
+def test_hydras_file_says_what_the_summary_says(tmp_path: Path, choices: tuple[str, ...]) -> None:
+    """Of a sweep in which a run was killed, or is still running: no key of one is a knob beside the others."""
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(composed(*choices)))
+    summary = {"config": json.loads(to_json(make_config(*choices).flat()))}
+    assert recorded_config({}, tmp_path) == recorded_config(summary, tmp_path)
 
 
 def test_a_summary_with_endless_numbers_or_without_a_configuration(tmp_path: Path) -> None:

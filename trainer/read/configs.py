@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from trainer.config import ConfigError, from_dict
 from trainer.config.identity import result_keys
 from trainer.files import digest
 from trainer.read.bounded import (
@@ -32,7 +33,12 @@ def recorded_config(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     config = summary.get("config")
     if not isinstance(config, dict):
-        config = read_config(folder / ".hydra" / "config.yaml")
+        path = folder / ".hydra" / "config.yaml"
+        document = read_yaml(path)
+        try:
+            config = from_dict(document).flat()  # as summary.json has it: without the keys that say nothing
+        except ConfigError:  # another version's
+            config = flat_config(document, path)
     return result_keys(_short(config, folder / "summary.json"))
 
 
