@@ -117,6 +117,7 @@ CUT += "killed, stopped early, or still training"
         ("epochs: 20\npretraining: {epochs: 100}", "epochs"),  # the fewer of two
         ("max_epochs: 20\npatience: null\nmax_steps: -1", "max_epochs"),
         ("max_epochs: 20\nearly_stopping: {patience: 3}", ""),
+        ("max_epochs: 20\nscheduler: {patience: 3}\nlr_patience: 2", "max_epochs"),
         ("max_epochs: 20\nearly_stop: true", ""),
         ("max_epochs: 20\nmax_steps: 1000", ""),
         ("max_epochs: 20\ncallbacks: [lightning.EarlyStopping]", ""),

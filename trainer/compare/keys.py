@@ -27,8 +27,9 @@ _DATA_PARTS = {"name", "target", "path", "dataset"}
 _CONDITIONS = {"label_noise", "train_size", "n_train", "num_samples"}
 _EPOCH_LENGTHS = {"train_size", "n_train", "batch_size", "train_batch_size", "per_device_train_batch_size"}
 _EPOCHS = {"epochs", "max_epochs", "num_epochs", "n_epochs", "num_train_epochs", "total_epochs"}
-_ENDS = {"patience", "early", "earlystopping"}  # words of what may end a run before its epochs, and
+_ENDS = {"patience", "early", "earlystopping"}  # words of what may end a run before its epochs, as do
 _LIMITS = {"max_steps", "max_time"}  # limits of something else
+_SLOWS = {"schedule", "scheduler", "sched", "plateau", "lr"}  # words of what lowers a learning rate instead
 _OFF = {"none", "null", "false", "", "0"}
 _PLACES = {  # where, when and with which means a run was made: they change nothing of what it learns
     "host", "hostname", "node", "port", "master_port", "pid", "rank", "local_rank", "gpu", "gpus", "gpu_id", "gpu_ids",
@@ -128,7 +129,8 @@ def is_epochs(key: str) -> bool:
 
 def may_end_early(key: str, value: Any) -> bool:
     """Whether a setting may end a run before its epochs: early stopping, or a limit of steps or time."""
-    is_named = not _ENDS.isdisjoint(words(key)) or _name(key) in _LIMITS
+    lowers_rates = any(not _SLOWS.isdisjoint(words(part)) for part in key.split("."))
+    is_named = (not _ENDS.isdisjoint(words(key)) and not lowers_rates) or _name(key) in _LIMITS
     text = str(value).lower()
     return (is_named and text not in _OFF and not text.startswith("-")) or "earlystopping" in text.replace("_", "")
 
