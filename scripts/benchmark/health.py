@@ -32,5 +32,6 @@ def _statistics_share(made: Stack) -> float:
         )
         for probe in (True, False)
     ]
-    trained = seconds(lambda: [loop.train_step(made, rows, target, [batch], True) for batch in made.batches])
+    batches = [[batch] for batch in made.batches]
+    trained = seconds(lambda: loop.train_steps(made, rows, target, batches, [True] * len(batches)))
     return (evaluated[0] - evaluated[1]) / 10 / trained

@@ -45,9 +45,6 @@ class _Dropout(Structure):
     _fields_ = [("noise", c_void_p), ("threshold", c_void_p), ("scale", c_void_p), ("stride", c_int64)]
 
 
-EDGES = 2 * ctypes.sizeof(c_int64)  # of a batch: start and stop
-
-
 class _Rule(Structure):
     _fields_ = [
         *[(name, c_int64) for name in ("kind", "start", "stop", "nesterov", "amsgrad", "centered", "decoupled")],
@@ -182,7 +179,7 @@ class NativeStep:
             sizes, to = [batch.stop - batch.start for batch in batches], measured if is_measured else None
             # in the order of its fields: by their names it would take as long as a layer's product
             steps_C[i] = done + i + 1, len(sizes), sum(sizes), max(sizes), edges, drops, to, moved, rules
-            edges += EDGES * len(sizes)
+            edges += 2 * ctypes.sizeof(c_int64) * len(sizes)
             measured += size if is_measured else 0
             if drops is not None:
                 drops += len(self.drops) * ctypes.sizeof(_Dropout) * len(sizes)
